@@ -1,0 +1,254 @@
+// Package plan is the vocabulary of decisions: what a controller wants done, the next status,
+// when to look again, what to tell the user, and why.
+//
+// It owns values only. A planner reads a Reader at one instant and returns a Plan; package loop
+// carries plans out; package sim and the rehearsal carry out the same plans in a virtual world.
+// It refuses I/O, clocks, randomness and logging.
+package plan
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/resource"
+)
+
+// Object is any API object. Objects reached through a Reader are shared and must not be
+// changed: take a DeepCopy first.
+type Object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// Key names the object a decision is about. Namespace is empty for cluster-scoped kinds.
+type Key struct {
+	Namespace string
+	Name      string
+}
+
+// String prints "namespace/name", or the name alone where there is no namespace.
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return k.Name
+	}
+	return k.Namespace + "/" + k.Name
+}
+
+// KeyOf returns the key of an object.
+func KeyOf(o metav1.Object) Key { return Key{o.GetNamespace(), o.GetName()} }
+
+// Ref names one object of one kind, and its identity where that matters.
+type Ref struct {
+	Resource resource.Resource
+	Key
+	// UID, when set, is a precondition: the action applies to this very object or to none.
+	UID types.UID
+}
+
+// RefOf returns the reference to an object, UID included.
+func RefOf(o Object) Ref {
+	return Ref{Resource: resource.Of(o), Key: KeyOf(o), UID: o.GetUID()}
+}
+
+// Reader is a consistent picture of the cluster. All results are shared and immutable, and come
+// in a stable order (by namespace, then name).
+type Reader interface {
+	// Get returns one object.
+	Get(res resource.Resource, namespace, name string) (Object, bool)
+	// List returns every object of a kind in a namespace, or everywhere when namespace is empty.
+	// Prefer Indexed: a list costs what the cluster is large.
+	List(res resource.Resource, namespace string) []Object
+	// Indexed returns the objects of a kind that an Index files under value.
+	Indexed(res resource.Resource, index, value string) []Object
+}
+
+// Indexes that every Reader keeps for every kind, from object metadata alone.
+const (
+	// ByController files an object under the UID of its controlling owner reference.
+	ByController = "controller"
+	// ByOrphan files an object without a controlling owner under its namespace.
+	ByOrphan = "orphan"
+	// ByOwner files an object under the UID of each of its owner references.
+	ByOwner = "owner"
+)
+
+// Index files objects of one kind under values of its own choosing.
+type Index struct {
+	Resource resource.Resource
+	Name     string
+	Values   func(Object) []string
+}
+
+// Watch says which decisions a change to another object bears on.
+type Watch struct {
+	Resource resource.Resource
+	// Keys returns the primaries to look at again. Either of before and after may be nil
+	// (created, deleted); both are set on an update.
+	Keys func(r Reader, before, after Object) []Key
+}
+
+// Controller is a planner with what it must be told about.
+type Controller struct {
+	// Name is the field manager and event source, such as "deployment-controller".
+	Name string
+	// For is the kind whose objects the decisions are about. Each change to one of them
+	// asks for a new plan.
+	For     resource.Resource
+	Watches []Watch
+	Indexes []Index
+	// Plan is pure: the same Input gives the same Plan.
+	Plan func(Input) Plan
+}
+
+// Input is everything a decision may depend on.
+type Input struct {
+	Reader Reader
+	Key    Key
+	// Now is the one instant of this decision.
+	Now time.Time
+	// Last is how carrying out the previous plan for this key failed; nil when it did not.
+	Last *Failure
+}
+
+// Failure is an action the API refused.
+type Failure struct {
+	Action Action
+	// Status is the API's answer: its reason and message are what users are shown.
+	Status metav1.Status
+	At     time.Time
+	// Times counts failures in a row.
+	Times int
+}
+
+// Plan is a decision.
+type Plan struct {
+	// Actions are carried out in order; the first failure ends the pass. Neighbours of the same
+	// sort (creates, deletes) may run together: creates in slow-start batches of 1, 2, 4 and on.
+	Actions []Action
+	// Status is the primary with its next status, or nil to leave it. It is written through the
+	// status subresource after the actions, also when one of them failed.
+	Status Object
+	// Again is the earliest time to look again though nothing changes; zero means never.
+	Again  time.Time
+	Events []Event
+	Why    Why
+}
+
+// Action is one write. The set is closed: Create, Update, Delete, Evict.
+type Action interface {
+	// Target names what is written. A Create with GenerateName has an empty name.
+	Target() Ref
+	// Reason says why, for the log line and for `coracle why`.
+	Reason() string
+	action()
+}
+
+// Create makes an object. An empty name with a GenerateName lets the API choose the name.
+type Create struct {
+	Object  Object
+	Because string
+}
+
+// Update replaces an object on condition that it still has Object's resourceVersion.
+type Update struct {
+	Object Object
+	// Subresource is "" or "status".
+	Subresource string
+	Because     string
+}
+
+// Delete deletes an object on condition of the target's UID.
+type Delete struct {
+	Object Ref
+	// GraceSeconds overrides the object's own grace period when set.
+	GraceSeconds *int64
+	// Propagation is how dependents fare; empty means the kind's default.
+	Propagation metav1.DeletionPropagation
+	Because     string
+}
+
+// Evict asks the eviction subresource of a pod, which honours disruption budgets (policy/v1).
+type Evict struct {
+	Pod     Ref
+	Because string
+}
+
+// Target implements Action.
+func (a Create) Target() Ref {
+	return Ref{Resource: resource.Of(a.Object), Key: KeyOf(a.Object)}
+}
+
+// Target implements Action.
+func (a Update) Target() Ref { return RefOf(a.Object) }
+
+// Target implements Action.
+func (a Delete) Target() Ref { return a.Object }
+
+// Target implements Action.
+func (a Evict) Target() Ref { return a.Pod }
+
+// Reason implements Action.
+func (a Create) Reason() string { return a.Because }
+
+// Reason implements Action.
+func (a Update) Reason() string { return a.Because }
+
+// Reason implements Action.
+func (a Delete) Reason() string { return a.Because }
+
+// Reason implements Action.
+func (a Evict) Reason() string { return a.Because }
+
+func (Create) action() {}
+func (Update) action() {}
+func (Delete) action() {}
+func (Evict) action()  {}
+
+// Event is something to tell the user about an object.
+type Event struct {
+	Regarding Ref
+	// Type is corev1.EventTypeNormal or EventTypeWarning.
+	Type string
+	// Reason is a CamelCase word, upstream's where upstream has one.
+	Reason  string
+	Message string
+}
+
+// State says in one word how far a primary is.
+type State string
+
+// The states.
+const (
+	// Steady: the world is as the user asked; nothing is planned.
+	Steady State = "Steady"
+	// Progressing: actions are planned or their effects are on the way.
+	Progressing State = "Progressing"
+	// Waiting: nothing can be done until something else happens.
+	Waiting State = "Waiting"
+	// Stuck: what is waited for will not come without the user.
+	Stuck State = "Stuck"
+)
+
+// Why is the explanation of a plan: what is next, and what it waits for.
+type Why struct {
+	State State
+	// Next says in one sentence what is done next; empty when Steady.
+	Next  string
+	Waits []Wait
+}
+
+// Wait is one thing a decision waits for.
+type Wait struct {
+	// Reason is a CamelCase word; Message is the sentence.
+	Reason  string
+	Message string
+	// On is the object waited for, the next link of the chain; zero when there is none.
+	On Ref
+	// Since is when the wait began; zero when not known.
+	Since time.Time
+	// Hint is what the user can do about it, if anything.
+	Hint string
+}
