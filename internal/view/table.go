@@ -1,0 +1,150 @@
+package view
+
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// table holds the objects of one kind with their indexes.
+type table struct {
+	res      resource.Resource
+	objects  map[plan.Key]plan.Object
+	all      set
+	spaces   map[string]*set
+	indexes  []*index
+	revision uint64
+
+	// Scratch for the index values of the object before and after a change.
+	was, is []string
+}
+
+type index struct {
+	name string
+	// values appends the values an object is filed under.
+	values  func(into []string, o plan.Object) []string
+	buckets map[string]*set
+}
+
+func newTable(res resource.Resource) *table {
+	t := &table{
+		res:     res,
+		objects: map[plan.Key]plan.Object{},
+		spaces:  map[string]*set{},
+	}
+	t.addIndex(plan.ByController, controllerOf)
+	t.addIndex(plan.ByOrphan, orphanIn)
+	t.addIndex(plan.ByOwner, ownersOf)
+	return t
+}
+
+func controllerOf(into []string, o plan.Object) []string {
+	if c := metav1.GetControllerOfNoCopy(o); c != nil {
+		return append(into, string(c.UID))
+	}
+	return into
+}
+
+func orphanIn(into []string, o plan.Object) []string {
+	if metav1.GetControllerOfNoCopy(o) != nil {
+		return into
+	}
+	return append(into, o.GetNamespace())
+}
+
+func ownersOf(into []string, o plan.Object) []string {
+	for _, ref := range o.GetOwnerReferences() {
+		into = append(into, string(ref.UID))
+	}
+	return into
+}
+
+// addIndex declares an index and files what is there already. A second declaration of a name
+// replaces the first.
+func (t *table) addIndex(name string, values func([]string, plan.Object) []string) {
+	ix := &index{name: name, values: values, buckets: map[string]*set{}}
+	for k, o := range t.objects {
+		ix.refile(k, o, nil, unique(values(nil, o)))
+	}
+	if at := slices.IndexFunc(t.indexes, func(i *index) bool { return i.name == name }); at >= 0 {
+		t.indexes[at] = ix
+		return
+	}
+	t.indexes = append(t.indexes, ix)
+}
+
+func (t *table) index(name string) *index {
+	for _, ix := range t.indexes {
+		if ix.name == name {
+			return ix
+		}
+	}
+	return nil
+}
+
+// unique drops repeated values: an object is filed once under each.
+func unique(values []string) []string {
+	if len(values) < 2 {
+		return values
+	}
+	slices.Sort(values)
+	return slices.Compact(values)
+}
+
+// set stores after (nil removes) under k and returns what was there.
+func (t *table) set(k plan.Key, after plan.Object) (before plan.Object) {
+	before, had := t.objects[k]
+	if !had && after == nil {
+		return nil
+	}
+	for _, ix := range t.indexes {
+		t.was, t.is = t.was[:0], t.is[:0]
+		if had {
+			t.was = unique(ix.values(t.was, before))
+		}
+		if after != nil {
+			t.is = unique(ix.values(t.is, after))
+		}
+		ix.refile(k, after, t.was, t.is)
+	}
+	if after == nil {
+		delete(t.objects, k)
+		t.all.remove(k)
+		if t.spaces[k.Namespace].remove(k) {
+			delete(t.spaces, k.Namespace)
+		}
+		return before
+	}
+	t.objects[k] = after
+	t.all.put(k, after, had)
+	space := t.spaces[k.Namespace]
+	if space == nil {
+		space = &set{}
+		t.spaces[k.Namespace] = space
+	}
+	space.put(k, after, had)
+	return before
+}
+
+// refile moves k from the values it was filed under to those it is filed under now.
+func (ix *index) refile(k plan.Key, obj plan.Object, was, is []string) {
+	for _, v := range was {
+		if slices.Contains(is, v) {
+			continue
+		}
+		if ix.buckets[v].remove(k) {
+			delete(ix.buckets, v)
+		}
+	}
+	for _, v := range is {
+		b := ix.buckets[v]
+		if b == nil {
+			b = &set{}
+			ix.buckets[v] = b
+		}
+		b.put(k, obj, slices.Contains(was, v))
+	}
+}
