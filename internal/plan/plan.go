@@ -99,6 +99,10 @@ type Controller struct {
 	For     resource.Resource
 	Watches []Watch
 	Indexes []Index
+	// Cares says whether a change to a primary bears on its decision; nil means that each does.
+	// Either of before and after may be nil (created, deleted). It is for planners that look at
+	// little of an object that changes often.
+	Cares func(before, after Object) bool
 	// Plan is pure: the same Input gives the same Plan.
 	Plan func(Input) Plan
 }
@@ -150,14 +154,26 @@ type Action interface {
 type Create struct {
 	Object  Object
 	Because string
+	// Done and Failed, when set, are told once the outcome is known; see TellName and TellError.
+	Done, Failed *Event
 }
+
+// Words that the shell fills in within the message of a Done or Failed event.
+const (
+	// TellName stands for the target's name, which for a Create only the API may know.
+	TellName = "{name}"
+	// TellError stands for the API's answer; it is meant for Failed.
+	TellError = "{error}"
+)
 
 // Update replaces an object on condition that it still has Object's resourceVersion.
 type Update struct {
 	Object Object
-	// Subresource is "" or "status".
+	// Subresource is "", "status" or, for a namespace, "finalize".
 	Subresource string
 	Because     string
+	// Done and Failed, when set, are told once the outcome is known.
+	Done, Failed *Event
 }
 
 // Delete deletes an object on condition of the target's UID.
@@ -167,13 +183,22 @@ type Delete struct {
 	GraceSeconds *int64
 	// Propagation is how dependents fare; empty means the kind's default.
 	Propagation metav1.DeletionPropagation
-	Because     string
+	// IfAbsent makes the deletion conditional: the shell asks the API itself for each of these
+	// objects, and if one exists with that UID the action is passed over as done. A reader may
+	// show a dependent before it shows its owner, so a reader's word that an owner is gone is
+	// not enough to delete on.
+	IfAbsent []Ref
+	Because  string
+	// Done and Failed, when set, are told once the outcome is known.
+	Done, Failed *Event
 }
 
 // Evict asks the eviction subresource of a pod, which honours disruption budgets (policy/v1).
 type Evict struct {
 	Pod     Ref
 	Because string
+	// Done and Failed, when set, are told once the outcome is known.
+	Done, Failed *Event
 }
 
 // Target implements Action.

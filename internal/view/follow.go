@@ -149,5 +149,8 @@ func (f *follower) follow(ctx context.Context) (progressed bool, err error) {
 		f.revision = obj.GetResourceVersion()
 		progressed = true
 	}
-	return progressed, nil
+	if !progressed {
+		return false, fmt.Errorf("watch %s: ended before its first event", f.source.Resource)
+	}
+	return true, nil
 }
