@@ -1,0 +1,232 @@
+// Package pod gives the pods of one node their network: a bridge that holds the node's pod
+// range, one veth pair for each sandbox, addresses that survive restarts, and masquerading of
+// what leaves the cluster.
+//
+// It owns the bridge, the veths whose master it is, one nftables table and the leases under its
+// state directory. Pods on different nodes of one machine reach each other because every bridge
+// is in the host's network namespace and its range is a connected route. It refuses services,
+// host ports and network policy (package network/proxy), and everything about the namespace
+// itself: the caller makes it and hands over its path.
+package pod
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Config says what a node's pod network is.
+type Config struct {
+	// Bridge names the bridge: at most 15 bytes, unique on the machine.
+	Bridge string
+	// CIDR is the node's pod range (node.spec.podCIDR), IPv4. The bridge takes its first
+	// address, pods the others; the last one (broadcast) is not used.
+	CIDR netip.Prefix
+	// ClusterCIDR is the range of all pods. Traffic from CIDR to anywhere outside it is masqueraded.
+	ClusterCIDR netip.Prefix
+	// MTU of the bridge and the veths; 0 takes that of the link with the default route, or 1500.
+	MTU int
+	// StateDir holds the leases. It is made when missing.
+	StateDir string
+	// NFTable names the nftables table (family ip), unique on the machine.
+	NFTable string
+}
+
+// Attachment is what a sandbox got.
+type Attachment struct {
+	// Interface is the name of the link inside the namespace: always "eth0".
+	Interface string
+	IP        netip.Addr
+	Gateway   netip.Addr
+	MAC       net.HardwareAddr
+	// MTU of the link inside the namespace.
+	MTU int
+}
+
+// Network is an open pod network. Its methods are safe for concurrent use.
+type Network struct {
+	cfg     Config
+	gateway netip.Addr
+	mtu     int
+	bridge  int // link index
+	host    netns.NsHandle
+	links   *netlink.Handle
+	leases  *leases
+
+	mu   sync.Mutex
+	busy map[string]*turn // one Attach or Detach at a time for a sandbox
+}
+
+type turn struct {
+	sync.Mutex
+	users int // that hold or wait for it; guarded by Network.mu
+}
+
+const podInterface = "eth0"
+
+// Open makes the network true - bridge, address, forwarding, masquerading - and returns it. What
+// is already there is kept, so that running pods lose nothing. The network is the one of the
+// calling thread's network namespace, whichever thread the methods are called from later.
+func Open(cfg Config) (*Network, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	host, err := netns.Get()
+	if err != nil {
+		return nil, fmt.Errorf("pod network: network namespace: %w", err)
+	}
+	n := &Network{cfg: cfg, gateway: cfg.CIDR.Masked().Addr().Next(), host: host, busy: map[string]*turn{}}
+	if err := n.open(); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("pod network %s (%s): %w", cfg.Bridge, cfg.CIDR, err)
+	}
+	return n, nil
+}
+
+func (c Config) check() error {
+	switch {
+	case c.Bridge == "" || len(c.Bridge) >= unix.IFNAMSIZ:
+		return fmt.Errorf("pod network: Bridge %q: a link name has 1 to %d bytes", c.Bridge, unix.IFNAMSIZ-1)
+	case !c.CIDR.IsValid() || !c.CIDR.Addr().Is4() || c.CIDR.Bits() > 30:
+		return fmt.Errorf("pod network: CIDR %s: give an IPv4 range of at least 4 addresses, such as 10.244.0.0/24", c.CIDR)
+	case !c.ClusterCIDR.IsValid() || !c.ClusterCIDR.Overlaps(c.CIDR) || c.ClusterCIDR.Bits() > c.CIDR.Bits():
+		return fmt.Errorf("pod network: ClusterCIDR %s: it must contain the node's range %s", c.ClusterCIDR, c.CIDR)
+	case c.StateDir == "":
+		return errors.New("pod network: StateDir: name a directory for the leases")
+	case c.NFTable == "":
+		return errors.New("pod network: NFTable: name an nftables table")
+	}
+	return nil
+}
+
+func (n *Network) open() error {
+	var err error
+	if n.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("netlink: %w", err)
+	}
+	if n.leases, err = openLeases(n.cfg.StateDir, n.cfg.CIDR); err != nil {
+		return err
+	}
+	if err := n.ensureBridge(); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+		return fmt.Errorf("enable forwarding: %w", err)
+	}
+	if err := n.ensureRules(); err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	return nil
+}
+
+// Close lets go of the handles and leaves the network as it is.
+func (n *Network) Close() {
+	if n.links != nil {
+		n.links.Close()
+	}
+	if n.host.IsOpen() {
+		n.host.Close()
+	}
+}
+
+// Gateway is the bridge's address: the node as its pods see it.
+func (n *Network) Gateway() netip.Addr { return n.gateway }
+
+// Sandboxes returns the sandboxes that hold a lease, so that the runtime can detach at start-up
+// those it no longer knows.
+func (n *Network) Sandboxes() []string { return n.leases.holders() }
+
+// Attach gives the network namespace at netnsPath an eth0 with an address, a default route and
+// loopback. A sandbox that is attached already gets the same answer again; one whose link was
+// lost gets its old address back.
+func (n *Network) Attach(ctx context.Context, netnsPath, sandboxID string) (Attachment, error) {
+	if sandboxID == "" {
+		return Attachment{}, errors.New("attach pod: empty sandbox id")
+	}
+	defer n.lock(sandboxID)()
+	if err := ctx.Err(); err != nil {
+		return Attachment{}, err
+	}
+	ip, held, err := n.leases.acquire(sandboxID)
+	if err != nil {
+		return Attachment{}, fmt.Errorf("attach pod %s: %w", sandboxID, err)
+	}
+	at := Attachment{Interface: podInterface, IP: ip, Gateway: n.gateway, MAC: macOf(ip), MTU: n.mtu}
+	if err := n.wire(netnsPath, n.vethName(sandboxID), at); err != nil {
+		n.unplug(n.vethName(sandboxID))
+		if !held {
+			err = errors.Join(err, n.leases.release(sandboxID))
+		}
+		return Attachment{}, fmt.Errorf("attach pod %s: %w", sandboxID, err)
+	}
+	return at, nil
+}
+
+// Detach removes a sandbox's link and frees its address. It succeeds when there is nothing left
+// to do, and does not need the namespace.
+func (n *Network) Detach(sandboxID string) error {
+	defer n.lock(sandboxID)()
+	if err := n.unplug(n.vethName(sandboxID)); err != nil {
+		return fmt.Errorf("detach pod %s: %w", sandboxID, err)
+	}
+	if err := n.leases.release(sandboxID); err != nil {
+		return fmt.Errorf("detach pod %s: %w", sandboxID, err)
+	}
+	return nil
+}
+
+// Destroy removes the bridge, every veth on it, the rules and the leases, and closes the network.
+func (n *Network) Destroy() error {
+	defer n.Close()
+	err := errors.Join(n.removeLinks(), n.removeRules(), n.leases.remove())
+	if err != nil {
+		return fmt.Errorf("destroy pod network %s: %w", n.cfg.Bridge, err)
+	}
+	return nil
+}
+
+func (n *Network) lock(sandboxID string) (unlock func()) {
+	n.mu.Lock()
+	t := n.busy[sandboxID]
+	if t == nil {
+		t = new(turn)
+		n.busy[sandboxID] = t
+	}
+	t.users++
+	n.mu.Unlock()
+	t.Lock()
+	return func() {
+		t.Unlock()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(n.busy, sandboxID)
+		}
+	}
+}
+
+// vethName derives the host end's name, so that Detach and a restart need no record of it.
+func (n *Network) vethName(sandboxID string) string {
+	sum := sha256.Sum256([]byte(n.cfg.Bridge + "/" + sandboxID))
+	return "cv" + hex.EncodeToString(sum[:6])
+}
+
+// macOf derives a locally administered address from the IP: when an address is used again, the
+// neighbours' caches stay right.
+func macOf(ip netip.Addr) net.HardwareAddr {
+	b := ip.As4()
+	return net.HardwareAddr{0x0a, 0x58, b[0], b[1], b[2], b[3]}
+}
