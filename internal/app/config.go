@@ -1,0 +1,152 @@
+package app
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// ClusterConfig is what a cluster is created with. It is written once, to cluster.json.
+type ClusterConfig struct {
+	// ID is a short random name; bridges, cgroups and nftables tables carry it, so that several
+	// clusters live side by side on one machine.
+	ID string `json:"id"`
+	// Listen is the API server's address, host:port.
+	Listen string `json:"listen"`
+	// PodCIDR is divided among the nodes, a /24 each.
+	PodCIDR netip.Prefix `json:"podCIDR"`
+	// ServiceCIDR is where cluster IPs come from.
+	ServiceCIDR netip.Prefix `json:"serviceCIDR"`
+	// Domain is the DNS suffix of the cluster.
+	Domain  string    `json:"domain"`
+	Created time.Time `json:"created"`
+}
+
+const (
+	defaultListen = "127.0.0.1:6443"
+	clusterDomain = "cluster.local"
+)
+
+// loadConfig reads cluster.json.
+func loadConfig(dir DataDir) (ClusterConfig, error) {
+	var cfg ClusterConfig
+	raw, err := os.ReadFile(dir.ConfigFile())
+	if os.IsNotExist(err) {
+		return cfg, fmt.Errorf("no cluster in %s: start one with `coracle up --data-dir %s`", dir, dir)
+	}
+	if err != nil {
+		return cfg, fmt.Errorf("read the cluster's configuration: %w", err)
+	}
+	if err := json.Unmarshal(raw, &cfg); err != nil {
+		return cfg, fmt.Errorf("%s: %w", dir.ConfigFile(), err)
+	}
+	return cfg, nil
+}
+
+// ensureConfig reads cluster.json or creates the cluster. An empty listen means the default
+// address, or a free port where that one is taken.
+func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, error) {
+	if dir.Exists() {
+		cfg, err := loadConfig(dir)
+		if err == nil && listen != "" && listen != cfg.Listen {
+			err = fmt.Errorf("this cluster listens on %s, not on %s: leave --listen out, or create another cluster with its own --data-dir", cfg.Listen, listen)
+		}
+		return cfg, err
+	}
+	address, err := chooseListen(listen)
+	if err != nil {
+		return ClusterConfig{}, err
+	}
+	pods, err := freeRange("10.%d.0.0/16", 244)
+	if err != nil {
+		return ClusterConfig{}, err
+	}
+	id := make([]byte, 3)
+	if _, err := rand.Read(id); err != nil {
+		return ClusterConfig{}, err
+	}
+	cfg := ClusterConfig{
+		ID: hex.EncodeToString(id), Listen: address, PodCIDR: pods,
+		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Domain: clusterDomain, Created: now.UTC(),
+	}
+	return cfg, writeJSON(dir.ConfigFile(), cfg)
+}
+
+func chooseListen(listen string) (string, error) {
+	if listen != "" {
+		if _, port, err := net.SplitHostPort(listen); err != nil || port == "" {
+			return "", fmt.Errorf("--listen %q: want HOST:PORT, such as %s", listen, defaultListen)
+		}
+	}
+	wanted := listen
+	if wanted == "" {
+		wanted = defaultListen
+	}
+	l, err := net.Listen("tcp", wanted)
+	if err != nil && listen == "" {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return "", fmt.Errorf("--listen %s: %w", wanted, err)
+	}
+	defer l.Close()
+	host, _, _ := net.SplitHostPort(wanted)
+	return net.JoinHostPort(host, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), nil
+}
+
+// freeRange returns the first range of the pattern, from the octet given and wrapping, that
+// no interface of this machine lives in.
+func freeRange(pattern string, from int) (netip.Prefix, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("list this machine's addresses: %w", err)
+	}
+	var taken []netip.Prefix
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			taken = append(taken, p.Masked())
+		}
+	}
+search:
+	for i := range 128 {
+		octet := from + i
+		if octet > 255 {
+			octet -= 128
+		}
+		p := netip.MustParsePrefix(fmt.Sprintf(pattern, octet))
+		for _, t := range taken {
+			if t.Overlaps(p) {
+				continue search
+			}
+		}
+		return p, nil
+	}
+	return netip.Prefix{}, fmt.Errorf("no free pod range in 10.128.0.0/9: every /16 overlaps an address of this machine")
+}
+
+// writeJSON writes a file whole or not at all.
+func writeJSON(path string, v any) error {
+	raw, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(raw, '\n'), 0o600)
+}
+
+func writeFile(path string, data []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, data, mode); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
