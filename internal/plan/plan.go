@@ -7,6 +7,7 @@
 package plan
 
 import (
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -239,7 +240,16 @@ type Event struct {
 	Type string
 	// Reason is a CamelCase word, upstream's where upstream has one.
 	Reason  string
+	// Message is a sentence. In the Done and Failed events of an action it may hold the
+	// placeholders {name} and {error}, see Fill.
 	Message string
+}
+
+// Fill returns the event with {name} in its message replaced by the name of the object written
+// (which only the API knows where a name was generated) and {error} by the API's message.
+func (e Event) Fill(name, err string) Event {
+	e.Message = strings.NewReplacer("{name}", name, "{error}", err).Replace(e.Message)
+	return e
 }
 
 // State says in one word how far a primary is.
