@@ -1,0 +1,232 @@
+package revision
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// History is an owner's revisions at one instant.
+type History struct {
+	// Owned are the owner's revisions, oldest first: by number, then creation, then name.
+	Owned []*appsv1.ControllerRevision
+	// Present is the revision that holds the owner's present template; nil until it is recorded.
+	Present *appsv1.ControllerRevision
+	// Duplicates are older revisions that hold the present template too. They come from
+	// adoption. Pods labelled with one of them are up to date.
+	Duplicates []*appsv1.ControllerRevision
+	// Actions bring the record up to date. As long as there are any, a planner carries out these
+	// alone, and decides about pods on the next pass, from a history that exists.
+	Actions []plan.Action
+	// Collisions is the collision count to put into the status together with the Actions; nil to
+	// leave it.
+	Collisions *int32
+}
+
+// Read finds an owner's history in the world and decides how to bring it up to date: it adopts
+// matching revisions that nobody controls, releases those that stopped matching, records a new
+// template under the next number, and moves a template that came back (a rollback) to the newest
+// number. A name that other content has taken counts as a collision. With adopt false (the owner
+// is being deleted) nothing is planned.
+//
+// present, when not empty, names the revision that is known to hold the present template, which
+// spares the encoding: a StatefulSet whose observedGeneration is current names it in its status.
+func Read(r plan.Reader, o Owner, present string, adopt bool) (History, error) {
+	h := claim(r, o, adopt)
+	if known := h.newest(); present != "" && known != nil && known.Name == present {
+		h.Present = known
+		return h, nil
+	}
+	patch, err := Patch(o.Template)
+	if err != nil {
+		return h, err
+	}
+	h.findPresent(patch)
+	if !adopt || len(h.Actions) > 0 {
+		return h, nil // an adopted revision must be stored before it is written again
+	}
+	switch next := h.maxNumber() + 1; {
+	case h.Present == nil:
+		h.record(r, o, patch, next)
+	case h.Present != h.newest():
+		moved := h.Present.DeepCopy()
+		moved.Revision = next
+		h.Actions = append(h.Actions, plan.Update{
+			Object:  moved,
+			Because: fmt.Sprintf("the template of revision %d is the present one again", h.Present.Revision),
+		})
+	}
+	return h, nil
+}
+
+// claim lists the owned revisions and plans adoption and release.
+func claim(r plan.Reader, o Owner, adopt bool) History {
+	var h History
+	for _, obj := range r.Indexed(resource.ControllerRevisions, plan.ByController, string(o.Object.GetUID())) {
+		rev, ok := obj.(*appsv1.ControllerRevision)
+		if !ok {
+			continue
+		}
+		if adopt && rev.DeletionTimestamp == nil && !o.Selector.Matches(labels.Set(rev.Labels)) {
+			freed := rev.DeepCopy()
+			freed.OwnerReferences = slices.DeleteFunc(freed.OwnerReferences, func(ref metav1.OwnerReference) bool {
+				return ref.UID == o.Object.GetUID()
+			})
+			h.Actions = append(h.Actions, plan.Update{Object: freed, Because: "its labels no longer match the selector of " + o.Object.GetName()})
+			continue
+		}
+		h.Owned = append(h.Owned, rev)
+	}
+	if adopt {
+		for _, obj := range r.Indexed(resource.ControllerRevisions, plan.ByOrphan, o.Object.GetNamespace()) {
+			rev, ok := obj.(*appsv1.ControllerRevision)
+			if !ok || rev.DeletionTimestamp != nil || !o.Selector.Matches(labels.Set(rev.Labels)) {
+				continue
+			}
+			h.adopt(o, rev)
+		}
+	}
+	slices.SortFunc(h.Owned, func(a, b *appsv1.ControllerRevision) int {
+		return cmp.Or(
+			cmp.Compare(a.Revision, b.Revision),
+			a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+			cmp.Compare(a.Name, b.Name),
+		)
+	})
+	return h
+}
+
+func (h *History) adopt(o Owner, rev *appsv1.ControllerRevision) {
+	adopted := rev.DeepCopy()
+	adopted.OwnerReferences = append(adopted.OwnerReferences, *metav1.NewControllerRef(o.Object, o.Kind))
+	h.Actions = append(h.Actions, plan.Update{Object: adopted, Because: "it matches the selector of " + o.Object.GetName() + " and nobody controls it"})
+	h.Owned = append(h.Owned, adopted)
+}
+
+func (h *History) newest() *appsv1.ControllerRevision {
+	if len(h.Owned) == 0 {
+		return nil
+	}
+	return h.Owned[len(h.Owned)-1]
+}
+
+func (h *History) maxNumber() int64 {
+	if last := h.newest(); last != nil {
+		return last.Revision
+	}
+	return 0
+}
+
+// findPresent sets Present to the newest revision that holds the patch, and Duplicates to the
+// older ones. Equality in meaning counts when no bytes are equal: a history that was exported and
+// applied again may be spelled differently.
+func (h *History) findPresent(patch []byte) {
+	for i := len(h.Owned) - 1; i >= 0; i-- {
+		if !bytes.Equal(h.Owned[i].Data.Raw, patch) {
+			continue
+		}
+		if h.Present == nil {
+			h.Present = h.Owned[i]
+		} else {
+			h.Duplicates = append(h.Duplicates, h.Owned[i])
+		}
+	}
+	for i := len(h.Owned) - 1; i >= 0 && h.Present == nil; i-- {
+		if sameMeaning(h.Owned[i].Data.Raw, patch) {
+			h.Present = h.Owned[i]
+		}
+	}
+}
+
+func sameMeaning(a, b []byte) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// mostCollisions bounds the search for a free name. Each try hashes to another of 2^32 names.
+const mostCollisions = 100
+
+// record plans the creation of the present revision under a free name.
+func (h *History) record(r plan.Reader, o Owner, patch []byte, number int64) {
+	count := o.Collisions
+	for range mostCollisions {
+		rev := build(o, patch, number, count)
+		taken, exists := r.Get(resource.ControllerRevisions, rev.Namespace, rev.Name)
+		if !exists {
+			h.Actions = append(h.Actions, plan.Create{Object: rev, Because: fmt.Sprintf("the template changed: revision %d", number)})
+			return
+		}
+		if free, ok := taken.(*appsv1.ControllerRevision); ok && bytes.Equal(free.Data.Raw, patch) &&
+			free.DeletionTimestamp == nil && metav1.GetControllerOf(free) == nil {
+			h.adopt(o, free)
+			return
+		}
+		next := int32(1)
+		if count != nil {
+			next = *count + 1
+		}
+		count, h.Collisions = &next, &next
+	}
+}
+
+// Named returns the owned revision of a name, or nil.
+func (h *History) Named(name string) *appsv1.ControllerRevision {
+	if name == "" {
+		return nil
+	}
+	for _, rev := range h.Owned {
+		if rev.Name == name {
+			return rev
+		}
+	}
+	return nil
+}
+
+// Forget plans the deletion of the oldest revisions above a limit (spec.revisionHistoryLimit). A
+// live revision (present, or of some pod) is never forgotten. countLive says whether live ones
+// that are not the present take up room in the limit: a DaemonSet counts them, a StatefulSet does
+// not. A negative limit forgets nothing.
+func (h *History) Forget(limit int, countLive bool, live func(*appsv1.ControllerRevision) bool) []plan.Action {
+	if limit < 0 || len(h.Owned) <= limit {
+		return nil
+	}
+	var old []*appsv1.ControllerRevision
+	total := 0
+	for _, rev := range h.Owned {
+		if rev == h.Present {
+			continue
+		}
+		switch {
+		case !live(rev):
+			old = append(old, rev)
+			total++
+		case countLive:
+			total++
+		}
+	}
+	var actions []plan.Action
+	for _, rev := range old {
+		if total-len(actions) <= limit {
+			break
+		}
+		if rev.DeletionTimestamp != nil {
+			total--
+			continue
+		}
+		actions = append(actions, plan.Delete{
+			Object:  plan.RefOf(rev),
+			Because: fmt.Sprintf("revision %d is older than the %d to keep", rev.Revision, limit),
+		})
+	}
+	return actions
+}

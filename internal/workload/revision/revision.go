@@ -1,0 +1,148 @@
+// Package revision keeps the template history of StatefulSets and DaemonSets as ControllerRevisions.
+//
+// It owns what a revision holds (a strategic merge patch that restores the pod template, byte for
+// byte the form `kubectl rollout undo` and `history` of stock kubectl make and compare), how it is
+// named and hashed, which revisions belong to an owner (adoption and release included), which one
+// is the owner's present template, and which old ones are forgotten. It refuses pods: what runs at
+// which revision is the planners' business.
+//
+// Everything here is pure. See the API documentation of apps/v1 ControllerRevision.
+package revision
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// HashLabel is the label under which a StatefulSet's revision carries its hash.
+const HashLabel = "controller.kubernetes.io/hash"
+
+// longestPrefix leaves room for "-" and a hash within the 253 characters of an object name.
+const longestPrefix = 223
+
+// Owner is what a history belongs to. The template and selector are the owner's own and are not
+// changed.
+type Owner struct {
+	// Object is the StatefulSet or DaemonSet.
+	Object metav1.Object
+	// Kind is its kind, for owner references.
+	Kind     schema.GroupVersionKind
+	Selector labels.Selector
+	Template *corev1.PodTemplateSpec
+	// Collisions is status.collisionCount: how often a name was already taken by other content.
+	Collisions *int32
+	// Label is the label that carries the hash: HashLabel, or for a DaemonSet
+	// appsv1.ControllerRevisionHashLabelKey.
+	Label string
+}
+
+// Patch returns the strategic merge patch that restores a template. Equal templates give equal
+// bytes: keys are sorted at every level, as encoding/json sorts maps.
+func Patch(template *corev1.PodTemplateSpec) ([]byte, error) {
+	text, err := json.Marshal(template)
+	if err != nil {
+		return nil, fmt.Errorf("encode pod template: %w", err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(text, &fields); err != nil {
+		return nil, fmt.Errorf("encode pod template: %w", err)
+	}
+	fields["$patch"] = "replace"
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": fields}})
+	if err != nil {
+		return nil, fmt.Errorf("encode pod template: %w", err)
+	}
+	return patch, nil
+}
+
+// Template returns the pod template a revision holds. It fails on data that is not such a patch,
+// naming the revision.
+func Template(rev *appsv1.ControllerRevision) (*corev1.PodTemplateSpec, error) {
+	var patch struct {
+		Spec struct {
+			Template *corev1.PodTemplateSpec `json:"template"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(rev.Data.Raw, &patch); err != nil {
+		return nil, fmt.Errorf("controllerrevision %s/%s: data is not a template patch: %w", rev.Namespace, rev.Name, err)
+	}
+	if patch.Spec.Template == nil {
+		return nil, fmt.Errorf("controllerrevision %s/%s: data has no spec.template", rev.Namespace, rev.Name)
+	}
+	return patch.Spec.Template, nil
+}
+
+// Hash returns the hash of a patch in an alphabet that is safe within names: no vowels, so that no
+// words appear, and nothing easily misread. A collision count above zero gives another hash for
+// the same patch.
+func Hash(patch []byte, collisions *int32) string {
+	h := fnv.New32a()
+	_, _ = h.Write(patch)
+	if collisions != nil && *collisions > 0 {
+		_, _ = h.Write(strconv.AppendInt(nil, int64(*collisions), 10))
+	}
+	return Safe(strconv.FormatUint(uint64(h.Sum32()), 10))
+}
+
+// Safe spells text in the alphabet of hashes. Digits map to distinct characters.
+func Safe(text string) string {
+	const alphabet = "bcdfghjklmnpqrstvwxz2456789"
+	out := make([]byte, len(text))
+	for i := range text {
+		out[i] = alphabet[int(text[i])%len(alphabet)]
+	}
+	return string(out)
+}
+
+// Name returns the name of an owner's revision with a hash: "<owner>-<hash>".
+func Name(owner, hash string) string {
+	if len(owner) > longestPrefix {
+		owner = owner[:longestPrefix]
+	}
+	return owner + "-" + hash
+}
+
+// unkept annotations are not copied from the owner to its revisions: kubectl's record of the last
+// apply is as large as the owner and says nothing about the template's history.
+var unkept = map[string]bool{corev1.LastAppliedConfigAnnotation: true}
+
+// build returns the revision that records a patch as the owner's number-th template. The owner's
+// annotations come with it: `kubectl rollout history` shows kubernetes.io/change-cause.
+func build(o Owner, patch []byte, number int64, collisions *int32) *appsv1.ControllerRevision {
+	hash := Hash(patch, collisions)
+	lbls := make(map[string]string, len(o.Template.Labels)+1)
+	for k, v := range o.Template.Labels {
+		lbls[k] = v
+	}
+	lbls[o.Label] = hash
+	var notes map[string]string
+	for k, v := range o.Object.GetAnnotations() {
+		if unkept[k] {
+			continue
+		}
+		if notes == nil {
+			notes = make(map[string]string)
+		}
+		notes[k] = v
+	}
+	return &appsv1.ControllerRevision{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:       o.Object.GetNamespace(),
+			Name:            Name(o.Object.GetName(), hash),
+			Labels:          lbls,
+			Annotations:     notes,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(o.Object, o.Kind)},
+		},
+		Data:     runtime.RawExtension{Raw: patch},
+		Revision: number,
+	}
+}
