@@ -173,6 +173,11 @@ type Update struct {
 	// Subresource is "", "status" or, for a namespace, "finalize".
 	Subresource string
 	Because     string
+	// Provided, when set, names an object that must be alive for the update to be carried out:
+	// the shell asks the API itself just before, and when the object is gone, has another UID or
+	// is being deleted, the update is passed over as done. Adoption uses it, so that a dying
+	// owner never takes an orphan.
+	Provided *Ref
 	// Done and Failed, when set, are told once the outcome is known.
 	Done, Failed *Event
 }
@@ -239,16 +244,14 @@ type Event struct {
 	// Type is corev1.EventTypeNormal or EventTypeWarning.
 	Type string
 	// Reason is a CamelCase word, upstream's where upstream has one.
-	Reason  string
-	// Message is a sentence. In the Done and Failed events of an action it may hold the
-	// placeholders {name} and {error}, see Fill.
+	Reason string
+	// Message is a sentence; a Done or Failed event may hold TellName and TellError in it.
 	Message string
 }
 
-// Fill returns the event with {name} in its message replaced by the name of the object written
-// (which only the API knows where a name was generated) and {error} by the API's message.
+// Fill returns the event with TellName and TellError in its message replaced.
 func (e Event) Fill(name, err string) Event {
-	e.Message = strings.NewReplacer("{name}", name, "{error}", err).Replace(e.Message)
+	e.Message = strings.NewReplacer(TellName, name, TellError, err).Replace(e.Message)
 	return e
 }
 
