@@ -1,0 +1,224 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"coracle/internal/store/engine"
+)
+
+// change is one committed or pending write: the step from prev to cur of one key.
+type change struct {
+	c    *Collection
+	it   *item
+	cur  *version
+	prev *version // nil when there was none, never dead
+	rec  engine.Record
+	at   int64 // Unix seconds at which it became durable
+}
+
+// batch is what one Commit of the engine makes durable.
+type batch struct {
+	changes []*change
+	done    chan struct{}
+	err     error // set before done is closed
+}
+
+func newBatch() *batch { return &batch{done: make(chan struct{})} }
+
+func (b *batch) last() int64 { return b.changes[len(b.changes)-1].cur.rev }
+
+// errConflict says that the key is no longer in the state the write was built on.
+var errConflict = errors.New("conflict")
+
+// propose gives the write the next revision and queues it, provided that the newest state of key,
+// durable or not, still has revision expect (0 for none). v.rev is assigned here.
+func (c *Collection) propose(key string, expect int64, v *version, data []byte) (*batch, error) {
+	c.mu.Lock()
+	it := c.items[key]
+	var head int64
+	prev := it.latest()
+	if prev != nil {
+		head = prev.rev
+	}
+	if head != expect {
+		c.mu.Unlock()
+		return nil, errConflict
+	}
+	if it == nil {
+		it = &item{key: key}
+	}
+	ch := &change{c: c, it: it, cur: v, prev: prev}
+	b, err := c.s.enqueue(ch, data)
+	if err != nil {
+		c.mu.Unlock()
+		return nil, err
+	}
+	if it.head == nil {
+		c.items[key] = it
+		c.index.insert(it)
+	}
+	v.prev = it.head
+	it.head = v
+	c.indexVersion(it, v)
+	if v.obj != nil {
+		// Cannot fail: the same accessor worked when the object was prepared.
+		_ = setRevision(v.obj, v.rev)
+	}
+	c.mu.Unlock()
+	select {
+	case c.s.wake <- struct{}{}:
+	default:
+	}
+	return b, nil
+}
+
+// enqueue assigns the revision and appends to the pending batch.
+func (s *Store) enqueue(ch *change, data []byte) (*batch, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if s.failing || s.fatal != nil {
+		return nil, s.readOnly()
+	}
+	s.next++
+	ch.cur.rev = s.next
+	ch.rec = engine.Record{Revision: s.next, Key: ch.it.key, Value: data, Delete: ch.cur.dead, Expires: ch.cur.expires}
+	s.pending.changes = append(s.pending.changes, ch)
+	return s.pending, nil
+}
+
+// wait returns once the batch is durable, with its error.
+func (b *batch) wait(ctx context.Context) error {
+	select {
+	case <-b.done:
+		return b.err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the write to become durable (it may still be): %w", ctx.Err())
+	}
+}
+
+// settle waits until no answer built on revision rev could be about a write that is not durable.
+func (s *Store) settle(ctx context.Context, rev int64) error {
+	for s.durable.Load() < rev {
+		s.mu.Lock()
+		b := s.inflight
+		if b == nil || b.last() < rev {
+			b = s.pending
+		}
+		known := len(b.changes) > 0 && b.last() >= rev && b.changes[0].cur.rev <= rev
+		s.mu.Unlock()
+		if !known {
+			return nil // durable by now, or undone
+		}
+		if err := b.wait(ctx); err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commitLoop is the committer: the only goroutine that writes to the engine.
+func (s *Store) commitLoop() {
+	defer close(s.committed)
+	defer close(s.toDispatch)
+	var records []engine.Record
+	for {
+		b, stop := s.takeBatch()
+		if b == nil {
+			if stop {
+				return
+			}
+			<-s.wake
+			continue
+		}
+		records = records[:0]
+		for _, ch := range b.changes {
+			records = append(records, ch.rec)
+		}
+		err := s.engine.Commit(records)
+		clear(records)
+		if err != nil {
+			s.undo(b, err)
+			continue
+		}
+		s.finish(b)
+	}
+}
+
+func (s *Store) takeBatch() (b *batch, stop bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending.changes) == 0 {
+		return nil, s.closed
+	}
+	s.inflight = s.pending
+	s.pending = newBatch()
+	return s.inflight, false
+}
+
+// finish makes a durable batch visible to readers, then answers its writers, then hands it to
+// the watches.
+func (s *Store) finish(b *batch) {
+	now := s.now().Unix()
+	for _, ch := range b.changes {
+		ch.rec.Value = nil
+		ch.at = now
+	}
+	s.mu.Lock()
+	s.inflight = nil
+	s.lastError = nil
+	s.durable.Store(b.last())
+	s.mu.Unlock()
+	close(b.done)
+	s.expiry.schedule(b.changes)
+	s.toDispatch <- b
+}
+
+// undo takes back every write that is not durable. Writers of the batches get the error.
+func (s *Store) undo(failed *batch, cause error) {
+	s.mu.Lock()
+	s.failing = true // nothing is queued until the state is whole again
+	next := s.pending
+	s.pending = newBatch()
+	s.mu.Unlock()
+
+	for _, b := range []*batch{next, failed} {
+		for i := len(b.changes) - 1; i >= 0; i-- {
+			b.changes[i].c.unlink(b.changes[i])
+		}
+	}
+	s.mu.Lock()
+	s.next = s.durable.Load()
+	s.inflight = nil
+	s.failing = false
+	s.lastError = cause
+	if errors.Is(cause, engine.ErrFatal) {
+		s.fatal = cause
+	}
+	err := s.readOnly()
+	s.mu.Unlock()
+	s.log.Error("the store cannot write", "error", cause)
+	for _, b := range []*batch{failed, next} {
+		b.err = err
+		close(b.done)
+	}
+}
+
+// unlink removes a version that never became durable.
+func (c *Collection) unlink(ch *change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ch.it.head != ch.cur {
+		panic("store: undo out of order at " + ch.it.key)
+	}
+	c.unindexVersion(ch.it, ch.cur)
+	ch.it.head = ch.cur.prev
+	if ch.it.head == nil {
+		delete(c.items, ch.it.key)
+		c.index.remove(ch.it.key)
+	}
+}

@@ -1,0 +1,72 @@
+// Package engine is the seam between the store and the disk: a Record is one write, an Engine
+// keeps records durable.
+//
+// It owns the contract and nothing else. It refuses to interpret values, and knows neither
+// watches nor history: those are package store's.
+package engine
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Record is one write.
+type Record struct {
+	// Revision is unique and grows by one with each record of the cluster.
+	Revision int64
+	// Key is the object's full key.
+	Key string
+	// Value is the encoded object; it is ignored when Delete is set.
+	Value []byte
+	// Delete marks the removal of Key.
+	Delete bool
+	// Expires is the Unix time in seconds after which the object is to be removed; 0 is never.
+	Expires int64
+}
+
+// Loaded tells what Load found.
+type Loaded struct {
+	// Revision is the highest revision found, 0 in an empty engine.
+	Revision int64
+	// Complete is the revision after which no record has been dropped by compaction: the
+	// records after it are the full history.
+	Complete int64
+	// Truncated counts the bytes of a torn, never acknowledged tail that Load cut off.
+	Truncated int64
+}
+
+// Engine keeps records durable. Load is called once, first. Commit is called by one goroutine at
+// a time; Compact may run beside it.
+type Engine interface {
+	// Load passes the durable records to fn in an order in which a later record of a key has a
+	// higher revision. Record.Value may be kept by fn. A damaged record that had been
+	// acknowledged gives a *CorruptError.
+	Load(fn func(Record) error) (Loaded, error)
+	// Commit makes the batch durable before it returns nil: the batch is there whole after a
+	// crash. Revisions of a batch follow one another and those before it. After an error none
+	// of the batch is there unless the error is Fatal, in which case it may or may not be.
+	Commit(batch []Record) error
+	// Size returns the bytes on disk: those that belong to the compacted part and those written since.
+	Size() (compacted, since int64)
+	// Compact drops records that are no longer live. live must answer for a durable record
+	// whether it is still the newest durable one of its key; revision returns the newest
+	// durable revision. A Compact cut short by Close or a crash has no effect.
+	Compact(live func(key string, revision int64) bool, revision func() int64) error
+	// Close releases the engine. Committed records stay.
+	Close() error
+}
+
+// CorruptError reports a damaged record that cannot be a torn tail.
+type CorruptError struct {
+	File   string
+	Offset int64
+	Reason string
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("%s: corrupt record at byte %d: %s; the file holds acknowledged writes and was not changed: restore it from a copy", e.File, e.Offset, e.Reason)
+}
+
+// ErrFatal marks (with errors.Is) a failure after which the engine refuses every further Commit
+// until it is opened again, because what is on disk is not known.
+var ErrFatal = errors.New("engine failed, reopen it")
