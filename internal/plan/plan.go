@@ -49,6 +49,9 @@ type Ref struct {
 	UID types.UID
 }
 
+// String prints "pods default/web-0".
+func (r Ref) String() string { return r.Resource.String() + " " + r.Key.String() }
+
 // RefOf returns the reference to an object, UID included.
 func RefOf(o Object) Ref {
 	return Ref{Resource: resource.Of(o), Key: KeyOf(o), UID: o.GetUID()}

@@ -1,0 +1,64 @@
+package loop
+
+import (
+	"context"
+	"fmt"
+
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/client"
+	"coracle/internal/plan"
+)
+
+// Apply carries one action out. Errors are the API's.
+func Apply(ctx context.Context, c client.Interface, a plan.Action) Result {
+	switch a := a.(type) {
+	case plan.Create:
+		o, err := c.Create(ctx, a.Object)
+		return Result{o, err}
+	case plan.Update:
+		o, err := c.Update(ctx, a.Object, a.Subresource)
+		return Result{o, err}
+	case plan.Delete:
+		return remove(ctx, c, a)
+	case plan.Evict:
+		return evict(ctx, c, a)
+	}
+	return Result{Err: fmt.Errorf("no such action: %T", a)}
+}
+
+func remove(ctx context.Context, c client.Interface, a plan.Delete) Result {
+	for _, ref := range a.IfAbsent {
+		o, err := c.Get(ctx, ref.Resource, ref.Namespace, ref.Name)
+		switch {
+		case err == nil && (ref.UID == "" || o.GetUID() == ref.UID):
+			return Result{}
+		case err != nil && !apierrors.IsNotFound(err):
+			return Result{Err: err}
+		}
+	}
+	opts := metav1.DeleteOptions{GracePeriodSeconds: a.GraceSeconds}
+	if a.Propagation != "" {
+		opts.PropagationPolicy = &a.Propagation
+	}
+	o, err := c.Delete(ctx, a.Object, opts)
+	return Result{o, err}
+}
+
+// evict reads the pod back, because an eviction's answer does not tell its revision.
+func evict(ctx context.Context, c client.Interface, a plan.Evict) Result {
+	eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: a.Pod.Namespace, Name: a.Pod.Name}}
+	if a.Pod.UID != "" {
+		eviction.DeleteOptions = metav1.NewPreconditionDeleteOptions(string(a.Pod.UID))
+	}
+	if _, err := c.CreateSub(ctx, a.Pod, "eviction", eviction); err != nil {
+		return Result{Err: err}
+	}
+	o, err := c.Get(ctx, a.Pod.Resource, a.Pod.Namespace, a.Pod.Name)
+	if apierrors.IsNotFound(err) {
+		return Result{}
+	}
+	return Result{o, err}
+}

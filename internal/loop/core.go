@@ -1,0 +1,497 @@
+package loop
+
+import (
+	"container/heap"
+	"fmt"
+	"slices"
+	"time"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+// Core decides which decision is due: a deduplicating queue for each controller, freshness,
+// backoff and timers. It is a state machine without goroutine or clock: Loop drives it in real
+// time, the simulator step by step in virtual time. It is not safe for concurrent use.
+type Core struct {
+	ctls  []*queue
+	items map[itemKey]*item
+	// interests says, by kind, whom a change concerns.
+	interests map[resource.Resource]*interest
+	// seen is how recent the picture is, as Changed was told.
+	seen    map[resource.Resource]uint64
+	blocked map[resource.Resource]*blockedHeap
+	timers  timerHeap
+	started bool
+	// turn is the controller that Next asks first, so that none starves.
+	turn int
+	// onPanic is told of a watch that panicked.
+	onPanic func(controller string, cause any)
+}
+
+// Task is one decision to make now. Exactly one task per key of a controller is out at a time.
+type Task struct {
+	Controller *plan.Controller
+	Key        plan.Key
+	// Last is how the previous pass for this key failed; nil when it did not.
+	Last *plan.Failure
+
+	item *item
+}
+
+// Outcome is what came of a task.
+type Outcome struct {
+	// Writes says how recent the picture must be before this key is planned again.
+	Writes []Write
+	// Failure is what the planner is told on the next pass; nil when there was none, or none
+	// that a user need hear of.
+	Failure *plan.Failure
+	// Retry asks for another pass after a backoff though Failure is nil.
+	Retry bool
+	Again time.Time
+	Why   plan.Why
+	// Told holds the events told together with Failure, which the next pass need not tell again.
+	Told []plan.Event
+	// Gone says that the primary no longer exists.
+	Gone bool
+}
+
+// Write is a write to a kind, at the revision it left behind.
+type Write struct {
+	Resource resource.Resource
+	Revision uint64
+}
+
+type itemKey struct {
+	ctl int
+	key plan.Key
+}
+
+type state uint8
+
+const (
+	idle    state = iota
+	blocked       // due, but the picture is older than our own last write
+	queued
+	running
+)
+
+type item struct {
+	itemKey
+	state state
+	// dirty asks for another pass as soon as the running one ends.
+	dirty    bool
+	expects  []Write
+	failure  *plan.Failure
+	failures int
+	told     []plan.Event
+	at       time.Time // timer; zero when none is set
+	heapAt   int       // index in timers, -1 when none
+	why      plan.Why
+	whyAt    time.Time
+}
+
+type queue struct {
+	plan.Controller
+	index   int
+	limit   int
+	running int
+	fifo    []*item
+}
+
+type interest struct {
+	primaries []*queue
+	watches   []interestedWatch
+}
+
+type interestedWatch struct {
+	queue *queue
+	keys  func(plan.Reader, plan.Object, plan.Object) []plan.Key
+}
+
+// NewCore returns a core for controllers, each of which may have up to workers tasks out at once.
+// It hands out nothing before Start.
+func NewCore(controllers []plan.Controller, workers int) *Core {
+	c := &Core{
+		items:     map[itemKey]*item{},
+		interests: map[resource.Resource]*interest{},
+		seen:      map[resource.Resource]uint64{},
+		blocked:   map[resource.Resource]*blockedHeap{},
+		onPanic:   func(string, any) {},
+	}
+	for i, ctl := range controllers {
+		q := &queue{Controller: ctl, index: i, limit: workers}
+		c.ctls = append(c.ctls, q)
+		in := c.interest(ctl.For)
+		in.primaries = append(in.primaries, q)
+		for _, w := range ctl.Watches {
+			in := c.interest(w.Resource)
+			in.watches = append(in.watches, interestedWatch{q, w.Keys})
+		}
+	}
+	return c
+}
+
+func (c *Core) interest(res resource.Resource) *interest {
+	in := c.interests[res]
+	if in == nil {
+		in = &interest{}
+		c.interests[res] = in
+	}
+	return in
+}
+
+// Resources lists the kinds the controllers need in the picture.
+func (c *Core) Resources() []resource.Resource {
+	var out []resource.Resource
+	add := func(r resource.Resource) {
+		if !slices.Contains(out, r) {
+			out = append(out, r)
+		}
+	}
+	for _, q := range c.ctls {
+		add(q.For)
+		for _, w := range q.Watches {
+			add(w.Resource)
+		}
+		for _, ix := range q.Indexes {
+			add(ix.Resource)
+		}
+	}
+	return out
+}
+
+// Start makes every primary due: the picture is whole. Start-up is an ordinary pass over all.
+func (c *Core) Start(r plan.Reader) {
+	c.started = true
+	for _, q := range c.ctls {
+		for _, o := range r.List(q.For, "") {
+			if q.Cares == nil || q.Cares(nil, o) {
+				c.mark(c.item(q, plan.KeyOf(o)))
+			}
+		}
+	}
+}
+
+// Changed makes due what a change to the picture concerns, and frees what waited for it.
+func (c *Core) Changed(r plan.Reader, ch view.Change) {
+	if ch.Revision > c.seen[ch.Resource] {
+		c.seen[ch.Resource] = ch.Revision
+		c.unblock(ch.Resource)
+	}
+	in := c.interests[ch.Resource]
+	if in == nil || !c.started || ch.Before == nil && ch.After == nil {
+		return
+	}
+	obj := ch.After
+	if obj == nil {
+		obj = ch.Before
+	}
+	for _, q := range in.primaries {
+		if q.Cares == nil || q.Cares(ch.Before, ch.After) {
+			c.mark(c.item(q, plan.KeyOf(obj)))
+		}
+	}
+	for _, w := range in.watches {
+		for _, k := range c.watchKeys(w, r, ch) {
+			c.mark(c.item(w.queue, k))
+		}
+	}
+}
+
+func (c *Core) watchKeys(w interestedWatch, r plan.Reader, ch view.Change) (keys []plan.Key) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			c.onPanic(w.queue.Name, cause)
+		}
+	}()
+	return w.keys(r, ch.Before, ch.After)
+}
+
+func (c *Core) item(q *queue, k plan.Key) *item {
+	ik := itemKey{q.index, k}
+	it := c.items[ik]
+	if it == nil {
+		it = &item{itemKey: ik, heapAt: -1}
+		c.items[ik] = it
+	}
+	return it
+}
+
+// Poke makes one decision due, as a user's or a test's wish.
+func (c *Core) Poke(controller string, res resource.Resource, key plan.Key) {
+	for _, q := range c.ctls {
+		if q.Name == controller && q.For == res {
+			c.mark(c.item(q, key))
+		}
+	}
+}
+
+func (c *Core) mark(it *item) {
+	switch it.state {
+	case idle:
+		c.admit(it)
+	case running:
+		it.dirty = true
+	}
+}
+
+// admit queues an item, or blocks it on the first of its own writes that the picture lacks.
+func (c *Core) admit(it *item) {
+	for len(it.expects) > 0 {
+		w := it.expects[0]
+		if c.seen[w.Resource] < w.Revision {
+			it.state = blocked
+			h := c.blocked[w.Resource]
+			if h == nil {
+				h = &blockedHeap{}
+				c.blocked[w.Resource] = h
+			}
+			heap.Push(h, it)
+			return
+		}
+		it.expects = it.expects[1:]
+	}
+	it.expects = nil
+	it.state = queued
+	q := c.ctls[it.ctl]
+	q.fifo = append(q.fifo, it)
+}
+
+func (c *Core) unblock(res resource.Resource) {
+	h := c.blocked[res]
+	if h == nil {
+		return
+	}
+	for h.Len() > 0 && (*h)[0].expects[0].Revision <= c.seen[res] {
+		c.admit(heap.Pop(h).(*item))
+	}
+}
+
+// Next hands out a task that is due, if any. Each must be given back by Done.
+func (c *Core) Next() (Task, bool) {
+	for n := range c.ctls {
+		q := c.ctls[(c.turn+n)%len(c.ctls)]
+		if q.running >= q.limit || len(q.fifo) == 0 {
+			continue
+		}
+		c.turn = (c.turn + n + 1) % len(c.ctls)
+		it := q.fifo[0]
+		q.fifo[0] = nil
+		if q.fifo = q.fifo[1:]; len(q.fifo) == 0 {
+			q.fifo = nil
+		}
+		q.running++
+		it.state, it.dirty = running, false
+		c.setTimer(it, time.Time{})
+		return Task{Controller: &q.Controller, Key: it.key, Last: it.failure, item: it}, true
+	}
+	return Task{}, false
+}
+
+// Pending returns the tasks that Next could hand out, for a simulator that chooses among them.
+func (c *Core) Pending() []Task {
+	var out []Task
+	for _, q := range c.ctls {
+		for _, it := range q.fifo {
+			out = append(out, Task{Controller: &q.Controller, Key: it.key, Last: it.failure, item: it})
+		}
+	}
+	return out
+}
+
+// Take hands out a pending task chosen by the caller, out of turn.
+func (c *Core) Take(t Task) (Task, bool) {
+	q := c.ctls[t.item.ctl]
+	at := slices.Index(q.fifo, t.item)
+	if at < 0 {
+		return Task{}, false
+	}
+	q.fifo = slices.Delete(q.fifo, at, at+1)
+	q.fifo = slices.Insert(q.fifo, 0, t.item)
+	limit, turn := q.limit, c.turn
+	q.limit, c.turn = q.running+1, q.index
+	t, ok := c.Next()
+	q.limit, c.turn = limit, turn
+	return t, ok
+}
+
+// Done gives a task back.
+func (c *Core) Done(t Task, out Outcome, now time.Time) {
+	it := t.item
+	c.ctls[it.ctl].running--
+	it.state = idle
+	it.expects = newest(out.Writes)
+	it.failure, it.told = out.Failure, out.Told
+	it.why, it.whyAt = out.Why, now
+	at := out.Again
+	if out.Failure != nil || out.Retry {
+		it.failures++
+		if retry := now.Add(Backoff(it.failures)); at.IsZero() || retry.Before(at) {
+			at = retry
+		}
+	} else {
+		it.failures = 0
+	}
+	c.setTimer(it, at)
+	switch {
+	case it.dirty:
+		c.mark(it)
+	case at.IsZero() && (out.Gone || it.why.State == "") && it.caughtUp(c):
+		delete(c.items, it.itemKey)
+	}
+}
+
+// caughtUp says that nothing of the item need be remembered for freshness.
+func (it *item) caughtUp(c *Core) bool {
+	for _, w := range it.expects {
+		if c.seen[w.Resource] < w.Revision {
+			return false
+		}
+	}
+	return true
+}
+
+// newest keeps the highest revision of each kind.
+func newest(writes []Write) []Write {
+	var out []Write
+	for _, w := range writes {
+		at := slices.IndexFunc(out, func(o Write) bool { return o.Resource == w.Resource })
+		if at < 0 {
+			out = append(out, w)
+		} else if out[at].Revision < w.Revision {
+			out[at].Revision = w.Revision
+		}
+	}
+	return out
+}
+
+// Backoff is the pause after n failures in a row: 5 ms doubling to 1000 s, client-go's
+// DefaultTypedControllerRateLimiter.
+func Backoff(n int) time.Duration {
+	const first, last = 5 * time.Millisecond, 1000 * time.Second
+	if n < 1 {
+		return 0
+	}
+	if n > 18 { // 5 ms << 18 is past the last
+		return last
+	}
+	return min(first<<(n-1), last)
+}
+
+// NextTimer says when Wake has something to do; false when never.
+func (c *Core) NextTimer() (time.Time, bool) {
+	if len(c.timers) == 0 {
+		return time.Time{}, false
+	}
+	return c.timers[0].at, true
+}
+
+// Wake makes due the items whose time has come.
+func (c *Core) Wake(now time.Time) {
+	for len(c.timers) > 0 && !c.timers[0].at.After(now) {
+		it := c.timers[0]
+		c.setTimer(it, time.Time{})
+		c.mark(it)
+	}
+}
+
+func (c *Core) setTimer(it *item, at time.Time) {
+	it.at = at
+	switch {
+	case at.IsZero() && it.heapAt >= 0:
+		heap.Remove(&c.timers, it.heapAt)
+	case at.IsZero():
+	case it.heapAt >= 0:
+		heap.Fix(&c.timers, it.heapAt)
+	default:
+		heap.Push(&c.timers, it)
+	}
+}
+
+// Idle says that no task is out, due or blocked; timers may be set.
+func (c *Core) Idle() bool {
+	for _, q := range c.ctls {
+		if q.running > 0 || len(q.fifo) > 0 {
+			return false
+		}
+	}
+	for _, h := range c.blocked {
+		if h.Len() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Explanation is the latest word of one controller about one object.
+type Explanation struct {
+	Controller string
+	Why        plan.Why
+	// At is when it was decided.
+	At time.Time
+	// Failure is how carrying it out failed; nil when it did not.
+	Failure *plan.Failure
+	// Again is when it will be looked at again though nothing changes; zero means never.
+	Again time.Time
+}
+
+// Why returns what the controllers last said about an object.
+func (c *Core) Why(res resource.Resource, key plan.Key) []Explanation {
+	var out []Explanation
+	for _, q := range c.ctls {
+		if q.For != res {
+			continue
+		}
+		if it := c.items[itemKey{q.index, key}]; it != nil && (it.why.State != "" || it.failure != nil) {
+			out = append(out, Explanation{q.Name, it.why, it.whyAt, it.failure, it.at})
+		}
+	}
+	return out
+}
+
+// String counts the items by state, for logs and tests.
+func (c *Core) String() string {
+	var n [4]int
+	for _, it := range c.items {
+		n[it.state]++
+	}
+	return fmt.Sprintf("idle %d, blocked %d, queued %d, running %d", n[idle], n[blocked], n[queued], n[running])
+}
+
+type blockedHeap []*item
+
+func (h blockedHeap) Len() int           { return len(h) }
+func (h blockedHeap) Less(i, j int) bool { return h[i].expects[0].Revision < h[j].expects[0].Revision }
+func (h blockedHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *blockedHeap) Push(x any)        { *h = append(*h, x.(*item)) }
+func (h *blockedHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return last
+}
+
+type timerHeap []*item
+
+func (h timerHeap) Len() int           { return len(h) }
+func (h timerHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h timerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].heapAt, h[j].heapAt = i, j
+}
+func (h *timerHeap) Push(x any) {
+	it := x.(*item)
+	it.heapAt = len(*h)
+	*h = append(*h, it)
+}
+func (h *timerHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	last.heapAt = -1
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return last
+}

@@ -1,0 +1,320 @@
+// Package loop carries out the decisions of planners: the only controller code that touches the
+// API.
+//
+// It owns when to decide (a deduplicating queue, freshness, backoff, timers), how a plan is
+// carried out (order, batches, the first failure, the status after it), and telling (events, the
+// log, why). The decisions about all that are in Core, Pass and Recorder, which have neither
+// goroutine nor clock, so that the simulator drives the same ones; Loop drives them in real time
+// against a client. It refuses to know any kind or what a plan is for.
+package loop
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"coracle/internal/client"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+// Options tune a Loop; the zero value is good.
+type Options struct {
+	// Workers bounds the passes that each controller runs at once; 0 means 16.
+	Workers int
+	// Log takes one line for each applied action; nil means slog.Default().
+	Log *slog.Logger
+	// NoEvents keeps events from being written, for clusters that keep none.
+	NoEvents bool
+}
+
+const defaultWorkers = 16
+
+// Loop runs planners.
+type Loop struct {
+	client client.Interface
+	view   *view.View
+	log    *slog.Logger
+	events *eventWriter
+	// Counters may be read at any time.
+	Counters Counters
+
+	mu     sync.Mutex
+	core   *Core
+	ctx    context.Context
+	passes sync.WaitGroup
+	timer  *time.Timer
+	// timerAt is what the timer is set to; zero when it is stopped.
+	timerAt time.Time
+}
+
+// New returns a loop over the view, in which it declares the controllers' indexes.
+func New(c client.Interface, v *view.View, controllers []plan.Controller, opts Options) *Loop {
+	if opts.Workers == 0 {
+		opts.Workers = defaultWorkers
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	for _, ctl := range controllers {
+		v.AddIndexes(ctl.Indexes...)
+	}
+	l := &Loop{client: c, view: v, log: opts.Log, core: NewCore(controllers, opts.Workers)}
+	l.core.onPanic = func(controller string, cause any) {
+		l.Counters.Panics.Add(1)
+		l.log.Error("watch panicked", "controller", controller, "cause", cause)
+	}
+	if !opts.NoEvents {
+		l.events = newEventWriter(c, l.log, &l.Counters)
+	}
+	return l
+}
+
+// Run follows the cluster for what controllers need, and runs them until ctx ends.
+func Run(ctx context.Context, c client.Interface, v *view.View, controllers []plan.Controller, opts Options) {
+	l := New(c, v, controllers, opts)
+	f := view.Follow(ctx, c, v, l.Resources()...)
+	l.Run(ctx, f.Synced())
+	<-f.Done()
+}
+
+// Resources lists the kinds that the view must follow.
+func (l *Loop) Resources() []resource.Resource { return l.core.Resources() }
+
+// Run runs the controllers until ctx ends, and returns when the last pass has ended. Nothing is
+// decided before synced is closed: a picture in part would look like a cluster in part.
+func (l *Loop) Run(ctx context.Context, synced <-chan struct{}) {
+	l.mu.Lock()
+	l.ctx = ctx
+	l.mu.Unlock()
+	cancel := l.view.Subscribe(l.changed)
+	defer cancel()
+	var telling sync.WaitGroup
+	if l.events != nil {
+		telling.Go(func() { l.events.run(ctx) })
+	}
+	select {
+	case <-ctx.Done():
+	case <-synced:
+		l.start()
+		<-ctx.Done()
+	}
+	l.mu.Lock()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.mu.Unlock()
+	l.passes.Wait()
+	telling.Wait()
+}
+
+func (l *Loop) start() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, res := range l.core.Resources() {
+		// What was applied before the subscription counts as seen.
+		l.view.Read(func(r plan.Reader) {
+			l.core.Changed(r, view.Change{Resource: res, Revision: l.view.Revision(res)})
+		})
+	}
+	l.view.Read(l.core.Start)
+	l.dispatch()
+}
+
+// changed is the view's subscriber.
+func (l *Loop) changed(ch view.Change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.view.Read(func(r plan.Reader) { l.core.Changed(r, ch) })
+	l.dispatch()
+}
+
+// dispatch starts passes for what is due and sets the timer. l.mu is held.
+func (l *Loop) dispatch() {
+	for l.ctx.Err() == nil {
+		t, ok := l.core.Next()
+		if !ok {
+			break
+		}
+		l.passes.Go(func() { l.work(t) })
+	}
+	l.setTimer()
+}
+
+// setTimer keeps the one timer at the core's next instant. l.mu is held.
+func (l *Loop) setTimer() {
+	at, ok := l.core.NextTimer()
+	if !ok || l.ctx.Err() != nil {
+		if l.timer != nil {
+			l.timer.Stop()
+		}
+		l.timerAt = time.Time{}
+		return
+	}
+	if at.Equal(l.timerAt) {
+		return
+	}
+	l.timerAt = at
+	if l.timer == nil {
+		l.timer = time.AfterFunc(time.Until(at), l.wake)
+		return
+	}
+	l.timer.Reset(time.Until(at))
+}
+
+func (l *Loop) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return
+	}
+	l.timerAt = time.Time{}
+	l.core.Wake(time.Now())
+	l.dispatch()
+}
+
+// work runs a task, and then whatever is due next, so that a busy queue needs no new goroutines.
+func (l *Loop) work(t Task) {
+	for {
+		out := l.pass(t)
+		l.mu.Lock()
+		l.core.Done(t, out, time.Now())
+		next, ok := l.core.Next()
+		l.setTimer()
+		stop := !ok || l.ctx.Err() != nil
+		l.mu.Unlock()
+		if stop {
+			return
+		}
+		t = next
+	}
+}
+
+// pass makes one decision and carries it out.
+func (l *Loop) pass(t Task) Outcome {
+	l.Counters.Passes.Add(1)
+	now := time.Now()
+	primary, exists, p, err := l.decide(t, now)
+	if err != nil {
+		return l.panicked(t, primary, err)
+	}
+	ctx := client.WithManager(l.ctx, t.Controller.Name)
+	run := Begin(t, p)
+	for batch := run.Next(); batch != nil; batch = run.Next() {
+		run.Report(batch, l.applyAll(ctx, t, batch), time.Now())
+	}
+	events, told := p.Events, []plan.Event(nil)
+	if f := run.Failure(); f != nil {
+		l.Counters.Failures.Add(1)
+		l.log.Warn("action failed", "controller", t.Controller.Name, "key", t.Key.String(),
+			"action", verb(f.Action), "target", f.Action.Target().String(), "reason", f.Status.Reason, "error", f.Status.Message)
+		t.Last = f
+		if _, exists, p, err = l.decide(t, time.Now()); err != nil {
+			return l.panicked(t, primary, err)
+		}
+		run.Instead(p)
+		events, told = p.Events, p.Events
+	}
+	if s := run.Status(); s != nil && l.ctx.Err() == nil {
+		o, err := l.client.Update(ctx, s, "status")
+		l.Counters.Statuses.Add(1)
+		run.ReportStatus(Result{o, err}, time.Now())
+		l.log.Debug("status written", "controller", t.Controller.Name, "key", t.Key.String(), "error", err)
+	}
+	l.tell(t, run.Events())
+	if told == nil {
+		events = t.Untold(events)
+	}
+	l.tell(t, events)
+	return run.Outcome(p, told, !exists)
+}
+
+// decide plans on a picture held still.
+func (l *Loop) decide(t Task, now time.Time) (primary plan.Ref, exists bool, p plan.Plan, err error) {
+	primary = plan.Ref{Resource: t.Controller.For, Key: t.Key}
+	l.view.Read(func(r plan.Reader) {
+		var o plan.Object
+		if o, exists = r.Get(t.Controller.For, t.Key.Namespace, t.Key.Name); exists {
+			primary.UID = o.GetUID()
+		}
+		p, err = Decide(t, r, now)
+	})
+	return primary, exists, p, err
+}
+
+func (l *Loop) panicked(t Task, primary plan.Ref, err error) Outcome {
+	defect := err.(*PlannerPanic) //nolint:errorlint // Decide returns no other
+	l.Counters.Panics.Add(1)
+	l.log.Error("planner panicked", "controller", defect.Controller, "key", defect.Key.String(), "cause", defect.Cause, "stack", defect.Stack)
+	l.tell(t, []plan.Event{defect.Event(primary)})
+	return defect.Outcome()
+}
+
+// applyAll carries a batch out, its members at the same time.
+func (l *Loop) applyAll(ctx context.Context, t Task, batch []plan.Action) []Result {
+	results := make([]Result, len(batch))
+	var others sync.WaitGroup
+	for i, a := range batch[1:] {
+		others.Go(func() { results[i+1] = l.apply(ctx, t, a) })
+	}
+	results[0] = l.apply(ctx, t, batch[0])
+	others.Wait()
+	return results
+}
+
+func (l *Loop) apply(ctx context.Context, t Task, a plan.Action) Result {
+	r := Apply(ctx, l.client, a)
+	l.Counters.Actions.Add(1)
+	if r.Err == nil && l.log.Enabled(ctx, slog.LevelInfo) {
+		target := a.Target()
+		if r.Object != nil {
+			target.Name = r.Object.GetName()
+		}
+		l.log.LogAttrs(ctx, slog.LevelInfo, "applied",
+			slog.String("controller", t.Controller.Name), slog.String("key", t.Key.String()),
+			slog.String("action", verb(a)), slog.String("target", target.String()), slog.String("why", a.Reason()))
+	}
+	return r
+}
+
+func verb(a plan.Action) string {
+	switch a := a.(type) {
+	case plan.Create:
+		return "create"
+	case plan.Update:
+		if a.Subresource != "" {
+			return "update " + a.Subresource
+		}
+		return "update"
+	case plan.Delete:
+		return "delete"
+	case plan.Evict:
+		return "evict"
+	}
+	return "unknown"
+}
+
+func (l *Loop) tell(t Task, events []plan.Event) {
+	if l.events == nil {
+		return
+	}
+	for _, e := range events {
+		l.events.tell(t.Controller.Name, e)
+	}
+}
+
+// Why returns what the controllers last said about an object.
+func (l *Loop) Why(res resource.Resource, key plan.Key) []Explanation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.core.Why(res, key)
+}
+
+// Idle says that nothing is running, due, or waiting for the view; timers may be set.
+func (l *Loop) Idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.core.Idle()
+}
