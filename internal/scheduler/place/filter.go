@@ -1,0 +1,87 @@
+package place
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	v1helper "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/klog/v2"
+)
+
+// The words in which a node refuses a pod are upstream's scheduler's: tools and people know them.
+const (
+	reasonUnschedulable = "node(s) were unschedulable"
+	reasonAffinity      = "node(s) didn't match Pod's node affinity/selector"
+	reasonPorts         = "node(s) didn't have free ports for the requested pod ports"
+	reasonPods          = "Too many pods"
+)
+
+// refuse says why a node cannot take a pod, cheapest question first, or "" when it can.
+func refuse(p *Pod, n *Node, claims claimSet) (string, Cause) {
+	spec := &p.Object.Spec
+	unschedulable := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
+	if n.Object.Spec.Unschedulable && !tolerates(spec.Tolerations, unschedulable) {
+		return reasonUnschedulable, CauseNode
+	}
+	for _, t := range n.Object.Spec.Taints {
+		if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(spec.Tolerations, t) {
+			return fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value), CauseNode
+		}
+	}
+	// The selector was validated by the API; what cannot be parsed matches nothing.
+	if match, err := p.affinity.Match(n.Object); err != nil || !match {
+		return reasonAffinity, CauseNode
+	}
+	if reason := claims.refuse(n.Object); reason != "" {
+		return reason, CauseVolume | CauseNode
+	}
+	for _, want := range p.ports {
+		if n.portTaken(want) {
+			return reasonPorts, CauseResources
+		}
+	}
+	if reason := n.lacks(p); reason != "" {
+		return reason, CauseResources
+	}
+	return "", 0
+}
+
+func tolerates(tolerations []corev1.Toleration, t corev1.Taint) bool {
+	return v1helper.TolerationsTolerateTaint(klog.Logger{}, tolerations, &t, true)
+}
+
+// portTaken says whether a host port clashes: same protocol and number, and either address is
+// the wildcard or both are equal.
+func (n *Node) portTaken(want port) bool {
+	if want.ip != "0.0.0.0" {
+		return n.ports[want] > 0 || n.ports[port{"0.0.0.0", want.protocol, want.number}] > 0
+	}
+	for have := range n.ports {
+		if have.protocol == want.protocol && have.number == want.number {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks names the first resource of which too little is free.
+func (n *Node) lacks(p *Pod) string {
+	if n.Used.Pods+1 > n.Allocatable.Pods {
+		return reasonPods
+	}
+	short := func(name corev1.ResourceName, want, used, have int64) bool { return want > 0 && used+want > have }
+	switch req := p.Request; {
+	case short(corev1.ResourceCPU, req.CPU, n.Used.CPU, n.Allocatable.CPU):
+		return "Insufficient cpu"
+	case short(corev1.ResourceMemory, req.Memory, n.Used.Memory, n.Allocatable.Memory):
+		return "Insufficient memory"
+	case short(corev1.ResourceEphemeralStorage, req.Ephemeral, n.Used.Ephemeral, n.Allocatable.Ephemeral):
+		return "Insufficient ephemeral-storage"
+	}
+	for name, want := range p.Request.Other {
+		if want > 0 && n.Used.Other[name]+want > n.Allocatable.Other[name] {
+			return "Insufficient " + string(name)
+		}
+	}
+	return ""
+}

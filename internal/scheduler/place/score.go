@@ -1,0 +1,41 @@
+package place
+
+import (
+	corev1 "k8s.io/api/core/v1"
+)
+
+// maxScore is the most one criterion can add.
+const maxScore = 100
+
+// score compares nodes that can take a pod: room left first (upstream's LeastAllocated), even
+// use of CPU and memory, the pod's preferences among nodes, and taints it would rather avoid.
+func score(p *Pod, n *Node) int64 {
+	cpu := free(n.scoring.CPU+p.scoring.CPU, n.Allocatable.CPU)
+	memory := free(n.scoring.Memory+p.scoring.Memory, n.Allocatable.Memory)
+	total := (cpu + memory) / 2
+	total += maxScore - abs(cpu-memory)
+	if p.preferred != nil {
+		total += 2 * p.preferred.Score(n.Object)
+	}
+	for _, t := range n.Object.Spec.Taints {
+		if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerates(p.Object.Spec.Tolerations, t) {
+			total -= 3 * maxScore
+		}
+	}
+	return total
+}
+
+// free is the share that would be left, of maxScore.
+func free(used, have int64) int64 {
+	if have <= 0 || used > have {
+		return 0
+	}
+	return (have - used) * maxScore / have
+}
+
+func abs(n int64) int64 {
+	if n < 0 {
+		return -n
+	}
+	return n
+}

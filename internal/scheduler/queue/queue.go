@@ -1,0 +1,268 @@
+// Package queue holds the pods that wait for a place: those to be tried now, by priority, and
+// those that were refused, each with the causes whose change could help.
+//
+// It owns order, waking and backoff. It is pure: the time is passed in. It refuses placement
+// decisions (package place) and polling: a refused pod is tried again only when something
+// happened that could change the answer.
+package queue
+
+import (
+	"container/heap"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	v1helper "k8s.io/component-helpers/scheduling/corev1"
+
+	"coracle/internal/scheduler/place"
+)
+
+// A pod that was tried in vain n times rests this long before the next try that an event asks
+// for; the first such try is immediate. A failed binding rests from the first time on.
+const (
+	firstRest = 100 * time.Millisecond
+	lastRest  = 10 * time.Second
+)
+
+// Item is a pod in the queue.
+type Item struct {
+	Pod *place.Pod
+	// Added is when it first came; Attempts counts tries in vain.
+	Added    time.Time
+	Attempts int
+	// Prefer is the node to choose among equals, or "".
+	Prefer string
+
+	causes place.Cause
+	// ready is when a resting pod may be tried; index is its place in the heap it is in.
+	ready time.Time
+	index int
+	state state
+}
+
+type state uint8
+
+const (
+	// taken: handed out by Pop, its fate not yet told.
+	taken state = iota
+	active
+	resting
+	refused
+)
+
+// Queue is not safe for concurrent use.
+type Queue struct {
+	items   map[types.UID]*Item
+	active  byPriority
+	resting byTime
+	// refused pods by nothing more than their identity: they are walked only when a cause changes.
+	refused map[types.UID]*Item
+	// moved collects causes that changed while pods were taken: a try that began before the
+	// change must not put its pod to sleep past it.
+	moved map[types.UID]place.Cause
+	taken map[types.UID]struct{}
+}
+
+// New returns an empty queue.
+func New() *Queue {
+	return &Queue{items: map[types.UID]*Item{}, refused: map[types.UID]*Item{}, moved: map[types.UID]place.Cause{}, taken: map[types.UID]struct{}{}}
+}
+
+// Len returns how many pods wait, those taken included.
+func (q *Queue) Len() int { return len(q.items) }
+
+// Set adds a pod or replaces its object. changed says that its own spec or metadata changed in
+// a way that may help: then it is tried at once.
+func (q *Queue) Set(p *place.Pod, changed bool, now time.Time) {
+	it := q.items[p.UID]
+	if it == nil {
+		it = &Item{Pod: p, Added: now}
+		q.items[p.UID] = it
+		q.activate(it)
+		return
+	}
+	it.Pod = p
+	if !changed {
+		return
+	}
+	switch it.state {
+	case refused, resting:
+		q.leave(it)
+		it.Attempts = 0
+		q.activate(it)
+	case taken:
+		q.moved[p.UID] = ^place.Cause(0)
+	}
+}
+
+// Remove forgets a pod.
+func (q *Queue) Remove(uid types.UID) {
+	it := q.items[uid]
+	if it == nil {
+		return
+	}
+	q.leave(it)
+	delete(q.items, uid)
+	q.untake(uid)
+}
+
+// Get returns a pod's item.
+func (q *Queue) Get(uid types.UID) *Item { return q.items[uid] }
+
+// Pop hands out the pod to try next: the highest priority first, then the longest waiting. Its
+// fate must be told with Remove (placed), Refuse or Rest.
+func (q *Queue) Pop(now time.Time) *Item {
+	for len(q.resting) > 0 && !q.resting[0].ready.After(now) {
+		q.activate(heap.Pop(&q.resting).(*Item))
+	}
+	if len(q.active) == 0 {
+		return nil
+	}
+	it := heap.Pop(&q.active).(*Item)
+	it.state = taken
+	q.taken[it.Pod.UID] = struct{}{}
+	return it
+}
+
+// Next is when a resting pod may be tried, zero when none rests.
+func (q *Queue) Next() time.Time {
+	if len(q.resting) == 0 {
+		return time.Time{}
+	}
+	return q.resting[0].ready
+}
+
+// Refuse puts a taken pod to sleep until one of the causes changes.
+func (q *Queue) Refuse(it *Item, causes place.Cause, now time.Time) {
+	if q.items[it.Pod.UID] != it {
+		return
+	}
+	it.Attempts++
+	it.causes = causes
+	moved := q.moved[it.Pod.UID]
+	q.untake(it.Pod.UID)
+	if moved&causes != 0 {
+		q.wake(it, now)
+		return
+	}
+	it.state = refused
+	q.refused[it.Pod.UID] = it
+}
+
+// Rest tries a taken pod again after a pause, whatever happens: its binding failed.
+func (q *Queue) Rest(it *Item, now time.Time) {
+	if q.items[it.Pod.UID] != it {
+		return
+	}
+	it.Attempts++
+	q.untake(it.Pod.UID)
+	q.rest(it, now.Add(pause(it.Attempts)))
+}
+
+// Changed wakes the pods that wait for any of the causes, and remembers the change for those
+// that are being tried right now.
+func (q *Queue) Changed(causes place.Cause, now time.Time) {
+	for uid, it := range q.refused {
+		if it.causes&causes != 0 {
+			delete(q.refused, uid)
+			q.wake(it, now)
+		}
+	}
+	for uid := range q.taken {
+		q.moved[uid] |= causes
+	}
+}
+
+// wake brings a refused pod back: at once the first time, after a growing pause later, so that
+// a busy cluster does not try thousands of hopeless pods at each event.
+func (q *Queue) wake(it *Item, now time.Time) {
+	if it.Attempts <= 1 {
+		q.activate(it)
+		return
+	}
+	q.rest(it, now.Add(pause(it.Attempts-1)))
+}
+
+func pause(attempts int) time.Duration {
+	if attempts > 10 {
+		return lastRest
+	}
+	return min(firstRest<<(attempts-1), lastRest)
+}
+
+func (q *Queue) untake(uid types.UID) {
+	delete(q.taken, uid)
+	delete(q.moved, uid)
+}
+
+func (q *Queue) activate(it *Item) {
+	it.state = active
+	heap.Push(&q.active, it)
+}
+
+func (q *Queue) rest(it *Item, until time.Time) {
+	it.state, it.ready = resting, until
+	heap.Push(&q.resting, it)
+}
+
+func (q *Queue) leave(it *Item) {
+	switch it.state {
+	case active:
+		heap.Remove(&q.active, it.index)
+	case resting:
+		heap.Remove(&q.resting, it.index)
+	case refused:
+		delete(q.refused, it.Pod.UID)
+	}
+}
+
+type byPriority []*Item
+
+func (h byPriority) Len() int { return len(h) }
+
+func (h byPriority) Less(i, j int) bool {
+	a, b := v1helper.PodPriority(h[i].Pod.Object), v1helper.PodPriority(h[j].Pod.Object)
+	if a != b {
+		return a > b
+	}
+	return h[i].Added.Before(h[j].Added)
+}
+
+func (h byPriority) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *byPriority) Push(x any) {
+	it := x.(*Item)
+	it.index = len(*h)
+	*h = append(*h, it)
+}
+
+func (h *byPriority) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return it
+}
+
+type byTime []*Item
+
+func (h byTime) Len() int           { return len(h) }
+func (h byTime) Less(i, j int) bool { return h[i].ready.Before(h[j].ready) }
+func (h byTime) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *byTime) Push(x any) {
+	it := x.(*Item)
+	it.index = len(*h)
+	*h = append(*h, it)
+}
+
+func (h *byTime) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return it
+}

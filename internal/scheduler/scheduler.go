@@ -1,0 +1,362 @@
+// Package scheduler gives each pod that waits for one a node: it runs the decisions of package
+// place over the queue of package queue and carries them out.
+//
+// It owns the shell: following the cluster's changes, binding, conditions and events. It refuses
+// decisions of its own, and polling: it sleeps until a pod, node or volume changes.
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/client"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/scheduler/place"
+	"coracle/internal/scheduler/queue"
+	"coracle/internal/view"
+)
+
+// Name is the scheduler's name: pods that name another are left to it.
+const Name = corev1.DefaultSchedulerName
+
+// binders bounds how many bindings are under way at once.
+const binders = 64
+
+// Resources are the kinds that the view must follow.
+func Resources() []resource.Resource {
+	return []resource.Resource{
+		resource.Pods, resource.Nodes, resource.PersistentVolumeClaims,
+		resource.PersistentVolumes, resource.StorageClasses,
+	}
+}
+
+// Scheduler places pods. Make one with New.
+type Scheduler struct {
+	client client.Interface
+	view   *view.View
+	tell   func(context.Context, plan.Event)
+
+	mu    sync.Mutex
+	inbox []view.Change
+	// done holds the fates of bindings.
+	done []fate
+	wake chan struct{}
+
+	// Below is the one goroutine's own.
+	state *place.State
+	queue *queue.Queue
+	slots chan struct{}
+}
+
+// fate is how a binding, or the selection of a node for its claims, ended.
+type fate struct {
+	item *queue.Item
+	// waits says that the pod's claims were told the node and must be bound first.
+	waits bool
+	err   error
+}
+
+// New returns a scheduler that hears of every change in v from now on. tell writes events.
+func New(c client.Interface, v *view.View, tell func(context.Context, plan.Event)) *Scheduler {
+	s := &Scheduler{
+		client: c, view: v, tell: tell, wake: make(chan struct{}, 1),
+		state: place.NewState(), queue: queue.New(), slots: make(chan struct{}, binders),
+	}
+	kinds := map[resource.Resource]bool{}
+	for _, r := range Resources() {
+		kinds[r] = true
+	}
+	v.Subscribe(func(ch view.Change) {
+		if !kinds[ch.Resource] || ch.Before == nil && ch.After == nil {
+			return
+		}
+		s.mu.Lock()
+		s.inbox = append(s.inbox, ch)
+		s.mu.Unlock()
+		s.nudge()
+	})
+	return s
+}
+
+func (s *Scheduler) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run places pods until ctx ends. The view must be whole.
+func (s *Scheduler) Run(ctx context.Context) {
+	ctx = client.WithManager(ctx, "kube-scheduler")
+	for _, res := range Resources() {
+		for _, o := range s.view.List(res, "") {
+			s.changed(view.Change{Resource: res, After: o}, time.Now())
+		}
+	}
+	var binding sync.WaitGroup
+	defer binding.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		s.drain(time.Now())
+		for {
+			it := s.queue.Pop(time.Now())
+			if it == nil {
+				break
+			}
+			s.place(ctx, it, &binding)
+			if s.pending() {
+				s.drain(time.Now())
+			}
+		}
+		timer.Stop()
+		if at := s.queue.Next(); !at.IsZero() {
+			timer.Reset(time.Until(at))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *Scheduler) pending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.inbox)+len(s.done) > 0
+}
+
+// drain takes in what has happened since the last time.
+func (s *Scheduler) drain(now time.Time) {
+	s.mu.Lock()
+	inbox, done := s.inbox, s.done
+	s.inbox, s.done = nil, nil
+	s.mu.Unlock()
+	for _, ch := range inbox {
+		s.changed(ch, now)
+	}
+	for _, f := range done {
+		s.settled(f, now)
+	}
+}
+
+// changed carries one change into the picture and wakes the pods it could help.
+func (s *Scheduler) changed(ch view.Change, now time.Time) {
+	switch ch.Resource {
+	case resource.Pods:
+		s.podChanged(ch, now)
+	case resource.Nodes:
+		s.nodeChanged(ch, now)
+	case resource.PersistentVolumeClaims, resource.PersistentVolumes, resource.StorageClasses:
+		s.queue.Changed(place.CauseVolume, now)
+	}
+}
+
+func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
+	after, _ := ch.After.(*corev1.Pod)
+	before, _ := ch.Before.(*corev1.Pod)
+	if after == nil || finished(after) {
+		gone := after
+		if gone == nil {
+			gone = before
+		}
+		s.queue.Remove(gone.UID)
+		if s.state.Home(gone.UID) != "" {
+			s.state.RemovePod(gone.UID)
+			s.queue.Changed(place.CauseResources, now)
+		}
+		return
+	}
+	if after.Spec.NodeName != "" {
+		s.queue.Remove(after.UID)
+		if s.state.Home(after.UID) != after.Spec.NodeName || before != nil && !sameRequests(before, after) {
+			s.state.AddPod(place.NewPod(after), after.Spec.NodeName)
+		}
+		return
+	}
+	if after.Spec.SchedulerName != Name || after.DeletionTimestamp != nil {
+		s.queue.Remove(after.UID)
+		return
+	}
+	changed := before == nil || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || !equality.Semantic.DeepEqual(before.Labels, after.Labels)
+	if it := s.queue.Get(after.UID); it == nil || changed {
+		s.queue.Set(place.NewPod(after), changed, now)
+	} else {
+		it.Pod.Object = after
+	}
+}
+
+// finished pods use nothing any more.
+func finished(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+// sameRequests says whether an assigned pod still counts for as much (in-place resize).
+func sameRequests(a, b *corev1.Pod) bool {
+	if a.Generation == b.Generation {
+		return true
+	}
+	return equality.Semantic.DeepEqual(a.Spec, b.Spec)
+}
+
+func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
+	after, _ := ch.After.(*corev1.Node)
+	before, _ := ch.Before.(*corev1.Node)
+	switch {
+	case after == nil:
+		s.state.RemoveNode(before.Name)
+		return
+	case before == nil:
+		s.state.SetNode(after)
+		s.queue.Changed(place.CauseNode|place.CauseResources|place.CauseVolume, now)
+		return
+	}
+	s.state.SetNode(after)
+	var causes place.Cause
+	if before.Spec.Unschedulable != after.Spec.Unschedulable || !equality.Semantic.DeepEqual(before.Labels, after.Labels) ||
+		!equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints) {
+		causes |= place.CauseNode | place.CauseVolume
+	}
+	if !equality.Semantic.DeepEqual(before.Status.Allocatable, after.Status.Allocatable) {
+		causes |= place.CauseResources
+	}
+	if causes != 0 {
+		s.queue.Changed(causes, now)
+	}
+}
+
+// place decides for one pod and sets its binding going.
+func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.WaitGroup) {
+	// What was held for the pod while its claims were being bound is free for its own decision.
+	s.state.RemovePod(it.Pod.UID)
+	var d place.Decision
+	s.view.Read(func(r plan.Reader) { d = s.state.Place(it.Pod, r, it.Prefer) })
+	if d.Node == "" {
+		it.Prefer = ""
+		s.queue.Refuse(it, d.Causes, time.Now())
+		if d.Causes != place.CauseGates {
+			s.background(ctx, binding, func(ctx context.Context) { s.explain(ctx, it.Pod.Object, d.Message()) })
+		}
+		return
+	}
+	it.Prefer = d.Node
+	s.state.AddPod(it.Pod, d.Node)
+	s.background(ctx, binding, func(ctx context.Context) {
+		f := fate{item: it, waits: len(d.Select) > 0}
+		if f.waits {
+			f.err = s.selectNode(ctx, d.Select, d.Node)
+		} else {
+			f.err = s.bind(ctx, it.Pod.Object, d.Node)
+		}
+		s.mu.Lock()
+		s.done = append(s.done, f)
+		s.mu.Unlock()
+		s.nudge()
+	})
+}
+
+// background runs an effect beside the decisions, at most binders at a time.
+func (s *Scheduler) background(ctx context.Context, wg *sync.WaitGroup, do func(context.Context)) {
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	wg.Go(func() {
+		defer func() { <-s.slots }()
+		do(ctx)
+	})
+}
+
+// settled takes in how a binding ended.
+func (s *Scheduler) settled(f fate, now time.Time) {
+	uid := f.item.Pod.UID
+	switch {
+	case f.err == nil && f.waits:
+		// The pod keeps its room on the node until its claims are bound and wake it.
+		s.queue.Refuse(f.item, place.CauseVolume|place.CauseNode, now)
+	case f.err == nil:
+		s.queue.Remove(uid)
+	case s.queue.Get(uid) == f.item:
+		s.state.RemovePod(uid)
+		if !apierrors.IsNotFound(f.err) && !apierrors.IsConflict(f.err) {
+			slog.Warn("binding failed", "pod", f.item.Pod.Key.String(), "node", f.item.Prefer, "error", f.err)
+		}
+		f.item.Prefer = ""
+		s.queue.Rest(f.item, now)
+	}
+}
+
+func (s *Scheduler) bind(ctx context.Context, pod *corev1.Pod, node string) error {
+	_, err := s.client.CreateSub(ctx, plan.RefOf(pod), "binding", &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
+	})
+	if err == nil {
+		s.tell(ctx, plan.Event{
+			Regarding: plan.RefOf(pod), Type: corev1.EventTypeNormal, Reason: "Scheduled",
+			Message: "Successfully assigned " + pod.Namespace + "/" + pod.Name + " to " + node,
+		})
+	}
+	return err
+}
+
+// selectNode tells unbound claims which node their pod is going to.
+func (s *Scheduler) selectNode(ctx context.Context, claims []*corev1.PersistentVolumeClaim, node string) error {
+	for _, claim := range claims {
+		if claim.Annotations[place.AnnSelectedNode] == node {
+			continue
+		}
+		next := claim.DeepCopy()
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, place.AnnSelectedNode, node)
+		if _, err := s.client.Update(ctx, next, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explain shows on the pod why it has no place.
+func (s *Scheduler) explain(ctx context.Context, pod *corev1.Pod, message string) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message == message {
+			return
+		}
+	}
+	next := pod.DeepCopy()
+	setScheduled(next, message, metav1.Now())
+	if _, err := s.client.Update(ctx, next, "status"); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		slog.Warn("cannot say why a pod has no place", "pod", plan.KeyOf(pod).String(), "error", err)
+	}
+	s.tell(ctx, plan.Event{
+		Regarding: plan.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "FailedScheduling", Message: message,
+	})
+}
+
+// setScheduled sets the condition PodScheduled=False with reason Unschedulable.
+func setScheduled(pod *corev1.Pod, message string, now metav1.Time) {
+	want := corev1.PodCondition{
+		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
+		Message: message, LastTransitionTime: now, ObservedGeneration: pod.Generation,
+	}
+	for i := range pod.Status.Conditions {
+		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodScheduled {
+			if c.Status == want.Status {
+				want.LastTransitionTime = c.LastTransitionTime
+			}
+			*c = want
+			return
+		}
+	}
+	pod.Status.Conditions = append(pod.Status.Conditions, want)
+}
