@@ -1,8 +1,8 @@
 // Package podstate answers questions of fact about one pod: is it ready, available, active,
-// ended, on its way out, and what is wrong with it.
+// ended, on its way out.
 //
 // It owns the reading of a pod's status, so that every workload counts pods alike. It refuses
-// decisions: what to do about a pod is the planners' business.
+// decisions (what to do about a pod is the planners' business) and explanations (package diagnose).
 package podstate
 
 import (
