@@ -188,6 +188,10 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 		s.queue.Remove(after.UID)
 		return
 	}
+	if s.queue.Get(after.UID) == nil && s.state.Home(after.UID) != "" {
+		// Bound already; this change is from before the picture shows it.
+		return
+	}
 	changed := before == nil || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || !equality.Semantic.DeepEqual(before.Labels, after.Labels)
 	if it := s.queue.Get(after.UID); it == nil || changed {
 		s.queue.Set(place.NewPod(after), changed, now)
