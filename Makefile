@@ -1,0 +1,49 @@
+# Coracle. `make help` lists the targets.
+
+SHELL       := /bin/bash
+GO          ?= go
+TAGS        := seccomp netgo osusergo
+VERSION     ?= v0.1.0
+LDFLAGS     := -s -w -X coracle/internal/version.Coracle=$(VERSION) -extldflags -static
+GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.6.2
+export CGO_ENABLED := 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## Install what building and testing need (Debian packages; as root)
+	@scripts/install-deps
+
+.PHONY: build
+build: deps ## Build bin/coracle, static and stripped
+	@mkdir -p bin
+	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/coracle ./cmd/coracle
+
+.PHONY: demo
+demo: build ## Start a three-node cluster and run the three counter workloads on it
+	@scripts/demo
+
+.PHONY: test
+test: deps ## Run all tests (as root: they run real containers)
+	@scripts/test
+
+.PHONY: check
+check: deps ## Check format, vet, lint and the rules of the house
+	@test -z "$$(gofmt -l cmd internal examples test)" || { gofmt -l cmd internal examples test; echo "run gofmt -w on these"; exit 1; }
+	$(GO) vet -tags '$(TAGS)' ./...
+	$(GO) run $(GOLANGCI) run --build-tags '$(subst $() $(),$(comma),$(TAGS))'
+	$(GO) test ./internal/archtest/...
+
+.PHONY: bench
+bench: build ## Measure start-up, memory, idle CPU and writes; run the Go benchmarks
+	@scripts/bench
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin
+
+comma := ,
