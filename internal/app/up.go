@@ -1,0 +1,214 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"coracle/internal/pki"
+)
+
+// startTimeout bounds the wait for one process to say that it is ready.
+const startTimeout = 60 * time.Second
+
+type upOptions struct {
+	nodes      int
+	listen     string
+	detach     bool
+	useContext bool
+}
+
+func newUp() *cobra.Command {
+	var o upOptions
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start a cluster on this machine, or what is missing of it",
+		Long: `Start a cluster: the server (API, controllers, scheduler) and N nodes, each an agent and a
+container runtime of its own. On a cluster that exists already it starts what does not run, and
+adds nodes up to --nodes. Without --detach it stays in the foreground and stops the cluster on
+Ctrl-C; what the cluster holds is kept for the next up.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			began := processStart()
+			dir, err := dataDir(cmd)
+			if err != nil {
+				return err
+			}
+			return up(cmd.Context(), cmd.OutOrStdout(), dir, o, began)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.nodes, "nodes", 1, "how many nodes to run at least")
+	f.StringVar(&o.listen, "listen", "", "the API server's address (default "+defaultListen+", or a free port where that is taken)")
+	f.BoolVarP(&o.detach, "detach", "d", false, "return when the cluster is ready and leave it running")
+	f.BoolVar(&o.useContext, "use-context", false, `add the cluster to your own kubeconfig as the context "coracle" and select it`)
+	return cmd
+}
+
+func up(ctx context.Context, out io.Writer, dir DataDir, o upOptions, began time.Time) error {
+	if os.Geteuid() != 0 {
+		return errors.New("running containers takes root: try `sudo coracle up`")
+	}
+	if o.nodes < 1 || o.nodes > 250 {
+		return fmt.Errorf("--nodes %d: want 1 to 250", o.nodes)
+	}
+	started, cfg, err := start(ctx, dir, o)
+	if err != nil {
+		return errors.Join(err, stopStarted(started))
+	}
+	took := time.Since(began).Round(time.Millisecond)
+	fmt.Fprintf(out, "Cluster ready in %s: %s, https://%s, KUBECONFIG=%s\n", took, plural(len(dir.NodeNames()), "node"), cfg.Listen, dir.Kubeconfig())
+	if o.useContext {
+		if err := selectUserContext(out, dir); err != nil {
+			return err
+		}
+	}
+	if o.detach {
+		return nil
+	}
+	fmt.Fprintln(out, "Ctrl-C stops it.")
+	// A second interrupt ends the wait for a slow stop.
+	<-ctx.Done()
+	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return stopCluster(again, out, dir, stopOptions{grace: defaultGrace, keepData: true})
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// start brings up whatever of the cluster is not running. It returns the processes it started,
+// also when one of them failed.
+func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConfig, error) {
+	cfg, err := ensureConfig(dir, o.listen, time.Now())
+	if err != nil {
+		return nil, cfg, err
+	}
+	authority, err := ensureIdentity(dir, cfg)
+	if err != nil {
+		return nil, cfg, err
+	}
+	var started []*child
+	launch := func(name string, args ...string) error {
+		if runningPID(dir.Lock(name)) != 0 {
+			return nil
+		}
+		c, err := spawn(dir, name, append(args, "--data-dir", string(dir))...)
+		if err == nil {
+			started = append(started, c)
+		}
+		return err
+	}
+	if err := launch("server", "server"); err != nil {
+		return started, cfg, err
+	}
+	for _, name := range wantedNodes(dir, o.nodes) {
+		if err := ensureNodeIdentity(dir, cfg, authority, name); err != nil {
+			return started, cfg, err
+		}
+		if err := launch(runtimeProcess(name), "runtime", "--node", name); err != nil {
+			return started, cfg, err
+		}
+		if err := launch(nodeProcess(name), "node", "--name", name); err != nil {
+			return started, cfg, err
+		}
+	}
+	bounded, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("waited %s", startTimeout))
+	defer cancel()
+	for _, c := range started {
+		if err := c.wait(bounded); err != nil {
+			return started, cfg, err
+		}
+	}
+	return started, cfg, nil
+}
+
+// stopStarted ends the processes of a start that failed, the newest first.
+func stopStarted(started []*child) error {
+	var errs []error
+	for i := len(started) - 1; i >= 0; i-- {
+		if err := syscall.Kill(started[i].pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, fmt.Errorf("stop %s: %w", started[i].name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func nodeProcess(node string) string    { return "node-" + node }
+func runtimeProcess(node string) string { return "runtime-" + node }
+
+// wantedNodes is every node that exists, and as many more as are asked for.
+func wantedNodes(dir DataDir, n int) []string {
+	names := dir.NodeNames()
+	have := map[string]bool{}
+	for _, name := range names {
+		have[name] = true
+	}
+	for i := 1; len(names) < n; i++ {
+		if name := fmt.Sprintf("node-%d", i); !have[name] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// ensureIdentity makes the cluster's authority, the server's certificate and the
+// administrator's kubeconfig.
+func ensureIdentity(dir DataDir, cfg ClusterConfig) (*pki.Authority, error) {
+	authority, err := pki.Ensure(dir.PKI(), serverHosts(cfg))
+	if err != nil {
+		return nil, fmt.Errorf("prepare the cluster's certificates: %w", err)
+	}
+	if _, err := os.Stat(dir.Kubeconfig()); err == nil {
+		return authority, nil
+	}
+	pair, err := authority.ClientCert("coracle-admin", pki.MastersGroup)
+	if err != nil {
+		return nil, err
+	}
+	admin := identity{"coracle-admin", pair.Certificate, pair.Key}
+	return authority, writeKubeconfig(dir.Kubeconfig(), kubeconfigFor("https://"+cfg.Listen, authority.CACert(), admin))
+}
+
+// serverHosts is every name and address by which the API server is called.
+func serverHosts(cfg ClusterConfig) []string {
+	hosts := []string{
+		"localhost", "127.0.0.1", "::1", firstAddress(cfg.ServiceCIDR).String(),
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + cfg.Domain,
+	}
+	if name, err := os.Hostname(); err == nil {
+		hosts = append(hosts, name)
+	}
+	host, _, _ := net.SplitHostPort(cfg.Listen)
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err != nil && host != "":
+		return append(hosts, host)
+	case err == nil && !addr.IsUnspecified():
+		return append(hosts, host)
+	}
+	// It listens everywhere: name each address of this machine.
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			hosts = append(hosts, p.Addr().String())
+		}
+	}
+	return hosts
+}
+
+// firstAddress is the first usable address of a range: that of the "kubernetes" service.
+func firstAddress(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
