@@ -19,14 +19,29 @@ func Apply(ctx context.Context, c client.Interface, a plan.Action) Result {
 		o, err := c.Create(ctx, a.Object)
 		return Result{o, err}
 	case plan.Update:
-		o, err := c.Update(ctx, a.Object, a.Subresource)
-		return Result{o, err}
+		return update(ctx, c, a)
 	case plan.Delete:
 		return remove(ctx, c, a)
 	case plan.Evict:
 		return evict(ctx, c, a)
 	}
 	return Result{Err: fmt.Errorf("no such action: %T", a)}
+}
+
+func update(ctx context.Context, c client.Interface, a plan.Update) Result {
+	if ref := a.Provided; ref != nil {
+		o, err := c.Get(ctx, ref.Resource, ref.Namespace, ref.Name)
+		switch {
+		case apierrors.IsNotFound(err):
+			return Result{}
+		case err != nil:
+			return Result{Err: err}
+		case o.GetUID() != ref.UID || o.GetDeletionTimestamp() != nil:
+			return Result{}
+		}
+	}
+	o, err := c.Update(ctx, a.Object, a.Subresource)
+	return Result{o, err}
 }
 
 func remove(ctx context.Context, c client.Interface, a plan.Delete) Result {

@@ -299,6 +299,26 @@ func TestIfAbsent(t *testing.T) {
 	}
 }
 
+// TestProvided asks the cluster, not the picture, whether an adopter lives.
+func TestProvided(t *testing.T) {
+	c := fake.New()
+	o, orphan := owner(t, c, "alive", 0), owner(t, c, "orphan", 0)
+	adopt := func(ref plan.Ref) loop.Result {
+		next := orphan.DeepCopy()
+		next.ResourceVersion = ""
+		next.Labels = map[string]string{"adopted-by": string(ref.UID)}
+		return loop.Apply(t.Context(), c, plan.Update{Object: next, Provided: &ref})
+	}
+	if r := adopt(plan.RefOf(o)); r.Err != nil || r.Object == nil {
+		t.Errorf("a living owner adopts: %+v", r)
+	}
+	stranger := plan.RefOf(o)
+	stranger.UID = "an earlier one"
+	if r := adopt(stranger); r.Err != nil || r.Object != nil {
+		t.Errorf("a dead owner adopted: %+v", r)
+	}
+}
+
 // BenchmarkThousand makes 1,000 objects for one primary, from its creation to a status that
 // counts them all.
 func BenchmarkThousand(b *testing.B) {

@@ -3,7 +3,6 @@ package loop
 import (
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -109,7 +108,7 @@ func (p *Pass) report(a plan.Action, r Result, now time.Time) {
 	if err == nil {
 		p.wrote(r.Object)
 		if done, _ := tells(a); done != nil && r.Err == nil && r.Object != nil {
-			p.events = append(p.events, filled(*done, r.Object.GetName(), ""))
+			p.events = append(p.events, done.Fill(r.Object.GetName(), ""))
 		}
 		return
 	}
@@ -130,7 +129,7 @@ func (p *Pass) report(a plan.Action, r Result, now time.Time) {
 	}
 	p.failed = &plan.Failure{Action: a, Status: statusOf(err), At: now, Times: times}
 	if _, failed := tells(a); failed != nil {
-		p.events = append(p.events, filled(*failed, a.Target().Name, p.failed.Status.Message))
+		p.events = append(p.events, failed.Fill(a.Target().Name, p.failed.Status.Message))
 	}
 }
 
@@ -190,11 +189,6 @@ func tells(a plan.Action) (done, failed *plan.Event) {
 		return a.Done, a.Failed
 	}
 	return nil, nil
-}
-
-func filled(e plan.Event, name, err string) plan.Event {
-	e.Message = strings.NewReplacer(plan.TellName, name, plan.TellError, err).Replace(e.Message)
-	return e
 }
 
 // Failure is the first failure of the pass; nil when there was none. After one, the planner is
