@@ -1,0 +1,82 @@
+package scenario
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/workload/claim"
+	"coracle/internal/workload/podstate"
+)
+
+// show prints one line for each object of the kinds named.
+func show(s *script, args []string, _ string) (*string, error) {
+	var b strings.Builder
+	for _, word := range args {
+		res, err := resourceNamed(word)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range s.world.List(res, "") {
+			fmt.Fprintf(&b, "%s %s%s\n", strings.ToLower(res.Kind), o.GetName(), summary(o))
+		}
+	}
+	text := b.String()
+	return &text, nil
+}
+
+func summary(o plan.Object) string {
+	switch o := o.(type) {
+	case *corev1.Pod:
+		return podSummary(o)
+	case *appsv1.ReplicaSet:
+		return fmt.Sprintf(" spec=%d replicas=%d ready=%d available=%d%s", *o.Spec.Replicas, o.Status.Replicas,
+			o.Status.ReadyReplicas, o.Status.AvailableReplicas, annotations(o, "deployment.kubernetes.io/revision", "coracle.io/"))
+	case *corev1.ReplicationController:
+		return fmt.Sprintf(" spec=%d replicas=%d ready=%d available=%d", *o.Spec.Replicas, o.Status.Replicas,
+			o.Status.ReadyReplicas, o.Status.AvailableReplicas)
+	case *appsv1.Deployment:
+		text := fmt.Sprintf(" spec=%d replicas=%d updated=%d ready=%d available=%d%s", *o.Spec.Replicas, o.Status.Replicas,
+			o.Status.UpdatedReplicas, o.Status.ReadyReplicas, o.Status.AvailableReplicas,
+			annotations(o, "deployment.kubernetes.io/revision"))
+		for _, c := range o.Status.Conditions {
+			text += fmt.Sprintf("\n  %s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
+		}
+		return text
+	}
+	return ""
+}
+
+func podSummary(p *corev1.Pod) string {
+	text := " " + string(p.Status.Phase)
+	if podstate.Ready(p) {
+		text += " ready"
+	}
+	if p.Spec.NodeName != "" {
+		text += " on " + p.Spec.NodeName
+	}
+	if ref := claim.Controller(p); ref != nil {
+		text += " of " + ref.Name
+	}
+	if p.DeletionTimestamp != nil {
+		text += " terminating"
+	}
+	return text
+}
+
+func annotations(o plan.Object, prefixes ...string) string {
+	var list []string
+	for k, v := range o.GetAnnotations() {
+		for _, p := range prefixes {
+			if strings.HasPrefix(k, p) {
+				list = append(list, fmt.Sprintf(" %s=%s", k[strings.LastIndex(k, "/")+1:], v))
+			}
+		}
+	}
+	sort.Strings(list)
+	return strings.Join(list, "")
+}
