@@ -1,0 +1,267 @@
+// Package diagnose says why one pod is not yet what its controller waits for, as the next link of
+// an explanation (plan.Wait).
+//
+// It owns the order in which the causes are asked (termination, scheduling and claims, images and
+// crashes, probes, minReadySeconds) and their sentences. Texts that the scheduler, the node or the
+// API already wrote are passed on, not reworded. It refuses to decide anything.
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/workload/placement"
+)
+
+// Verdict is what holds a pod up.
+type Verdict struct {
+	plan.Wait
+	// Stuck says that it will not pass without the user.
+	Stuck bool
+}
+
+// Pod explains a pod that exists. Call it for a pod that is not available for minReady seconds at
+// now; for an available one the answer has no meaning.
+func Pod(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
+	for _, ask := range []func(plan.Reader, *corev1.Pod, time.Time) (Verdict, bool){
+		terminating, ended, unscheduled, nodeLost, containers, notReady,
+	} {
+		if v, found := ask(r, pod, now); found {
+			if v.On == (plan.Ref{}) {
+				v.On = plan.RefOf(pod)
+			}
+			return v
+		}
+	}
+	v := Verdict{Wait: plan.Wait{Reason: "MinReadySeconds", On: plan.RefOf(pod)}}
+	v.Message = fmt.Sprintf("pod %s is ready, and must stay so for %d seconds to count as available", pod.Name, minReady)
+	if c := condition(pod, corev1.PodReady); c != nil {
+		v.Since = c.LastTransitionTime.Time
+	}
+	return v
+}
+
+func condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == kind {
+			return &pod.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) {
+	if pod.DeletionTimestamp == nil {
+		return Verdict{}, false
+	}
+	v := Verdict{}
+	v.Reason, v.Message = "Terminating", fmt.Sprintf("pod %s is terminating", pod.Name)
+	v.Since = pod.DeletionTimestamp.Time
+	if g := pod.DeletionGracePeriodSeconds; g != nil {
+		v.Since = v.Since.Add(-time.Duration(*g) * time.Second)
+	}
+	if node, gone, lost := hostOf(r, pod); lost {
+		v.Reason, v.Stuck = "NodeUnreachable", true
+		v.Message = fmt.Sprintf("pod %s is terminating, but its node %s is not ready to confirm it", pod.Name, pod.Spec.NodeName)
+		v.Hint = "bring the node back; or, once it is certain that the node is off, taint it node.kubernetes.io/out-of-service or delete the pod with --force --grace-period=0"
+		if gone {
+			v.Message = fmt.Sprintf("pod %s is terminating, and its node %s no longer exists", pod.Name, pod.Spec.NodeName)
+		} else {
+			v.On = plan.RefOf(node)
+		}
+		return v, true
+	}
+	if len(pod.Finalizers) > 0 && now.After(pod.DeletionTimestamp.Time) {
+		v.Reason = "FinalizersRemaining"
+		v.Message = fmt.Sprintf("pod %s is terminating and waits for its finalizers: %s", pod.Name, strings.Join(pod.Finalizers, ", "))
+	}
+	return v, true
+}
+
+// hostOf returns the pod's node; lost says that it is gone or not ready.
+func hostOf(r plan.Reader, pod *corev1.Pod) (node *corev1.Node, gone, lost bool) {
+	if pod.Spec.NodeName == "" {
+		return nil, false, false
+	}
+	obj, ok := r.Get(resource.Nodes, "", pod.Spec.NodeName)
+	if !ok {
+		return nil, true, true
+	}
+	node, _ = obj.(*corev1.Node)
+	ready, _ := placement.Ready(node)
+	return node, false, !ready
+}
+
+func ended(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+	if pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded {
+		return Verdict{}, false
+	}
+	v := Verdict{}
+	v.Reason = string(pod.Status.Phase)
+	if pod.Status.Reason != "" {
+		v.Reason = pod.Status.Reason
+	}
+	v.Message = fmt.Sprintf("pod %s has ended (%s)", pod.Name, pod.Status.Phase)
+	if pod.Status.Message != "" {
+		v.Message += ": " + pod.Status.Message
+	}
+	return v, true
+}
+
+func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+	if pod.Spec.NodeName != "" {
+		return Verdict{}, false
+	}
+	v := Verdict{}
+	v.Reason, v.Message = "NotScheduled", fmt.Sprintf("pod %s has no node yet", pod.Name)
+	v.Since = pod.CreationTimestamp.Time
+	if c := condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+		v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
+		v.Message = fmt.Sprintf("pod %s cannot be scheduled: %s", pod.Name, c.Message)
+	}
+	if claim, why, found := claimInTheWay(r, pod); found {
+		v.Reason, v.Message = "ClaimNotBound", fmt.Sprintf("pod %s: %s", pod.Name, why)
+		v.On = claim
+	}
+	return v, true
+}
+
+// claimInTheWay finds a claim that cannot bind whatever the scheduler does: one that is absent,
+// lost, or pending though it does not wait for a pod to be placed.
+func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
+	for i := range pod.Spec.Volumes {
+		source := pod.Spec.Volumes[i].PersistentVolumeClaim
+		if source == nil {
+			continue
+		}
+		ref := plan.Ref{Resource: resource.PersistentVolumeClaims, Key: plan.Key{Namespace: pod.Namespace, Name: source.ClaimName}}
+		obj, ok := r.Get(ref.Resource, ref.Namespace, ref.Name)
+		claim, _ := obj.(*corev1.PersistentVolumeClaim)
+		switch {
+		case !ok || claim == nil:
+			return ref, fmt.Sprintf("claim %s does not exist", source.ClaimName), true
+		case claim.DeletionTimestamp != nil:
+			return plan.RefOf(claim), fmt.Sprintf("claim %s is being deleted", claim.Name), true
+		case claim.Status.Phase == corev1.ClaimLost:
+			return plan.RefOf(claim), fmt.Sprintf("claim %s has lost its volume", claim.Name), true
+		case claim.Status.Phase == corev1.ClaimBound || claim.Spec.VolumeName != "":
+			continue
+		}
+		class := claim.Spec.StorageClassName
+		if class == nil || *class == "" {
+			return plan.RefOf(claim), fmt.Sprintf("claim %s is not bound and names no storage class", claim.Name), true
+		}
+		obj, ok = r.Get(resource.StorageClasses, "", *class)
+		sc, _ := obj.(*storagev1.StorageClass)
+		if !ok || sc == nil {
+			return plan.RefOf(claim), fmt.Sprintf("claim %s is not bound: storage class %q does not exist", claim.Name, *class), true
+		}
+		if sc.VolumeBindingMode == nil || *sc.VolumeBindingMode == storagev1.VolumeBindingImmediate {
+			return plan.RefOf(claim), fmt.Sprintf("claim %s is not bound yet (storage class %s)", claim.Name, *class), true
+		}
+	}
+	return plan.Ref{}, "", false
+}
+
+func nodeLost(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+	node, gone, lost := hostOf(r, pod)
+	if !lost {
+		return Verdict{}, false
+	}
+	v := Verdict{Stuck: gone}
+	v.Reason, v.Message = "NodeNotReady", fmt.Sprintf("pod %s is on node %s, which is not ready", pod.Name, pod.Spec.NodeName)
+	if gone {
+		v.Reason, v.Message = "NodeGone", fmt.Sprintf("pod %s is on node %s, which no longer exists", pod.Name, pod.Spec.NodeName)
+		return v, true
+	}
+	v.On = plan.RefOf(node)
+	_, c := placement.Ready(node)
+	v.Since = c.LastTransitionTime.Time
+	if c.Message != "" {
+		v.Message += ": " + c.Message
+	}
+	return v, true
+}
+
+// hopeless reasons of a waiting container do not pass by themselves, or rarely.
+var hopeless = map[string]string{
+	"ErrImagePull":               "check the image's name and tag, and that it was imported or can be pulled",
+	"ImagePullBackOff":           "check the image's name and tag, and that it was imported or can be pulled",
+	"ErrImageNeverPull":          "import the image, or change imagePullPolicy",
+	"InvalidImageName":           "correct the image's name",
+	"CrashLoopBackOff":           "see the container's last words with kubectl logs --previous",
+	"CreateContainerConfigError": "create the ConfigMap or Secret it names, or correct the reference",
+	"CreateContainerError":       "",
+	"RunContainerError":          "check the command, the mounts and the security context",
+}
+
+func containers(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		w := s.State.Waiting
+		if w == nil || w.Reason == "" || w.Reason == "PodInitializing" || w.Reason == "ContainerCreating" && w.Message == "" {
+			continue
+		}
+		hint, stuck := hopeless[w.Reason]
+		v := Verdict{Stuck: stuck}
+		v.Reason, v.Hint = w.Reason, hint
+		v.Message = fmt.Sprintf("pod %s: container %s: %s", pod.Name, s.Name, w.Reason)
+		if w.Message != "" {
+			v.Message += ": " + w.Message
+		}
+		if t := s.LastTerminationState.Terminated; t != nil {
+			v.Since = t.FinishedAt.Time
+			v.Message += fmt.Sprintf(" (last exit code %d, %s, %d restarts)", t.ExitCode, t.Reason, s.RestartCount)
+		}
+		return v, true
+	}
+	return Verdict{}, false
+}
+
+func notReady(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+	c := condition(pod, corev1.PodReady)
+	if c != nil && c.Status == corev1.ConditionTrue && pod.Status.Phase == corev1.PodRunning {
+		return Verdict{}, false
+	}
+	v := Verdict{}
+	v.Reason, v.Since = "Starting", pod.CreationTimestamp.Time
+	v.Message = fmt.Sprintf("pod %s is starting on node %s", pod.Name, pod.Spec.NodeName)
+	if pod.Status.Phase != corev1.PodRunning {
+		return v, true
+	}
+	v.Reason, v.Message = "NotReady", fmt.Sprintf("pod %s is running but not ready", pod.Name)
+	if c != nil {
+		v.Since = c.LastTransitionTime.Time
+		if c.Reason != "" {
+			v.Reason = c.Reason
+		}
+		if c.Message != "" {
+			v.Message += ": " + c.Message
+		}
+	}
+	var names []string
+	for i := range pod.Status.ContainerStatuses {
+		if s := &pod.Status.ContainerStatuses[i]; !s.Ready && s.State.Running != nil && probed(pod, s.Name) {
+			names = append(names, s.Name)
+		}
+	}
+	if len(names) > 0 {
+		v.Hint = "the readiness or startup probe of " + strings.Join(names, ", ") + " does not pass; kubectl describe pod shows its answer"
+	}
+	return v, true
+}
+
+func probed(pod *corev1.Pod, container string) bool {
+	for i := range pod.Spec.Containers {
+		if c := &pod.Spec.Containers[i]; c.Name == container {
+			return c.ReadinessProbe != nil || c.StartupProbe != nil
+		}
+	}
+	return false
+}

@@ -1,0 +1,147 @@
+// Package statefulset decides how a StatefulSet comes to its pods: which identities exist, in which
+// order they come and go, at which revision each is, which claims they hold, and what the status
+// says.
+//
+// It owns those decisions as one pure function of a snapshot (see Controller). It refuses to create
+// a second pod for an identity while the first still has an object, whatever became of its node;
+// it refuses deletion of claims, which only owner references and the garbage collector do.
+//
+// Behaviour is that of Kubernetes v1.37 (apps/v1 API documentation; KEP-961 maxUnavailable,
+// KEP-1847 claim retention, KEP-3335 start ordinal), with additions by annotation. docs/design lists the deliberate differences.
+package statefulset
+
+import (
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// ReserveOrdinals is the annotation that lists ordinals which get no pod, such as "1,3". The set
+// still has spec.replicas pods: it skips the reserved ones and goes further up. The other
+// annotation of this planner is progress.Annotation.
+const ReserveOrdinals = "coracle.io/reserve-ordinals"
+
+var controllerKind = appsv1.SchemeGroupVersion.WithKind("StatefulSet")
+
+// Controller returns the StatefulSet planner.
+func Controller() plan.Controller {
+	return plan.Controller{
+		Name: "statefulset-controller",
+		For:  resource.StatefulSets,
+		Watches: []plan.Watch{
+			{Resource: resource.Pods, Keys: podKeys},
+			{Resource: resource.PersistentVolumeClaims, Keys: claimKeys},
+			{Resource: resource.ControllerRevisions, Keys: revisionKeys},
+		},
+		Plan: Plan,
+	}
+}
+
+// podKeys: a controlled pod bears on its controller; an orphan on the sets that might adopt it; and
+// any pod on the set whose identity its name occupies.
+func podKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+	keys := make([]plan.Key, 0, 2)
+	for _, o := range []plan.Object{before, after} {
+		if o == nil {
+			continue
+		}
+		keys = withController(keys, o)
+		if parent, _, ok := split(o.GetName()); ok {
+			if _, exists := r.Get(resource.StatefulSets, o.GetNamespace(), parent); exists {
+				keys = with(keys, plan.Key{Namespace: o.GetNamespace(), Name: parent})
+			}
+		}
+	}
+	return keys
+}
+
+// claimKeys: a claim bears on the sets whose identities use it. Its name does not say where the
+// template's name ends and the set's begins, so every split is looked up.
+func claimKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+	o := after
+	if o == nil {
+		o = before
+	}
+	if before != nil && after != nil && !claimChanged(before, after) {
+		return nil
+	}
+	rest, _, ok := split(o.GetName())
+	if !ok {
+		return nil
+	}
+	var keys []plan.Key
+	for i := strings.IndexByte(rest, '-'); i >= 0; {
+		if _, exists := r.Get(resource.StatefulSets, o.GetNamespace(), rest[i+1:]); exists {
+			keys = append(keys, plan.Key{Namespace: o.GetNamespace(), Name: rest[i+1:]})
+		}
+		next := strings.IndexByte(rest[i+1:], '-')
+		if next < 0 {
+			break
+		}
+		i += 1 + next
+	}
+	return keys
+}
+
+// claimChanged says whether an update of a claim can change a decision: its owners, its end, its
+// phase or its size.
+func claimChanged(before, after plan.Object) bool {
+	a, ok1 := before.(*corev1.PersistentVolumeClaim)
+	b, ok2 := after.(*corev1.PersistentVolumeClaim)
+	if !ok1 || !ok2 || a.UID != b.UID || a.Status.Phase != b.Status.Phase ||
+		(a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) ||
+		len(a.OwnerReferences) != len(b.OwnerReferences) {
+		return true
+	}
+	for i := range a.OwnerReferences {
+		if a.OwnerReferences[i].UID != b.OwnerReferences[i].UID {
+			return true
+		}
+	}
+	return !a.Spec.Resources.Requests.Storage().Equal(*b.Spec.Resources.Requests.Storage())
+}
+
+func revisionKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+	var keys []plan.Key
+	for _, o := range []plan.Object{before, after} {
+		if o == nil {
+			continue
+		}
+		if metav1.GetControllerOf(o) != nil {
+			keys = withController(keys, o)
+			continue
+		}
+		for _, s := range r.List(resource.StatefulSets, o.GetNamespace()) {
+			set, ok := s.(*appsv1.StatefulSet)
+			if !ok {
+				continue
+			}
+			if sel, err := metav1.LabelSelectorAsSelector(set.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(o.GetLabels())) {
+				keys = with(keys, plan.KeyOf(set))
+			}
+		}
+	}
+	return keys
+}
+
+func withController(keys []plan.Key, o plan.Object) []plan.Key {
+	if ref := metav1.GetControllerOfNoCopy(o); ref != nil && ref.Kind == controllerKind.Kind && ref.APIVersion == controllerKind.GroupVersion().String() {
+		return with(keys, plan.Key{Namespace: o.GetNamespace(), Name: ref.Name})
+	}
+	return keys
+}
+
+func with(keys []plan.Key, k plan.Key) []plan.Key {
+	for _, have := range keys {
+		if have == k {
+			return keys
+		}
+	}
+	return append(keys, k)
+}

@@ -1,0 +1,84 @@
+package statefulset
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// readyCondition returns the Ready condition, or nil.
+func readyCondition(pod *corev1.Pod) *corev1.PodCondition {
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == corev1.PodReady {
+			return &pod.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// ready: running and ready, terminating or not.
+func ready(pod *corev1.Pod) bool {
+	c := readyCondition(pod)
+	return pod.Status.Phase == corev1.PodRunning && c != nil && c.Status == corev1.ConditionTrue
+}
+
+// availableAt returns when a ready pod counts as available; false for one that is not ready.
+func availableAt(pod *corev1.Pod, minReady int32) (time.Time, bool) {
+	if !ready(pod) {
+		return time.Time{}, false
+	}
+	if minReady == 0 {
+		return time.Time{}, true
+	}
+	return readyCondition(pod).LastTransitionTime.Add(time.Duration(minReady) * time.Second), true
+}
+
+func available(pod *corev1.Pod, minReady int32, now time.Time) bool {
+	at, ok := availableAt(pod, minReady)
+	return ok && !at.After(now)
+}
+
+func terminating(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil }
+
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+}
+
+// neverReady says whether it is certain that a pod has not been ready at any time. The API keeps no
+// history, so certainty comes from one of these: it never ran (phase Pending, which a pod does not
+// return to); no container of it ever started; or its Ready condition is False since the very
+// second in which the node took the pod up. Doubt counts as having been ready.
+func neverReady(pod *corev1.Pod) bool {
+	if pod.Status.Phase == corev1.PodPending || pod.Status.Phase == "" {
+		return true
+	}
+	c := readyCondition(pod)
+	if c == nil || c.Status == corev1.ConditionTrue {
+		return false
+	}
+	start := pod.Status.StartTime
+	sinceStart := start != nil && !c.LastTransitionTime.IsZero() && !c.LastTransitionTime.After(start.Time)
+	for i := range pod.Status.ContainerStatuses {
+		s := &pod.Status.ContainerStatuses[i]
+		started := s.State.Waiting == nil || s.LastTerminationState.Terminated != nil || s.RestartCount > 0
+		if !started {
+			continue
+		}
+		// Without a probe a container that runs is ready, so one that has ended may have been
+		// so for less than the second that timestamps tell apart.
+		endedOnce := s.State.Running == nil || s.RestartCount > 0
+		if !sinceStart || endedOnce && !probed(pod, s.Name) {
+			return false
+		}
+	}
+	return sinceStart || len(pod.Status.ContainerStatuses) > 0
+}
+
+func probed(pod *corev1.Pod, container string) bool {
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Name == container {
+			return pod.Spec.Containers[i].ReadinessProbe != nil || pod.Spec.Containers[i].StartupProbe != nil
+		}
+	}
+	return false
+}
