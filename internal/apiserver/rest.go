@@ -1,0 +1,171 @@
+package apiserver
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/util/dryrun"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"coracle/internal/kind"
+	"coracle/internal/resource"
+	"coracle/internal/scheme"
+)
+
+// object serves a kind itself: every verb.
+type object struct {
+	*genericregistry.Store
+	kind  kind.Kind
+	hooks kind.Hooks
+}
+
+// answersWhole lists the kinds whose DELETE answers with the object; the others answer with a
+// Status, as upstream's do.
+var answersWhole = map[resource.Resource]bool{
+	resource.Pods: true, resource.PodTemplates: true, resource.Services: true,
+	resource.ServiceAccounts: true, resource.ResourceQuotas: true,
+	resource.PersistentVolumes: true, resource.PersistentVolumeClaims: true,
+}
+
+// deleteWorkers is how many objects of a collection are deleted at once: enough to share group
+// commits.
+const deleteWorkers = 32
+
+func newObject(k kind.Kind, store storage.Interface, cluster kind.Cluster) *object {
+	o := &object{kind: k}
+	o.Store = &genericregistry.Store{
+		NewFunc:                   k.New,
+		NewListFunc:               k.NewList,
+		DefaultQualifiedResource:  k.GroupResource(),
+		SingularQualifiedResource: schema.GroupResource{Group: k.Group, Resource: k.Singular},
+		ObjectNameFunc: func(obj runtime.Object) (string, error) {
+			m, err := meta.Accessor(obj)
+			if err != nil {
+				return "", err
+			}
+			return m.GetName(), nil
+		},
+		PredicateFunc: func(label labels.Selector, field fields.Selector) storage.SelectionPredicate {
+			return storage.SelectionPredicate{Label: label, Field: field, GetAttrs: k.GetAttrs}
+		},
+		EnableGarbageCollection: true,
+		DeleteCollectionWorkers: deleteWorkers,
+		CreateStrategy:          k.Strategy,
+		UpdateStrategy:          k.Strategy,
+		DeleteStrategy:          k.Strategy,
+		ResetFieldsStrategy:     k.Strategy,
+		ReturnDeletedObject:     answersWhole[k.Resource],
+		TableConvertor:          k.Columns,
+		Storage:                 genericregistry.DryRunnableStorage{Storage: store, Codec: scheme.Codecs.LegacyCodec(k.GVK().GroupVersion())},
+		StorageVersioner:        k.GVK().GroupVersion(),
+		ReadinessCheckFunc:      store.ReadinessCheck,
+	}
+	root := keyRoot(k.Resource)
+	o.KeyRootFunc = func(context.Context) string { return root }
+	o.KeyFunc = func(ctx context.Context, name string) (string, error) {
+		return genericregistry.NoNamespaceKeyFunc(ctx, root, name)
+	}
+	if k.Namespaced {
+		o.KeyRootFunc = func(ctx context.Context) string { return genericregistry.NamespaceKeyRootFunc(ctx, root) }
+		o.KeyFunc = func(ctx context.Context, name string) (string, error) {
+			return genericregistry.NamespaceKeyFunc(ctx, root, name)
+		}
+	}
+	if k.TTL != nil {
+		o.TTLFunc = func(obj runtime.Object, _ uint64, _ bool) (uint64, error) { return k.TTL(obj), nil }
+	}
+	if k.DeletedByUpdate != nil {
+		o.ShouldDeleteDuringUpdate = func(_ context.Context, _ string, obj, existing runtime.Object) bool {
+			return k.DeletedByUpdate(obj, existing)
+		}
+	}
+	if k.Hooks != nil {
+		o.install(k.Hooks(cluster))
+	}
+	return o
+}
+
+// keyRoot is where a kind's objects lie in the store: "/pods", "/apps/deployments".
+func keyRoot(res resource.Resource) string {
+	if res.Group == "" {
+		return "/" + res.Plural
+	}
+	return "/" + res.Group + "/" + res.Plural
+}
+
+// install gives the registry a kind's hooks.
+func (o *object) install(h kind.Hooks) {
+	o.hooks = h
+	if h.BeginCreate != nil {
+		o.BeginCreate = func(ctx context.Context, obj runtime.Object, options *metav1.CreateOptions) (genericregistry.FinishFunc, error) {
+			finish, err := h.BeginCreate(ctx, obj, dryrun.IsDryRun(options.DryRun))
+			return genericregistry.FinishFunc(finish), err
+		}
+	}
+	if h.BeginUpdate != nil {
+		o.BeginUpdate = func(ctx context.Context, obj, old runtime.Object, options *metav1.UpdateOptions) (genericregistry.FinishFunc, error) {
+			finish, err := h.BeginUpdate(ctx, obj, old, dryrun.IsDryRun(options.DryRun))
+			return genericregistry.FinishFunc(finish), err
+		}
+	}
+	if h.AfterDelete != nil {
+		o.AfterDelete = func(obj runtime.Object, options *metav1.DeleteOptions) {
+			h.AfterDelete(obj, dryrun.IsDryRun(options.DryRun))
+		}
+	}
+}
+
+// ShortNames implements rest.ShortNamesProvider.
+func (o *object) ShortNames() []string { return o.kind.ShortNames }
+
+// Categories implements rest.CategoriesProvider.
+func (o *object) Categories() []string { return o.kind.Categories }
+
+// part serves a subresource that takes and gives the whole object and governs a part of it:
+// status, namespaces/finalize.
+type part struct {
+	store *genericregistry.Store
+}
+
+func newPart(o *object, strategy kind.Strategy) *part {
+	store := *o.Store
+	store.CreateStrategy = nil
+	store.DeleteStrategy = nil
+	store.UpdateStrategy = strategy
+	store.ResetFieldsStrategy = strategy
+	return &part{&store}
+}
+
+// New implements rest.Storage.
+func (p *part) New() runtime.Object { return p.store.New() }
+
+// Destroy implements rest.Storage. The store is the whole object's, which outlives it.
+func (p *part) Destroy() {}
+
+// Get implements rest.Getter, which PATCH needs.
+func (p *part) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
+	return p.store.Get(ctx, name, options)
+}
+
+// Update implements rest.Updater. A subresource never creates its object.
+func (p *part) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	return p.store.Update(ctx, name, info, create, update, false, options)
+}
+
+// GetResetFields implements rest.ResetFieldsStrategy.
+func (p *part) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
+	return p.store.GetResetFields()
+}
+
+// ConvertToTable implements rest.TableConvertor.
+func (p *part) ConvertToTable(ctx context.Context, obj, options runtime.Object) (*metav1.Table, error) {
+	return p.store.ConvertToTable(ctx, obj, options)
+}

@@ -1,0 +1,198 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/registry/rest"
+
+	"coracle/internal/apiserver/authn"
+	"coracle/internal/apiserver/authz"
+	"coracle/internal/apiserver/openapi"
+	"coracle/internal/kind"
+	"coracle/internal/pki"
+	"coracle/internal/resource"
+	"coracle/internal/scheme"
+	"coracle/internal/store"
+)
+
+// Config says what a server serves, from where, and to whom.
+type Config struct {
+	// Store holds the cluster's state; the server does not close it.
+	Store *store.Store
+	// PKI signs: it verifies clients, and its key signs service-account tokens.
+	PKI *pki.Authority
+	// Advertise is the address at which pods and users reach the server; the kubernetes service
+	// has it for its endpoint.
+	Advertise netip.AddrPort
+	// ServiceCIDR is the range of cluster IPs. Its first address is the kubernetes service's.
+	ServiceCIDR netip.Prefix
+	// ClusterDomain is the DNS suffix of the cluster; empty means cluster.local.
+	ClusterDomain string
+	// Tokens maps static bearer tokens to users, for bootstrap; empty allows none.
+	Tokens map[string]authn.User
+	// Log receives what an operator must know; nil discards.
+	Log *slog.Logger
+}
+
+// Server is the API server of one cluster.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	codecs  codecs
+	types   *openapi.Types
+	objects map[resource.Resource]*object
+	handler http.Handler
+	drain   *drain
+	docs    *openapi.Documents
+}
+
+// New builds a server. It reads what hooks must restore from the store and writes the objects
+// every cluster has (namespaces, the kubernetes service, ...); it does not listen yet.
+func New(cfg Config) (*Server, error) {
+	if cfg.Store == nil || cfg.PKI == nil {
+		return nil, errors.New("apiserver: Config needs Store and PKI")
+	}
+	if !cfg.ServiceCIDR.IsValid() {
+		return nil, errors.New("apiserver: Config.ServiceCIDR is missing, such as 10.96.0.0/16")
+	}
+	if cfg.ClusterDomain == "" {
+		cfg.ClusterDomain = "cluster.local"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		cfg:     cfg,
+		log:     cfg.Log,
+		codecs:  newCodecs(),
+		types:   openapi.NewTypes(scheme.Scheme),
+		objects: map[resource.Resource]*object{},
+		drain:   newDrain(),
+	}
+	groups, err := s.groups()
+	if err != nil {
+		return nil, err
+	}
+	authorizer := authz.New()
+	face := &api{
+		codecs:    s.codecs,
+		container: newContainer(s.codecs),
+		types:     s.types,
+		authz:     authorizer,
+		address:   cfg.Advertise.String(),
+	}
+	if err := face.install(groups); err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
+	s.docs = newDocuments(face.container)
+	inner := filters.WithWarningRecorder(&root{routes: newRoutes(face.container), server: s})
+	identify := authn.New(authn.Config{CA: cfg.PKI.CAPool(), Static: cfg.Tokens})
+	s.handler = newChain(s.codecs, identify, authorizer, inner, s.drain, s.log)
+	return s, nil
+}
+
+// groups makes the storage of every kind and sorts it into group versions.
+func (s *Server) groups() ([]group, error) {
+	byVersion := map[schema.GroupVersion]map[string]rest.Storage{}
+	for _, k := range kind.All() {
+		if k.NotYet {
+			continue
+		}
+		collection, err := collectionOf(s.cfg.Store, k)
+		if err != nil {
+			return nil, fmt.Errorf("apiserver: %w", err)
+		}
+		o := newObject(k, collection, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
+		s.objects[k.Resource] = o
+		gv := k.GVK().GroupVersion()
+		if byVersion[gv] == nil {
+			byVersion[gv] = map[string]rest.Storage{}
+		}
+		served := byVersion[gv]
+		served[k.Plural] = o
+		if k.Status != nil {
+			served[k.Plural+"/status"] = newPart(o, k.Status)
+		}
+		for name, strategy := range k.Subresources {
+			served[k.Plural+"/"+name] = newPart(o, strategy)
+		}
+		if k.Scale != nil {
+			served[k.Plural+"/scale"] = newScale(o)
+		}
+	}
+	var groups []group
+	for _, gv := range scheme.Groups {
+		if len(byVersion[gv]) > 0 {
+			groups = append(groups, group{gv, byVersion[gv]})
+		}
+	}
+	return groups, nil
+}
+
+// Handler returns the whole HTTP face, for serving by other means than Serve.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Serve answers on l, with TLS, until ctx ends; then it ends watches at once, lets short requests
+// finish (for at most five seconds) and returns nil.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:           s.handler,
+		ConnContext:       authn.ConnContext,
+		ReadHeaderTimeout: 32 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		TLSConfig: &tls.Config{
+			MinVersion:   tls.VersionTLS12,
+			Certificates: []tls.Certificate{s.cfg.PKI.Server()},
+			ClientAuth:   tls.RequestClientCert,
+			NextProtos:   []string{"h2", "http/1.1"},
+		},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000},
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.ServeTLS(l, "", "") }()
+	go s.warm(ctx)
+	select {
+	case err := <-ended:
+		return fmt.Errorf("apiserver: serve: %w", err)
+	case <-ctx.Done():
+	}
+	idle := s.drain.start()
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	select {
+	case <-idle:
+	case <-limit.Done():
+	}
+	if err := srv.Shutdown(limit); err != nil {
+		// Hijacked and stuck connections are cut.
+		_ = srv.Close()
+	}
+	<-ended
+	return nil
+}
+
+// warm makes what is expensive and not needed to be ready.
+func (s *Server) warm(context.Context) {
+	if err := s.types.Warm(); err != nil {
+		s.log.Error("merge schema", "error", err)
+	}
+}
+
+// advertised returns the host and port of the server's endpoint.
+func (s *Server) advertised() (string, int32) {
+	host, portText, _ := net.SplitHostPort(s.cfg.Advertise.String())
+	port, _ := strconv.Atoi(portText)
+	return host, int32(port)
+}
