@@ -12,6 +12,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/workload/rollout"
 )
 
 // Annotation asks for a Progressing condition with this deadline, in seconds.
@@ -70,24 +72,26 @@ func Next(prev *Condition, r Rollout, deadline time.Duration, now time.Time) (ne
 	enter := func(status corev1.ConditionStatus, reason string) Condition {
 		return Condition{Status: status, Since: now.Truncate(time.Second), Reason: reason, Message: message(reason, r.Revision)}
 	}
+	last := r.Last
+	if prev != nil && (prev.Since.After(last) || last.After(now)) {
+		last = prev.Since
+	}
+	standing, again := rollout.Progress{
+		Complete: r.Complete || is(Available),
+		Moved:    !is(Rolling) && (!is(Exceeded) || r.Last.After(prev.Since)),
+		Last:     last,
+		Expired:  is(Exceeded),
+		Deadline: deadline,
+	}.Judge(now)
 	switch {
-	case is(Available):
-		return *prev, time.Time{}
-	case r.Complete:
-		return enter(corev1.ConditionTrue, Available), time.Time{}
-	case is(Exceeded) && !r.Last.After(prev.Since):
-		return *prev, time.Time{}
-	case !is(Rolling):
-		return enter(corev1.ConditionTrue, Rolling), now.Add(deadline)
+	case standing == rollout.Done && !is(Available):
+		return enter(corev1.ConditionTrue, Available), again
+	case standing == rollout.Advanced:
+		return enter(corev1.ConditionTrue, Rolling), again
+	case standing == rollout.TimedOut && !is(Exceeded):
+		return enter(corev1.ConditionFalse, Exceeded), again
 	}
-	last := prev.Since
-	if r.Last.After(last) && !r.Last.After(now) {
-		last = r.Last
-	}
-	if due := last.Add(deadline); now.Before(due) {
-		return *prev, due
-	}
-	return enter(corev1.ConditionFalse, Exceeded), time.Time{}
+	return *prev, again
 }
 
 func message(reason, revision string) string {

@@ -10,10 +10,10 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/workload/claim"
 )
 
 // History is an owner's revisions at one instant.
@@ -36,14 +36,14 @@ type History struct {
 // Read finds an owner's history in the world and decides how to bring it up to date: it adopts
 // matching revisions that nobody controls, releases those that stopped matching, records a new
 // template under the next number, and moves a template that came back (a rollback) to the newest
-// number. A name that other content has taken counts as a collision. With adopt false (the owner
-// is being deleted) nothing is planned.
+// number. A name that other content has taken counts as a collision. For an owner that is being
+// deleted nothing is planned.
 //
 // present, when not empty, names the revision that is known to hold the present template, which
 // spares the encoding: a StatefulSet whose observedGeneration is current names it in its status.
-func Read(r plan.Reader, o Owner, present string, adopt bool) (History, error) {
-	h := claim(r, o, adopt)
-	if known := h.newest(); present != "" && known != nil && known.Name == present {
+func Read(r plan.Reader, o Owner, present string) (History, error) {
+	h := owned(r, o)
+	if known := h.newest(); present != "" && known != nil && known.Name == present && len(h.Actions) == 0 {
 		h.Present = known
 		return h, nil
 	}
@@ -52,7 +52,7 @@ func Read(r plan.Reader, o Owner, present string, adopt bool) (History, error) {
 		return h, err
 	}
 	h.findPresent(patch)
-	if !adopt || len(h.Actions) > 0 {
+	if o.Object.GetDeletionTimestamp() != nil || len(h.Actions) > 0 {
 		return h, nil // an adopted revision must be stored before it is written again
 	}
 	switch next := h.maxNumber() + 1; {
@@ -69,31 +69,14 @@ func Read(r plan.Reader, o Owner, present string, adopt bool) (History, error) {
 	return h, nil
 }
 
-// claim lists the owned revisions and plans adoption and release.
-func claim(r plan.Reader, o Owner, adopt bool) History {
+// owned lists the revisions of an owner and plans adoption and release.
+func owned(r plan.Reader, o Owner) History {
 	var h History
-	for _, obj := range r.Indexed(resource.ControllerRevisions, plan.ByController, string(o.Object.GetUID())) {
-		rev, ok := obj.(*appsv1.ControllerRevision)
-		if !ok {
-			continue
-		}
-		if adopt && rev.DeletionTimestamp == nil && !o.Selector.Matches(labels.Set(rev.Labels)) {
-			freed := rev.DeepCopy()
-			freed.OwnerReferences = slices.DeleteFunc(freed.OwnerReferences, func(ref metav1.OwnerReference) bool {
-				return ref.UID == o.Object.GetUID()
-			})
-			h.Actions = append(h.Actions, plan.Update{Object: freed, Because: "its labels no longer match the selector of " + o.Object.GetName()})
-			continue
-		}
-		h.Owned = append(h.Owned, rev)
-	}
-	if adopt {
-		for _, obj := range r.Indexed(resource.ControllerRevisions, plan.ByOrphan, o.Object.GetNamespace()) {
-			rev, ok := obj.(*appsv1.ControllerRevision)
-			if !ok || rev.DeletionTimestamp != nil || !o.Selector.Matches(labels.Set(rev.Labels)) {
-				continue
-			}
-			h.adopt(o, rev)
+	mine, edits := claim.Objects(r, resource.ControllerRevisions, claim.Owner{Object: o.Object, Selector: o.Selector}, nil)
+	h.Actions = edits
+	for _, obj := range mine {
+		if rev, ok := obj.(*appsv1.ControllerRevision); ok {
+			h.Owned = append(h.Owned, rev)
 		}
 	}
 	slices.SortFunc(h.Owned, func(a, b *appsv1.ControllerRevision) int {
@@ -104,13 +87,6 @@ func claim(r plan.Reader, o Owner, adopt bool) History {
 		)
 	})
 	return h
-}
-
-func (h *History) adopt(o Owner, rev *appsv1.ControllerRevision) {
-	adopted := rev.DeepCopy()
-	adopted.OwnerReferences = append(adopted.OwnerReferences, *metav1.NewControllerRef(o.Object, o.Kind))
-	h.Actions = append(h.Actions, plan.Update{Object: adopted, Because: "it matches the selector of " + o.Object.GetName() + " and nobody controls it"})
-	h.Owned = append(h.Owned, adopted)
 }
 
 func (h *History) newest() *appsv1.ControllerRevision {
@@ -168,7 +144,9 @@ func (h *History) record(r plan.Reader, o Owner, patch []byte, number int64) {
 		}
 		if free, ok := taken.(*appsv1.ControllerRevision); ok && bytes.Equal(free.Data.Raw, patch) &&
 			free.DeletionTimestamp == nil && metav1.GetControllerOf(free) == nil {
-			h.adopt(o, free)
+			taken := free.DeepCopy()
+			taken.OwnerReferences = append(taken.OwnerReferences, claim.Reference(o.Object))
+			h.Actions = append(h.Actions, plan.Update{Object: taken, Because: "it holds the present template and nobody controls it"})
 			return
 		}
 		next := int32(1)

@@ -20,7 +20,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"coracle/internal/plan"
+	"coracle/internal/workload/claim"
 )
 
 // HashLabel is the label under which a StatefulSet's revision carries its hash.
@@ -33,9 +35,7 @@ const longestPrefix = 223
 // changed.
 type Owner struct {
 	// Object is the StatefulSet or DaemonSet.
-	Object metav1.Object
-	// Kind is its kind, for owner references.
-	Kind     schema.GroupVersionKind
+	Object   plan.Object
 	Selector labels.Selector
 	Template *corev1.PodTemplateSpec
 	// Collisions is status.collisionCount: how often a name was already taken by other content.
@@ -140,7 +140,7 @@ func build(o Owner, patch []byte, number int64, collisions *int32) *appsv1.Contr
 			Name:            Name(o.Object.GetName(), hash),
 			Labels:          lbls,
 			Annotations:     notes,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(o.Object, o.Kind)},
+			OwnerReferences: []metav1.OwnerReference{claim.Reference(o.Object)},
 		},
 		Data:     runtime.RawExtension{Raw: patch},
 		Revision: number,

@@ -65,7 +65,7 @@ func held(set *appsv1.StatefulSet, pod *corev1.Pod, claim *corev1.PersistentVolu
 	refs = others
 	switch {
 	case by == theSet:
-		refs = append(refs, *metav1.NewControllerRef(set, controllerKind))
+		refs = append(refs, setRef(set))
 	case by == thePod && pod != nil:
 		refs = append(refs, *metav1.NewControllerRef(pod, corev1.SchemeGroupVersion.WithKind("Pod")))
 	}
@@ -143,7 +143,7 @@ func (d *decision) leaving(claim *corev1.PersistentVolumeClaim, ordinal int) (pl
 func (d *decision) createClaim(t *corev1.PersistentVolumeClaim, ordinal int) plan.Action {
 	claim := newClaim(d.set, t, ordinal)
 	if holderFor(d.set, false) == theSet {
-		claim.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d.set, controllerKind)}
+		claim.OwnerReferences = []metav1.OwnerReference{setRef(d.set)}
 	}
 	pod := podNameAt(d.set, ordinal)
 	return plan.Create{

@@ -20,6 +20,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/workload/claim"
+	"coracle/internal/workload/podstate"
 )
 
 // ReserveOrdinals is the annotation that lists ordinals which get no pod, such as "1,3". The set
@@ -37,28 +39,52 @@ func Controller() plan.Controller {
 		Watches: []plan.Watch{
 			{Resource: resource.Pods, Keys: podKeys},
 			{Resource: resource.PersistentVolumeClaims, Keys: claimKeys},
-			{Resource: resource.ControllerRevisions, Keys: revisionKeys},
+			revisions,
 		},
 		Plan: Plan,
 	}
 }
 
-// podKeys: a controlled pod bears on its controller; an orphan on the sets that might adopt it; and
-// any pod on the set whose identity its name occupies.
+// podKeys: a pod bears on its controller, or as an orphan on the sets that might adopt it; and any
+// pod on the set whose identity its name occupies.
 func podKeys(r plan.Reader, before, after plan.Object) []plan.Key {
-	keys := make([]plan.Key, 0, 2)
-	for _, o := range []plan.Object{before, after} {
-		if o == nil {
-			continue
-		}
-		keys = withController(keys, o)
-		if parent, _, ok := split(o.GetName()); ok {
-			if _, exists := r.Get(resource.StatefulSets, o.GetNamespace(), parent); exists {
-				keys = with(keys, plan.Key{Namespace: o.GetNamespace(), Name: parent})
-			}
+	if alike(before, after) {
+		return nil
+	}
+	keys := members.Keys(r, before, after)
+	o := after
+	if o == nil {
+		o = before
+	}
+	if parent, _, ok := split(o.GetName()); ok {
+		if _, exists := r.Get(resource.StatefulSets, o.GetNamespace(), parent); exists {
+			keys = with(keys, plan.Key{Namespace: o.GetNamespace(), Name: parent})
 		}
 	}
 	return keys
+}
+
+var (
+	members   = claim.Watch(resource.Pods, resource.StatefulSets, selectorOf, nil)
+	revisions = claim.Watch(resource.ControllerRevisions, resource.StatefulSets, selectorOf, nil)
+)
+
+func alike(before, after plan.Object) bool {
+	a, ok1 := before.(*corev1.Pod)
+	b, ok2 := after.(*corev1.Pod)
+	return ok1 && ok2 && a != nil && b != nil && podstate.Alike(a, b)
+}
+
+func selectorOf(o plan.Object) labels.Selector {
+	set, ok := o.(*appsv1.StatefulSet)
+	if !ok {
+		return nil
+	}
+	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		return nil
+	}
+	return selector
 }
 
 // claimKeys: a claim bears on the sets whose identities use it. Its name does not say where the
@@ -105,36 +131,6 @@ func claimChanged(before, after plan.Object) bool {
 		}
 	}
 	return !a.Spec.Resources.Requests.Storage().Equal(*b.Spec.Resources.Requests.Storage())
-}
-
-func revisionKeys(r plan.Reader, before, after plan.Object) []plan.Key {
-	var keys []plan.Key
-	for _, o := range []plan.Object{before, after} {
-		if o == nil {
-			continue
-		}
-		if metav1.GetControllerOf(o) != nil {
-			keys = withController(keys, o)
-			continue
-		}
-		for _, s := range r.List(resource.StatefulSets, o.GetNamespace()) {
-			set, ok := s.(*appsv1.StatefulSet)
-			if !ok {
-				continue
-			}
-			if sel, err := metav1.LabelSelectorAsSelector(set.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(o.GetLabels())) {
-				keys = with(keys, plan.KeyOf(set))
-			}
-		}
-	}
-	return keys
-}
-
-func withController(keys []plan.Key, o plan.Object) []plan.Key {
-	if ref := metav1.GetControllerOfNoCopy(o); ref != nil && ref.Kind == controllerKind.Kind && ref.APIVersion == controllerKind.GroupVersion().String() {
-		return with(keys, plan.Key{Namespace: o.GetNamespace(), Name: ref.Name})
-	}
-	return keys
 }
 
 func with(keys []plan.Key, k plan.Key) []plan.Key {

@@ -9,6 +9,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/diagnose"
+	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
 )
 
@@ -36,7 +37,7 @@ func (d *decision) cure() {
 	}
 	for i := len(d.replicas) - 1; i >= 0; i-- {
 		m := d.replicas[i]
-		if m.pod == nil || terminating(m.pod) || ended(m.pod) || revisionOf(m.pod) == d.revisionFor(m.ordinal).Name {
+		if m.pod == nil || terminating(m.pod) || podstate.Ended(m.pod) || revisionOf(m.pod) == d.revisionFor(m.ordinal).Name {
 			continue
 		}
 		if neverReady(m.pod) {
@@ -102,7 +103,7 @@ func (d *decision) create(ordinal int, claims, pods *[]plan.Action) {
 
 // keep looks after a wanted member that exists.
 func (d *decision) keep(m member, claims *[]plan.Action) {
-	if ended(m.pod) {
+	if podstate.Ended(m.pod) {
 		if !d.leavingPod(m) {
 			d.deletePod(m, fmt.Sprintf("it has ended (%s) and is made anew", m.pod.Status.Phase))
 		}

@@ -22,7 +22,7 @@ func newPod(set *appsv1.StatefulSet, ordinal int, template *corev1.PodTemplateSp
 			Labels:          t.Labels,
 			Annotations:     t.Annotations,
 			Finalizers:      t.Finalizers,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, controllerKind)},
+			OwnerReferences: []metav1.OwnerReference{setRef(set)},
 		},
 		Spec: t.Spec,
 	}

@@ -12,6 +12,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/workload/claim"
+	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
 )
 
@@ -72,10 +74,10 @@ func (d *decision) run() {
 		return
 	}
 	alive := d.set.DeletionTimestamp == nil
-	if !d.readHistory(selector, alive) {
+	if !d.readHistory(selector) {
 		return
 	}
-	if !d.gather(selector, alive) {
+	if !d.gather(selector) {
 		return
 	}
 	d.sort()
@@ -95,16 +97,16 @@ func (d *decision) run() {
 
 // readHistory finds the revisions, and returns false when the history must be brought up to date
 // before anything else.
-func (d *decision) readHistory(selector labels.Selector, alive bool) bool {
+func (d *decision) readHistory(selector labels.Selector) bool {
 	present := ""
 	if d.set.Status.ObservedGeneration == d.set.Generation && d.set.Generation > 0 {
 		present = d.set.Status.UpdateRevision
 	}
 	var err error
 	d.history, err = revision.Read(d.in.Reader, revision.Owner{
-		Object: d.set, Kind: controllerKind, Selector: selector, Template: &d.set.Spec.Template,
+		Object: d.set, Selector: selector, Template: &d.set.Spec.Template,
 		Collisions: d.set.Status.CollisionCount, Label: revision.HashLabel,
-	}, present, alive)
+	}, present)
 	if err != nil {
 		d.refuse("InvalidTemplate", err)
 		return false
@@ -127,45 +129,25 @@ func (d *decision) readHistory(selector labels.Selector, alive bool) bool {
 }
 
 // gather lists the members; it returns false when pods must first be adopted or released.
-func (d *decision) gather(selector labels.Selector, alive bool) bool {
-	for _, obj := range d.in.Reader.Indexed(resource.Pods, plan.ByController, string(d.set.UID)) {
+func (d *decision) gather(selector labels.Selector) bool {
+	bearsName := func(o plan.Object) bool {
+		pod, _ := o.(*corev1.Pod)
+		_, named := ordinalOf(d.set, o.GetName())
+		return named && pod != nil && !podstate.Ended(pod)
+	}
+	mine, edits := claim.Objects(d.in.Reader, resource.Pods, claim.Owner{Object: d.set, Selector: selector}, bearsName)
+	d.out.Actions = append(d.out.Actions, edits...)
+	d.pods = make([]member, 0, len(mine))
+	for _, obj := range mine {
 		pod, ok := obj.(*corev1.Pod)
 		if !ok {
 			continue
 		}
-		ordinal, named := ordinalOf(d.set, pod.Name)
-		if !named || !selector.Matches(labels.Set(pod.Labels)) {
-			if alive && !terminating(pod) {
-				d.release(pod)
-			}
-			continue
-		}
-		d.pods = append(d.pods, member{ordinal, pod})
-	}
-	if alive {
-		for _, obj := range d.in.Reader.Indexed(resource.Pods, plan.ByOrphan, d.set.Namespace) {
-			pod, ok := obj.(*corev1.Pod)
-			if !ok || terminating(pod) || ended(pod) {
-				continue
-			}
-			if _, named := ordinalOf(d.set, pod.Name); named && selector.Matches(labels.Set(pod.Labels)) {
-				d.adopt(pod)
-			}
+		if ordinal, named := ordinalOf(d.set, pod.Name); named {
+			d.pods = append(d.pods, member{ordinal, pod})
 		}
 	}
 	return len(d.out.Actions) == 0
-}
-
-func (d *decision) adopt(pod *corev1.Pod) {
-	next := pod.DeepCopy()
-	next.OwnerReferences = append(next.OwnerReferences, *metav1.NewControllerRef(d.set, controllerKind))
-	d.do(plan.Update{Object: next, Because: "it matches the selector and bears a name of this set, and nobody controls it"})
-}
-
-func (d *decision) release(pod *corev1.Pod) {
-	next := pod.DeepCopy()
-	next.OwnerReferences = slices.DeleteFunc(next.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == d.set.UID })
-	d.do(plan.Update{Object: next, Because: "its labels or its name no longer make it a member"})
 }
 
 // sort files the members under wanted and condemned ordinals.

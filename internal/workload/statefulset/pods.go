@@ -3,46 +3,35 @@ package statefulset
 import (
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-)
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// readyCondition returns the Ready condition, or nil.
-func readyCondition(pod *corev1.Pod) *corev1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == corev1.PodReady {
-			return &pod.Status.Conditions[i]
-		}
-	}
-	return nil
-}
+	"coracle/internal/workload/claim"
+	"coracle/internal/workload/podstate"
+)
 
 // ready: running and ready, terminating or not.
 func ready(pod *corev1.Pod) bool {
-	c := readyCondition(pod)
-	return pod.Status.Phase == corev1.PodRunning && c != nil && c.Status == corev1.ConditionTrue
+	return pod.Status.Phase == corev1.PodRunning && podstate.Ready(pod)
 }
 
 // availableAt returns when a ready pod counts as available; false for one that is not ready.
 func availableAt(pod *corev1.Pod, minReady int32) (time.Time, bool) {
-	if !ready(pod) {
+	if pod.Status.Phase != corev1.PodRunning {
 		return time.Time{}, false
 	}
-	if minReady == 0 {
-		return time.Time{}, true
-	}
-	return readyCondition(pod).LastTransitionTime.Add(time.Duration(minReady) * time.Second), true
+	return podstate.AvailableAt(pod, minReady)
 }
 
 func available(pod *corev1.Pod, minReady int32, now time.Time) bool {
-	at, ok := availableAt(pod, minReady)
-	return ok && !at.After(now)
+	return pod.Status.Phase == corev1.PodRunning && podstate.Available(pod, minReady, now)
 }
+
+// setRef is the owner reference by which a set controls its pods and holds its claims.
+func setRef(set *appsv1.StatefulSet) metav1.OwnerReference { return claim.Reference(set) }
 
 func terminating(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil }
-
-func ended(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
-}
 
 // neverReady says whether it is certain that a pod has not been ready at any time. The API keeps no
 // history, so certainty comes from one of these: it never ran (phase Pending, which a pod does not
@@ -52,7 +41,7 @@ func neverReady(pod *corev1.Pod) bool {
 	if pod.Status.Phase == corev1.PodPending || pod.Status.Phase == "" {
 		return true
 	}
-	c := readyCondition(pod)
+	c := podstate.Condition(pod, corev1.PodReady)
 	if c == nil || c.Status == corev1.ConditionTrue {
 		return false
 	}

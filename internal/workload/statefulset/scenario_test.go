@@ -1,0 +1,10 @@
+package statefulset_test
+
+import (
+	"testing"
+
+	"coracle/internal/workload/scenario"
+	"coracle/internal/workload/statefulset"
+)
+
+func TestScenarios(t *testing.T) { scenario.Run(t, "testdata", statefulset.Controller()) }
