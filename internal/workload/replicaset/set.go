@@ -1,0 +1,72 @@
+package replicaset
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"coracle/internal/plan"
+	"coracle/internal/workload/podstate"
+)
+
+// set is what a ReplicaSet and a ReplicationController have in common.
+type set struct {
+	object   plan.Object
+	kind     string
+	replicas int32
+	minReady int32
+	selector labels.Selector
+	template *corev1.PodTemplateSpec
+}
+
+func setOf(o plan.Object) (set, error) {
+	selector, err := parse(o)
+	if err != nil {
+		return set{}, fmt.Errorf("spec.selector: %w", err)
+	}
+	switch o := o.(type) {
+	case *appsv1.ReplicaSet:
+		return set{object: o, kind: "ReplicaSet", replicas: size(o.Spec.Replicas), minReady: o.Spec.MinReadySeconds,
+			selector: selector, template: &o.Spec.Template}, nil
+	case *corev1.ReplicationController:
+		s := set{object: o, kind: "ReplicationController", replicas: size(o.Spec.Replicas), minReady: o.Spec.MinReadySeconds,
+			selector: selector, template: o.Spec.Template}
+		if s.template == nil {
+			return set{}, fmt.Errorf("spec.template: a ReplicationController needs a template")
+		}
+		return s, nil
+	}
+	panic(fmt.Sprintf("replicaset: planned for %T", o))
+}
+
+// size reads spec.replicas, for which the API's default is 1.
+func size(replicas *int32) int32 {
+	if replicas == nil {
+		return 1
+	}
+	return *replicas
+}
+
+func parse(o plan.Object) (labels.Selector, error) {
+	switch o := o.(type) {
+	case *appsv1.ReplicaSet:
+		return metav1.LabelSelectorAsSelector(o.Spec.Selector)
+	case *corev1.ReplicationController:
+		return labels.SelectorFromSet(o.Spec.Selector), nil
+	}
+	return labels.Nothing(), nil
+}
+
+// selectorOf is for watches: an owner whose selector cannot be read selects nothing.
+func selectorOf(o plan.Object) labels.Selector {
+	s, err := parse(o)
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+func alike(a, b plan.Object) bool { return podstate.Alike(a.(*corev1.Pod), b.(*corev1.Pod)) }

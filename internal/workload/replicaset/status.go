@@ -1,0 +1,167 @@
+package replicaset
+
+import (
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"coracle/internal/plan"
+	"coracle/internal/workload/podstate"
+)
+
+// Reasons of the ReplicaFailure condition and of the events that go with it.
+const (
+	failedCreate = "FailedCreate"
+	failedDelete = "FailedDelete"
+)
+
+// counts is the truth about a set's pods at one instant.
+type counts struct {
+	replicas, labeled, ready, available, terminating int32
+}
+
+// count counts the pods, and says when the next ready one turns available (zero: none will).
+func (p *picture) count() (counts, time.Time) {
+	c := counts{replicas: int32(len(p.active)), terminating: int32(len(p.terminating))}
+	var next time.Time
+	template := labels.SelectorFromSet(p.set.template.Labels)
+	for _, pod := range p.active {
+		if template.Matches(labels.Set(pod.Labels)) {
+			c.labeled++
+		}
+		since, ready := podstate.ReadySince(pod)
+		if !ready {
+			continue
+		}
+		c.ready++
+		at, known := since, true
+		if p.set.minReady > 0 {
+			at, known = podstate.AvailableAt(pod, p.set.minReady)
+		}
+		switch {
+		case p.set.minReady <= 0 || (known && !p.Now.Before(at)):
+			c.available++
+		case known && (next.IsZero() || at.Before(next)):
+			next = at
+		}
+	}
+	return c, next
+}
+
+// failure is the ReplicaFailure condition's content, nil for none. Besides a refusal of the last plan it is kept as
+// long as pods are missing or too many and the outcome of trying again is not known.
+type failure struct{ reason, message string }
+
+func (p *picture) failure() *failure {
+	if p.lack-p.held == 0 || p.namespaceEnds() {
+		return nil
+	}
+	if last := p.Last; last != nil {
+		switch last.Action.(type) {
+		case plan.Create:
+			if namespaceEnded(last.Status) {
+				return nil
+			}
+			return &failure{failedCreate, last.Status.Message}
+		case plan.Delete:
+			if r := last.Status.Reason; r == metav1.StatusReasonNotFound || r == metav1.StatusReasonConflict {
+				return nil // the pod went by itself, or is another by now
+			}
+			return &failure{failedDelete, last.Status.Message}
+		}
+	}
+	if reason, message, ok := p.set.failing(); ok {
+		return &failure{reason, message}
+	}
+	return nil
+}
+
+// namespaceEnded says that the API refused because the namespace is being deleted, which the
+// reader may not show yet.
+func namespaceEnded(s metav1.Status) bool {
+	return s.Details != nil && slices.ContainsFunc(s.Details.Causes, func(c metav1.StatusCause) bool {
+		return c.Type == corev1.NamespaceTerminatingCause
+	})
+}
+
+// failing returns the ReplicaFailure condition that the status has now.
+func (s *set) failing() (reason, message string, ok bool) {
+	switch o := s.object.(type) {
+	case *appsv1.ReplicaSet:
+		for _, c := range o.Status.Conditions {
+			if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+				return c.Reason, c.Message, true
+			}
+		}
+	case *corev1.ReplicationController:
+		for _, c := range o.Status.Conditions {
+			if c.Type == corev1.ReplicationControllerReplicaFailure && c.Status == corev1.ConditionTrue {
+				return c.Reason, c.Message, true
+			}
+		}
+	}
+	return "", "", false
+}
+
+// status returns the object with its next status, or nil when it has that status already.
+func (s *set) status(c counts, f *failure, now time.Time) plan.Object {
+	switch o := s.object.(type) {
+	case *appsv1.ReplicaSet:
+		next := appsv1.ReplicaSetStatus{
+			Replicas: c.replicas, FullyLabeledReplicas: c.labeled, ReadyReplicas: c.ready, AvailableReplicas: c.available,
+			TerminatingReplicas: &c.terminating, ObservedGeneration: o.Generation,
+			Conditions: replicaSetConditions(o.Status.Conditions, f, now),
+		}
+		if equality.Semantic.DeepEqual(o.Status, next) {
+			return nil
+		}
+		changed := *o
+		changed.Status = next
+		return &changed
+	case *corev1.ReplicationController:
+		next := corev1.ReplicationControllerStatus{
+			Replicas: c.replicas, FullyLabeledReplicas: c.labeled, ReadyReplicas: c.ready, AvailableReplicas: c.available,
+			ObservedGeneration: o.Generation,
+			Conditions:         controllerConditions(o.Status.Conditions, f, now),
+		}
+		if equality.Semantic.DeepEqual(o.Status, next) {
+			return nil
+		}
+		changed := *o
+		changed.Status = next
+		return &changed
+	}
+	return nil
+}
+
+// replicaSetConditions sets or removes ReplicaFailure and keeps the rest. A failure that lasts for
+// the same reason keeps its first message: the API names another pod at each try, and a condition that
+// changed with it would be written for ever.
+func replicaSetConditions(old []appsv1.ReplicaSetCondition, f *failure, now time.Time) []appsv1.ReplicaSetCondition {
+	kept := slices.DeleteFunc(slices.Clone(old), func(c appsv1.ReplicaSetCondition) bool {
+		return c.Type == appsv1.ReplicaSetReplicaFailure && (f == nil || c.Reason != f.reason || c.Status != corev1.ConditionTrue)
+	})
+	if f == nil || slices.ContainsFunc(kept, func(c appsv1.ReplicaSetCondition) bool { return c.Type == appsv1.ReplicaSetReplicaFailure }) {
+		return kept
+	}
+	return append(kept, appsv1.ReplicaSetCondition{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,
+		LastTransitionTime: metav1.Time{Time: now}, Reason: f.reason, Message: f.message})
+}
+
+func controllerConditions(old []corev1.ReplicationControllerCondition, f *failure, now time.Time) []corev1.ReplicationControllerCondition {
+	kept := slices.DeleteFunc(slices.Clone(old), func(c corev1.ReplicationControllerCondition) bool {
+		return c.Type == corev1.ReplicationControllerReplicaFailure && (f == nil || c.Reason != f.reason || c.Status != corev1.ConditionTrue)
+	})
+	if f == nil || slices.ContainsFunc(kept, func(c corev1.ReplicationControllerCondition) bool {
+		return c.Type == corev1.ReplicationControllerReplicaFailure
+	}) {
+		return kept
+	}
+	return append(kept, corev1.ReplicationControllerCondition{Type: corev1.ReplicationControllerReplicaFailure, Status: corev1.ConditionTrue,
+		LastTransitionTime: metav1.Time{Time: now}, Reason: f.reason, Message: f.message})
+}
