@@ -40,23 +40,37 @@ func update(ctx context.Context, c client.Interface, a plan.Update) Result {
 			return Result{}
 		}
 	}
+	if alive, err := anyAlive(ctx, c, a.IfAbsent); alive || err != nil {
+		return Result{Err: err}
+	}
 	o, err := c.Update(ctx, a.Object, a.Subresource)
 	return Result{o, err}
 }
 
-func remove(ctx context.Context, c client.Interface, a plan.Delete) Result {
-	for _, ref := range a.IfAbsent {
+// anyAlive asks the cluster whether one of the objects exists.
+func anyAlive(ctx context.Context, c client.Interface, refs []plan.Ref) (bool, error) {
+	for _, ref := range refs {
 		o, err := c.Get(ctx, ref.Resource, ref.Namespace, ref.Name)
 		switch {
 		case err == nil && (ref.UID == "" || o.GetUID() == ref.UID):
-			return Result{}
+			return true, nil
 		case err != nil && !apierrors.IsNotFound(err):
-			return Result{Err: err}
+			return false, err
 		}
+	}
+	return false, nil
+}
+
+func remove(ctx context.Context, c client.Interface, a plan.Delete) Result {
+	if alive, err := anyAlive(ctx, c, a.IfAbsent); alive || err != nil {
+		return Result{Err: err}
 	}
 	opts := metav1.DeleteOptions{GracePeriodSeconds: a.GraceSeconds}
 	if a.Propagation != "" {
 		opts.PropagationPolicy = &a.Propagation
+	}
+	if a.ResourceVersion != "" {
+		opts.Preconditions = &metav1.Preconditions{ResourceVersion: &a.ResourceVersion}
 	}
 	o, err := c.Delete(ctx, a.Object, opts)
 	return Result{o, err}

@@ -148,9 +148,9 @@ func (p *Pass) wrote(o plan.Object) {
 // Forgive turns the answers that mean "it is so already" into success: what is not found need
 // not be deleted, and another object under its name is none of our business.
 func Forgive(a plan.Action, err error) error {
-	switch a.(type) {
+	switch a := a.(type) {
 	case plan.Delete:
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) && a.Target().UID != "" {
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) && a.Object.UID != "" && a.ResourceVersion == "" {
 			return nil
 		}
 	case plan.Evict:

@@ -181,6 +181,8 @@ type Update struct {
 	// is being deleted, the update is passed over as done. Adoption uses it, so that a dying
 	// owner never takes an orphan.
 	Provided *Ref
+	// IfAbsent is as for Delete.
+	IfAbsent []Ref
 	// Done and Failed, when set, are told once the outcome is known.
 	Done, Failed *Event
 }
@@ -190,6 +192,8 @@ type Delete struct {
 	Object Ref
 	// GraceSeconds overrides the object's own grace period when set.
 	GraceSeconds *int64
+	// ResourceVersion, when set, is a precondition: the object is as it was when it was read.
+	ResourceVersion string
 	// Propagation is how dependents fare; empty means the kind's default.
 	Propagation metav1.DeletionPropagation
 	// IfAbsent makes the deletion conditional: the shell asks the API itself for each of these

@@ -1,0 +1,131 @@
+// Package looptest runs controllers against a cluster in memory, for the tests of planners.
+//
+// It owns the wiring of a loop to a fake cluster and its end; called within a testing/synctest
+// bubble, a test waits for rest with synctest.Wait. It refuses to be imported by anything but
+// tests.
+package looptest
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/client/fake"
+	"coracle/internal/loop"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+// Cluster is a fake cluster with controllers at work.
+type Cluster struct {
+	*fake.Cluster
+	// View is what the controllers see; it follows every kind.
+	View *view.View
+	Loop *loop.Loop
+	t    testing.TB
+}
+
+// Run starts the controllers; they end with the test.
+func Run(t testing.TB, c *fake.Cluster, controllers ...plan.Controller) *Cluster {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	v := view.New()
+	l := loop.New(c, v, controllers, loop.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	f := view.Follow(ctx, c, v, resource.All()...)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.Run(ctx, f.Synced())
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		<-f.Done()
+	})
+	return &Cluster{Cluster: c, View: v, Loop: l, t: t}
+}
+
+// Make creates an object and returns it as stored.
+func Make[T plan.Object](c *Cluster, obj T) T {
+	c.t.Helper()
+	o, err := c.Create(c.t.Context(), obj)
+	if err != nil {
+		c.t.Fatalf("create %s: %v", plan.KeyOf(obj), err)
+	}
+	return o.(T)
+}
+
+// Find reads an object; nil when there is none.
+func Find[T plan.Object](c *Cluster, res resource.Resource, namespace, name string) (found T) {
+	o, err := c.Get(c.t.Context(), res, namespace, name)
+	if err != nil {
+		return found
+	}
+	return o.(T)
+}
+
+// Edit changes an object and, when its status was changed too, its status.
+func Edit[T plan.Object](c *Cluster, res resource.Resource, namespace, name string, change func(T)) T {
+	c.t.Helper()
+	o, err := c.Get(c.t.Context(), res, namespace, name)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	next := o.DeepCopyObject().(T)
+	change(next)
+	if o, err = c.Update(c.t.Context(), next, ""); err == nil {
+		next.SetResourceVersion(o.GetResourceVersion())
+		if len(next.GetFinalizers()) > 0 || next.GetDeletionTimestamp() == nil {
+			o, err = c.Update(c.t.Context(), next, "status")
+		}
+	}
+	if err != nil {
+		c.t.Fatalf("edit %s: %v", plan.KeyOf(next), err)
+	}
+	return o.(T)
+}
+
+// Remove deletes an object; an empty policy is the kind's own.
+func Remove(c *Cluster, obj plan.Object, policy metav1.DeletionPropagation) {
+	c.t.Helper()
+	var opts metav1.DeleteOptions
+	if policy != "" {
+		opts.PropagationPolicy = &policy
+	}
+	if _, err := c.Delete(c.t.Context(), plan.RefOf(obj), opts); err != nil {
+		c.t.Fatalf("delete %s: %v", plan.RefOf(obj), err)
+	}
+}
+
+// Names lists the names of a kind's objects.
+func Names(c *Cluster, res resource.Resource, namespace string) []string {
+	var out []string
+	for _, o := range c.View.List(res, namespace) {
+		out = append(out, o.GetName())
+	}
+	return out
+}
+
+// Owner is a controlling reference to an object, as controllers set it.
+func Owner(obj plan.Object) metav1.OwnerReference {
+	yes := true
+	gvk := resource.Of(obj).GVK()
+	return metav1.OwnerReference{
+		APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Name: obj.GetName(),
+		UID: types.UID(obj.GetUID()), Controller: &yes, BlockOwnerDeletion: &yes,
+	}
+}
+
+// Reasons lists the reasons of the events about an object, oldest first.
+func Reasons(c *Cluster, obj plan.Object) []string {
+	var out []string
+	for _, e := range Events(c, obj) {
+		out = append(out, e.Reason)
+	}
+	return out
+}
