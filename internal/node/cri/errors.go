@@ -1,0 +1,26 @@
+package cri
+
+import (
+	"time"
+
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// reconnect bounds how long a runtime that came back goes unnoticed.
+var reconnect = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
+
+// IsNotFound says whether the runtime does not know what was asked for.
+func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
+
+// IsUnavailable says whether no runtime answered at all.
+func IsUnavailable(err error) bool { return status.Code(err) == codes.Unavailable }
+
+// Message returns an error's text without gRPC's preamble, as users should read it.
+func Message(err error) string {
+	if s, ok := status.FromError(err); ok && s.Message() != "" {
+		return s.Message()
+	}
+	return err.Error()
+}
