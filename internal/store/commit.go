@@ -192,7 +192,7 @@ func (s *Store) undo(failed *batch, cause error) {
 		}
 	}
 	s.mu.Lock()
-	s.next = s.durable.Load()
+	// Revisions given out are not used again: a log that failed may still hold them.
 	s.inflight = nil
 	s.failing = false
 	s.lastError = cause
@@ -217,7 +217,8 @@ func (c *Collection) unlink(ch *change) {
 	}
 	c.unindexVersion(ch.it, ch.cur)
 	ch.it.head = ch.cur.prev
-	if ch.it.head == nil {
+	ch.cur.undone = true
+	if h := ch.it.head; h == nil || h.dead && h.rev <= c.past.floor {
 		delete(c.items, ch.it.key)
 		c.index.remove(ch.it.key)
 	}

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,6 +21,7 @@ type version struct {
 	obj     runtime.Object // nil when dead, or not decoded yet
 	pending *undecoded
 	dead    bool
+	undone  bool // guarded by the collection's lock: the log failed
 	size    int
 	sum     uint64
 	expires int64 // Unix seconds, 0 is never
@@ -30,6 +32,7 @@ type version struct {
 // not decode what nobody asks for.
 type undecoded struct {
 	once sync.Once
+	done atomic.Bool
 	raw  []byte
 	obj  runtime.Object
 	sum  uint64
@@ -76,6 +79,7 @@ func (c *Collection) object(key string, v *version) (runtime.Object, error) {
 		u.sum = checksum(u.raw)
 		u.obj, u.err = c.decode(u.raw, v.rev)
 		u.raw = nil
+		u.done.Store(true)
 		if u.err != nil {
 			u.err = fmt.Errorf("stored object %s at revision %d: %w", key, v.rev, u.err)
 		}

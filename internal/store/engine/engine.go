@@ -12,7 +12,7 @@ import (
 
 // Record is one write.
 type Record struct {
-	// Revision is unique and grows by one with each record of the cluster.
+	// Revision is unique in the cluster and grows with every record.
 	Revision int64
 	// Key is the object's full key.
 	Key string
@@ -43,8 +43,8 @@ type Engine interface {
 	// acknowledged gives a *CorruptError.
 	Load(fn func(Record) error) (Loaded, error)
 	// Commit makes the batch durable before it returns nil: the batch is there whole after a
-	// crash. Revisions of a batch follow one another and those before it. After an error none
-	// of the batch is there unless the error is Fatal, in which case it may or may not be.
+	// crash. Revisions grow within a batch and from batch to batch. After an error nothing of
+	// the batch is there, unless the error is ErrFatal: then it may be there, in whole records.
 	Commit(batch []Record) error
 	// Size returns the bytes on disk: those that belong to the compacted part and those written since.
 	Size() (compacted, since int64)

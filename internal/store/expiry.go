@@ -1,0 +1,128 @@
+package store
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// expiry removes objects whose time to live has passed. One timer, set for the earliest.
+type expiry struct {
+	s     *Store
+	mu    sync.Mutex
+	due   dueHeap
+	timer *time.Timer
+	ended bool
+}
+
+type due struct {
+	c   *Collection
+	it  *item
+	v   *version
+	sec int64
+}
+
+type dueHeap []due
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].sec < h[j].sec }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(due)) }
+func (h *dueHeap) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	old[len(old)-1] = due{}
+	*h = old[:len(old)-1]
+	return x
+}
+
+func (e *expiry) init(s *Store) { e.s = s }
+
+// expiryOf turns a time to live in seconds into a moment; 0 is never.
+func (s *Store) expiryOf(ttl uint64) int64 {
+	if ttl == 0 {
+		return 0
+	}
+	return s.now().Unix() + int64(ttl)
+}
+
+// schedule notes the expiries of durable changes.
+func (e *expiry) schedule(changes []*change) {
+	var add []due
+	for _, ch := range changes {
+		if ch.cur.expires != 0 {
+			add = append(add, due{ch.c, ch.it, ch.cur, ch.cur.expires})
+		}
+	}
+	e.add(add)
+}
+
+func (e *expiry) add(add []due) {
+	if len(add) == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, d := range add {
+		heap.Push(&e.due, d)
+	}
+	e.arm()
+}
+
+// arm sets the timer for the earliest entry. It needs e.mu held.
+func (e *expiry) arm() {
+	if e.ended || len(e.due) == 0 {
+		return
+	}
+	wait := max(time.Unix(e.due[0].sec, 0).Sub(e.s.now()), 0)
+	if e.timer == nil {
+		e.timer = time.AfterFunc(wait, e.expire)
+		return
+	}
+	e.timer.Reset(wait)
+}
+
+// expire deletes what is due, each at the version that was due: a newer write lives on.
+func (e *expiry) expire() {
+	now := e.s.now().Unix()
+	e.mu.Lock()
+	var ripe []due
+	for len(e.due) > 0 && e.due[0].sec <= now {
+		ripe = append(ripe, heap.Pop(&e.due).(due))
+	}
+	e.arm()
+	e.mu.Unlock()
+	var last *batch
+	for _, d := range ripe {
+		b, err := d.c.propose(d.it.key, d.v.rev, &version{dead: true}, nil)
+		switch {
+		case err == nil:
+			last = b
+		case errors.Is(err, errConflict), errors.Is(err, ErrClosed):
+		default:
+			e.retry(d)
+		}
+	}
+	if last != nil && last.wait(context.Background()) != nil {
+		for _, d := range ripe {
+			e.retry(d)
+		}
+	}
+}
+
+// retry puts an entry back that could not be removed because the store cannot write now.
+func (e *expiry) retry(d due) {
+	d.sec = e.s.now().Unix() + 30
+	e.add([]due{d})
+}
+
+func (e *expiry) stop() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+}

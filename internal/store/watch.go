@@ -1,0 +1,393 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/storage"
+	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
+)
+
+// entry is one element of a watcher's queue: a change or a bookmark.
+type entry struct {
+	delivery *delivery
+	bookmark int64
+}
+
+// watcher implements watch.Interface. Its goroutine filters and sends; the dispatcher only
+// appends to its queue, so that no watcher ever holds up a writer.
+type watcher struct {
+	c         *Collection
+	ctx       context.Context
+	cancel    context.CancelFunc
+	place     place
+	key       string
+	recursive bool
+	pred      storage.SelectionPredicate
+	matches   func(runtime.Object) bool // nil takes all
+	shared    bool
+	bookmarks bool // progress at intervals
+	progress  bool // progress on request
+	start     int64
+	limit     int
+	initial   []runtime.Object
+	initialAt int64 // when not 0, revision of the initial events and of the bookmark that ends them
+	endMark   bool
+	result    chan watch.Event
+
+	mu    sync.Mutex
+	queue []entry
+	over  error
+	wake  chan struct{}
+
+	last int64 // newest revision the client knows of; the goroutine's own
+}
+
+// Watch implements storage.Interface. See Shared for what events carry. A watcher that falls
+// too far behind gets an ERROR event (429, come back from the last revision seen) and is closed.
+func (c *Collection) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
+	key, err := storage.PrepareKey(c.res.Prefix, key, opts.Recursive)
+	if err != nil {
+		return nil, err
+	}
+	from, err := versioner.ParseResourceVersion(opts.ResourceVersion)
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{
+		c: c, key: key, recursive: opts.Recursive, pred: opts.Predicate, shared: isShared(ctx),
+		place: c.watches.placeOf(c.res.Prefix, key, opts.Recursive, opts.Predicate), matches: matcher(c, opts.Predicate),
+		bookmarks: opts.Predicate.AllowWatchBookmarks, progress: opts.ProgressNotify,
+		limit: c.s.queue, result: make(chan watch.Event, 100), wake: make(chan struct{}, 1),
+	}
+	w.ctx, w.cancel = context.WithCancel(ctx)
+	if err := w.register(ctx, int64(from), opts); err != nil {
+		w.cancel()
+		return nil, err
+	}
+	go w.run()
+	utilflowcontrol.WatchInitialized(ctx)
+	return w, nil
+}
+
+// register joins the stream of changes with no gap to what the client has.
+func (w *watcher) register(ctx context.Context, from int64, opts storage.ListOptions) error {
+	c := w.c
+	wantInitial := from == 0 && opts.SendInitialEvents == nil || opts.SendInitialEvents != nil && *opts.SendInitialEvents
+	c.watchMu.Lock()
+	defer c.watchMu.Unlock()
+	if c.watches.closed {
+		return ErrClosed
+	}
+	now := c.s.durable.Load()
+	if wantInitial && from > now {
+		return storage.NewTooLargeResourceVersionError(uint64(from), uint64(now), 1)
+	}
+	w.start = from
+	if wantInitial || from == 0 {
+		w.start = now
+	} else if err := w.replay(from); err != nil {
+		return err
+	}
+	w.last = w.start
+	if wantInitial {
+		list := opts
+		list.ResourceVersion, list.ResourceVersionMatch, list.SendInitialEvents = "", "", nil
+		list.Predicate.Limit, list.Predicate.Continue = 0, ""
+		l := &listing{c: c, prefix: w.key, end: prefixEnd(w.key), single: !w.recursive, rev: now, from: w.key, pred: list.Predicate}
+		if err := l.collect(ctx); err != nil {
+			return err
+		}
+		w.initial, w.initialAt = l.objects, now
+		w.endMark = opts.SendInitialEvents != nil && opts.Predicate.AllowWatchBookmarks
+	}
+	c.watches.add(w)
+	if w.bookmarks {
+		c.s.bookmarks.count(1)
+	}
+	return nil
+}
+
+// replay queues the retained changes after from. It needs watchMu held.
+func (w *watcher) replay(from int64) error {
+	w.c.mu.RLock()
+	defer w.c.mu.RUnlock()
+	if from < w.c.past.floor {
+		return apierrors.NewResourceExpired(watchExpired)
+	}
+	for _, ch := range w.c.past.after(from) {
+		if w.covers(ch.it.key) {
+			w.queue = append(w.queue, entry{delivery: &delivery{change: ch}})
+		}
+	}
+	w.limit += len(w.queue) // what was retained for it is not its fault
+	return nil
+}
+
+func (w *watcher) covers(key string) bool {
+	if !w.recursive {
+		return key == w.key
+	}
+	return len(key) > len(w.key) && key[:len(w.key)] == w.key
+}
+
+// matcher returns the cheapest function that decides as pred does, nil for everything.
+func matcher(c *Collection, pred storage.SelectionPredicate) func(runtime.Object) bool {
+	if pred.Empty() {
+		return nil
+	}
+	if pred.ShardSelector == nil && (pred.Field == nil || pred.Field.Empty()) {
+		return func(obj runtime.Object) bool { return labelsMatch(pred.Label, obj) }
+	}
+	if pred.ShardSelector == nil && c.indexedOnly(pred) {
+		return func(obj runtime.Object) bool {
+			for _, r := range pred.Field.Requirements() {
+				if c.res.Index[r.Field](obj) != r.Value {
+					return false
+				}
+			}
+			return pred.Label == nil || pred.Label.Empty() || labelsMatch(pred.Label, obj)
+		}
+	}
+	return func(obj runtime.Object) bool {
+		ok, err := pred.Matches(obj)
+		return err == nil && ok
+	}
+}
+
+func labelsMatch(sel labels.Selector, obj runtime.Object) bool {
+	m, err := meta.Accessor(obj)
+	return err == nil && sel.Matches(labels.Set(m.GetLabels()))
+}
+
+// indexedOnly tells whether every field requirement is an exact match of an indexed field.
+func (c *Collection) indexedOnly(pred storage.SelectionPredicate) bool {
+	for _, r := range pred.Field.Requirements() {
+		if _, ok := pred.Field.RequiresExactMatch(r.Field); !ok || c.res.Index[r.Field] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// push appends to the queue; it never blocks.
+func (w *watcher) push(e entry) {
+	w.mu.Lock()
+	if w.over == nil {
+		if len(w.queue) >= w.limit {
+			w.over = apierrors.NewTooManyRequests(fmt.Sprintf("the watch fell %d events behind and was closed: watch again from the last resourceVersion received", len(w.queue)), 1)
+			w.queue = nil
+		} else {
+			w.queue = append(w.queue, e)
+		}
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// closeWatches ends all watches of a collection.
+func (c *Collection) closeWatches() {
+	c.watchMu.Lock()
+	defer c.watchMu.Unlock()
+	c.watches.closed = true
+	c.watches.each(func(w *watcher) { w.cancel() })
+}
+
+// Stop implements watch.Interface.
+func (w *watcher) Stop() { w.cancel() }
+
+// ResultChan implements watch.Interface.
+func (w *watcher) ResultChan() <-chan watch.Event { return w.result }
+
+// lead is how long before its deadline a watch gets a last bookmark, so that the client comes
+// back from a recent revision; upstream's watch cache has the same.
+const lead = 2 * time.Second
+
+func (w *watcher) run() {
+	defer close(w.result)
+	defer w.leave()
+	if !w.sendInitial() {
+		return
+	}
+	var farewell <-chan time.Time
+	if deadline, ok := w.ctx.Deadline(); ok && w.bookmarks {
+		timer := time.NewTimer(time.Until(deadline) - lead)
+		defer timer.Stop()
+		farewell = timer.C
+	}
+	var batch []entry
+	for {
+		w.mu.Lock()
+		batch, w.queue = w.queue, batch[:0]
+		over := w.over
+		w.mu.Unlock()
+		for i, e := range batch {
+			if !w.handle(e) {
+				return
+			}
+			batch[i] = entry{}
+		}
+		if over != nil {
+			status := over.(apierrors.APIStatus).Status()
+			w.send(watch.Event{Type: watch.Error, Object: &status})
+			return
+		}
+		if len(batch) > 0 {
+			continue
+		}
+		select {
+		case <-w.wake:
+		case <-w.ctx.Done():
+			return
+		case <-farewell:
+			farewell = nil
+			w.push(entry{bookmark: w.c.s.dispatched.Load()})
+		}
+	}
+}
+
+func (w *watcher) leave() {
+	w.cancel()
+	w.c.watchMu.Lock()
+	w.c.watches.remove(w)
+	w.c.watchMu.Unlock()
+	if w.bookmarks {
+		w.c.s.bookmarks.count(-1)
+	}
+}
+
+func (w *watcher) sendInitial() bool {
+	if w.initialAt == 0 {
+		return true
+	}
+	for i, obj := range w.initial {
+		if !w.shared {
+			obj = newCached(obj)
+		}
+		if !w.send(watch.Event{Type: watch.Added, Object: obj}) {
+			return false
+		}
+		w.initial[i] = nil
+	}
+	w.initial = nil
+	return !w.endMark || w.sendBookmark(w.initialAt, map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+}
+
+func (w *watcher) sendBookmark(rev int64, annotations map[string]string) bool {
+	obj := w.c.res.New()
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return w.fail(err)
+	}
+	m.SetAnnotations(annotations)
+	if err := setRevision(obj, rev); err != nil {
+		return w.fail(err)
+	}
+	w.last = rev
+	return w.send(watch.Event{Type: watch.Bookmark, Object: obj})
+}
+
+// handle sends what the entry means to this watcher; false ends the watch.
+func (w *watcher) handle(e entry) bool {
+	if e.delivery == nil {
+		if e.bookmark <= w.last {
+			return true
+		}
+		return w.sendBookmark(e.bookmark, nil)
+	}
+	if e.delivery.cur.rev <= w.start || !w.covers(e.delivery.it.key) {
+		return true
+	}
+	ev, ok, err := w.event(e.delivery)
+	if err != nil {
+		return w.fail(err)
+	}
+	if !ok {
+		return true
+	}
+	w.last = e.delivery.cur.rev
+	return w.send(ev)
+}
+
+// event is what the change means under the watcher's predicate: an object that begins to match
+// is added, one that ceases to is deleted.
+func (w *watcher) event(d *delivery) (ev watch.Event, ok bool, err error) {
+	before, after, err := w.matched(d)
+	if err != nil {
+		return ev, false, err
+	}
+	switch {
+	case after && before:
+		ev.Type = watch.Modified
+	case after:
+		ev.Type = watch.Added
+	case before:
+		ev.Type = watch.Deleted
+		ev.Object, err = d.gone(w.shared)
+		return ev, err == nil, err
+	default:
+		return ev, false, nil
+	}
+	ev.Object, err = d.current(w.shared)
+	return ev, err == nil, err
+}
+
+// matched tells whether the predicate selects the object before and after the change.
+func (w *watcher) matched(d *delivery) (before, after bool, err error) {
+	before, after = d.prev != nil, !d.cur.dead
+	if w.matches == nil {
+		return before, after, nil
+	}
+	if before {
+		obj, err := d.c.object(d.it.key, d.prev)
+		if err != nil {
+			return false, false, err
+		}
+		before = w.matches(obj)
+	}
+	if after {
+		obj, err := d.c.object(d.it.key, d.cur)
+		if err != nil {
+			return false, false, err
+		}
+		after = w.matches(obj)
+	}
+	return before, after, nil
+}
+
+func (w *watcher) fail(err error) bool {
+	status := apierrors.NewInternalError(err).Status()
+	w.send(watch.Event{Type: watch.Error, Object: &status})
+	return false
+}
+
+func (w *watcher) send(ev watch.Event) bool {
+	select {
+	case w.result <- ev:
+		return true
+	default:
+	}
+	select {
+	case w.result <- ev:
+		return true
+	case <-w.ctx.Done():
+		return false
+	}
+}
+
+// RequestWatchProgress implements storage.Interface: watches opened with ProgressNotify get a bookmark.
+func (c *Collection) RequestWatchProgress(context.Context) error {
+	c.bookmark(func(w *watcher) bool { return w.progress })
+	return nil
+}
