@@ -9,22 +9,28 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/util/dryrun"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
+	"coracle/internal/apiserver/admit"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
+	"coracle/internal/store"
 )
 
 // object serves a kind itself: every verb.
 type object struct {
 	*genericregistry.Store
-	kind  kind.Kind
-	hooks kind.Hooks
+	shared *store.Collection
+	// creates and updates say whether any plugin validates these.
+	creates, updates bool
+	kind             kind.Kind
+	hooks            kind.Hooks
 }
 
 // answersWhole lists the kinds whose DELETE answers with the object; the others answer with a
@@ -39,8 +45,12 @@ var answersWhole = map[resource.Resource]bool{
 // commits.
 const deleteWorkers = 32
 
-func newObject(k kind.Kind, store storage.Interface, cluster kind.Cluster) *object {
-	o := &object{kind: k}
+func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, cluster kind.Cluster) *object {
+	o := &object{
+		kind: k, shared: c,
+		creates: chain.Validates(k.Resource, admission.Create),
+		updates: chain.Validates(k.Resource, admission.Update),
+	}
 	o.Store = &genericregistry.Store{
 		NewFunc:                   k.New,
 		NewListFunc:               k.NewList,
@@ -64,9 +74,9 @@ func newObject(k kind.Kind, store storage.Interface, cluster kind.Cluster) *obje
 		ResetFieldsStrategy:     k.Strategy,
 		ReturnDeletedObject:     answersWhole[k.Resource],
 		TableConvertor:          k.Columns,
-		Storage:                 genericregistry.DryRunnableStorage{Storage: store, Codec: scheme.Codecs.LegacyCodec(k.GVK().GroupVersion())},
+		Storage:                 genericregistry.DryRunnableStorage{Storage: c, Codec: scheme.Codecs.LegacyCodec(k.GVK().GroupVersion())},
 		StorageVersioner:        k.GVK().GroupVersion(),
-		ReadinessCheckFunc:      store.ReadinessCheck,
+		ReadinessCheckFunc:      c.ReadinessCheck,
 	}
 	root := keyRoot(k.Resource)
 	o.KeyRootFunc = func(context.Context) string { return root }
@@ -121,6 +131,26 @@ func (o *object) install(h kind.Hooks) {
 			h.AfterDelete(obj, dryrun.IsDryRun(options.DryRun))
 		}
 	}
+}
+
+// Create implements rest.Creater. Without validating plugins there is nothing to call, and the
+// registry need not copy the object for it.
+func (o *object) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	if !o.creates {
+		validate = nil
+	}
+	return o.Store.Create(ctx, obj, validate, options)
+}
+
+// Update implements rest.Updater.
+func (o *object) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	if !o.creates {
+		create = nil
+	}
+	if !o.updates {
+		update = nil
+	}
+	return o.Store.Update(ctx, name, info, create, update, force, options)
 }
 
 // ShortNames implements rest.ShortNamesProvider.

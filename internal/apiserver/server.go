@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"coracle/internal/apiserver/admit"
 	"coracle/internal/apiserver/authn"
 	"coracle/internal/apiserver/authz"
 	"coracle/internal/apiserver/openapi"
@@ -55,6 +56,9 @@ type Server struct {
 	handler http.Handler
 	drain   *drain
 	docs    *openapi.Documents
+	// accounts signs and checks service-account tokens.
+	accounts *authn.Accounts
+	admit    *admit.Chain
 }
 
 // New builds a server. It reads what hooks must restore from the store and writes the objects
@@ -80,15 +84,21 @@ func New(cfg Config) (*Server, error) {
 		objects: map[resource.Resource]*object{},
 		drain:   newDrain(),
 	}
+	var err error
+	if s.accounts, err = authn.NewAccounts(issuer(cfg.ClusterDomain), cfg.PKI.AccountKey(), s.life); err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
+	s.admit = admit.New(looker{s})
 	groups, err := s.groups()
 	if err != nil {
 		return nil, err
 	}
-	authorizer := authz.New()
+	authorizer := authz.New(podsOfNodes{s})
 	face := &api{
 		codecs:    s.codecs,
 		container: newContainer(s.codecs),
 		types:     s.types,
+		admit:     s.admit,
 		authz:     authorizer,
 		address:   cfg.Advertise.String(),
 	}
@@ -97,7 +107,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.docs = newDocuments(face.container)
 	inner := filters.WithWarningRecorder(&root{routes: newRoutes(face.container), server: s})
-	identify := authn.New(authn.Config{CA: cfg.PKI.CAPool(), Static: cfg.Tokens})
+	identify := authn.New(authn.Config{CA: cfg.PKI.CAPool(), Static: cfg.Tokens, Accounts: s.accounts})
 	s.handler = newChain(s.codecs, identify, authorizer, inner, s.drain, s.log)
 	return s, nil
 }
@@ -113,7 +123,7 @@ func (s *Server) groups() ([]group, error) {
 		if err != nil {
 			return nil, fmt.Errorf("apiserver: %w", err)
 		}
-		o := newObject(k, collection, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
+		o := newObject(k, collection, s.admit, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
 		s.objects[k.Resource] = o
 		gv := k.GVK().GroupVersion()
 		if byVersion[gv] == nil {

@@ -4,49 +4,41 @@ import (
 	"fmt"
 	"io"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apiserver/pkg/storage"
 
 	"coracle/internal/kind"
+	"coracle/internal/resource"
 	"coracle/internal/scheme"
 	"coracle/internal/store"
 )
 
-// indexed lists the fields by which a kind's objects are found without a scan.
-var indexed = map[string]bool{"spec.nodeName": true, "involvedObject.uid": true}
+// indexes lists, by kind, the fields by which objects are found without a scan.
+var indexes = map[resource.Resource]storage.IndexerFuncs{
+	resource.Pods: {"spec.nodeName": func(obj runtime.Object) string {
+		return obj.(*corev1.Pod).Spec.NodeName
+	}},
+	resource.Events: {"involvedObject.uid": func(obj runtime.Object) string {
+		return string(obj.(*corev1.Event).InvolvedObject.UID)
+	}},
+}
 
 // collectionOf opens the store's collection of a kind.
 func collectionOf(s *store.Store, k kind.Kind) (*store.Collection, error) {
-	index := storage.IndexerFuncs{}
-	for _, f := range k.SelectableFields {
-		if indexed[f] {
-			index[f] = fieldOf(k.GetAttrs, f)
-		}
-	}
 	c, err := s.For(store.Resource{
-		Prefix:   keyRoot(k.Resource),
-		Codec:    newStorageCodec(k.GVK(), k.Default),
-		New:      k.New,
-		NewList:  k.NewList,
-		GetAttrs: k.GetAttrs,
-		Index:    index,
+		Prefix:  keyRoot(k.Resource),
+		Codec:   newStorageCodec(k.GVK(), k.Default),
+		New:     k.New,
+		NewList: k.NewList,
+		Index:   indexes[k.Resource],
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open collection of %s: %w", k.Resource, err)
 	}
 	return c, nil
-}
-
-func fieldOf(attrs storage.AttrFunc, field string) storage.IndexerFunc {
-	return func(obj runtime.Object) string {
-		_, set, err := attrs(obj)
-		if err != nil {
-			return ""
-		}
-		return set[field]
-	}
 }
 
 // storageCodec is the durable form of one kind: Kubernetes protobuf of the version served, as

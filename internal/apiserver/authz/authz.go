@@ -1,21 +1,50 @@
 // Package authz says what a user may do.
 //
-// It owns the decision; it refuses to know how the user was identified (package authn).
+// It owns the decision; it refuses to know how the user was identified (package authn). There are
+// no RBAC kinds yet, so the rules are fixed:
+//
+//   - the group system:masters may do everything (in-process components do not pass here at all);
+//   - a node (user system:node:NAME, group system:nodes) may do what its agent needs, reaching
+//     only secrets, configmaps and service-account tokens that a pod bound to it uses, as
+//     upstream's node authorizer rules;
+//   - whoever is authenticated, service accounts included, may read discovery, OpenAPI, health
+//     and version, and ask about himself (SelfSubjectReview, SelfSubjectAccessReview);
+//   - nobody else may do anything but read health and version.
 package authz
 
 import (
 	"context"
 	"slices"
+	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-// Authorizer decides without asking anybody: there are no RBAC kinds yet.
-type Authorizer struct{}
+// NodePrefix begins the user name of every node.
+const NodePrefix = "system:node:"
 
-// New returns the cluster's authorizer.
-func New() *Authorizer { return &Authorizer{} }
+// NodeName returns the node that a user is, or false.
+func NodeName(u user.Info) (string, bool) {
+	name, ok := strings.CutPrefix(u.GetName(), NodePrefix)
+	return name, ok && name != "" && slices.Contains(u.GetGroups(), user.NodesGroup)
+}
+
+// Pods finds the pods of a node, without a scan of all.
+type Pods interface {
+	OnNode(node string) []*corev1.Pod
+}
+
+// Authorizer decides by the fixed rules above.
+type Authorizer struct {
+	pods Pods
+}
+
+// New returns an authorizer that looks up nodes' pods in pods.
+func New(pods Pods) *Authorizer { return &Authorizer{pods} }
+
+var _ authorizer.UnconditionalAuthorizer = (*Authorizer)(nil)
 
 // Authorize implements authorizer.UnconditionalAuthorizer.
 func (a *Authorizer) Authorize(_ context.Context, attr authorizer.Attributes) (authorizer.Decision, string, error) {
@@ -26,5 +55,57 @@ func (a *Authorizer) Authorize(_ context.Context, attr authorizer.Attributes) (a
 	if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
 		return authorizer.DecisionAllow, "", nil
 	}
+	if everyone(attr) {
+		return authorizer.DecisionAllow, "", nil
+	}
+	if !slices.Contains(u.GetGroups(), user.AllAuthenticated) {
+		return authorizer.DecisionNoOpinion, "", nil
+	}
+	if discovery(attr) || self(attr) {
+		return authorizer.DecisionAllow, "", nil
+	}
+	if node, ok := NodeName(u); ok {
+		if reason := a.node(node, attr); reason != "" {
+			return authorizer.DecisionNoOpinion, reason, nil
+		}
+		return authorizer.DecisionAllow, "", nil
+	}
 	return authorizer.DecisionNoOpinion, "", nil
+}
+
+// everyone holds for what needs no credentials (upstream's role system:public-info-viewer).
+func everyone(attr authorizer.Attributes) bool {
+	if attr.IsResourceRequest() || attr.GetVerb() != "get" && attr.GetVerb() != "head" {
+		return false
+	}
+	switch strings.TrimSuffix(attr.GetPath(), "/") {
+	case "/healthz", "/livez", "/readyz", "/version":
+		return true
+	}
+	return false
+}
+
+// discovery holds for reading what the server serves (upstream's role system:discovery).
+func discovery(attr authorizer.Attributes) bool {
+	if attr.IsResourceRequest() || attr.GetVerb() != "get" && attr.GetVerb() != "head" {
+		return false
+	}
+	for _, root := range []string{"/api", "/apis", "/openapi"} {
+		if path := attr.GetPath(); path == root || strings.HasPrefix(path, root+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// self holds for questions about the asker (upstream's role system:basic-user).
+func self(attr authorizer.Attributes) bool {
+	if !attr.IsResourceRequest() || attr.GetVerb() != "create" {
+		return false
+	}
+	switch attr.GetAPIGroup() + "/" + attr.GetResource() {
+	case "authorization.k8s.io/selfsubjectaccessreviews", "authentication.k8s.io/selfsubjectreviews":
+		return true
+	}
+	return false
 }
