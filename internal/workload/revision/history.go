@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,6 +62,10 @@ func Read(r plan.Reader, o Owner, present string) (History, error) {
 	case h.Present != h.newest():
 		moved := h.Present.DeepCopy()
 		moved.Revision = next
+		if moved.Annotations == nil {
+			moved.Annotations = make(map[string]string, 1)
+		}
+		moved.Annotations[SinceAnnotation] = o.Now.UTC().Format(time.RFC3339)
 		h.Actions = append(h.Actions, plan.Update{
 			Object:  moved,
 			Because: fmt.Sprintf("the template of revision %d is the present one again", h.Present.Revision),

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +29,18 @@ import (
 // HashLabel is the label under which a StatefulSet's revision carries its hash.
 const HashLabel = "controller.kubernetes.io/hash"
 
+// SinceAnnotation records when a revision last became the present one, in RFC 3339. A rollout begins
+// then: the creation time does not tell, because a rollback brings an old revision back.
+const SinceAnnotation = "coracle.io/present-since"
+
+// Since returns when a revision last became the present one; its creation when that is not known.
+func Since(rev *appsv1.ControllerRevision) time.Time {
+	if t, err := time.Parse(time.RFC3339, rev.Annotations[SinceAnnotation]); err == nil {
+		return t
+	}
+	return rev.CreationTimestamp.Time
+}
+
 // longestPrefix leaves room for "-" and a hash within the 253 characters of an object name.
 const longestPrefix = 223
 
@@ -40,6 +53,8 @@ type Owner struct {
 	Template *corev1.PodTemplateSpec
 	// Collisions is status.collisionCount: how often a name was already taken by other content.
 	Collisions *int32
+	// Now stamps the revision that becomes the present one, see Since.
+	Now time.Time
 	// Label is the label that carries the hash: HashLabel, or for a DaemonSet
 	// appsv1.ControllerRevisionHashLabelKey.
 	Label string

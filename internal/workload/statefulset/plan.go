@@ -13,6 +13,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
+	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
 )
@@ -40,8 +41,9 @@ type decision struct {
 	// condemned are the members of unwanted ordinals, highest first.
 	condemned []member
 
-	ordered bool            // podManagementPolicy OrderedReady
-	blocked bool            // what follows in order must wait
+	ordered bool // podManagementPolicy OrderedReady
+	blocked bool // what follows in order must wait
+	waits   []plan.Wait
 	stuck   bool            // something that is waited for needs the user
 	touched map[string]bool // claims already written in this plan
 	doomed  map[string]bool // pods already deleted in this plan
@@ -57,7 +59,7 @@ func Plan(in plan.Input) plan.Plan {
 	}
 	d := &decision{in: in, set: set}
 	d.run()
-	d.explain()
+	diagnose.Conclude(&d.out, in, plan.RefOf(set), d.waits, nil, d.stuck)
 	return d.out
 }
 
@@ -105,7 +107,7 @@ func (d *decision) readHistory(selector labels.Selector) bool {
 	var err error
 	d.history, err = revision.Read(d.in.Reader, revision.Owner{
 		Object: d.set, Selector: selector, Template: &d.set.Spec.Template,
-		Collisions: d.set.Status.CollisionCount, Label: revision.HashLabel,
+		Collisions: d.set.Status.CollisionCount, Now: d.in.Now, Label: revision.HashLabel,
 	}, present)
 	if err != nil {
 		d.refuse("InvalidTemplate", err)
@@ -170,7 +172,7 @@ func (d *decision) sort() {
 func (d *decision) do(a plan.Action) { d.out.Actions = append(d.out.Actions, a) }
 
 // wait notes what is waited for.
-func (d *decision) wait(w plan.Wait) { d.out.Why.Waits = append(d.out.Why.Waits, w) }
+func (d *decision) wait(w plan.Wait) { d.waits = append(d.waits, w) }
 
 // again asks for another look no later than at.
 func (d *decision) again(at time.Time) {

@@ -13,6 +13,7 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/workload/progress"
+	"coracle/internal/workload/revision"
 )
 
 // ClaimsResized is the condition type that says which claims cannot grow with their template. It is
@@ -122,7 +123,7 @@ func (d *decision) progressing(have []appsv1.StatefulSetCondition) []appsv1.Stat
 
 // rollout says how far the set is from what it shall be.
 func (d *decision) rollout() progress.Rollout {
-	r := progress.Rollout{Revision: d.update.Name, Complete: len(d.condemned) == 0, Last: d.update.CreationTimestamp.Time}
+	r := progress.Rollout{Revision: d.update.Name, Complete: len(d.condemned) == 0, Last: revision.Since(d.update)}
 	for _, m := range d.replicas {
 		if !d.isAvailable(m) || d.rolling() && m.ordinal >= partitionOf(d.set) && revisionOf(m.pod) != d.update.Name {
 			r.Complete = false

@@ -1,0 +1,167 @@
+package daemonset
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"coracle/internal/plan"
+)
+
+// scaled returns a number or a percentage of the wanted nodes, rounded up.
+func (d *decision) scaled(value *intstr.IntOrString, otherwise int) int {
+	if value == nil {
+		return otherwise
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(value, d.desired, true)
+	if err != nil {
+		d.wait(plan.Wait{Reason: "InvalidSpec", Message: fmt.Sprintf("spec.updateStrategy.rollingUpdate: %v", err), On: plan.RefOf(d.set)})
+		return otherwise
+	}
+	return n
+}
+
+// roll takes the next step of a rolling update. It is taken only when every node has the pods it
+// shall have: what manage does comes first.
+func (d *decision) roll() {
+	if d.set.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+		d.noteOnDelete()
+		return
+	}
+	surge, unavailable := 0, 1
+	if ru := d.set.Spec.UpdateStrategy.RollingUpdate; ru != nil {
+		surge, unavailable = d.scaled(ru.MaxSurge, 0), d.scaled(ru.MaxUnavailable, 1)
+	}
+	if surge > 0 {
+		d.rollSurging(surge)
+		return
+	}
+	d.rollStopping(max(unavailable, 1)) // both zero would never end
+}
+
+// pair returns the node's pods that are not terminating, at most one present and one old; false
+// when there are more, which manage prunes first.
+func (d *decision) pair(s *spot) (newer, older *corev1.Pod, ok bool) {
+	for _, pod := range s.pods {
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
+		if d.present(pod) {
+			if newer != nil {
+				return nil, nil, false
+			}
+			newer = pod
+		} else {
+			if older != nil {
+				return nil, nil, false
+			}
+			older = pod
+		}
+	}
+	return newer, older, true
+}
+
+// rollStopping deletes old pods and lets manage make their successors. Old pods that are not
+// available cost nothing and go at once; available ones as far as maxUnavailable allows. A node
+// that was not ready before the rollout began takes up none of that room.
+func (d *decision) rollStopping(most int) {
+	unavailable := 0
+	var candidates []*spot
+	for i := range d.spots {
+		s := &d.spots[i]
+		if !s.wanted() && len(s.pods) == 0 {
+			continue
+		}
+		newer, older, ok := d.pair(s)
+		switch {
+		case ok && newer == nil && older != nil && d.available(older):
+			if !s.held {
+				candidates = append(candidates, s)
+			}
+			continue
+		case ok && newer == nil && older != nil && !s.held:
+			d.deletePod(older, d.becauseOutdated(older)+"; it is not available, so replacing it costs nothing")
+		case ok && older == nil && newer != nil && d.available(newer):
+			continue
+		}
+		if !s.lost {
+			unavailable++
+		}
+	}
+	room := max(most-unavailable, 0)
+	for i, s := range candidates {
+		if i == room {
+			d.noteBudget(len(candidates)-i, unavailable+room, most)
+			return
+		}
+		_, older, _ := d.pair(s)
+		d.deletePod(older, d.becauseOutdated(older))
+	}
+}
+
+func (d *decision) becauseOutdated(pod *corev1.Pod) string {
+	return fmt.Sprintf("rolling update from %s to revision %d", d.revisionText(hashOf(pod)), d.history.Present.Revision)
+}
+
+// rollSurging starts new pods beside old ones, at most so many beside available ones at a time;
+// manage deletes the old ones when their successors are available (KEP-1591).
+func (d *decision) rollSurging(most int) {
+	surging := 0
+	var candidates []*spot
+	for i := range d.spots {
+		s := &d.spots[i]
+		newer, older, ok := d.pair(s)
+		switch {
+		case !ok:
+			surging++
+		case older == nil:
+		case newer == nil && s.held, newer == nil && !s.wanted():
+			if !s.wanted() && !s.held {
+				d.deletePod(older, d.becauseOutdated(older)+"; the node shall have no new one")
+			}
+		case newer == nil && !d.available(older):
+			d.createPod(s, 0, d.becauseOutdated(older)+"; it is not available, so its successor starts beside it")
+		case newer == nil:
+			candidates = append(candidates, s)
+		case d.available(older):
+			surging++
+		}
+	}
+	room := max(most-surging, 0)
+	for i, s := range candidates {
+		if i == room {
+			d.noteBudget(len(candidates)-i, surging+room, most)
+			return
+		}
+		_, older, _ := d.pair(s)
+		d.createPod(s, 0, d.becauseOutdated(older)+", by surge")
+	}
+}
+
+// noteBudget says that the rest must wait for those under way.
+func (d *decision) noteBudget(left, used, most int) {
+	d.wait(plan.Wait{
+		Reason:  "RollingUpdate",
+		Message: fmt.Sprintf("%d nodes are still to be updated; %d of at most %d are under way or unavailable", left, used, most),
+		On:      plan.RefOf(d.set),
+	})
+}
+
+func (d *decision) noteOnDelete() {
+	old := 0
+	for i := range d.spots {
+		if s := &d.spots[i]; len(s.pods) > 0 && !d.runsPresent(s) {
+			old++
+		}
+	}
+	if old > 0 {
+		d.wait(plan.Wait{
+			Reason:  "OnDelete",
+			Message: fmt.Sprintf("%d nodes run an old revision, and the update strategy is OnDelete", old),
+			On:      plan.RefOf(d.set),
+			Hint:    "delete these pods to update them",
+		})
+	}
+}

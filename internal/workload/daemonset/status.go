@@ -1,0 +1,166 @@
+package daemonset
+
+import (
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/workload/podstate"
+	"coracle/internal/workload/progress"
+	"coracle/internal/workload/revision"
+)
+
+// NodesWithoutPod is the condition type that counts, by cause, the nodes that run no pod of the set.
+// It is present only while there are such nodes.
+const NodesWithoutPod appsv1.DaemonSetConditionType = "NodesWithoutPod"
+
+// status plans the next status, or none when nothing in it changes.
+func (d *decision) status() {
+	old := &d.set.Status
+	next := appsv1.DaemonSetStatus{
+		ObservedGeneration: d.set.Generation,
+		CollisionCount:     old.CollisionCount,
+		Conditions:         old.Conditions,
+	}
+	complete := d.count(&next)
+	next.Conditions = d.progressing(next.Conditions, complete)
+	next.Conditions = d.withoutPod(next.Conditions)
+	if equality.Semantic.DeepEqual(*old, next) {
+		return
+	}
+	// A shallow copy is enough: nothing below the status is changed.
+	set := *d.set
+	set.Status = next
+	d.out.Status = &set
+}
+
+// count fills in the numbers, each node by its best pod, and says whether the rollout is complete.
+func (d *decision) count(s *appsv1.DaemonSetStatus) (complete bool) {
+	complete = true
+	for i := range d.spots {
+		spot := &d.spots[i]
+		if !spot.wanted() {
+			if len(spot.pods) > 0 {
+				s.NumberMisscheduled++
+			}
+			continue
+		}
+		s.DesiredNumberScheduled++
+		if len(spot.pods) == 0 {
+			complete = false
+			continue
+		}
+		s.CurrentNumberScheduled++
+		best := spot.pods[0]
+		if at, ready := podstate.AvailableAt(best, d.set.Spec.MinReadySeconds); ready {
+			s.NumberReady++
+			if at.After(d.in.Now) {
+				d.again(at)
+				complete = false
+			} else {
+				s.NumberAvailable++
+			}
+		} else if !spot.lost {
+			complete = false
+		}
+		if d.present(best) {
+			s.UpdatedNumberScheduled++
+		} else if !spot.held {
+			complete = false
+		}
+		for _, pod := range spot.pods[1:] {
+			if at, ready := podstate.AvailableAt(pod, d.set.Spec.MinReadySeconds); ready && at.After(d.in.Now) {
+				d.again(at)
+			}
+		}
+	}
+	s.NumberUnavailable = s.DesiredNumberScheduled - s.NumberAvailable
+	return complete
+}
+
+// progressing returns the conditions with the Progressing condition that the annotation asks for,
+// and without one when it does not.
+func (d *decision) progressing(have []appsv1.DaemonSetCondition, complete bool) []appsv1.DaemonSetCondition {
+	deadline, asked, err := progress.Deadline(d.set.Annotations)
+	if err != nil {
+		d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct or remove the annotation"})
+		return have
+	}
+	prev := conditionOf(have, progress.ConditionType)
+	if !asked {
+		return without(have, progress.ConditionType)
+	}
+	var before *progress.Condition
+	if prev != nil {
+		before = &progress.Condition{Status: prev.Status, Since: prev.LastTransitionTime.Time, Reason: prev.Reason, Message: prev.Message}
+	}
+	r := progress.Rollout{Revision: d.history.Present.Name, Complete: complete, Last: revision.Since(d.history.Present)}
+	for i := range d.spots {
+		for _, pod := range d.spots[i].pods {
+			r.Last = progress.Latest(r.Last, pod)
+		}
+	}
+	next, again := progress.Next(before, r, deadline, d.in.Now)
+	if !again.IsZero() {
+		d.again(again)
+	}
+	if next.Reason == progress.Exceeded {
+		d.stuck = true
+		if before == nil || before.Reason != progress.Exceeded {
+			d.tell(corev1.EventTypeWarning, progress.Exceeded, next.Message)
+		}
+		d.wait(plan.Wait{Reason: next.Reason, Message: next.Message, On: plan.RefOf(d.set), Since: next.Since})
+	}
+	return withCondition(have, appsv1.DaemonSetCondition{
+		Type: progress.ConditionType, Status: next.Status, Reason: next.Reason, Message: next.Message,
+		LastTransitionTime: metav1.NewTime(next.Since),
+	})
+}
+
+// withoutPod returns the conditions with the count of nodes that run no pod.
+func (d *decision) withoutPod(have []appsv1.DaemonSetCondition) []appsv1.DaemonSetCondition {
+	reason, message := d.absences()
+	if reason == "" {
+		return without(have, NodesWithoutPod)
+	}
+	next := appsv1.DaemonSetCondition{
+		Type: NodesWithoutPod, Status: corev1.ConditionTrue, Reason: reason, Message: message,
+		LastTransitionTime: metav1.NewTime(d.in.Now.Truncate(time.Second)),
+	}
+	if prev := conditionOf(have, NodesWithoutPod); prev != nil {
+		next.LastTransitionTime = prev.LastTransitionTime
+	}
+	return withCondition(have, next)
+}
+
+func conditionOf(have []appsv1.DaemonSetCondition, kind appsv1.DaemonSetConditionType) *appsv1.DaemonSetCondition {
+	for i := range have {
+		if have[i].Type == kind {
+			return &have[i]
+		}
+	}
+	return nil
+}
+
+// without returns the conditions less one type. The given slice is shared and stays as it is.
+func without(have []appsv1.DaemonSetCondition, kind appsv1.DaemonSetConditionType) []appsv1.DaemonSetCondition {
+	if conditionOf(have, kind) == nil {
+		return have
+	}
+	return slices.DeleteFunc(slices.Clone(have), func(c appsv1.DaemonSetCondition) bool { return c.Type == kind })
+}
+
+// withCondition returns the conditions with one put in the place of its type.
+func withCondition(have []appsv1.DaemonSetCondition, c appsv1.DaemonSetCondition) []appsv1.DaemonSetCondition {
+	out := slices.Clone(have)
+	if at := conditionOf(out, c.Type); at != nil {
+		*at = c
+		return out
+	}
+	return append(out, c)
+}
