@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -45,6 +46,7 @@ func startOn(t testing.TB, cfg store.Config) *cluster {
 		Store: st, PKI: ca,
 		Advertise:   netip.MustParseAddrPort(l.Addr().String()),
 		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
+		Log:         slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -220,4 +222,11 @@ func TestSlice(t *testing.T) {
 	c.get("/apis").want(200)
 	c.get("/openapi/v3").want(200)
 	c.get("/openapi/v3/api/v1").want(200).wantBody("io.k8s.api.core.v1.ConfigMap")
+}
+
+func TestPatch(t *testing.T) {
+	c := start(t)
+	c.post("/api/v1/namespaces", `{"metadata":{"name":"a"}}`).want(201)
+	c.post("/api/v1/namespaces/a/configmaps", `{"metadata":{"name":"c"},"data":{"k":"v"}}`).want(201)
+	c.call(c.http, "PATCH", "/api/v1/namespaces/a/configmaps/c", `{"data":{"k":"w"}}`, "Content-Type", "application/strategic-merge-patch+json").want(200).wantField("data.k", "w")
 }
