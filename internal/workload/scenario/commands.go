@@ -13,6 +13,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -21,6 +22,7 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
 	"coracle/internal/workload/model"
+	"coracle/internal/workload/placement"
 )
 
 type command struct {
@@ -38,6 +40,7 @@ func init() {
 		"why":      {2, why},
 		"settle":   {0, settle},
 		"show":     {1, show},
+		"images":   {1, images},
 		"edit":     {2, edit},
 		"schedule": {2, schedule},
 		"ready":    {1, eachPod(ready)},
@@ -157,6 +160,9 @@ func place(s *script, p *corev1.Pod, node string) {
 	if p.Spec.NodeName != "" {
 		return
 	}
+	if pinned := placement.Pinned(&p.Spec); pinned != "" {
+		node = pinned
+	}
 	if _, ok := s.world.Get(resource.Nodes, "", node); !ok {
 		s.world.Put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}, Status: corev1.NodeStatus{
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}})
@@ -168,6 +174,9 @@ func place(s *script, p *corev1.Pod, node string) {
 func ready(s *script, p *corev1.Pod) {
 	place(s, p, "node-1")
 	p.Status.Phase = corev1.PodRunning
+	if p.Status.StartTime == nil {
+		p.Status.StartTime = &metav1.Time{Time: s.world.Now}
+	}
 	p.Status.ContainerStatuses = statuses(p, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})
 	for i := range p.Status.ContainerStatuses {
 		p.Status.ContainerStatuses[i].Ready = true
@@ -302,7 +311,7 @@ const appsNamespace = "default"
 func resourceNamed(word string) (resource.Resource, error) {
 	for _, o := range []plan.Object{&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{},
 		&appsv1.ControllerRevision{}, &corev1.ReplicationController{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Namespace{},
-		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}} {
+		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &storagev1.StorageClass{}} {
 		if r := resource.Of(o); r.Plural == word || strings.ToLower(r.Kind) == word {
 			return r, nil
 		}

@@ -12,6 +12,7 @@
 //	-- why deployment web --     expect this explanation; nothing is carried out
 //	-- settle --                 expect these actions and events: all planners run until nothing changes
 //	-- show pods --              expect this summary of all objects of a kind
+//	-- images web-* --           expect these pods with their images
 //	-- edit deployment web --    apply the body, a YAML merge patch (status included)
 //	-- schedule web-* node-1 --  put pods on a node
 //	-- ready web-* --            pods are scheduled if need be, run and become ready now; unready: the opposite

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/plan"
+	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/podstate"
 )
@@ -47,8 +48,52 @@ func summary(o plan.Object) string {
 			text += fmt.Sprintf("\n  %s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
 		}
 		return text
+	case *appsv1.StatefulSet:
+		st := &o.Status
+		text := fmt.Sprintf(" replicas=%d ready=%d available=%d current=%d updated=%d rolled-out=%t", st.Replicas,
+			st.ReadyReplicas, st.AvailableReplicas, st.CurrentReplicas, st.UpdatedReplicas, st.CurrentRevision == st.UpdateRevision)
+		for _, c := range st.Conditions {
+			text += fmt.Sprintf("\n  %s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
+		}
+		return text
+	case *appsv1.DaemonSet:
+		st := &o.Status
+		text := fmt.Sprintf(" desired=%d current=%d ready=%d updated=%d available=%d unavailable=%d misscheduled=%d", st.DesiredNumberScheduled,
+			st.CurrentNumberScheduled, st.NumberReady, st.UpdatedNumberScheduled, st.NumberAvailable, st.NumberUnavailable, st.NumberMisscheduled)
+		for _, c := range st.Conditions {
+			text += fmt.Sprintf("\n  %s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message)
+		}
+		return text
+	case *appsv1.ControllerRevision:
+		text := fmt.Sprintf(" revision=%d", o.Revision)
+		if ref := claim.Controller(o); ref != nil {
+			text += " of " + ref.Name
+		}
+		return text
+	case *corev1.PersistentVolumeClaim:
+		text := fmt.Sprintf(" %s asks for %s", o.Status.Phase, o.Spec.Resources.Requests.Storage())
+		for _, ref := range o.OwnerReferences {
+			text += fmt.Sprintf(" held by %s %s", strings.ToLower(ref.Kind), ref.Name)
+		}
+		return text
 	}
 	return ""
+}
+
+// images prints the pods whose name matches with their nodes and images, to follow a rolling update.
+func images(s *script, args []string, _ string) (*string, error) {
+	objs, err := s.match(resource.Pods, args[0])
+	var b strings.Builder
+	for _, o := range objs {
+		p := o.(*corev1.Pod)
+		fmt.Fprintf(&b, "%s%s", p.Name, podSummary(p))
+		for i := range p.Spec.Containers {
+			b.WriteString(" " + p.Spec.Containers[i].Image)
+		}
+		b.WriteString("\n")
+	}
+	text := b.String()
+	return &text, err
 }
 
 func podSummary(p *corev1.Pod) string {
