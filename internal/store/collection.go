@@ -12,8 +12,9 @@ import (
 // Collection holds the objects of one resource. It implements storage.Interface; keys are the
 // caller's and start with the resource's prefix.
 type Collection struct {
-	s   *Store
-	res Resource
+	s      *Store
+	res    Resource
+	prefix string // of every key, with a slash at its end
 
 	mu     sync.RWMutex // after watchMu, before Store.mu
 	items  map[string]*item
@@ -28,12 +29,12 @@ type Collection struct {
 var _ storage.Interface = (*Collection)(nil)
 
 func newCollection(s *Store, res Resource) *Collection {
-	return &Collection{s: s, res: res, items: map[string]*item{}, watches: newRouter(res.Index)}
+	return &Collection{s: s, res: res, prefix: res.Prefix + "/", items: map[string]*item{}, watches: newRouter(res.Index)}
 }
 
 // Object returns the stored object at key, shared: it must not be changed.
 func (c *Collection) Object(key string) (runtime.Object, error) {
-	key, err := storage.PrepareKey(c.res.Prefix, key, false)
+	key, err := storage.PrepareKey(c.prefix, key, false)
 	if err != nil {
 		return nil, err
 	}

@@ -64,9 +64,19 @@ func (b *bookmarks) init(s *Store, interval time.Duration) {
 	b.s, b.interval = s, interval
 }
 
-func (b *bookmarks) count(delta int) {
+// join counts a watcher in; behind says that there is progress it does not know of.
+func (b *bookmarks) join(behind bool) {
 	b.mu.Lock()
-	b.watchers += delta
+	b.watchers++
+	b.mu.Unlock()
+	if behind {
+		b.arm()
+	}
+}
+
+func (b *bookmarks) leave() {
+	b.mu.Lock()
+	b.watchers--
 	b.mu.Unlock()
 }
 

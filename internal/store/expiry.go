@@ -40,12 +40,17 @@ func (h *dueHeap) Pop() any {
 
 func (e *expiry) init(s *Store) { e.s = s }
 
-// expiryOf turns a time to live in seconds into a moment; 0 is never.
+// expiryOf turns a time to live in seconds into a moment, rounded up to whole seconds; 0 is never.
 func (s *Store) expiryOf(ttl uint64) int64 {
 	if ttl == 0 {
 		return 0
 	}
-	return s.now().Unix() + int64(ttl)
+	now := s.now()
+	end := now.Unix() + int64(ttl)
+	if now.Nanosecond() > 0 {
+		end++
+	}
+	return end
 }
 
 // schedule notes the expiries of durable changes.

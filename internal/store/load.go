@@ -75,7 +75,7 @@ func (s *Store) recent(changes []*change) []*change {
 // s.collMu held.
 func (c *Collection) adopt() {
 	s := c.s
-	prefix := c.res.Prefix + "/"
+	prefix := c.prefix
 	var mine []*item
 	for name, items := range s.unclaimed {
 		switch {

@@ -27,7 +27,7 @@ const (
 
 // Get implements storage.Interface.
 func (c *Collection) Get(_ context.Context, key string, opts storage.GetOptions, out kruntime.Object) error {
-	key, err := storage.PrepareKey(c.res.Prefix, key, false)
+	key, err := storage.PrepareKey(c.prefix, key, false)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ type listing struct {
 }
 
 func (c *Collection) list(ctx context.Context, key string, opts storage.ListOptions) (page, error) {
-	key, err := storage.PrepareKey(c.res.Prefix, key, opts.Recursive)
+	key, err := storage.PrepareKey(c.prefix, key, opts.Recursive)
 	if err != nil {
 		return page{}, err
 	}

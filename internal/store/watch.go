@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 type entry struct {
 	delivery *delivery
 	bookmark int64
+	farewell bool // a bookmark to be sent even if it tells nothing new
 }
 
 // watcher implements watch.Interface. Its goroutine filters and sends; the dispatcher only
@@ -34,9 +36,10 @@ type watcher struct {
 	pred      storage.SelectionPredicate
 	matches   func(runtime.Object) bool // nil takes all
 	shared    bool
-	bookmarks bool // progress at intervals
-	progress  bool // progress on request
-	start     int64
+	bookmarks bool  // progress at intervals
+	progress  bool  // progress on request
+	start     int64 // changes up to here are not sent
+	joined    bool
 	limit     int
 	initial   []runtime.Object
 	initialAt int64 // when not 0, revision of the initial events and of the bookmark that ends them
@@ -54,7 +57,7 @@ type watcher struct {
 // Watch implements storage.Interface. See Shared for what events carry. A watcher that falls
 // too far behind gets an ERROR event (429, come back from the last revision seen) and is closed.
 func (c *Collection) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
-	key, err := storage.PrepareKey(c.res.Prefix, key, opts.Recursive)
+	key, err := storage.PrepareKey(c.prefix, key, opts.Recursive)
 	if err != nil {
 		return nil, err
 	}
@@ -65,54 +68,79 @@ func (c *Collection) Watch(ctx context.Context, key string, opts storage.ListOpt
 	w := &watcher{
 		c: c, key: key, recursive: opts.Recursive, pred: opts.Predicate, shared: isShared(ctx),
 		place: c.watches.placeOf(c.res.Prefix, key, opts.Recursive, opts.Predicate), matches: matcher(c, opts.Predicate),
-		bookmarks: opts.Predicate.AllowWatchBookmarks, progress: opts.ProgressNotify,
+		bookmarks: opts.Predicate.AllowWatchBookmarks || opts.ProgressNotify, progress: opts.ProgressNotify,
 		limit: c.s.queue, result: make(chan watch.Event, 100), wake: make(chan struct{}, 1),
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
-	if err := w.register(ctx, int64(from), opts); err != nil {
-		w.cancel()
-		return nil, err
+	wantInitial, err := w.register(int64(from), opts)
+	if err == nil && wantInitial {
+		err = w.list(opts)
+	}
+	if err != nil && ctx.Err() == nil {
+		w.leave()
+		if errors.Is(err, ErrClosed) || storage.IsTooLargeResourceVersion(err) {
+			return nil, err
+		}
+		return failedWatch(err), nil
 	}
 	go w.run()
 	utilflowcontrol.WatchInitialized(ctx)
 	return w, nil
 }
 
+// failedWatch is a watch that ends with err, the way upstream's storage reports an expired revision.
+func failedWatch(err error) watch.Interface {
+	w := watch.NewRaceFreeFake()
+	status := apierrors.NewInternalError(err).Status()
+	if s := apierrors.APIStatus(nil); errors.As(err, &s) {
+		status = s.Status()
+	}
+	w.Error(&status)
+	w.Stop()
+	return w
+}
+
 // register joins the stream of changes with no gap to what the client has.
-func (w *watcher) register(ctx context.Context, from int64, opts storage.ListOptions) error {
+func (w *watcher) register(from int64, opts storage.ListOptions) (wantInitial bool, err error) {
 	c := w.c
-	wantInitial := from == 0 && opts.SendInitialEvents == nil || opts.SendInitialEvents != nil && *opts.SendInitialEvents
+	wantInitial = from == 0 && opts.SendInitialEvents == nil || opts.SendInitialEvents != nil && *opts.SendInitialEvents
 	c.watchMu.Lock()
 	defer c.watchMu.Unlock()
 	if c.watches.closed {
-		return ErrClosed
+		return false, ErrClosed
 	}
 	now := c.s.durable.Load()
 	if wantInitial && from > now {
-		return storage.NewTooLargeResourceVersionError(uint64(from), uint64(now), 1)
+		return false, storage.NewTooLargeResourceVersionError(uint64(from), uint64(now), 1)
 	}
 	w.start = from
 	if wantInitial || from == 0 {
 		w.start = now
 	} else if err := w.replay(from); err != nil {
-		return err
+		return false, err
 	}
 	w.last = w.start
-	if wantInitial {
-		list := opts
-		list.ResourceVersion, list.ResourceVersionMatch, list.SendInitialEvents = "", "", nil
-		list.Predicate.Limit, list.Predicate.Continue = 0, ""
-		l := &listing{c: c, prefix: w.key, end: prefixEnd(w.key), single: !w.recursive, rev: now, from: w.key, pred: list.Predicate}
-		if err := l.collect(ctx); err != nil {
-			return err
-		}
-		w.initial, w.initialAt = l.objects, now
-		w.endMark = opts.SendInitialEvents != nil && opts.Predicate.AllowWatchBookmarks
-	}
 	c.watches.add(w)
 	if w.bookmarks {
-		c.s.bookmarks.count(1)
+		c.s.bookmarks.join(w.start < now)
 	}
+	w.joined = true
+	return wantInitial, nil
+}
+
+// list collects the initial events at the revision from which the watcher takes changes.
+func (w *watcher) list(opts storage.ListOptions) error {
+	pred := opts.Predicate
+	pred.Limit, pred.Continue = 0, ""
+	l := &listing{c: w.c, prefix: w.key, end: prefixEnd(w.key), single: !w.recursive, rev: w.start, from: w.key, pred: pred}
+	if err := l.collect(w.ctx); err != nil {
+		if errors.Is(err, errForgotten) {
+			return apierrors.NewResourceExpired(watchExpired)
+		}
+		return err
+	}
+	w.initial, w.initialAt = l.objects, w.start
+	w.endMark = opts.SendInitialEvents != nil && opts.Predicate.AllowWatchBookmarks
 	return nil
 }
 
@@ -252,18 +280,21 @@ func (w *watcher) run() {
 			return
 		case <-farewell:
 			farewell = nil
-			w.push(entry{bookmark: w.c.s.dispatched.Load()})
+			w.push(entry{bookmark: w.c.s.dispatched.Load(), farewell: true})
 		}
 	}
 }
 
 func (w *watcher) leave() {
 	w.cancel()
+	if !w.joined {
+		return
+	}
 	w.c.watchMu.Lock()
 	w.c.watches.remove(w)
 	w.c.watchMu.Unlock()
 	if w.bookmarks {
-		w.c.s.bookmarks.count(-1)
+		w.c.s.bookmarks.leave()
 	}
 }
 
@@ -301,10 +332,10 @@ func (w *watcher) sendBookmark(rev int64, annotations map[string]string) bool {
 // handle sends what the entry means to this watcher; false ends the watch.
 func (w *watcher) handle(e entry) bool {
 	if e.delivery == nil {
-		if e.bookmark <= w.last {
+		if e.bookmark <= w.last && !e.farewell {
 			return true
 		}
-		return w.sendBookmark(e.bookmark, nil)
+		return w.sendBookmark(max(e.bookmark, w.last), nil)
 	}
 	if e.delivery.cur.rev <= w.start || !w.covers(e.delivery.it.key) {
 		return true

@@ -20,7 +20,7 @@ func (c *Collection) Versioner() storage.Versioner { return versioner }
 
 // Create implements storage.Interface. obj is not kept; its revision and self link are cleared.
 func (c *Collection) Create(ctx context.Context, key string, obj, out runtime.Object, ttl uint64) error {
-	key, err := storage.PrepareKey(c.res.Prefix, key, false)
+	key, err := storage.PrepareKey(c.prefix, key, false)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (c *Collection) answer(ctx context.Context, b *batch, v *version, out runti
 // Delete implements storage.Interface. out gets the removed object with the revision of its removal.
 func (c *Collection) Delete(ctx context.Context, key string, out runtime.Object, preconditions *storage.Preconditions,
 	validate storage.ValidateObjectFunc, _ runtime.Object, _ storage.DeleteOptions) error {
-	key, err := storage.PrepareKey(c.res.Prefix, key, false)
+	key, err := storage.PrepareKey(c.prefix, key, false)
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (c *Collection) headRevision(key string) int64 {
 // at hand.
 func (c *Collection) GuaranteedUpdate(ctx context.Context, key string, destination runtime.Object, ignoreNotFound bool,
 	preconditions *storage.Preconditions, tryUpdate storage.UpdateFunc, _ runtime.Object) error {
-	key, err := storage.PrepareKey(c.res.Prefix, key, false)
+	key, err := storage.PrepareKey(c.prefix, key, false)
 	if err != nil {
 		return err
 	}
