@@ -1,0 +1,106 @@
+package deployment
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"coracle/internal/plan"
+	"coracle/internal/workload/rollout"
+)
+
+// scaling reports whether the Deployment's size has changed since its active members were sized.
+func (p *picture) scaling() bool {
+	return slices.ContainsFunc(p.all, func(m *member) bool {
+		n, ok := m.desired()
+		return m.size > 0 && ok && n != p.replicas
+	})
+}
+
+// scale changes the size without rolling: of the one active member, or in proportion of all.
+func (p *picture) scale() {
+	because := fmt.Sprintf("the deployment asks for %d replicas", p.replicas)
+	if m := p.sole(); m != nil {
+		p.setSize(m, min(p.replicas, m.size+p.space()), because)
+		p.noteScaled(m, m.size == p.replicas)
+		return
+	}
+	if !p.scaling() {
+		return
+	}
+	if p.saturated() {
+		for _, m := range p.old {
+			p.resize(m, 0, "the new replica set has all the pods it needs")
+		}
+		return
+	}
+	if !isRecreate(p.d) {
+		p.scaleInProportion(because)
+	}
+}
+
+// sole returns the only active member; with none active, the present one or the newest. It is
+// nil when there are several, or none at all.
+func (p *picture) sole() *member {
+	switch list := active(p.all); {
+	case len(list) == 1:
+		return list[0]
+	case len(list) > 1 || len(p.all) == 0:
+		return nil
+	}
+	if p.fresh != nil {
+		return p.fresh
+	}
+	return p.all[len(p.all)-1]
+}
+
+func (p *picture) saturated() bool {
+	m := p.fresh
+	if m == nil {
+		return false
+	}
+	n, ok := m.desired()
+	return ok && n == p.replicas && m.size == p.replicas && m.set.Status.AvailableReplicas == p.replicas
+}
+
+// scaleInProportion spreads the change over all active members, so that a rollout's risk stays
+// as it is. The biggest takes what rounding leaves: the newest of equals when growing, the oldest when
+// shrinking.
+func (p *picture) scaleInProportion(because string) {
+	list := active(p.all)
+	whole := p.room.Most(p.replicas)
+	growing := whole > total(list)
+	slices.SortStableFunc(list, func(a, b *member) int {
+		if growing {
+			return cmp.Or(cmp.Compare(b.size, a.size), byAge(b, a))
+		}
+		return cmp.Or(cmp.Compare(b.size, a.size), byAge(a, b))
+	})
+	parts := make([]rollout.Part, len(list))
+	for i, m := range list {
+		most, _ := m.number(maximumKey)
+		parts[i] = rollout.Part{Size: m.size, Whole: most}
+	}
+	space, missing := p.space(), int32(0)
+	for i, size := range rollout.Share(parts, whole, p.d.Status.Replicas) {
+		m := list[i]
+		granted := min(size, m.size+space)
+		space -= max(0, granted-m.size)
+		missing += size - granted
+		p.setSize(m, granted, because)
+	}
+	for _, m := range list {
+		p.noteScaled(m, missing == 0)
+	}
+}
+
+// noteScaled records a scaling that is done, or says what the rest of it waits for.
+func (p *picture) noteScaled(m *member, done bool) {
+	if done {
+		p.noteSize(m)
+		return
+	}
+	p.waits = append(p.waits, plan.Wait{Reason: "PodsLeaving", On: plan.RefOf(m.set),
+		Message: fmt.Sprintf("replica set %q grows to its share when pods that are on their way out have left: at most %d may exist",
+			m.set.Name, p.room.Most(p.replicas))})
+}

@@ -1,0 +1,92 @@
+package deployment
+
+import (
+	"fmt"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"coracle/internal/plan"
+)
+
+// why explains the plan: the moves decided, and what every further move waits for.
+func (p *picture) why(s *appsv1.DeploymentStatus) plan.Why {
+	w := plan.Why{State: plan.Steady, Next: strings.Join(p.next, "; "), Waits: p.waits}
+	if p.d.DeletionTimestamp != nil {
+		return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{Reason: "Deleting", Since: p.d.DeletionTimestamp.Time,
+			Message: "the deployment is being deleted; finalizers: " + strings.Join(p.d.Finalizers, ", ")}}}
+	}
+	if p.d.Spec.Paused {
+		w.Waits = append(w.Waits, plan.Wait{Reason: deploymentPaused, Message: "the deployment is paused: it scales, but does not roll",
+			Hint: "kubectl rollout resume deployment/" + p.d.Name})
+	}
+	for _, f := range p.flaws {
+		w.Waits = append(w.Waits, plan.Wait{Reason: f.reason, Message: f.message, Hint: "correct the annotation"})
+	}
+	if p.fresh != nil && !p.complete(s) {
+		w.Waits = append(w.Waits, p.waitForSet(p.fresh))
+	}
+	stuck := false
+	if failure := p.createFailure(); failure != "" {
+		stuck = true
+		w.Waits = append(w.Waits, plan.Wait{Reason: createError, Message: failure, Since: p.Last.At})
+	}
+	if c := p.replicaFailure(); c != nil {
+		stuck = true
+		w.Waits = append(w.Waits, plan.Wait{Reason: c.Reason, Message: c.Message, Since: c.LastTransitionTime.Time})
+	}
+	for i := range s.Conditions {
+		if c := &s.Conditions[i]; c.Reason == timedOut && c.Type == appsv1.DeploymentProgressing {
+			stuck = true
+			w.Waits = append(w.Waits, plan.Wait{Reason: timedOut, Message: c.Message, Since: c.LastTransitionTime.Time,
+				Hint: "correct the template, or kubectl rollout undo deployment/" + p.d.Name})
+		}
+	}
+	switch {
+	case stuck:
+		w.State = plan.Stuck
+	case w.Next != "":
+		w.State = plan.Progressing
+	case len(w.Waits) > 0 || !p.complete(s):
+		w.State = plan.Waiting
+	}
+	return w
+}
+
+// waitForSet says how far the present replica set has got; what holds it up is its own plan's to say.
+func (p *picture) waitForSet(m *member) plan.Wait {
+	w := plan.Wait{Reason: "ReplicaSetNotComplete", On: plan.RefOf(m.set)}
+	if c := condition(p.d, appsv1.DeploymentProgressing); c != nil {
+		w.Since = c.LastUpdateTime.Time
+	}
+	w.Message = fmt.Sprintf("replica set %q: %d of %d pods are available", m.set.Name, m.set.Status.AvailableReplicas, p.replicas)
+	if m.size != p.replicas {
+		w.Message += fmt.Sprintf(", and %d are asked of it for now", m.size)
+	}
+	return w
+}
+
+// waitForOthers explains why a rolling update does not go further in this pass.
+func (p *picture) waitForOthers(target int32) {
+	if m := p.unsettled(); m != nil {
+		p.waits = append(p.waits, plan.Wait{Reason: "ReplicaSetNotObserved", On: plan.RefOf(m.set),
+			Message: fmt.Sprintf("replica set %q has not yet taken note of its new size", m.set.Name)})
+		return
+	}
+	if p.fresh.size < target && p.space() == 0 {
+		p.waits = append(p.waits, plan.Wait{Reason: "MaxSurge", On: plan.RefOf(p.fresh.set),
+			Message: fmt.Sprintf("no new pod may be added: at most %d may exist (replicas %d, maxSurge %d)",
+				p.room.Most(p.replicas), p.replicas, p.room.Surge)})
+	}
+	if old := total(p.old); old > p.replicas-target {
+		var sure int32
+		for _, m := range p.all {
+			sure += m.sure()
+		}
+		if least := p.room.Least(p.replicas); sure <= least {
+			p.waits = append(p.waits, plan.Wait{Reason: "MaxUnavailable", On: plan.RefOf(p.fresh.set),
+				Message: fmt.Sprintf("%d old pods stay: %d pods are available, %d must be (replicas %d, maxUnavailable %d)",
+					old, sure, least, p.replicas, p.room.Unavailable)})
+		}
+	}
+}
