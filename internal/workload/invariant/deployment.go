@@ -1,0 +1,233 @@
+package invariant
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/workload/podstate"
+	"coracle/internal/workload/rollout"
+)
+
+// Surge holds when no step makes a Deployment's pods that are not terminating more than replicas + maxSurge.
+// Where the user has just lowered one of these, pods may be there already, or be under way by a size that was
+// decided before: the bound is then the one recorded with that size.
+func Surge() Check {
+	seen := map[types.UID]int32{}
+	return func(r plan.Reader, now time.Time) error {
+		for _, o := range r.List(resource.Deployments, "") {
+			d := o.(*appsv1.Deployment)
+			replicas, room := bounds(d)
+			most := room.Most(replicas)
+			var t tally
+			for _, set := range setsOf(r, d) {
+				t.add(podsOf(r, set, set.Spec.MinReadySeconds, now))
+				if n, ok := recorded(set, "deployment.kubernetes.io/max-replicas"); ok && size(set.Spec.Replicas) > 0 {
+					most = max(most, n)
+				}
+			}
+			before := seen[d.UID]
+			seen[d.UID] = t.active
+			if t.active > before && t.active > most {
+				return fmt.Errorf("surge: deployment %s has %d pods, at most %d may exist (replicas %d, maxSurge %d)",
+					plan.KeyOf(d), t.active, most, replicas, room.Surge)
+			}
+		}
+		return nil
+	}
+}
+
+// Available returns a check for a step in which the controllers, not the world, took pods away:
+// a Deployment's available pods must not have become fewer and be less than replicas - maxUnavailable.
+// excused is how many pods of it the world has taken since the controllers last were at rest; they
+// count as available, since no controller could know. Where the user has just raised the size, deletions
+// may be under way that were decided before: the bound is then the one of the size recorded.
+func Available(excused func(*appsv1.Deployment) int32) Check {
+	seen := map[types.UID]int32{}
+	return func(r plan.Reader, now time.Time) error {
+		for _, o := range r.List(resource.Deployments, "") {
+			d := o.(*appsv1.Deployment)
+			if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+				continue
+			}
+			replicas, room := bounds(d)
+			least := room.Least(replicas)
+			var t tally
+			for _, set := range setsOf(r, d) {
+				t.add(podsOf(r, set, set.Spec.MinReadySeconds, now))
+				if n, ok := recorded(set, "deployment.kubernetes.io/desired-replicas"); ok {
+					_, then := boundsAt(d, n)
+					least = min(least, then.Least(n))
+				}
+			}
+			before, known := seen[d.UID]
+			seen[d.UID] = t.available
+			if known && t.available < before && t.available+excused(d) < least {
+				return fmt.Errorf("available: deployment %s has %d available pods, %d must be (replicas %d, maxUnavailable %d, excused %d)",
+					plan.KeyOf(d), t.available, least, replicas, room.Unavailable, excused(d))
+			}
+		}
+		return nil
+	}
+}
+
+// OneTemplate holds when a Deployment with strategy Recreate has pods of one template only,
+// those that terminate included.
+func OneTemplate(r plan.Reader, _ time.Time) error {
+	for _, o := range r.List(resource.Deployments, "") {
+		d := o.(*appsv1.Deployment)
+		if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
+			continue
+		}
+		var first *appsv1.ReplicaSet
+		for _, set := range setsOf(r, d) {
+			if !anyRunning(r, set) {
+				continue
+			}
+			if first != nil {
+				return fmt.Errorf("one template: deployment %s recreates, and has pods of replica sets %s and %s", plan.KeyOf(d), first.Name, set.Name)
+			}
+			first = set
+		}
+	}
+	return nil
+}
+
+func anyRunning(r plan.Reader, set *appsv1.ReplicaSet) bool {
+	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(set.UID)) {
+		if !podstate.Ended(o.(*corev1.Pod)) {
+			return true
+		}
+	}
+	return false
+}
+
+// SetsExact holds when every ReplicaSet and ReplicationController has exactly the pods it asks for,
+// and a status that tells the truth.
+func SetsExact(r plan.Reader, now time.Time) error {
+	for _, o := range r.List(resource.ReplicaSets, "") {
+		set := o.(*appsv1.ReplicaSet)
+		t := podsOf(r, set, set.Spec.MinReadySeconds, now)
+		s := set.Status
+		told := tally{s.Replicas, s.ReadyReplicas, s.AvailableReplicas, size(s.TerminatingReplicas)}
+		if err := exact(set, size(set.Spec.Replicas), t, told, s.ObservedGeneration); err != nil {
+			return err
+		}
+	}
+	for _, o := range r.List(resource.ReplicationControllers, "") {
+		set := o.(*corev1.ReplicationController)
+		t := podsOf(r, set, set.Spec.MinReadySeconds, now)
+		s := set.Status
+		told := tally{s.Replicas, s.ReadyReplicas, s.AvailableReplicas, t.terminating}
+		if err := exact(set, size(set.Spec.Replicas), t, told, s.ObservedGeneration); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exact(o plan.Object, want int32, is, told tally, observed int64) error {
+	res := resource.Of(o)
+	switch {
+	case is.active != want:
+		return fmt.Errorf("exact: %s %s asks for %d pods and has %d", res, plan.KeyOf(o), want, is.active)
+	case is != told:
+		return fmt.Errorf("status: %s %s has %+v, its status says %+v", res, plan.KeyOf(o), is, told)
+	case observed != o.GetGeneration():
+		return fmt.Errorf("status: %s %s is of generation %d, its status of %d", res, plan.KeyOf(o), o.GetGeneration(), observed)
+	}
+	return nil
+}
+
+// RolledOut holds when every Deployment that is not paused runs its present template alone, in
+// the number it asks for, and its status tells the truth.
+func RolledOut(r plan.Reader, now time.Time) error {
+	for _, o := range r.List(resource.Deployments, "") {
+		d := o.(*appsv1.Deployment)
+		if d.Spec.Paused {
+			continue
+		}
+		replicas, _ := bounds(d)
+		var all tally
+		for _, set := range setsOf(r, d) {
+			t := podsOf(r, set, set.Spec.MinReadySeconds, now)
+			all.add(t)
+			if t.active > 0 && !present(d, set) {
+				return fmt.Errorf("rolled out: deployment %s still has %d pods of replica set %s", plan.KeyOf(d), t.active, set.Name)
+			}
+		}
+		s := d.Status
+		told := tally{s.Replicas, s.ReadyReplicas, s.AvailableReplicas, size(s.TerminatingReplicas)}
+		switch {
+		case all.active != replicas:
+			return fmt.Errorf("rolled out: deployment %s asks for %d pods and has %d", plan.KeyOf(d), replicas, all.active)
+		case all != told || s.UpdatedReplicas != all.active:
+			return fmt.Errorf("status: deployment %s has %+v, its status says %+v (updated %d)", plan.KeyOf(d), all, told, s.UpdatedReplicas)
+		case s.ObservedGeneration != d.Generation:
+			return fmt.Errorf("status: deployment %s is of generation %d, its status of %d", plan.KeyOf(d), d.Generation, s.ObservedGeneration)
+		}
+	}
+	return nil
+}
+
+func present(d *appsv1.Deployment, set *appsv1.ReplicaSet) bool {
+	return equality.Semantic.DeepEqual(d.Spec.Template.Spec, set.Spec.Template.Spec) &&
+		equality.Semantic.DeepEqual(d.Spec.Template.Annotations, set.Spec.Template.Annotations)
+}
+
+func setsOf(r plan.Reader, d *appsv1.Deployment) []*appsv1.ReplicaSet {
+	var sets []*appsv1.ReplicaSet
+	for _, o := range r.Indexed(resource.ReplicaSets, plan.ByController, string(d.UID)) {
+		sets = append(sets, o.(*appsv1.ReplicaSet))
+	}
+	return sets
+}
+
+func bounds(d *appsv1.Deployment) (int32, rollout.Room) {
+	return boundsAt(d, size1(d.Spec.Replicas))
+}
+
+func boundsAt(d *appsv1.Deployment, replicas int32) (int32, rollout.Room) {
+	if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+		return replicas, rollout.Room{}
+	}
+	quarter := intstr.FromString("25%")
+	surge, unavailable := &quarter, &quarter
+	if u := d.Spec.Strategy.RollingUpdate; u != nil {
+		if u.MaxSurge != nil {
+			surge = u.MaxSurge
+		}
+		if u.MaxUnavailable != nil {
+			unavailable = u.MaxUnavailable
+		}
+	}
+	room, _ := rollout.RoomFor(surge, unavailable, replicas)
+	return replicas, room
+}
+
+func recorded(set *appsv1.ReplicaSet, key string) (int32, bool) {
+	n, err := strconv.ParseInt(set.Annotations[key], 10, 32)
+	return int32(n), err == nil
+}
+
+func size(n *int32) int32 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+func size1(n *int32) int32 {
+	if n == nil {
+		return 1
+	}
+	return *n
+}
