@@ -139,6 +139,10 @@ func (d *decision) hold(m member) {
 	}
 	v := diagnose.Pod(d.in.Reader, m.pod, d.set.Spec.MinReadySeconds, d.in.Now)
 	d.stuck = d.stuck || v.Stuck
+	if d.ordered && d.rolling() && !d.leavingPod(m) && !podstate.Ended(m.pod) && revisionOf(m.pod) != d.revisionFor(m.ordinal).Name {
+		v.Message += "; it is of an outdated revision, but it was ready once, so it is not replaced before it is ready again"
+		v.Hint = "delete the pod to let the rollout go on (kubernetes#67250)"
+	}
 	d.wait(v.Wait)
 }
 
