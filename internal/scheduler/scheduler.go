@@ -8,6 +8,7 @@ package scheduler
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -34,7 +35,8 @@ const binders = 64
 func Resources() []resource.Resource {
 	return []resource.Resource{
 		resource.Pods, resource.Nodes, resource.PersistentVolumeClaims,
-		resource.PersistentVolumes, resource.StorageClasses,
+		resource.PersistentVolumes, resource.StorageClasses, resource.Namespaces,
+		resource.PodDisruptionBudgets,
 	}
 }
 
@@ -42,7 +44,7 @@ func Resources() []resource.Resource {
 type Scheduler struct {
 	client client.Interface
 	view   *view.View
-	tell   func(context.Context, plan.Event)
+	tell   func(plan.Event)
 
 	mu    sync.Mutex
 	inbox []view.Change
@@ -64,8 +66,10 @@ type fate struct {
 	err   error
 }
 
-// New returns a scheduler that hears of every change in v from now on. tell writes events.
-func New(c client.Interface, v *view.View, tell func(context.Context, plan.Event)) *Scheduler {
+// New returns a scheduler that hears of every change in v from now on, in which it declares its
+// indexes. tell writes events.
+func New(c client.Interface, v *view.View, tell func(plan.Event)) *Scheduler {
+	v.AddIndexes(place.Indexes()...)
 	s := &Scheduler{
 		client: c, view: v, tell: tell, wake: make(chan struct{}, 1),
 		state: place.NewState(), queue: queue.New(), slots: make(chan struct{}, binders),
@@ -157,6 +161,8 @@ func (s *Scheduler) changed(ch view.Change, now time.Time) {
 		s.podChanged(ch, now)
 	case resource.Nodes:
 		s.nodeChanged(ch, now)
+	case resource.Namespaces:
+		s.namespaceChanged(ch, now)
 	case resource.PersistentVolumeClaims, resource.PersistentVolumes, resource.StorageClasses:
 		s.queue.Changed(place.CauseVolume, now)
 	}
@@ -173,14 +179,15 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 		s.queue.Remove(gone.UID)
 		if s.state.Home(gone.UID) != "" {
 			s.state.RemovePod(gone.UID)
-			s.queue.Changed(place.CauseResources, now)
+			s.queue.Changed(place.CauseResources|place.CausePods, now)
 		}
 		return
 	}
 	if after.Spec.NodeName != "" {
 		s.queue.Remove(after.UID)
-		if s.state.Home(after.UID) != after.Spec.NodeName || before != nil && !sameRequests(before, after) {
+		if s.state.Home(after.UID) != after.Spec.NodeName || before == nil || countsElse(before, after) {
 			s.state.AddPod(place.NewPod(after), after.Spec.NodeName)
+			s.queue.Changed(place.CausePods, now)
 		}
 		return
 	}
@@ -193,9 +200,17 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 		return
 	}
 	changed := before == nil || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || !equality.Semantic.DeepEqual(before.Labels, after.Labels)
-	if it := s.queue.Get(after.UID); it == nil || changed {
+	it := s.queue.Get(after.UID)
+	if it == nil || changed {
 		s.queue.Set(place.NewPod(after), changed, now)
-	} else {
+	}
+	switch {
+	case it == nil && after.Status.NominatedNodeName != "":
+		// A pod for which room was made before this scheduler began keeps that room.
+		it = s.queue.Get(after.UID)
+		it.Prefer = after.Status.NominatedNodeName
+		s.state.AddPod(it.Pod, it.Prefer)
+	case it != nil && !changed:
 		it.Pod.Object = after
 	}
 }
@@ -205,12 +220,26 @@ func finished(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
-// sameRequests says whether an assigned pod still counts for as much (in-place resize).
-func sameRequests(a, b *corev1.Pod) bool {
-	if a.Generation == b.Generation {
-		return true
+// countsElse says whether an assigned pod counts differently than before: resized in place,
+// labelled anew, or going.
+func countsElse(before, after *corev1.Pod) bool {
+	return (before.DeletionTimestamp == nil) != (after.DeletionTimestamp == nil) ||
+		!maps.Equal(before.Labels, after.Labels) ||
+		before.Generation != after.Generation && !equality.Semantic.DeepEqual(before.Spec, after.Spec) ||
+		before.Spec.NodeName == ""
+}
+
+func (s *Scheduler) namespaceChanged(ch view.Change, now time.Time) {
+	if after, ok := ch.After.(*corev1.Namespace); ok && after != nil {
+		set := after.Labels
+		if set == nil {
+			set = map[string]string{}
+		}
+		s.state.SetNamespace(after.Name, set)
+	} else {
+		s.state.SetNamespace(ch.Before.GetName(), nil)
 	}
-	return equality.Semantic.DeepEqual(a.Spec, b.Spec)
+	s.queue.Changed(place.CausePods, now)
 }
 
 func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
@@ -241,31 +270,95 @@ func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
 
 // place decides for one pod and sets its binding going.
 func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.WaitGroup) {
-	// What was held for the pod while its claims were being bound is free for its own decision.
+	// What was held for the pod while room or volumes were being made for it is free for its own
+	// decision.
 	s.state.RemovePod(it.Pod.UID)
 	var d place.Decision
-	s.view.Read(func(r plan.Reader) { d = s.state.Place(it.Pod, r, it.Prefer) })
-	if d.Node == "" {
+	var room *place.Preemption
+	clearing := it.Prefer != "" && s.state.Clearing(it.Pod, it.Prefer)
+	s.view.Read(func(r plan.Reader) {
+		d = s.state.Place(it.Pod, r, it.Prefer)
+		if d.Node == "" && d.Causes&(place.CauseResources|place.CausePods) != 0 && d.Blocked == "" && !clearing {
+			room = s.state.Preempt(it.Pod, r)
+		}
+	})
+	switch {
+	case d.Node != "":
+		s.carryOut(ctx, it, d, binding)
+	case room != nil:
+		s.makeRoom(ctx, it, d, room, binding)
+	case clearing:
+		// Victims are still ending there: the room they leave stays the pod's.
+		s.state.AddPod(it.Pod, it.Prefer)
+		s.queue.Refuse(it, d.Causes, time.Now())
+	default:
 		it.Prefer = ""
 		s.queue.Refuse(it, d.Causes, time.Now())
 		if d.Causes != place.CauseGates {
-			s.background(ctx, binding, func(ctx context.Context) { s.explain(ctx, it.Pod.Object, d.Message()) })
+			pod := it.Pod.Object
+			s.background(ctx, binding, func(ctx context.Context) { s.explain(ctx, pod, d.Message(), "") })
 		}
-		return
 	}
+}
+
+// carryOut binds a pod, or first prepares its volumes on the node.
+func (s *Scheduler) carryOut(ctx context.Context, it *queue.Item, d place.Decision, binding *sync.WaitGroup) {
 	it.Prefer = d.Node
 	s.state.AddPod(it.Pod, d.Node)
+	pod := it.Pod.Object
 	s.background(ctx, binding, func(ctx context.Context) {
-		f := fate{item: it, waits: len(d.Select) > 0}
+		f := fate{item: it, waits: len(d.Select)+len(d.Bind) > 0}
 		if f.waits {
-			f.err = s.selectNode(ctx, d.Select, d.Node)
+			f.err = s.prepareVolumes(ctx, d)
 		} else {
-			f.err = s.bind(ctx, it.Pod.Object, d.Node)
+			f.err = s.bind(ctx, pod, d.Node)
 		}
 		s.mu.Lock()
 		s.done = append(s.done, f)
 		s.mu.Unlock()
 		s.nudge()
+	})
+}
+
+// makeRoom deletes a preemption's victims. The pod keeps the room that they leave, and is tried
+// again when they have gone.
+func (s *Scheduler) makeRoom(ctx context.Context, it *queue.Item, d place.Decision, room *place.Preemption, binding *sync.WaitGroup) {
+	for _, p := range room.Yielding {
+		s.state.RemovePod(p.UID)
+	}
+	it.Prefer = room.Node
+	s.state.AddPod(it.Pod, room.Node)
+	s.queue.Refuse(it, d.Causes, time.Now())
+	pod := it.Pod.Object
+	s.background(ctx, binding, func(ctx context.Context) {
+		s.explain(ctx, pod, d.Message(), room.Node)
+		for _, v := range room.Victims {
+			s.evict(ctx, v.Object, pod, room.Node)
+		}
+	})
+}
+
+// evict deletes a victim, having marked it with the condition DisruptionTarget (KEP-3329).
+func (s *Scheduler) evict(ctx context.Context, victim, by *corev1.Pod, node string) {
+	if victim.DeletionTimestamp != nil {
+		return
+	}
+	marked := victim.DeepCopy()
+	message := Name + ": preempting to accommodate a higher priority pod"
+	setCondition(marked, corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
+		Message: message, LastTransitionTime: metav1.Now(),
+	})
+	if _, err := s.client.Update(ctx, marked, "status"); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		slog.Warn("cannot mark a victim of preemption", "pod", plan.KeyOf(victim).String(), "error", err)
+	}
+	if _, err := s.client.Delete(ctx, plan.RefOf(victim), metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		slog.Warn("cannot delete a victim of preemption", "pod", plan.KeyOf(victim).String(), "error", err)
+		return
+	}
+	s.tell(plan.Event{
+		Regarding: plan.RefOf(victim), Type: corev1.EventTypeNormal, Reason: "Preempted",
+		Message: "Preempted by pod " + string(by.UID) + " on node " + node,
 	})
 }
 
@@ -307,7 +400,7 @@ func (s *Scheduler) bind(ctx context.Context, pod *corev1.Pod, node string) erro
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	})
 	if err == nil {
-		s.tell(ctx, plan.Event{
+		s.tell(plan.Event{
 			Regarding: plan.RefOf(pod), Type: corev1.EventTypeNormal, Reason: "Scheduled",
 			Message: "Successfully assigned " + pod.Namespace + "/" + pod.Name + " to " + node,
 		})
@@ -315,14 +408,26 @@ func (s *Scheduler) bind(ctx context.Context, pod *corev1.Pod, node string) erro
 	return err
 }
 
-// selectNode tells unbound claims which node their pod is going to.
-func (s *Scheduler) selectNode(ctx context.Context, claims []*corev1.PersistentVolumeClaim, node string) error {
-	for _, claim := range claims {
-		if claim.Annotations[place.AnnSelectedNode] == node {
+// prepareVolumes gives unbound claims their volumes, or tells the provisioner which node the pod
+// is going to.
+func (s *Scheduler) prepareVolumes(ctx context.Context, d place.Decision) error {
+	for _, b := range d.Bind {
+		next := b.Volume.DeepCopy()
+		next.Spec.ClaimRef = &corev1.ObjectReference{
+			APIVersion: "v1", Kind: "PersistentVolumeClaim",
+			Namespace: b.Claim.Namespace, Name: b.Claim.Name, UID: b.Claim.UID,
+		}
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, annBoundByController, "yes")
+		if _, err := s.client.Update(ctx, next, ""); err != nil {
+			return err
+		}
+	}
+	for _, claim := range d.Select {
+		if claim.Annotations[place.AnnSelectedNode] == d.Node {
 			continue
 		}
 		next := claim.DeepCopy()
-		metav1.SetMetaDataAnnotation(&next.ObjectMeta, place.AnnSelectedNode, node)
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, place.AnnSelectedNode, d.Node)
 		if _, err := s.client.Update(ctx, next, ""); err != nil {
 			return err
 		}
@@ -330,31 +435,36 @@ func (s *Scheduler) selectNode(ctx context.Context, claims []*corev1.PersistentV
 	return nil
 }
 
-// explain shows on the pod why it has no place.
-func (s *Scheduler) explain(ctx context.Context, pod *corev1.Pod, message string) {
+// annBoundByController says that the binding may be undone when the claim goes (upstream's
+// persistent volume controller).
+const annBoundByController = "pv.kubernetes.io/bound-by-controller"
+
+// explain shows on the pod why it has no place, and which node is being cleared for it, if any.
+func (s *Scheduler) explain(ctx context.Context, pod *corev1.Pod, message, nominated string) {
 	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message == message {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message == message && pod.Status.NominatedNodeName == nominated {
 			return
 		}
 	}
 	next := pod.DeepCopy()
-	setScheduled(next, message, metav1.Now())
+	next.Status.NominatedNodeName = nominated
+	setCondition(next, corev1.PodCondition{
+		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
+		Message: message, LastTransitionTime: metav1.Now(), ObservedGeneration: pod.Generation,
+	})
 	if _, err := s.client.Update(ctx, next, "status"); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		slog.Warn("cannot say why a pod has no place", "pod", plan.KeyOf(pod).String(), "error", err)
 	}
-	s.tell(ctx, plan.Event{
+	s.tell(plan.Event{
 		Regarding: plan.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "FailedScheduling", Message: message,
 	})
 }
 
-// setScheduled sets the condition PodScheduled=False with reason Unschedulable.
-func setScheduled(pod *corev1.Pod, message string, now metav1.Time) {
-	want := corev1.PodCondition{
-		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
-		Message: message, LastTransitionTime: now, ObservedGeneration: pod.Generation,
-	}
+// setCondition sets a pod's condition, keeping the time of its last transition where the status
+// stays.
+func setCondition(pod *corev1.Pod, want corev1.PodCondition) {
 	for i := range pod.Status.Conditions {
-		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodScheduled {
+		if c := &pod.Status.Conditions[i]; c.Type == want.Type {
 			if c.Status == want.Status {
 				want.LastTransitionTime = c.LastTransitionTime
 			}

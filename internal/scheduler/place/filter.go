@@ -16,24 +16,19 @@ const (
 	reasonPods          = "Too many pods"
 )
 
-// refuse says why a node cannot take a pod, cheapest question first, or "" when it can.
-func refuse(p *Pod, n *Node, claims claimSet) (string, Cause) {
-	spec := &p.Object.Spec
+// static says why a node cannot take pods of a class, whatever other pods and volumes there are
+// but those that use the node; the cheapest question first. It is "" when the node can.
+func static(p *Pod, n *Node) (string, Cause) {
 	unschedulable := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
-	if n.Object.Spec.Unschedulable && !tolerates(spec.Tolerations, unschedulable) {
+	if n.Object.Spec.Unschedulable && !tolerates(p.Object.Spec.Tolerations, unschedulable) {
 		return reasonUnschedulable, CauseNode
 	}
-	for _, t := range n.Object.Spec.Taints {
-		if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(spec.Tolerations, t) {
-			return fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value), CauseNode
-		}
+	if t := untolerated(p, n); t != nil {
+		return fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value), CauseNode
 	}
 	// The selector was validated by the API; what cannot be parsed matches nothing.
 	if match, err := p.affinity.Match(n.Object); err != nil || !match {
 		return reasonAffinity, CauseNode
-	}
-	if reason := claims.refuse(n.Object); reason != "" {
-		return reason, CauseVolume | CauseNode
 	}
 	for _, want := range p.ports {
 		if n.portTaken(want) {
@@ -44,6 +39,17 @@ func refuse(p *Pod, n *Node, claims claimSet) (string, Cause) {
 		return reason, CauseResources
 	}
 	return "", 0
+}
+
+// untolerated is the first taint that keeps the pod off the node, or nil.
+func untolerated(p *Pod, n *Node) *corev1.Taint {
+	for i := range n.Object.Spec.Taints {
+		t := &n.Object.Spec.Taints[i]
+		if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(p.Object.Spec.Tolerations, *t) {
+			return t
+		}
+	}
+	return nil
 }
 
 func tolerates(tolerations []corev1.Toleration, t corev1.Taint) bool {

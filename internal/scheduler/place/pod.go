@@ -1,7 +1,12 @@
 package place
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	podresource "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -75,10 +80,18 @@ type Pod struct {
 	// Node is where State counts the pod; empty when it does not.
 	Node string
 
-	scoring   Amounts
-	ports     []port
-	affinity  nodeaffinity.RequiredNodeAffinity
-	preferred *nodeaffinity.PreferredSchedulingTerms
+	scoring      Amounts
+	ports        []port
+	affinity     nodeaffinity.RequiredNodeAffinity
+	preferred    *nodeaffinity.PreferredSchedulingTerms
+	affine, anti []term
+	// prefers are preferred terms, anti-affinity with a negative weight.
+	prefers []term
+	spreads []spreadRule
+	owner   types.UID
+	images  []string
+	// class is equal for pods that every node answers alike.
+	class string
 	// pinned is the one node that the required affinity names in every term, if it does.
 	pinned string
 }
@@ -106,8 +119,13 @@ func NewPod(obj *corev1.Pod) *Pod {
 			}
 		}
 	}
+	p.readTopology()
+	if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {
+		p.owner = ref.UID
+	}
 	for _, list := range [][]corev1.Container{obj.Spec.InitContainers, obj.Spec.Containers} {
 		for i := range list {
+			p.images = append(p.images, list[i].Image)
 			for _, cp := range list[i].Ports {
 				if cp.HostPort > 0 {
 					p.ports = append(p.ports, port{anyIP(cp.HostIP), protocolOf(cp), cp.HostPort})
@@ -115,7 +133,51 @@ func NewPod(obj *corev1.Pod) *Pod {
 			}
 		}
 	}
+	p.class = classKey(p)
 	return p
+}
+
+func (p *Pod) readTopology() {
+	p.spreads = spreadRules(p.Object)
+	a := p.Object.Spec.Affinity
+	if a == nil {
+		return
+	}
+	if a.PodAffinity != nil {
+		p.affine = podTerms(p.Object, a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
+		p.readPreferred(a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution, 1)
+	}
+	if a.PodAntiAffinity != nil {
+		p.anti = podTerms(p.Object, a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
+		p.readPreferred(a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, -1)
+	}
+}
+
+func (p *Pod) readPreferred(terms []corev1.WeightedPodAffinityTerm, sign int64) {
+	for i := range terms {
+		t := podTerm(p.Object, &terms[i].PodAffinityTerm)
+		t.weight = sign * int64(terms[i].Weight)
+		p.prefers = append(p.prefers, t)
+	}
+}
+
+// classKey writes down all that a node's own answer depends on.
+func classKey(p *Pod) string {
+	spec := &p.Object.Spec
+	key := fmt.Appendf(nil, "%s|%d|%d|%d|", p.owner, p.Request.CPU, p.Request.Memory, p.Request.Ephemeral)
+	for _, name := range slices.Sorted(maps.Keys(p.Request.Other)) {
+		key = fmt.Appendf(key, "%s=%d,", name, p.Request.Other[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(spec.NodeSelector)) {
+		key = fmt.Appendf(key, "|%q=%q", name, spec.NodeSelector[name])
+	}
+	for i := range spec.Tolerations {
+		key = fmt.Appendf(key, "|%s", spec.Tolerations[i].String())
+	}
+	if a := spec.Affinity; a != nil && a.NodeAffinity != nil {
+		key = fmt.Appendf(key, "|%s", a.NodeAffinity.String())
+	}
+	return string(fmt.Appendf(key, "|%v|%q", p.ports, p.images))
 }
 
 func anyIP(ip string) string {

@@ -14,6 +14,9 @@ func score(p *Pod, n *Node) int64 {
 	memory := free(n.scoring.Memory+p.scoring.Memory, n.Allocatable.Memory)
 	total := (cpu + memory) / 2
 	total += maxScore - abs(cpu-memory)
+	// The fewer siblings a node already runs, the better: replicas spread without being told to.
+	total += 2 * maxScore / (1 + n.owned[p.owner])
+	total += p.imagesOn(n)
 	if p.preferred != nil {
 		total += 2 * p.preferred.Score(n.Object)
 	}
@@ -23,6 +26,17 @@ func score(p *Pod, n *Node) int64 {
 		}
 	}
 	return total
+}
+
+// imagesOn scores the bytes of the pod's images that a node already has, up to a gigabyte
+// (upstream's ImageLocality).
+func (p *Pod) imagesOn(n *Node) int64 {
+	const plenty = 1 << 30
+	var have int64
+	for _, name := range p.images {
+		have += n.images[name]
+	}
+	return maxScore * min(have, plenty) / plenty
 }
 
 // free is the share that would be left, of maxScore.

@@ -16,22 +16,52 @@ import (
 // the pod is going to (the annotation upstream's scheduler and provisioners use).
 const AnnSelectedNode = "volume.kubernetes.io/selected-node"
 
+// AvailableVolumes files the volumes that no claim has, by storage class.
+const AvailableVolumes = "available-by-class"
+
+// Indexes are what the Reader given to Place must keep.
+func Indexes() []plan.Index {
+	return []plan.Index{{
+		Resource: resource.PersistentVolumes, Name: AvailableVolumes,
+		Values: func(o plan.Object) []string {
+			pv := o.(*corev1.PersistentVolume)
+			if pv.Spec.ClaimRef != nil && pv.Status.Phase != corev1.VolumeAvailable {
+				return nil
+			}
+			return []string{pv.Spec.StorageClassName}
+		},
+	}}
+}
+
+// The words of refusals, upstream's.
 const (
 	reasonVolumeAffinity = "node(s) didn't match PersistentVolume's node affinity"
-	reasonVolumeSelected = "node(s) didn't find available persistent volumes to bind"
+	reasonVolumeNone     = "node(s) didn't find available persistent volumes to bind"
+	reasonVolumeTopology = "node(s) did not match the storage class's allowed topologies"
 )
 
 // claimSet is what a pod's claims demand of its node.
 type claimSet struct {
-	// volumes are bound volumes that only some nodes reach.
-	volumes []*corev1.PersistentVolume
+	// bound are volumes that only some nodes reach.
+	bound []*corev1.PersistentVolume
 	// unbound are claims of classes that wait for their first consumer.
-	unbound []*corev1.PersistentVolumeClaim
-	// selected is the node that an unbound claim is already being provisioned for, or "".
-	selected string
-	// topologies limit, claim by claim, where an unbound one can be provisioned.
-	topologies [][]corev1.TopologySelectorTerm
+	unbound []unboundClaim
 }
+
+type unboundClaim struct {
+	claim *corev1.PersistentVolumeClaim
+	// selected is the node that the claim is already being provisioned for, or "".
+	selected string
+	// volumes are existing ones it might take.
+	volumes []*corev1.PersistentVolume
+	// provisions says that the class can make a volume where topologies allow.
+	provisions bool
+	topologies []corev1.TopologySelectorTerm
+}
+
+// noProvisioner is the provisioner of classes whose volumes are made by hand (API doc of
+// StorageClass, local volumes).
+const noProvisioner = "kubernetes.io/no-provisioner"
 
 // claimsOf reads a pod's claims. blocked is a reason that holds for every node.
 func claimsOf(pod *corev1.Pod, r plan.Reader) (set claimSet, blocked string) {
@@ -45,37 +75,53 @@ func claimsOf(pod *corev1.Pod, r plan.Reader) (set claimSet, blocked string) {
 			return set, fmt.Sprintf("persistentvolumeclaim %q not found", name)
 		}
 		claim := obj.(*corev1.PersistentVolumeClaim)
-		if claim.DeletionTimestamp != nil {
+		switch {
+		case claim.DeletionTimestamp != nil:
 			return set, fmt.Sprintf("persistentvolumeclaim %q is being deleted", name)
-		}
-		if bound(claim) {
+		case claim.Status.Phase == corev1.ClaimLost:
+			return set, fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, claim.Spec.VolumeName)
+		case claim.Spec.VolumeName != "" && claim.Status.Phase == corev1.ClaimBound:
 			pv, ok := r.Get(resource.PersistentVolumes, "", claim.Spec.VolumeName)
 			if !ok {
 				return set, fmt.Sprintf("persistentvolume %q not found", claim.Spec.VolumeName)
 			}
 			if volume := pv.(*corev1.PersistentVolume); volume.Spec.NodeAffinity != nil {
-				set.volumes = append(set.volumes, volume)
+				set.bound = append(set.bound, volume)
 			}
 			continue
 		}
-		class, found := classOf(claim, r)
-		switch {
-		case claim.Status.Phase == corev1.ClaimLost:
-			return set, fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, claim.Spec.VolumeName)
-		case !found || class.VolumeBindingMode == nil || *class.VolumeBindingMode != storagev1.VolumeBindingWaitForFirstConsumer || claim.Spec.VolumeName != "":
+		waiting, ok := unboundOf(claim, r)
+		if !ok {
 			return set, "pod has unbound immediate PersistentVolumeClaims"
 		}
-		set.unbound = append(set.unbound, claim)
-		if node := claim.Annotations[AnnSelectedNode]; node != "" {
-			if _, ok := r.Get(resource.Nodes, "", node); ok {
-				set.selected = node
-			}
-		}
-		if len(class.AllowedTopologies) > 0 {
-			set.topologies = append(set.topologies, class.AllowedTopologies)
-		}
+		set.unbound = append(set.unbound, waiting)
 	}
 	return set, ""
+}
+
+// unboundOf reads an unbound claim; ok is false unless its class waits for the first consumer.
+func unboundOf(claim *corev1.PersistentVolumeClaim, r plan.Reader) (unboundClaim, bool) {
+	u := unboundClaim{claim: claim}
+	className := volumehelper.GetPersistentVolumeClaimClass(claim)
+	obj, ok := r.Get(resource.StorageClasses, "", className)
+	if !ok || claim.Spec.VolumeName != "" {
+		return u, false
+	}
+	class := obj.(*storagev1.StorageClass)
+	if class.VolumeBindingMode == nil || *class.VolumeBindingMode != storagev1.VolumeBindingWaitForFirstConsumer {
+		return u, false
+	}
+	u.provisions = class.Provisioner != noProvisioner
+	u.topologies = class.AllowedTopologies
+	if node := claim.Annotations[AnnSelectedNode]; node != "" {
+		if _, ok := r.Get(resource.Nodes, "", node); ok {
+			u.selected = node
+		}
+	}
+	for _, o := range r.Indexed(resource.PersistentVolumes, AvailableVolumes, className) {
+		u.volumes = append(u.volumes, o.(*corev1.PersistentVolume))
+	}
+	return u, true
 }
 
 // claimName is the claim behind a volume, the generated one of an ephemeral volume included.
@@ -89,45 +135,72 @@ func claimName(pod *corev1.Pod, v *corev1.Volume) string {
 	return ""
 }
 
-func bound(claim *corev1.PersistentVolumeClaim) bool {
-	return claim.Spec.VolumeName != "" && claim.Status.Phase == corev1.ClaimBound
-}
-
-func classOf(claim *corev1.PersistentVolumeClaim, r plan.Reader) (*storagev1.StorageClass, bool) {
-	obj, ok := r.Get(resource.StorageClasses, "", volumehelper.GetPersistentVolumeClaimClass(claim))
-	if !ok {
-		return nil, false
+// free says that every node will do.
+func (c claimSet) free() bool {
+	for _, u := range c.unbound {
+		if u.selected != "" || len(u.volumes) > 0 || len(u.topologies) > 0 || !u.provisions {
+			return false
+		}
 	}
-	return obj.(*storagev1.StorageClass), true
+	return len(c.bound) == 0
 }
 
 // refuse says why a node cannot reach the claims' volumes, or "".
 func (c claimSet) refuse(node *corev1.Node) string {
-	for _, pv := range c.volumes {
+	for _, pv := range c.bound {
 		if volumehelper.CheckNodeAffinity(pv, node.Labels) != nil {
 			return reasonVolumeAffinity
 		}
 	}
-	if c.selected != "" && c.selected != node.Name {
-		return reasonVolumeSelected
+	if len(c.unbound) == 0 {
+		return ""
 	}
-	for _, terms := range c.topologies {
-		if !anyTopology(terms, node) {
-			return "node(s) did not match the storage class's allowed topologies"
+	_, _, reason := c.resolve(node)
+	return reason
+}
+
+// on says which volumes the unbound claims take on a node, and which of them must be told it.
+func (c claimSet) on(node *corev1.Node) ([]VolumeBinding, []*corev1.PersistentVolumeClaim) {
+	bind, provision, _ := c.resolve(node)
+	return bind, provision
+}
+
+func (c claimSet) resolve(node *corev1.Node) (bind []VolumeBinding, provision []*corev1.PersistentVolumeClaim, reason string) {
+	taken := map[string]*corev1.PersistentVolume{}
+	for _, u := range c.unbound {
+		if u.selected != "" {
+			if u.selected != node.Name {
+				return nil, nil, reasonVolumeNone
+			}
+			provision = append(provision, u.claim)
+			continue
+		}
+		pv, err := volumehelper.FindMatchingVolume(u.claim, u.volumes, node, taken, true, true)
+		switch {
+		case err == nil && pv != nil:
+			taken[pv.Name] = pv
+			bind = append(bind, VolumeBinding{u.claim, pv})
+		case !u.provisions:
+			return nil, nil, reasonVolumeNone
+		case len(u.topologies) > 0 && !anyTopology(u.topologies, node):
+			return nil, nil, reasonVolumeTopology
+		default:
+			provision = append(provision, u.claim)
 		}
 	}
-	return ""
+	return bind, provision, ""
 }
 
 func anyTopology(terms []corev1.TopologySelectorTerm, node *corev1.Node) bool {
-	for _, term := range terms {
+	for _, t := range terms {
 		selector := corev1.NodeSelectorTerm{}
-		for _, e := range term.MatchLabelExpressions {
+		for _, e := range t.MatchLabelExpressions {
 			selector.MatchExpressions = append(selector.MatchExpressions, corev1.NodeSelectorRequirement{
 				Key: e.Key, Operator: corev1.NodeSelectorOpIn, Values: e.Values,
 			})
 		}
-		if match, err := v1helper.MatchNodeSelectorTerms(node, &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{selector}}); err == nil && match {
+		wanted := &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{selector}}
+		if match, err := v1helper.MatchNodeSelectorTerms(node, wanted); err == nil && match {
 			return true
 		}
 	}
