@@ -35,12 +35,20 @@ type table[T object] struct {
 	columns []column
 	// row returns the cells of one object, one per column.
 	row func(obj T, now time.Time) []any
+	// conditions says whether a row is done; nil for most kinds.
+	conditions func(obj T) []metav1.TableRowCondition
 	// clock is time.Now but in tests.
 	clock func() time.Time
 }
 
 func newTable[T object](row func(T, time.Time) []any, columns ...column) *table[T] {
 	return &table[T]{columns: columns, row: row, clock: time.Now}
+}
+
+// marking adds row conditions.
+func (t *table[T]) marking(conditions func(T) []metav1.TableRowCondition) *table[T] {
+	t.conditions = conditions
+	return t
 }
 
 // ConvertToTable implements rest.TableConvertor for one object or a list of them.
@@ -55,7 +63,11 @@ func (t *table[T]) ConvertToTable(_ context.Context, obj, tableOptions runtime.O
 		if !ok {
 			return fmt.Errorf("print: unexpected type %T", o)
 		}
-		out.Rows = append(out.Rows, metav1.TableRow{Cells: t.row(item, now), Object: runtime.RawExtension{Object: item}})
+		row := metav1.TableRow{Cells: t.row(item, now), Object: runtime.RawExtension{Object: item}}
+		if t.conditions != nil {
+			row.Conditions = t.conditions(item)
+		}
+		out.Rows = append(out.Rows, row)
 		return nil
 	}
 	if !meta.IsListType(obj) {

@@ -123,7 +123,21 @@ type Finish func(ctx context.Context, success bool)
 // all is the table: a new kind is one file and one line here.
 var all = []Kind{
 	namespaces,
+	nodes,
+	pods,
+	podTemplates,
+	replicationControllers,
 	configMaps,
+	secrets,
+	serviceAccounts,
+	persistentVolumes,
+	persistentVolumeClaims,
+	deployments,
+	replicaSets,
+	statefulSets,
+	daemonSets,
+	controllerRevisions,
+	storageClasses,
 }
 
 // All returns every kind served, each once. The slice is the caller's.

@@ -34,12 +34,6 @@ var namespaces = Kind{
 		validateUpdate: func(n, old *corev1.Namespace) field.ErrorList {
 			return validMetaUpdate(&n.ObjectMeta, &old.ObjectMeta)
 		},
-		warn: func(n, old *corev1.Namespace) []string {
-			if old == nil && len(utilvalidation.IsDNS1123Label(n.Name)) != 0 {
-				return []string{"metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended"}
-			}
-			return nil
-		},
 		resets: []string{"status"},
 	}),
 	Status: newStrategy(resource.Namespaces, rules[*corev1.Namespace]{

@@ -1,0 +1,72 @@
+package podspec
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// DropAlpha clears the fields that Kubernetes v1.37 has behind gates that are off, as its own
+// server does, so that nobody relies on what the node does not do.
+func DropAlpha(s *corev1.PodSpec) {
+	s.SchedulingGroup = nil
+	s.EvictionResponders = nil
+	for i := range s.InitContainers {
+		dropAlphaContainer(&s.InitContainers[i])
+	}
+	for i := range s.Containers {
+		dropAlphaContainer(&s.Containers[i])
+	}
+}
+
+func dropAlphaContainer(c *corev1.Container) {
+	for i := range c.VolumeMounts {
+		c.VolumeMounts[i].BindMountOptions = nil
+	}
+	for _, p := range [...]*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
+		if p != nil && p.HTTPGet != nil {
+			p.HTTPGet.Protocol = nil
+		}
+		if p != nil && p.GRPC != nil {
+			p.GRPC.Mode = nil
+		}
+	}
+}
+
+// MergeLabelKeys writes matchLabelKeys and mismatchLabelKeys of pod (anti-)affinity into the
+// label selectors, with the values that the pod itself has (KEP-3633).
+func MergeLabelKeys(s *corev1.PodSpec, labels map[string]string) {
+	if s.Affinity == nil {
+		return
+	}
+	if a := s.Affinity.PodAffinity; a != nil {
+		mergeTerms(a.RequiredDuringSchedulingIgnoredDuringExecution, a.PreferredDuringSchedulingIgnoredDuringExecution, labels)
+	}
+	if a := s.Affinity.PodAntiAffinity; a != nil {
+		mergeTerms(a.RequiredDuringSchedulingIgnoredDuringExecution, a.PreferredDuringSchedulingIgnoredDuringExecution, labels)
+	}
+}
+
+func mergeTerms(must []corev1.PodAffinityTerm, may []corev1.WeightedPodAffinityTerm, labels map[string]string) {
+	for i := range must {
+		mergeTerm(&must[i], labels)
+	}
+	for i := range may {
+		mergeTerm(&may[i].PodAffinityTerm, labels)
+	}
+}
+
+func mergeTerm(t *corev1.PodAffinityTerm, labels map[string]string) {
+	if t.LabelSelector == nil {
+		return
+	}
+	add := func(keys []string, op metav1.LabelSelectorOperator) {
+		for _, key := range keys {
+			if value, ok := labels[key]; ok {
+				t.LabelSelector.MatchExpressions = append(t.LabelSelector.MatchExpressions,
+					metav1.LabelSelectorRequirement{Key: key, Operator: op, Values: []string{value}})
+			}
+		}
+	}
+	add(t.MatchLabelKeys, metav1.LabelSelectorOpIn)
+	add(t.MismatchLabelKeys, metav1.LabelSelectorOpNotIn)
+}
