@@ -82,6 +82,10 @@ func (d Decision) Message() string {
 // was nominated or is being prepared for it), or "".
 func (s *State) Place(p *Pod, r plan.Reader, prefer string) Decision {
 	d := Decision{Nodes: len(s.list())}
+	if d.Nodes == 0 {
+		d.Causes = CauseNode
+		return d
+	}
 	if len(p.Object.Spec.SchedulingGates) > 0 {
 		d.Blocked, d.Causes = "Scheduling is blocked due to non-empty scheduling gates", CauseGates
 		return d
