@@ -43,6 +43,14 @@ func update(ctx context.Context, c client.Interface, a plan.Update) Result {
 	if alive, err := anyAlive(ctx, c, a.IfAbsent); alive || err != nil {
 		return Result{Err: err}
 	}
+	if a.IfEmpty != nil {
+		for _, res := range a.IfEmpty.Kinds {
+			items, _, err := c.List(ctx, res, client.ListOptions{Namespace: a.IfEmpty.Namespace})
+			if len(items) > 0 || err != nil {
+				return Result{Err: err}
+			}
+		}
+	}
 	o, err := c.Update(ctx, a.Object, a.Subresource)
 	return Result{o, err}
 }

@@ -115,9 +115,7 @@ func (l *Loop) start() {
 	defer l.mu.Unlock()
 	for _, res := range l.core.Resources() {
 		// What was applied before the subscription counts as seen.
-		l.view.Read(func(r plan.Reader) {
-			l.core.Changed(r, view.Change{Resource: res, Revision: l.view.Revision(res)})
-		})
+		l.core.Changed(nil, view.Change{Resource: res, Revision: l.view.Revision(res)})
 	}
 	l.view.Read(l.core.Start)
 	l.dispatch()

@@ -183,8 +183,17 @@ type Update struct {
 	Provided *Ref
 	// IfAbsent is as for Delete.
 	IfAbsent []Ref
+	// IfEmpty makes the update conditional likewise: the shell asks the API itself, and if an
+	// object of one of these kinds exists in the namespace the action is passed over as done.
+	IfEmpty *Content
 	// Done and Failed, when set, are told once the outcome is known.
 	Done, Failed *Event
+}
+
+// Content is what a namespace may hold.
+type Content struct {
+	Namespace string
+	Kinds     []resource.Resource
 }
 
 // Delete deletes an object on condition of the target's UID.

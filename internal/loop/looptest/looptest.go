@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -128,4 +130,11 @@ func Reasons(c *Cluster, obj plan.Object) []string {
 		out = append(out, e.Reason)
 	}
 	return out
+}
+
+// Settle lets a minute of a synctest bubble's time pass, for what is tried again after a pause.
+func Settle(c *Cluster) {
+	c.t.Helper()
+	time.Sleep(time.Minute)
+	synctest.Wait()
 }
