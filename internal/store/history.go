@@ -53,7 +53,7 @@ func (c *Collection) forgetOldest() {
 	ch := h.changes[h.start]
 	h.changes[h.start] = nil
 	h.start++
-	h.floor = ch.cur.rev
+	h.floor = max(h.floor, ch.cur.rev)
 	if ch.prev != nil {
 		h.bytes -= int64(ch.prev.size)
 	}
@@ -80,7 +80,7 @@ func (h *history) squeeze() {
 
 // Compact drops all history up to rev: lists and watches from before it get 410 Expired.
 func (s *Store) Compact(rev int64) {
-	rev = min(rev, s.dispatched.Load())
+	rev = min(rev, s.durable.Load())
 	for _, c := range s.all() {
 		c.forget(rev)
 	}

@@ -61,6 +61,9 @@ type Resource struct {
 	// watch dispatch, such as "spec.nodeName". The function must agree with the predicate's
 	// GetAttrs on that field.
 	Index storage.IndexerFuncs
+	// WatchStarted, if set, is called when a watch has its initial state; the API server's
+	// priority and fairness waits for it.
+	WatchStarted func(context.Context)
 }
 
 // ErrClosed is returned for every use of a store after Close.

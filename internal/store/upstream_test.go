@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 	storagetesting "k8s.io/apiserver/pkg/storage/testing"
 	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+	"k8s.io/apiserver/pkg/util/flowcontrol"
 
 	"coracle/internal/store"
 )
@@ -41,6 +42,8 @@ func podResource() store.Resource {
 		New:     func() runtime.Object { return &example.Pod{} },
 		NewList: func() runtime.Object { return &example.PodList{} },
 		Index:   storage.IndexerFuncs{"spec.nodeName": nodeName},
+
+		WatchStarted: flowcontrol.WatchInitialized,
 	}
 }
 

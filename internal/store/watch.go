@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/storage"
-	utilflowcontrol "k8s.io/apiserver/pkg/util/flowcontrol"
 )
 
 // entry is one element of a watcher's queue: a change or a bookmark.
@@ -84,7 +83,9 @@ func (c *Collection) Watch(ctx context.Context, key string, opts storage.ListOpt
 		return failedWatch(err), nil
 	}
 	go w.run()
-	utilflowcontrol.WatchInitialized(ctx)
+	if c.res.WatchStarted != nil {
+		c.res.WatchStarted(ctx)
+	}
 	return w, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/apiserver/pkg/util/flowcontrol"
 	"k8s.io/client-go/tools/cache"
 
 	"coracle/internal/store"
@@ -60,7 +61,10 @@ func Decorate(s *store.Store) generic.StorageDecorator {
 	return func(config *storagebackend.ConfigForResource, prefix string, _ func(runtime.Object) (string, error),
 		newFunc, newListFunc func() runtime.Object, _ storage.AttrFunc,
 		triggers storage.IndexerFuncs, _ *cache.Indexers) (storage.Interface, factory.DestroyFunc, error) {
-		c, err := s.For(store.Resource{Prefix: prefix, Codec: config.Codec, New: newFunc, NewList: newListFunc, Index: triggers})
+		c, err := s.For(store.Resource{
+			Prefix: prefix, Codec: config.Codec, New: newFunc, NewList: newListFunc, Index: triggers,
+			WatchStarted: flowcontrol.WatchInitialized,
+		})
 		if err != nil {
 			return nil, nil, err
 		}
