@@ -17,23 +17,24 @@ import (
 	"coracle/internal/workload/rollout"
 )
 
-// Surge holds when no step makes a Deployment's pods that are not terminating more than replicas + maxSurge.
-// Where the user has just lowered one of these, pods may be there already, or be under way by a size that was
-// decided before: the bound is then the one recorded with that size.
+// Surge holds when no step makes a Deployment's pods that are not terminating more than replicas +
+// maxSurge. Where the user has lowered one of these, creations may be under way that were decided
+// before: until every controller has taken note, the bound is the highest since they last all had.
 func Surge() Check {
-	seen := map[types.UID]int32{}
+	seen, high := map[types.UID]int32{}, map[types.UID]int32{}
 	return func(r plan.Reader, now time.Time) error {
 		for _, o := range r.List(resource.Deployments, "") {
 			d := o.(*appsv1.Deployment)
 			replicas, room := bounds(d)
-			most := room.Most(replicas)
 			var t tally
 			for _, set := range setsOf(r, d) {
 				t.add(podsOf(r, set, set.Spec.MinReadySeconds, now))
-				if n, ok := recorded(set, "deployment.kubernetes.io/max-replicas"); ok && size(set.Spec.Replicas) > 0 {
-					most = max(most, n)
-				}
 			}
+			most := room.Most(replicas)
+			if !noted(r, d) {
+				most = max(most, high[d.UID])
+			}
+			high[d.UID] = most
 			before := seen[d.UID]
 			seen[d.UID] = t.active
 			if t.active > before && t.active > most {
@@ -45,13 +46,13 @@ func Surge() Check {
 	}
 }
 
-// Available returns a check for a step in which the controllers, not the world, took pods away:
-// a Deployment's available pods must not have become fewer and be less than replicas - maxUnavailable.
-// excused is how many pods of it the world has taken since the controllers last were at rest; they
-// count as available, since no controller could know. Where the user has just raised the size, deletions
-// may be under way that were decided before: the bound is then the one of the size recorded.
+// Available holds when no step in which the controllers take available pods of a Deployment leaves less
+// than replicas - maxUnavailable of them. excused is how many pods the world, not the controllers, has
+// taken since all was at rest; they count as available, since a decision may have rested on them.
+// Where the user has raised the size or lowered maxUnavailable, deletions may be under way that were
+// decided before: until every controller has taken note, the bound is the lowest since they last all had.
 func Available(excused func(*appsv1.Deployment) int32) Check {
-	seen := map[types.UID]int32{}
+	seen, low, pardoned := map[types.UID]int32{}, map[types.UID]int32{}, map[types.UID]int32{}
 	return func(r plan.Reader, now time.Time) error {
 		for _, o := range r.List(resource.Deployments, "") {
 			d := o.(*appsv1.Deployment)
@@ -59,24 +60,43 @@ func Available(excused func(*appsv1.Deployment) int32) Check {
 				continue
 			}
 			replicas, room := bounds(d)
-			least := room.Least(replicas)
 			var t tally
 			for _, set := range setsOf(r, d) {
 				t.add(podsOf(r, set, set.Spec.MinReadySeconds, now))
-				if n, ok := recorded(set, "deployment.kubernetes.io/desired-replicas"); ok {
-					_, then := boundsAt(d, n)
-					least = min(least, then.Least(n))
-				}
 			}
-			before, known := seen[d.UID]
-			seen[d.UID] = t.available
-			if known && t.available < before && t.available+excused(d) < least {
+			least := room.Least(replicas)
+			if before, known := low[d.UID]; known && !noted(r, d) {
+				least = min(least, before)
+			}
+			low[d.UID] = least
+			pardon := excused(d)
+			lost := seen[d.UID] - t.available - max(0, pardon-pardoned[d.UID])
+			seen[d.UID], pardoned[d.UID] = t.available, pardon
+			if lost > 0 && t.available+pardon < least {
 				return fmt.Errorf("available: deployment %s has %d available pods, %d must be (replicas %d, maxUnavailable %d, excused %d)",
-					plan.KeyOf(d), t.available, least, replicas, room.Unavailable, excused(d))
+					plan.KeyOf(d), t.available, least, replicas, room.Unavailable, pardon)
 			}
 		}
 		return nil
 	}
+}
+
+// noted reports whether all controllers have taken note of a Deployment's size: nothing is under
+// way that was decided for another.
+func noted(r plan.Reader, d *appsv1.Deployment) bool {
+	if d.Status.ObservedGeneration != d.Generation {
+		return false
+	}
+	replicas, room := bounds(d)
+	for _, set := range setsOf(r, d) {
+		n, _ := recorded(set, "deployment.kubernetes.io/desired-replicas")
+		most, _ := recorded(set, "deployment.kubernetes.io/max-replicas")
+		if set.Status.ObservedGeneration != set.Generation ||
+			(size(set.Spec.Replicas) > 0 && (n != replicas || most != replicas+room.Surge)) {
+			return false
+		}
+	}
+	return true
 }
 
 // OneTemplate holds when a Deployment with strategy Recreate has pods of one template only,

@@ -23,12 +23,15 @@ func show(s *script, args []string, _ string) (*string, error) {
 			return nil, err
 		}
 		for _, o := range s.world.List(res, "") {
-			fmt.Fprintf(&b, "%s %s%s\n", strings.ToLower(res.Kind), o.GetName(), summary(o))
+			fmt.Fprintf(&b, "%s %s\n", strings.ToLower(res.Kind), Summary(o))
 		}
 	}
 	text := b.String()
 	return &text, nil
 }
+
+// Summary prints an object's name and the values that tell how it gets on, for people to read.
+func Summary(o plan.Object) string { return o.GetName() + summary(o) }
 
 func summary(o plan.Object) string {
 	switch o := o.(type) {

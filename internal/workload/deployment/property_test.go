@@ -1,0 +1,312 @@
+package deployment_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"pgregory.net/rapid"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/workload/deployment"
+	"coracle/internal/workload/invariant"
+	"coracle/internal/workload/model"
+	"coracle/internal/workload/podstate"
+	"coracle/internal/workload/replicaset"
+	"coracle/internal/workload/scenario"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// machine is a world in which the user, the nodes and the planners take turns at random, plans
+// being carried out one action at a time while the others go on.
+type machine struct {
+	t           *rapid.T
+	w           *model.World
+	controllers []plan.Controller
+	// flying are plans under way, by controller and key.
+	flying map[string]*flight
+	order  []string
+	last   map[string]*plan.Failure
+	// excuse counts what the world took from the Deployment since all was at rest.
+	excuse int32
+	// calm worlds lose no pods; rolling says that the strategy is RollingUpdate.
+	calm, rolling bool
+	check         invariant.Check
+}
+
+type flight struct {
+	plan plan.Plan
+	next int
+}
+
+func newMachine(t *rapid.T) *machine {
+	m := &machine{t: t, controllers: []plan.Controller{deployment.Controller(), replicaset.Controller()},
+		flying: map[string]*flight{}, last: map[string]*plan.Failure{},
+		calm: rapid.Bool().Draw(t, "calm"), rolling: rapid.IntRange(0, 3).Draw(t, "strategy") > 0}
+	m.w = model.New(epoch, m.controllers...)
+	m.check = invariant.All(invariant.OneController, invariant.Surge(), invariant.OneTemplate,
+		invariant.Available(func(*appsv1.Deployment) int32 { return m.excuse }))
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{}}}
+	d.Spec.Replicas = ptr(rapid.Int32Range(0, 8).Draw(t, "replicas"))
+	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	d.Spec.Template.Labels = map[string]string{"app": "web"}
+	d.Spec.Template.Spec.Containers = []corev1.Container{{Name: "main", Image: "web:0"}}
+	d.Spec.RevisionHistoryLimit = ptr(rapid.Int32Range(0, 3).Draw(t, "history"))
+	d.Spec.MinReadySeconds = rapid.SampledFrom([]int32{0, 0, 5}).Draw(t, "minReady")
+	d.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType
+	if m.rolling {
+		d.Spec.Strategy = m.drawStrategy()
+	}
+	d.Annotations = m.drawAnnotations()
+	m.w.Put(d)
+	return m
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func (m *machine) drawStrategy() appsv1.DeploymentStrategy {
+	amount := rapid.SampledFrom([]intstr.IntOrString{intstr.FromInt32(0), intstr.FromInt32(1), intstr.FromInt32(3),
+		intstr.FromString("25%"), intstr.FromString("50%"), intstr.FromString("100%")})
+	return appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{
+		MaxSurge: ptr(amount.Draw(m.t, "surge")), MaxUnavailable: ptr(amount.Draw(m.t, "unavailable"))}}
+}
+
+func (m *machine) drawAnnotations() map[string]string {
+	a := map[string]string{}
+	if v := rapid.SampledFrom([]string{"", "", "10%,50%:10s", "30%:1s,100%", "nonsense"}).Draw(m.t, "steps"); v != "" {
+		a["coracle.io/steps"] = v
+	}
+	if v := rapid.SampledFrom([]string{"", "", "TerminationStarted", "TerminationComplete"}).Draw(m.t, "policy"); v != "" && m.rolling {
+		a["coracle.io/pod-replacement-policy"] = v
+	}
+	if rapid.Bool().Draw(m.t, "auto") {
+		a["coracle.io/auto-rollback"] = "true"
+	}
+	return a
+}
+
+func (m *machine) edit(change func(*appsv1.Deployment)) { model.Edit(m.w, "default", "web", change) }
+
+// step lets one party act, and checks the promises.
+func (m *machine) step() {
+	actions := []func(){m.plan, m.plan, m.plan, m.fly, m.fly, m.fly, m.fly, m.ready, m.ready, m.gone, m.user, m.tick}
+	if !m.calm {
+		actions = append(actions, m.crash, m.lose)
+	}
+	actions[rapid.IntRange(0, len(actions)-1).Draw(m.t, "who")]()
+	if err := m.check(m.w, m.w.Now); err != nil {
+		m.t.Fatalf("%v\n%s", err, m.picture())
+	}
+}
+
+// picture spells out the world, for failures.
+func (m *machine) picture() string {
+	var b strings.Builder
+	for _, res := range []resource.Resource{resource.Deployments, resource.ReplicaSets, resource.Pods} {
+		for _, o := range m.w.List(res, "") {
+			fmt.Fprintf(&b, "%s gen %d %s\n", res.Kind, o.GetGeneration(), scenario.Summary(o))
+		}
+	}
+	for _, id := range m.order {
+		fmt.Fprintf(&b, "under way: %s (%d of %d actions done)\n", id, m.flying[id].next, len(m.flying[id].plan.Actions))
+	}
+	return b.String()
+}
+
+// plan starts a plan for an object that has none under way.
+func (m *machine) plan() {
+	c := m.controllers[rapid.IntRange(0, len(m.controllers)-1).Draw(m.t, "controller")]
+	objs := m.w.List(c.For, "")
+	if len(objs) == 0 {
+		return
+	}
+	key := plan.KeyOf(objs[rapid.IntRange(0, len(objs)-1).Draw(m.t, "object")])
+	id := c.Name + " " + key.String()
+	if m.flying[id] != nil {
+		return
+	}
+	p := c.Plan(plan.Input{Reader: m.w, Key: key, Now: m.w.Now, Last: m.last[id]})
+	m.last[id] = nil
+	if len(p.Actions) > 0 || p.Status != nil {
+		m.flying[id] = &flight{plan: p}
+		m.order = append(m.order, id)
+	} else if len(m.flying) == 0 && invariant.AtRest(m.controllers...)(m.w, m.w.Now) == nil {
+		m.excuse = 0
+	}
+}
+
+// fly carries out the next action of a plan under way; the API refuses some.
+func (m *machine) fly() {
+	if len(m.order) == 0 {
+		return
+	}
+	i := rapid.IntRange(0, len(m.order)-1).Draw(m.t, "flight")
+	id := m.order[i]
+	f := m.flying[id]
+	land := func() {
+		m.w.Apply(plan.Plan{Status: f.plan.Status})
+		delete(m.flying, id)
+		m.order = append(m.order[:i:i], m.order[i+1:]...)
+	}
+	if f.next >= len(f.plan.Actions) {
+		land()
+		return
+	}
+	a := f.plan.Actions[f.next]
+	f.next++
+	m.w.Refuse = nil
+	if !m.calm && rapid.IntRange(0, 19).Draw(m.t, "refuse") == 0 {
+		m.w.Refuse = func(plan.Action) *metav1.Status {
+			return &metav1.Status{Reason: metav1.StatusReasonForbidden, Message: "exceeded quota"}
+		}
+	}
+	out := m.w.Apply(plan.Plan{Actions: []plan.Action{a}})
+	m.w.Refuse = nil
+	if out.Failure != nil {
+		m.last[id] = out.Failure
+		land()
+	}
+}
+
+func (m *machine) pods(want func(*corev1.Pod) bool) []*corev1.Pod {
+	var found []*corev1.Pod
+	for _, o := range m.w.List(resource.Pods, "") {
+		if p := o.(*corev1.Pod); want(p) {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+func (m *machine) somePod(want func(*corev1.Pod) bool) *corev1.Pod {
+	found := m.pods(want)
+	if len(found) == 0 {
+		return nil
+	}
+	return found[rapid.IntRange(0, len(found)-1).Draw(m.t, "pod")]
+}
+
+func (m *machine) ready() {
+	if p := m.somePod(func(p *corev1.Pod) bool { return podstate.Active(p) && !podstate.Ready(p) }); p != nil {
+		m.setReady(p, corev1.ConditionTrue)
+	}
+}
+
+func (m *machine) setReady(p *corev1.Pod, status corev1.ConditionStatus) {
+	model.Edit(m.w, p.Namespace, p.Name, func(p *corev1.Pod) {
+		p.Spec.NodeName, p.Status.Phase = "node-1", corev1.PodRunning
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastTransitionTime: metav1.Time{Time: m.w.Now}}}
+	})
+}
+
+func (m *machine) crash() {
+	if p := m.somePod(func(p *corev1.Pod) bool { return podstate.Active(p) && podstate.Ready(p) }); p != nil {
+		m.excuse++
+		m.setReady(p, corev1.ConditionFalse)
+	}
+}
+
+func (m *machine) lose() {
+	if p := m.somePod(podstate.Active); p != nil {
+		m.excuse++
+		m.w.Remove(resource.Pods, p.Namespace, p.Name)
+	}
+}
+
+func (m *machine) gone() {
+	if p := m.somePod(podstate.Terminating); p != nil {
+		m.w.Remove(resource.Pods, p.Namespace, p.Name)
+	}
+}
+
+func (m *machine) tick() {
+	m.w.Now = m.w.Now.Add(rapid.SampledFrom([]time.Duration{time.Second, 7 * time.Second, 11 * time.Minute}).Draw(m.t, "tick"))
+}
+
+func (m *machine) user() {
+	switch rapid.IntRange(0, 6).Draw(m.t, "edit") {
+	case 0, 1:
+		image := fmt.Sprintf("web:%d", rapid.IntRange(0, 3).Draw(m.t, "image"))
+		m.edit(func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = image })
+	case 2:
+		n := rapid.Int32Range(0, 8).Draw(m.t, "replicas")
+		m.edit(func(d *appsv1.Deployment) { d.Spec.Replicas = &n })
+	case 3:
+		paused := rapid.Bool().Draw(m.t, "paused")
+		m.edit(func(d *appsv1.Deployment) { d.Spec.Paused = paused })
+	case 4:
+		if m.rolling {
+			s := m.drawStrategy()
+			m.excuse += 8 // deletions may be under way that a wider room allowed
+			m.edit(func(d *appsv1.Deployment) { d.Spec.Strategy = s })
+		}
+	case 5:
+		steps := m.drawAnnotations()
+		m.edit(func(d *appsv1.Deployment) {
+			for k := range map[string]bool{"coracle.io/steps": true, "coracle.io/auto-rollback": true, "coracle.io/pod-replacement-policy": true} {
+				delete(d.Annotations, k)
+				if v, ok := steps[k]; ok {
+					d.Annotations[k] = v
+				}
+			}
+		})
+	}
+}
+
+// converge lets everybody do their duty until nothing is left to do.
+func (m *machine) converge() {
+	m.edit(func(d *appsv1.Deployment) { d.Spec.Paused = false })
+	for range 400 {
+		for len(m.order) > 0 {
+			id := m.order[0]
+			f := m.flying[id]
+			f.plan.Actions = f.plan.Actions[f.next:]
+			m.last[id] = m.w.Apply(f.plan).Failure
+			delete(m.flying, id)
+			m.order = m.order[1:]
+		}
+		for _, p := range m.pods(podstate.Terminating) {
+			m.w.Remove(resource.Pods, p.Namespace, p.Name)
+		}
+		for _, p := range m.pods(func(p *corev1.Pod) bool { return podstate.Active(p) && !podstate.Ready(p) }) {
+			m.setReady(p, corev1.ConditionTrue)
+		}
+		m.w.Now = m.w.Now.Add(3 * time.Second)
+		for _, c := range m.controllers {
+			for _, o := range m.w.List(c.For, "") {
+				id := c.Name + " " + plan.KeyOf(o).String()
+				p := c.Plan(plan.Input{Reader: m.w, Key: plan.KeyOf(o), Now: m.w.Now, Last: m.last[id]})
+				m.last[id] = m.w.Apply(p).Failure
+				m.excuse = 0
+				if err := m.check(m.w, m.w.Now); err != nil {
+					m.t.Fatalf("while converging: %v", err)
+				}
+			}
+		}
+		atRest := invariant.All(invariant.AtRest(m.controllers...), invariant.RolledOut, invariant.SetsExact)
+		if len(m.pods(func(p *corev1.Pod) bool { return !podstate.Ready(p) })) == 0 && atRest(m.w, m.w.Now) == nil {
+			return
+		}
+	}
+	m.t.Fatalf("does not converge: %v", invariant.All(invariant.AtRest(m.controllers...), invariant.RolledOut, invariant.SetsExact)(m.w, m.w.Now))
+}
+
+func TestProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine(t)
+		for range rapid.IntRange(10, 250).Draw(t, "steps") {
+			m.step()
+		}
+		m.converge()
+		if err := invariant.All(invariant.NoOrphans, invariant.OneController)(m.w, m.w.Now); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
