@@ -1,0 +1,135 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Stdio are the files a container's process gets as its standard input and
+// output. With Console set, the process gets a new terminal instead, whose
+// master is sent over that socket.
+type Stdio struct {
+	In, Out, Err *os.File
+	Console      *os.File
+}
+
+// Start makes the container id under libcontainer's root, runs its process
+// and returns the process's pid. The process is a child of ours until we die;
+// it must be reaped through Watch.
+func Start(root, id string, s *specs.Spec, stdio Stdio) (int, error) {
+	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: s, NoNewKeyring: true})
+	if err != nil {
+		return 0, fmt.Errorf("container configuration: %w", err)
+	}
+	cfg.Labels = nil
+	// A leftover of a start that a crash cut short.
+	if err := Discard(root, id); err != nil {
+		return 0, err
+	}
+	c, err := libcontainer.Create(root, id, cfg)
+	if err != nil {
+		return 0, fmt.Errorf("create container: %w", err)
+	}
+	p := process(s.Process, stdio)
+	p.Init = true
+	if err := c.Run(p); err != nil {
+		if pid, perr := p.Pid(); perr == nil && pid > 0 {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			_, _ = p.Wait()
+		}
+		_ = Discard(root, id)
+		return 0, startError(err)
+	}
+	return p.Pid()
+}
+
+func process(p *specs.Process, stdio Stdio) *libcontainer.Process {
+	lp := &libcontainer.Process{
+		Args: p.Args, Env: p.Env, Cwd: p.Cwd, UID: int(p.User.UID), GID: int(p.User.GID),
+		NoNewPrivileges: &p.NoNewPrivileges, AppArmorProfile: p.ApparmorProfile,
+	}
+	for _, g := range p.User.AdditionalGids {
+		lp.AdditionalGroups = append(lp.AdditionalGroups, int(g))
+	}
+	if stdio.Console != nil {
+		lp.ConsoleSocket = stdio.Console
+		return lp
+	}
+	// A nil *os.File in an interface would not be nil.
+	if stdio.In != nil {
+		lp.Stdin = stdio.In
+	}
+	if stdio.Out != nil {
+		lp.Stdout = stdio.Out
+	}
+	if stdio.Err != nil {
+		lp.Stderr = stdio.Err
+	}
+	return lp
+}
+
+// StartError is a start refused because of what the container asks for
+// (no such file, no such directory, no permission), not because of the node.
+type StartError struct {
+	// Code is the exit code a shell would give: 127 not found, 126 not
+	// executable, otherwise 128, as Docker and containerd report it.
+	Code int32
+	Err  error
+}
+
+func (e *StartError) Error() string { return e.Err.Error() }
+func (e *StartError) Unwrap() error { return e.Err }
+
+func startError(err error) error {
+	code := int32(128)
+	msg := err.Error()
+	switch {
+	case strings.Contains(msg, "executable file not found"), strings.Contains(msg, "no such file or directory"):
+		code = 127
+	case strings.Contains(msg, "permission denied"), strings.Contains(msg, "exec format error"):
+		code = 126
+	}
+	return &StartError{Code: code, Err: fmt.Errorf("start container: %w", err)}
+}
+
+// Discard removes what libcontainer keeps of a container whose process has
+// ended: its cgroups and its state. What still runs in the cgroups is killed.
+func Discard(root, id string) error {
+	dir := filepath.Join(root, id)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	c, err := libcontainer.Load(root, id)
+	if errors.Is(err, libcontainer.ErrNotExist) {
+		return os.RemoveAll(dir) // it died before it had a state
+	}
+	if err == nil {
+		_ = c.Signal(unix.SIGKILL)
+		err = c.Destroy()
+	}
+	if err != nil {
+		return fmt.Errorf("discard container %s: %w", id, err)
+	}
+	return nil
+}
+
+// processSpec is kept beside libcontainer's state: what exec starts from.
+const processSpec = "process.json"
+
+// SaveProcess keeps the process's specification for later Exec calls.
+func SaveProcess(dir string, s *specs.Spec) error {
+	raw, err := json.Marshal(s.Process)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, processSpec), raw, 0o600)
+}

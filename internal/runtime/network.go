@@ -1,0 +1,138 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	netpod "coracle/internal/network/pod"
+)
+
+// errNetworkNotReady is what a pod with its own network gets before the agent
+// has told the node's pod range.
+var errNetworkNotReady = errors.New("network not ready: the node has no pod CIDR yet (it comes with UpdateRuntimeConfig)")
+
+// network is the node's pod network, which opens when its range is known.
+type network struct {
+	cfg  Config
+	path string
+
+	mu   sync.Mutex
+	open *netpod.Network
+	cidr netip.Prefix
+	err  error
+}
+
+func (n *network) init(cfg Config) {
+	n.cfg = cfg
+	n.path = filepath.Join(cfg.StateDir, "network.json")
+	n.err = errNetworkNotReady
+}
+
+type networkState struct {
+	CIDR netip.Prefix `json:"podCIDR"`
+}
+
+// restore opens the network with the range of the last run, if there was one.
+func (n *network) restore() error {
+	raw, err := os.ReadFile(n.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	var st networkState
+	if err == nil {
+		err = json.Unmarshal(raw, &st)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", n.path, err)
+	}
+	// A network that cannot be opened must not keep the runtime from serving what runs.
+	_ = n.use(st.CIDR, false)
+	return nil
+}
+
+// use opens the network with a range. Changing the range is refused while
+// pods have addresses of the old one.
+func (n *network) use(cidr netip.Prefix, busy bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.open != nil && n.cidr == cidr {
+		return nil
+	}
+	if n.open != nil {
+		if busy {
+			return fmt.Errorf("pod CIDR cannot change from %s to %s while pods use it", n.cidr, cidr)
+		}
+		if err := n.open.Destroy(); err != nil {
+			return fmt.Errorf("give up pod CIDR %s: %w", n.cidr, err)
+		}
+		n.open = nil
+	}
+	open, err := netpod.Open(netpod.Config{
+		Bridge: "cor-" + n.cfg.ID, NFTable: "coracle-pod-" + n.cfg.ID, CIDR: cidr, ClusterCIDR: n.cfg.ClusterCIDR,
+		MTU: n.cfg.MTU, StateDir: filepath.Join(n.cfg.StateDir, "network"),
+	})
+	if err != nil {
+		n.err = fmt.Errorf("open pod network %s: %w", cidr, err)
+		return n.err
+	}
+	n.open, n.cidr, n.err = open, cidr, nil
+	raw, err := json.Marshal(networkState{cidr})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(n.path, raw, 0o600); err != nil {
+		return fmt.Errorf("keep pod CIDR: %w", err)
+	}
+	return nil
+}
+
+func (n *network) ready() (*netpod.Network, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.open, n.err
+}
+
+func (n *network) attach(ctx context.Context, netns, id string) (netip.Addr, error) {
+	open, err := n.ready()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	a, err := open.Attach(ctx, netns, id)
+	return a.IP, err
+}
+
+// detach does nothing when the network was never opened.
+func (n *network) detach(id string) error {
+	open, _ := n.ready()
+	if open == nil {
+		return nil
+	}
+	return open.Detach(id)
+}
+
+// forget detaches every sandbox that is not known.
+func (n *network) forget(known func(id string) bool) error {
+	open, _ := n.ready()
+	if open == nil {
+		return nil
+	}
+	var errs []error
+	for _, id := range open.Sandboxes() {
+		if !known(id) {
+			errs = append(errs, open.Detach(id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *network) close() {
+	if open, _ := n.ready(); open != nil {
+		open.Close()
+	}
+}

@@ -1,0 +1,110 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"coracle/internal/runtime/boot"
+	"coracle/internal/runtime/cgroup"
+	"coracle/internal/runtime/container"
+	"coracle/internal/runtime/sandbox"
+)
+
+// A PID namespace lives as long as its first process. Only a pod that asks
+// for shareProcessNamespace has such a process, which does nothing but reap
+// (package boot): were it one of the pod's containers, its end would be the end of all.
+
+func (p *pod) initPin() string    { return filepath.Join(p.dir, "init") }
+func (p *pod) initCgroup() string { return filepath.Join(p.Cgroup, "init") }
+
+// startPodInit starts the init process of a pod that shares its PID namespace.
+func (s *service) startPodInit(p *pod) error {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{"pod-init"}
+	cmd.Env = []string{boot.PodInitEnv + "=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start pod init: %w", err)
+	}
+	pid := cmd.Process.Pid
+	p.InitPID = pid
+	proc, err := container.Open(pid)
+	if err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	go func() {
+		_, _ = proc.Wait()
+		proc.Close()
+		_ = cmd.Process.Release()
+	}()
+	if err := proc.Pin(p.initPin()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	group, err := cgroup.Open(p.initCgroup())
+	if err != nil {
+		return err
+	}
+	if err := group.Add(pid); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(sandbox.PIDPath(p.dir), os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/pid", pid), sandbox.PIDPath(p.dir), "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("keep PID namespace: %w", err)
+	}
+	return nil
+}
+
+// stopPodInit ends the init process, if there is one, and with it all that is
+// left in the pod's PID namespace.
+func (s *service) stopPodInit(p *pod) error {
+	if p.InitPID == 0 {
+		return nil
+	}
+	proc, err := s.podInit(p)
+	if err == nil {
+		err = ignoreDone(proc.Signal(unix.SIGKILL))
+		if err == nil {
+			_, err = proc.Wait()
+		}
+		proc.Close()
+	} else if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("stop pod init: %w", err)
+	}
+	group, err := cgroup.Open(p.initCgroup())
+	if err != nil {
+		return err
+	}
+	return errors.Join(group.Remove(), container.Unpin(p.initPin()))
+}
+
+// podInit finds the init process again: by its pin, or, on a kernel that pins
+// none, by its pid as long as the namespace there is the one we keep.
+func (s *service) podInit(p *pod) (*container.Process, error) {
+	if proc, err := container.Pinned(p.initPin()); err == nil {
+		return proc, nil
+	}
+	var have, want unix.Stat_t
+	pid := p.InitPID
+	proc, err := container.Open(pid)
+	if err != nil {
+		return nil, os.ErrNotExist
+	}
+	if unix.Stat(fmt.Sprintf("/proc/%d/ns/pid", pid), &have) != nil || unix.Stat(sandbox.PIDPath(p.dir), &want) != nil || have.Ino != want.Ino {
+		proc.Close()
+		return nil, os.ErrNotExist
+	}
+	return proc, nil
+}

@@ -1,0 +1,144 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"coracle/internal/runtime/container"
+	"coracle/internal/runtime/image"
+	"coracle/internal/runtime/stream"
+)
+
+// service is the runtime. Locks are taken in the order: a sandbox's op, a
+// container's op, mu, a record's own mu.
+type service struct {
+	cri.UnimplementedRuntimeServiceServer
+	cri.UnimplementedImageServiceServer
+
+	cfg    Config
+	images *image.Store
+	minOOM int
+	events hub
+	net    network
+	stream *stream.Server
+
+	mu         sync.RWMutex
+	sandboxes  map[string]*pod
+	containers map[string]*ctr
+	// names are the reserved names of sandboxes and containers, by id.
+	names map[string]string
+
+	devicesOnce sync.Once
+	devices     []specs.LinuxDevice
+	stats       rates
+}
+
+// Run serves CRI until ctx ends, and then leaves everything running as it
+// is. It fails at once when another runtime holds the state directory.
+func Run(ctx context.Context, cfg Config) error {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := newService(cfg)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	lis, err := listen(cfg.Socket)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(16<<20), grpc.MaxSendMsgSize(16<<20))
+	cri.RegisterRuntimeServiceServer(server, s)
+	cri.RegisterImageServiceServer(server, s)
+	stop := context.AfterFunc(ctx, server.Stop)
+	defer stop()
+	cfg.Logger.Info("runtime ready", "socket", cfg.Socket, "sandboxes", len(s.sandboxes), "containers", len(s.containers))
+	if err := server.Serve(lis); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("runtime: serve: %w", err)
+	}
+	return nil
+}
+
+func newService(cfg Config) (*service, error) {
+	images, err := image.Open(cfg.ImageDir)
+	if err != nil {
+		return nil, err
+	}
+	minOOM, err := container.MinOOMScoreAdj()
+	if err != nil {
+		return nil, err
+	}
+	s := &service{
+		cfg: cfg, images: images, minOOM: minOOM,
+		sandboxes: map[string]*pod{}, containers: map[string]*ctr{}, names: map[string]string{},
+	}
+	s.net.init(cfg)
+	if s.stream, err = stream.New(streams{s}); err != nil {
+		return nil, err
+	}
+	if err := s.recover(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *service) close() {
+	s.events.close()
+	s.stream.Close()
+	s.net.close()
+}
+
+// lockState makes sure that one runtime only works on a state directory.
+func lockState(dir string) (func(), error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("runtime: state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("runtime: state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("runtime: state directory %s is in use by another runtime: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// listen opens the socket. The lock on the state directory says that a socket
+// found there belongs to nobody any more.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return nil, fmt.Errorf("runtime: socket: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("runtime: socket: %w", err)
+	}
+	lis, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("runtime: socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		lis.Close()
+		return nil, fmt.Errorf("runtime: socket: %w", err)
+	}
+	return lis, nil
+}

@@ -1,0 +1,66 @@
+package runtime
+
+import (
+	"context"
+	"net/netip"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/version"
+)
+
+// Version names the runtime.
+func (s *service) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
+	return &cri.VersionResponse{Version: "0.1.0", RuntimeName: "coracle", RuntimeVersion: version.Version, RuntimeApiVersion: "v1"}, nil
+}
+
+// Status says whether containers can run, and pods with a network of their own.
+func (s *service) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusResponse, error) {
+	netReady := &cri.RuntimeCondition{Type: cri.NetworkReady, Status: true}
+	if _, err := s.net.ready(); err != nil {
+		netReady.Status, netReady.Reason, netReady.Message = false, "NetworkPluginNotReady", err.Error()
+	}
+	out := &cri.StatusResponse{
+		Status:          &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{{Type: cri.RuntimeReady, Status: true}, netReady}},
+		RuntimeHandlers: []*cri.RuntimeHandler{{Name: "", Features: &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}}, {Name: handlerName, Features: &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}}},
+		Features:        &cri.RuntimeFeatures{SupplementalGroupsPolicy: true},
+	}
+	if req.GetVerbose() {
+		out.Info = map[string]string{"stateDir": s.cfg.StateDir, "imageDir": s.images.Dir(), "cgroupRoot": s.cfg.CgroupRoot}
+	}
+	return out, nil
+}
+
+// RuntimeConfig tells the agent how cgroups are named.
+func (s *service) RuntimeConfig(context.Context, *cri.RuntimeConfigRequest) (*cri.RuntimeConfigResponse, error) {
+	return &cri.RuntimeConfigResponse{Linux: &cri.LinuxRuntimeConfiguration{CgroupDriver: cri.CgroupDriver_CGROUPFS}}, nil
+}
+
+// UpdateRuntimeConfig takes the node's pod range and opens the pod network.
+func (s *service) UpdateRuntimeConfig(_ context.Context, req *cri.UpdateRuntimeConfigRequest) (*cri.UpdateRuntimeConfigResponse, error) {
+	raw := req.GetRuntimeConfig().GetNetworkConfig().GetPodCidr()
+	if raw == "" {
+		return &cri.UpdateRuntimeConfigResponse{}, nil
+	}
+	cidr, err := netip.ParsePrefix(raw)
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "runtime_config.network_config.pod_cidr %q: %v", raw, err)
+	}
+	if err := s.net.use(cidr.Masked(), s.networkBusy()); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &cri.UpdateRuntimeConfigResponse{}, nil
+}
+
+func (s *service) networkBusy() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, p := range s.sandboxes {
+		if st := p.snapshot(); st.Ready && p.Namespaces.Net {
+			return true
+		}
+	}
+	return false
+}
