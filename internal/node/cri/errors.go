@@ -24,3 +24,9 @@ func Message(err error) string {
 	}
 	return err.Error()
 }
+
+// IsTimeout says whether the runtime gave a command up because its time had passed.
+func IsTimeout(err error) bool { return status.Code(err) == codes.DeadlineExceeded }
+
+// IsUnimplemented says whether the runtime does not offer the call.
+func IsUnimplemented(err error) bool { return status.Code(err) == codes.Unimplemented }

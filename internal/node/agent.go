@@ -1,0 +1,167 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/client"
+	"coracle/internal/node/container"
+	"coracle/internal/node/cri"
+	"coracle/internal/node/objects"
+	"coracle/internal/node/status"
+	"coracle/internal/node/volume"
+)
+
+// agent is a running node.
+type agent struct {
+	cfg     Config
+	cri     *cri.Client
+	hub     *objects.Hub
+	volumes *volume.Manager
+	events  *recorder
+	host    status.Host
+	dns     container.DNS
+	machine machine
+	port    int32 // of the HTTP face
+
+	mu      sync.Mutex
+	workers map[types.UID]*worker
+	listed  bool // the pods of this node are known
+	wg      sync.WaitGroup
+	podCIDR string        // as last handed to the runtime
+	recheck chan struct{} // asks the registrar to look at the node's state again
+}
+
+// Run is the node until ctx ends. Containers go on when it returns: a later Run finds them again.
+// It fails only for what no retry mends: bad configuration, an address in use.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	runtime, err := cri.Dial(cfg.RuntimeSocket)
+	if err != nil {
+		return err
+	}
+	defer runtime.Close()
+	return run(ctx, cfg, runtime)
+}
+
+// run is Run with a runtime already reached.
+func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
+	ctx = client.WithManager(ctx, "kubelet")
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a, err := newAgent(ctx, cfg, runtime)
+	if err != nil {
+		return err
+	}
+	face, err := a.listen()
+	if err != nil {
+		return err
+	}
+	var loops sync.WaitGroup
+	for _, loop := range []func(context.Context){a.keepNode, a.followRuntime, a.followPods, a.followVolumes, a.events.run, face} {
+		loops.Go(func() { loop(ctx) })
+	}
+	<-ctx.Done()
+	loops.Wait()
+	a.wg.Wait()
+	return nil
+}
+
+func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, error) {
+	for _, dir := range []string{cfg.podsDir(), cfg.logRoot(), cfg.seccompDir()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("node: %w", err)
+		}
+	}
+	a := &agent{
+		cfg: cfg, cri: runtime, workers: map[types.UID]*worker{}, recheck: make(chan struct{}, 1),
+		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
+		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),
+		host:   status.Host{IPs: []string{cfg.NodeIP.String()}, Scheme: "coracle"},
+	}
+	a.machine = readMachine(&a.cfg)
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	a.dns = container.DNS{Domain: cfg.ClusterDomain, Servers: cfg.ClusterDNS, Host: container.ParseResolvConf(string(resolv))}
+	a.volumes, err = volume.New(volume.Config{
+		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
+		Allocatable: func() corev1.ResourceList { return a.machine.allocatable },
+		Changed:     a.volumesChanged, Log: cfg.Log,
+	})
+	return a, err
+}
+
+// listen opens the HTTP face and returns the loop that serves it.
+func (a *agent) listen() (func(context.Context), error) {
+	if a.cfg.TLS == nil {
+		if a.cfg.Started != nil {
+			a.cfg.Started("")
+		}
+		return func(ctx context.Context) { <-ctx.Done() }, nil
+	}
+	l, err := net.Listen("tcp", a.cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("node: Listen %s: %w", a.cfg.Listen, err)
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.ParseInt(port, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	a.port = int32(n)
+	return a.serve(l), nil
+}
+
+// volumesChanged tells a pod's worker that an object its volumes show has changed.
+func (a *agent) volumesChanged(uid types.UID) {
+	if w := a.worker(uid); w != nil {
+		w.tell(func() {
+			w.remount = true
+			w.forgetFailure("volumes")
+		})
+	}
+}
+
+func (a *agent) worker(uid types.UID) *worker {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.workers[uid]
+}
+
+func (a *agent) allWorkers() []*worker {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]*worker, 0, len(a.workers))
+	for _, w := range a.workers {
+		out = append(out, w)
+	}
+	return out
+}
+
+// pause waits, and says whether the time has passed rather than ctx.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,111 @@
+// Package node is the agent of one node: it registers the Node, keeps its lease, runs the pods
+// bound to it through a CRI runtime, and shows their logs and terminals (the kubelet's HTTP face).
+//
+// It owns the effects; what to do next for a pod is decided by podsync, what to say of it by
+// status, both pure. All it must know again after a restart it reads from the API and from the
+// runtime. It refuses to reach the cluster but through client.Interface, and containers but
+// through CRI. Behaviour: https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/.
+package node
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/client"
+)
+
+// Config says which node this is.
+type Config struct {
+	// Name of the Node object; its client certificate must be that of system:node:NAME.
+	Name   string
+	Client client.Interface
+	// RuntimeSocket is the path of the CRI runtime's unix socket.
+	RuntimeSocket string
+	// Dir holds pod directories and logs (nodes/NAME/agent).
+	Dir string
+	// VolumeRoot holds the node-local class's volumes (annotation coracle.io/volume-root).
+	VolumeRoot string
+	// Listen is the address of the HTTP face, host:port; port 0 takes any.
+	Listen string
+	// TLS of the HTTP face: Certificates, and ClientCAs by which callers are known. Nil serves no face.
+	TLS *tls.Config
+	// NodeIP is the node's InternalIP; when not valid, the address of the default route's link,
+	// or loopback where there is none.
+	NodeIP netip.Addr
+	// ClusterDomain and ClusterDNS are how pods resolve names; without servers they use the node's.
+	ClusterDomain string
+	ClusterDNS    []string
+	// Labels, Annotations and Taints are given to the Node when it registers. Labels and
+	// annotations are kept so at every start; taints are the administrator's after that.
+	Labels      map[string]string
+	Annotations map[string]string
+	Taints      []corev1.Taint
+	// Capacity overrides what the machine is found to have.
+	Capacity corev1.ResourceList
+	// MaxPods defaults to 110.
+	MaxPods int
+	// CgroupRoot is the cgroup of all pods of this node; defaults to /coracle-NAME.
+	CgroupRoot string
+	// Version is the kubelet version the Node shows.
+	Version string
+	Log     *slog.Logger
+	// Started, when set, is called once the Node is registered and the face listens at addr.
+	Started func(addr string)
+}
+
+func (c *Config) complete() error {
+	switch {
+	case c.Name == "":
+		return errors.New("node: Name: give the node a name")
+	case c.Client == nil:
+		return errors.New("node: Client: none given")
+	case c.RuntimeSocket == "":
+		return errors.New("node: RuntimeSocket: name the CRI runtime's socket")
+	case !filepath.IsAbs(c.Dir):
+		return fmt.Errorf("node: Dir %q: give an absolute path", c.Dir)
+	case !filepath.IsAbs(c.VolumeRoot):
+		return fmt.Errorf("node: VolumeRoot %q: give an absolute path", c.VolumeRoot)
+	}
+	if c.MaxPods == 0 {
+		c.MaxPods = 110
+	}
+	if c.ClusterDomain == "" {
+		c.ClusterDomain = "cluster.local"
+	}
+	if c.CgroupRoot == "" {
+		c.CgroupRoot = "/coracle-" + c.Name
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:0"
+	}
+	if !c.NodeIP.IsValid() {
+		c.NodeIP = hostAddress()
+	}
+	return nil
+}
+
+// hostAddress is the address this machine would speak to others from. Nothing is sent.
+func hostAddress() netip.Addr {
+	conn, err := net.Dial("udp4", "198.51.100.1:9")
+	if err == nil {
+		defer conn.Close()
+		if a, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+			return a.AddrPort().Addr().Unmap()
+		}
+	}
+	return netip.MustParseAddr("127.0.0.1")
+}
+
+func (c *Config) podsDir() string    { return filepath.Join(c.Dir, "pods") }
+func (c *Config) logRoot() string    { return filepath.Join(c.Dir, "logs") }
+func (c *Config) seccompDir() string { return filepath.Join(c.Dir, "seccomp") }

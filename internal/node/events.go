@@ -1,0 +1,131 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/client"
+)
+
+// recorder writes the node's events in the background. The same event again raises a count
+// instead of making another object. Events are news, not truth: when the API does not keep up,
+// or is away, they are dropped.
+type recorder struct {
+	client client.Interface
+	node   string
+	log    *slog.Logger
+	queue  chan *corev1.Event
+	known  map[eventKey]*corev1.Event
+	order  []eventKey
+}
+
+type eventKey struct {
+	namespace, name, uid, field, kind, reason, message string
+}
+
+const (
+	eventQueue = 256
+	eventsKept = 512 // to raise counts of
+)
+
+func newRecorder(c client.Interface, node string, log *slog.Logger) *recorder {
+	return &recorder{client: c, node: node, log: log, queue: make(chan *corev1.Event, eventQueue), known: map[eventKey]*corev1.Event{}}
+}
+
+// pod records an event about a pod, or one of its containers.
+func (r *recorder) pod(pod *corev1.Pod, ctr, kind, reason, message string) {
+	if pod.Name == "" {
+		return // an orphan that only the disk knew
+	}
+	ref := corev1.ObjectReference{
+		APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+	}
+	if ctr != "" {
+		ref.FieldPath = fmt.Sprintf("spec.containers{%s}", ctr)
+		for i := range pod.Spec.InitContainers {
+			if pod.Spec.InitContainers[i].Name == ctr {
+				ref.FieldPath = fmt.Sprintf("spec.initContainers{%s}", ctr)
+			}
+		}
+	}
+	r.record(ref, kind, reason, message)
+}
+
+// ofNode records an event about the node itself.
+func (r *recorder) ofNode(kind, reason, message string) {
+	r.record(corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.node, UID: ""}, kind, reason, message)
+}
+
+func (r *recorder) record(ref corev1.ObjectReference, kind, reason, message string) {
+	now := metav1.Now()
+	namespace := ref.Namespace
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault
+	}
+	ev := &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", ref.Name, now.UnixNano())},
+		InvolvedObject: ref, Type: kind, Reason: reason, Message: message, Count: 1,
+		FirstTimestamp: now, LastTimestamp: now,
+		Source:              corev1.EventSource{Component: "kubelet", Host: r.node},
+		ReportingController: "kubelet", ReportingInstance: r.node,
+	}
+	select {
+	case r.queue <- ev:
+	default:
+		r.log.Debug("event dropped", "reason", reason, "name", ref.Name)
+	}
+}
+
+func (r *recorder) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case ev := <-r.queue:
+			r.write(ctx, ev)
+		}
+	}
+}
+
+func (r *recorder) write(ctx context.Context, ev *corev1.Event) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	o := ev.InvolvedObject
+	key := eventKey{o.Namespace, o.Name, string(o.UID), o.FieldPath, ev.Type, ev.Reason, ev.Message}
+	if old := r.known[key]; old != nil {
+		next := old.DeepCopy()
+		next.Count++
+		next.LastTimestamp = ev.LastTimestamp
+		next.ResourceVersion = ""
+		updated, err := r.client.Update(ctx, next, "")
+		if err == nil {
+			r.known[key] = updated.(*corev1.Event)
+			return
+		}
+		delete(r.known, key)
+		if !apierrors.IsNotFound(err) {
+			r.log.Debug("event not counted", "reason", ev.Reason, "err", err)
+		}
+	}
+	made, err := r.client.Create(ctx, ev)
+	if err != nil {
+		r.log.Debug("event not written", "reason", ev.Reason, "name", o.Name, "err", err)
+		return
+	}
+	r.remember(key, made.(*corev1.Event))
+}
+
+func (r *recorder) remember(key eventKey, ev *corev1.Event) {
+	if len(r.order) >= eventsKept {
+		delete(r.known, r.order[0])
+		r.order = r.order[1:]
+	}
+	r.known[key] = ev
+	r.order = append(r.order, key)
+}

@@ -1,0 +1,182 @@
+package node
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/node/container"
+	"coracle/internal/node/cri"
+	"coracle/internal/node/podsync"
+	"coracle/internal/resource"
+)
+
+// foundImage is an image that is on the node.
+type foundImage struct {
+	ref  string
+	user container.ImageUser
+}
+
+// imageName is the grammar of image references (distribution/reference): a repository in lower
+// case after an optional host, an optional tag, an optional digest.
+var imageName = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` +
+	`[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,})?$`)
+
+// ensureImage finds a container's image, pulled first where its policy says so
+// (https://kubernetes.io/docs/concepts/containers/images/).
+func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) (foundImage, error) {
+	if !imageName.MatchString(spec.Image) {
+		message := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: invalid reference format", spec.Image, spec.Image)
+		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "InspectFailed", message)
+		return foundImage{}, failed{podsync.InvalidImageName, fmt.Errorf("%s", message)}
+	}
+	policy := spec.ImagePullPolicy
+	image, err := w.inspect(ctx, spec.Image)
+	if err != nil {
+		return foundImage{}, failed{"ImageInspectError", fmt.Errorf("Failed to inspect image %q: %w", spec.Image, err)} //nolint:staticcheck // upstream's words
+	}
+	switch {
+	case image != nil && policy != corev1.PullAlways:
+		w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
+			fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", spec.Image))
+		return found(image, ""), nil
+	case policy == corev1.PullNever:
+		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", spec.Image)
+		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "ErrImageNeverPull", message)
+		return foundImage{}, failed{podsync.ErrImageNeverPull, fmt.Errorf("%s", message)}
+	}
+	return w.pull(ctx, pod, spec)
+}
+
+func (w *worker) inspect(ctx context.Context, name string) (*runtimeapi.Image, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	res, err := w.a.cri.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
+	if err != nil {
+		return nil, err
+	}
+	return res.Image, nil
+}
+
+func found(image *runtimeapi.Image, ref string) foundImage {
+	out := foundImage{ref: ref, user: container.ImageUser{Name: image.Username}}
+	if out.ref == "" {
+		out.ref = image.Id
+	}
+	if image.Uid != nil {
+		out.user.UID = &image.Uid.Value
+	}
+	return out
+}
+
+func (w *worker) pull(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) (foundImage, error) {
+	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", spec.Image))
+	began := time.Now()
+	ref, err := w.pullWith(ctx, pod, spec.Image)
+	if err != nil {
+		if ctx.Err() == nil {
+			w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", spec.Image, cri.Message(err)))
+			w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: ErrImagePull")
+		}
+		return foundImage{}, failed{podsync.ErrImagePull, err}
+	}
+	took := time.Since(began).Truncate(time.Millisecond)
+	image, err := w.inspect(ctx, ref)
+	if err != nil || image == nil {
+		return foundImage{}, failed{"ImageInspectError", fmt.Errorf("image %q was pulled and is not there: %w", spec.Image, err)}
+	}
+	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
+		fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.", spec.Image, took, took, image.Size))
+	w.a.lookAgain()
+	return found(image, ref), nil
+}
+
+// pullWith tries each pull secret that speaks of the image's registry, then none.
+func (w *worker) pullWith(ctx context.Context, pod *corev1.Pod, name string) (string, error) {
+	auths, err := w.pullAuths(ctx, pod, name)
+	if err != nil {
+		return "", err
+	}
+	var last error
+	for _, auth := range append(auths, nil) {
+		res, err := w.a.cri.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: name}, Auth: auth})
+		if err == nil {
+			return res.ImageRef, nil
+		}
+		if last == nil {
+			last = err
+		}
+	}
+	return "", last
+}
+
+// dockerConfig is the content of a kubernetes.io/dockerconfigjson secret.
+type dockerConfig struct {
+	Auths map[string]struct {
+		Username      string `json:"username"`
+		Password      string `json:"password"`
+		Auth          string `json:"auth"`
+		IdentityToken string `json:"identitytoken"`
+	} `json:"auths"`
+}
+
+func (w *worker) pullAuths(ctx context.Context, pod *corev1.Pod, image string) ([]*runtimeapi.AuthConfig, error) {
+	var out []*runtimeapi.AuthConfig
+	for _, ref := range pod.Spec.ImagePullSecrets {
+		obj, err := w.a.cfg.Client.Get(ctx, resource.Secrets, pod.Namespace, ref.Name)
+		if err != nil {
+			// A secret that is not there does not stop the pull, which may need none.
+			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
+				fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", ref.Name))
+			continue
+		}
+		secret := obj.(*corev1.Secret)
+		var cfg dockerConfig
+		if raw := secret.Data[corev1.DockerConfigJsonKey]; len(raw) > 0 {
+			if err := json.Unmarshal(raw, &cfg); err != nil {
+				return nil, fmt.Errorf("image pull secret %s: %w", ref.Name, err)
+			}
+		} else if raw := secret.Data[corev1.DockerConfigKey]; len(raw) > 0 {
+			if err := json.Unmarshal(raw, &cfg.Auths); err != nil {
+				return nil, fmt.Errorf("image pull secret %s: %w", ref.Name, err)
+			}
+		}
+		for server, a := range cfg.Auths {
+			if !speaksOf(server, image) {
+				continue
+			}
+			auth := &runtimeapi.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, ServerAddress: server}
+			if plain, err := base64.StdEncoding.DecodeString(a.Auth); err == nil && a.Auth != "" {
+				auth.Username, auth.Password, _ = strings.Cut(string(plain), ":")
+			}
+			out = append(out, auth)
+		}
+	}
+	return out, nil
+}
+
+// speaksOf says whether credentials for a server are for an image's registry.
+func speaksOf(server, image string) bool {
+	host := registryOf(image)
+	server = strings.TrimPrefix(strings.TrimPrefix(server, "https://"), "http://")
+	server, _, _ = strings.Cut(server, "/")
+	if host == "docker.io" {
+		return server == "docker.io" || strings.HasSuffix(server, ".docker.io")
+	}
+	return server == host
+}
+
+func registryOf(image string) string {
+	host, _, ok := strings.Cut(image, "/")
+	if !ok || (!strings.ContainsAny(host, ".:") && host != "localhost") {
+		return "docker.io"
+	}
+	return host
+}

@@ -1,0 +1,199 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/node/cri"
+)
+
+// handOverRange tells the runtime the node's pod range, once for each life of the runtime.
+func (a *agent) handOverRange(ctx context.Context, cidr string) error {
+	a.mu.Lock()
+	told := a.podCIDR == cidr
+	a.mu.Unlock()
+	if told || cidr == "" {
+		return nil
+	}
+	_, err := a.cri.Runtime.UpdateRuntimeConfig(ctx, &runtimeapi.UpdateRuntimeConfigRequest{
+		RuntimeConfig: &runtimeapi.RuntimeConfig{NetworkConfig: &runtimeapi.NetworkConfig{PodCidr: cidr}},
+	})
+	if err != nil && !cri.IsUnimplemented(err) {
+		return err
+	}
+	a.mu.Lock()
+	a.podCIDR = cidr
+	a.mu.Unlock()
+	return nil
+}
+
+// status composes the node's status as of now; transition times of conditions that stay are kept.
+func (a *agent) status(ctx context.Context, node *corev1.Node, now time.Time) corev1.NodeStatus {
+	st := *node.Status.DeepCopy()
+	st.Capacity, st.Allocatable, st.NodeInfo = a.machine.capacity, a.machine.allocatable, a.machine.info
+	st.Addresses = nil
+	for _, ip := range a.host.IPs {
+		st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
+	}
+	st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: a.cfg.Name})
+	st.DaemonEndpoints.KubeletEndpoint.Port = a.port
+	version, err := a.cri.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+	if err == nil {
+		st.NodeInfo.ContainerRuntimeVersion = version.RuntimeName + "://" + version.RuntimeVersion
+		if images, err := a.images(ctx); err == nil {
+			st.Images = images
+		}
+	} else {
+		st.NodeInfo.ContainerRuntimeVersion = node.Status.NodeInfo.ContainerRuntimeVersion
+	}
+	for _, cond := range a.conditions(ctx, node) {
+		setNodeCondition(&st, cond, now)
+	}
+	return st
+}
+
+const mostImages = 50
+
+// images lists the largest images of the node, as the scheduler weighs them.
+func (a *agent) images(ctx context.Context) ([]corev1.ContainerImage, error) {
+	res, err := a.cri.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	sort.Slice(res.Images, func(i, j int) bool {
+		if res.Images[i].Size != res.Images[j].Size {
+			return res.Images[i].Size > res.Images[j].Size
+		}
+		return res.Images[i].Id < res.Images[j].Id
+	})
+	var out []corev1.ContainerImage
+	for _, image := range res.Images {
+		names := append(append([]string{}, image.RepoDigests...), image.RepoTags...)
+		if len(names) == 0 {
+			continue
+		}
+		if len(out) == mostImages {
+			break
+		}
+		sort.Strings(names)
+		out = append(out, corev1.ContainerImage{Names: names, SizeBytes: int64(image.Size)})
+	}
+	return out, nil
+}
+
+// conditions says how the node is, in the kubelet's words.
+func (a *agent) conditions(ctx context.Context, node *corev1.Node) []corev1.NodeCondition {
+	ready := corev1.NodeCondition{
+		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status",
+	}
+	if problems := a.problems(ctx, node); len(problems) > 0 {
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", "["+strings.Join(problems, ", ")+"]"
+		if len(problems) == 1 {
+			ready.Message = problems[0]
+		}
+	}
+	return []corev1.NodeCondition{
+		pressure(corev1.NodeMemoryPressure, freeMemory() < evictionMemory.Value(),
+			"KubeletHasInsufficientMemory", "kubelet has insufficient memory available",
+			"KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+		pressure(corev1.NodeDiskPressure, diskShort(a.cfg.Dir),
+			"KubeletHasDiskPressure", "kubelet has disk pressure",
+			"KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+		pressure(corev1.NodePIDPressure, false,
+			"KubeletHasInsufficientPID", "kubelet has insufficient PID available",
+			"KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+		ready,
+	}
+}
+
+func (a *agent) problems(ctx context.Context, node *corev1.Node) []string {
+	res, err := a.cri.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return []string{"container runtime is down: " + cri.Message(err)}
+	}
+	var out []string
+	if res.Status != nil {
+		for _, c := range res.Status.Conditions {
+			if c.Status {
+				continue
+			}
+			switch c.Type {
+			case "RuntimeReady":
+				out = append(out, fmt.Sprintf("container runtime not ready: RuntimeReady=false reason:%s message:%s", c.Reason, c.Message))
+			case "NetworkReady":
+				out = append(out, fmt.Sprintf("container runtime network not ready: NetworkReady=false reason:%s message:%s", c.Reason, c.Message))
+			}
+		}
+	}
+	if len(out) == 0 && node.Spec.PodCIDR == "" {
+		out = append(out, "container runtime network not ready: the node has no pod range (spec.podCIDR) yet")
+	}
+	return out
+}
+
+func pressure(t corev1.NodeConditionType, under bool, badReason, bad, goodReason, good string) corev1.NodeCondition {
+	if under {
+		return corev1.NodeCondition{Type: t, Status: corev1.ConditionTrue, Reason: badReason, Message: bad}
+	}
+	return corev1.NodeCondition{Type: t, Status: corev1.ConditionFalse, Reason: goodReason, Message: good}
+}
+
+func setNodeCondition(st *corev1.NodeStatus, cond corev1.NodeCondition, now time.Time) {
+	stamp := metav1.NewTime(now).Rfc3339Copy()
+	cond.LastHeartbeatTime, cond.LastTransitionTime = stamp, stamp
+	for i := range st.Conditions {
+		have := &st.Conditions[i]
+		if have.Type != cond.Type {
+			continue
+		}
+		if have.Status == cond.Status {
+			cond.LastTransitionTime = have.LastTransitionTime
+		}
+		*have = cond
+		return
+	}
+	st.Conditions = append(st.Conditions, cond)
+}
+
+// worthTelling says whether a status differs in more than its heartbeats, or those are old.
+func worthTelling(before, after *corev1.NodeStatus, now time.Time) bool {
+	b, a := before.DeepCopy(), after.DeepCopy()
+	for _, st := range []*corev1.NodeStatus{b, a} {
+		for i := range st.Conditions {
+			if st == b && now.Sub(st.Conditions[i].LastHeartbeatTime.Time) >= statusEvery {
+				return true
+			}
+			st.Conditions[i].LastHeartbeatTime = metav1.Time{}
+		}
+	}
+	return !equality.Semantic.DeepEqual(b, a)
+}
+
+func freeMemory() int64 {
+	raw := meminfo("MemAvailable:")
+	if raw == 0 {
+		return 1 << 62 // not known: no pressure
+	}
+	return raw
+}
+
+// diskShort is the kubelet's default threshold nodefs.available<10%, on file systems that are not
+// much larger than pods could ever fill; the threshold is capped at 1 GiB so that a large, well
+// used disk of a developer's machine does not turn its node away.
+func diskShort(dir string) bool {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil || st.Blocks == 0 {
+		return false
+	}
+	free := int64(st.Bavail) * st.Bsize
+	return free < min(int64(st.Blocks)*st.Bsize/10, 1<<30)
+}

@@ -1,0 +1,212 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"coracle/internal/client"
+	"coracle/internal/node/cri"
+	"coracle/internal/resource"
+)
+
+// followPods lists and watches the pods bound to this node and hands each change to the pod's
+// worker. While the API is away the workers go on with what they know.
+func (a *agent) followPods(ctx context.Context) {
+	wait := 100 * time.Millisecond
+	for ctx.Err() == nil {
+		err := a.watchPods(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			wait = 100 * time.Millisecond
+		} else {
+			a.cfg.Log.Warn("watch of this node's pods broke", "err", err)
+		}
+		if !pause(ctx, wait+rand.N(wait)) {
+			return
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+func (a *agent) watchPods(ctx context.Context) error {
+	opts := client.ListOptions{FieldSelector: "spec.nodeName=" + a.cfg.Name}
+	items, revision, err := a.cfg.Client.List(ctx, resource.Pods, opts)
+	if err != nil {
+		return fmt.Errorf("list pods: %w", err)
+	}
+	present := make(map[types.UID]bool, len(items))
+	for _, obj := range items {
+		if pod, ok := obj.(*corev1.Pod); ok {
+			present[pod.UID] = true
+			a.podSeen(ctx, pod)
+		}
+	}
+	for _, w := range a.allWorkers() {
+		if !present[w.uid] {
+			w.tell(func() { w.gone = true })
+		}
+	}
+	if err := a.findOrphans(ctx, present); err != nil {
+		return err
+	}
+	opts.Revision = revision
+	w, err := a.cfg.Client.Watch(ctx, resource.Pods, opts)
+	if err != nil {
+		return fmt.Errorf("watch pods: %w", err)
+	}
+	defer w.Stop()
+	for ev := range w.ResultChan() {
+		switch ev.Type {
+		case watch.Added, watch.Modified:
+			if pod, ok := ev.Object.(*corev1.Pod); ok {
+				a.podSeen(ctx, pod)
+			}
+		case watch.Deleted:
+			if pod, ok := ev.Object.(*corev1.Pod); ok {
+				a.podGone(pod)
+			}
+		case watch.Error:
+			return apierrors.FromObject(ev.Object)
+		}
+	}
+	return nil
+}
+
+// podSeen hands a pod to its worker, new where there is none.
+func (a *agent) podSeen(ctx context.Context, pod *corev1.Pod) {
+	w := a.worker(pod.UID)
+	if w == nil {
+		a.begin(ctx, pod, false)
+		return
+	}
+	w.tell(func() { w.adopt(pod) })
+}
+
+func (a *agent) podGone(pod *corev1.Pod) {
+	if w := a.worker(pod.UID); w != nil {
+		w.tell(func() {
+			w.adopt(pod)
+			w.gone = true
+		})
+	}
+}
+
+// begin starts the worker of a pod.
+func (a *agent) begin(ctx context.Context, pod *corev1.Pod, gone bool) {
+	w := newWorker(a, pod, gone)
+	a.mu.Lock()
+	w.before = a.samePod(pod)
+	a.workers[pod.UID] = w
+	a.mu.Unlock()
+	a.wg.Go(func() {
+		w.run(ctx)
+		if ctx.Err() == nil {
+			a.bury(w)
+		}
+	})
+}
+
+// samePod returns the worker of an earlier pod of that name, if it is still at work.
+func (a *agent) samePod(pod *corev1.Pod) *worker {
+	for _, w := range a.workers {
+		if w.namespace == pod.Namespace && w.name == pod.Name && w.uid != pod.UID {
+			return w
+		}
+	}
+	return nil
+}
+
+// bury forgets a worker that has finished, and wakes the pod that waited for its name.
+func (a *agent) bury(w *worker) {
+	a.mu.Lock()
+	delete(a.workers, w.uid)
+	a.mu.Unlock()
+	w.stopped.Store(true)
+	a.wakeSuccessors(w)
+	if err := os.RemoveAll(w.logDir()); err != nil {
+		a.cfg.Log.Warn("remove a pod's logs", "pod", w.name, "namespace", w.namespace, "err", err)
+	}
+}
+
+// wakeSuccessors wakes the pods that waited for an earlier pod of their name to stop.
+func (a *agent) wakeSuccessors(w *worker) {
+	for _, other := range a.allWorkers() {
+		if other != w && other.namespace == w.namespace && other.name == w.name {
+			other.tell(func() {})
+		}
+	}
+}
+
+// findOrphans gives workers to the pods that the runtime or the disk still has but the API has
+// not: they were removed by force while no agent looked.
+func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) error {
+	a.mu.Lock()
+	first := !a.listed
+	a.mu.Unlock()
+	if !first {
+		return nil
+	}
+	known, err := a.cri.Pods(ctx)
+	if err != nil {
+		return err // without it, a pod of an earlier life could run beside its successor
+	}
+	for _, id := range known {
+		if uid := types.UID(id.UID); !present[uid] && a.worker(uid) == nil {
+			a.begin(ctx, orphan(id), true)
+		}
+	}
+	dirs, err := a.volumes.Pods()
+	if err != nil {
+		return err
+	}
+	for _, uid := range dirs {
+		if !present[uid] && a.worker(uid) == nil {
+			a.begin(ctx, orphan(cri.Identity{UID: string(uid)}), true)
+		}
+	}
+	if err := a.removeStrayLogs(present); err != nil {
+		a.cfg.Log.Warn("remove the logs of pods that are gone", "err", err)
+	}
+	a.mu.Lock()
+	a.listed = true
+	a.mu.Unlock()
+	for _, w := range a.allWorkers() {
+		w.tell(func() {})
+	}
+	return nil
+}
+
+func orphan(id cri.Identity) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: id.Name, Namespace: id.Namespace, UID: types.UID(id.UID)}}
+}
+
+// removeStrayLogs removes log directories of pods that neither the API nor a worker knows.
+func (a *agent) removeStrayLogs(present map[types.UID]bool) error {
+	entries, err := os.ReadDir(a.cfg.logRoot())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		at := strings.LastIndexByte(e.Name(), '_')
+		uid := types.UID(e.Name()[at+1:])
+		if at < 0 || present[uid] || a.worker(uid) != nil {
+			continue
+		}
+		errs = append(errs, os.RemoveAll(a.cfg.logRoot()+"/"+e.Name()))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,202 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"runtime"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/node/objects"
+	"coracle/internal/resource"
+)
+
+// The node's heartbeat: its lease says that it lives, its status changes when something changes
+// (https://kubernetes.io/docs/concepts/architecture/nodes/#node-heartbeats).
+const (
+	leaseEvery    = 10 * time.Second
+	leaseDuration = 40 // seconds
+	statusEvery   = 5 * time.Minute
+	volumeRoot    = "coracle.io/volume-root"
+)
+
+// keepNode registers the node, then renews its lease and keeps its status true until ctx ends.
+func (a *agent) keepNode(ctx context.Context) {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := a.register(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		a.cfg.Log.Warn("register the node", "err", err)
+		if !pause(ctx, wait) {
+			return
+		}
+	}
+	stop := a.hub.Subscribe(objects.Ref{Resource: resource.Nodes, Name: a.cfg.Name}, a.lookAgain)
+	defer stop()
+	lease := time.NewTicker(leaseEvery)
+	defer lease.Stop()
+	renewed := make(chan struct{}, 1)
+	renew := func() {
+		select {
+		case renewed <- struct{}{}:
+			a.wg.Go(func() { a.renewLease(ctx); <-renewed })
+		default: // the last is still on its way
+		}
+	}
+	renew()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	wait := 100 * time.Millisecond
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-lease.C:
+			renew()
+		case <-a.recheck:
+		case <-retry.C:
+		}
+		if err := a.reportStatus(ctx); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Debug("report the node's status", "err", err)
+			wait = min(2*wait, 5*time.Second)
+			retry.Reset(wait)
+		} else {
+			wait = 100 * time.Millisecond
+		}
+	}
+}
+
+// lookAgain asks for the node's state to be looked at now.
+func (a *agent) lookAgain() {
+	select {
+	case a.recheck <- struct{}{}:
+	default:
+	}
+}
+
+// register makes the Node object, or brings the labels and annotations of an existing one up to date.
+func (a *agent) register(ctx context.Context) error {
+	obj, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name)
+	if apierrors.IsNotFound(err) {
+		node := &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: a.cfg.Name, Labels: a.labels(), Annotations: a.annotations()},
+			Spec:       corev1.NodeSpec{Taints: a.cfg.Taints},
+		}
+		node.Status = a.status(ctx, node, time.Now())
+		_, err = a.cfg.Client.Create(ctx, node)
+	} else if err == nil {
+		node := obj.(*corev1.Node).DeepCopy()
+		if node.Labels == nil {
+			node.Labels = map[string]string{}
+		}
+		if node.Annotations == nil {
+			node.Annotations = map[string]string{}
+		}
+		maps.Copy(node.Labels, a.labels())
+		maps.Copy(node.Annotations, a.annotations())
+		if !equality.Semantic.DeepEqual(node, obj) {
+			_, err = a.cfg.Client.Update(ctx, node, "")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.reportStatus(ctx); err != nil {
+		return err
+	}
+	a.events.ofNode(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	if a.cfg.Started != nil && a.cfg.TLS != nil {
+		a.cfg.Started(a.cfg.Listen)
+	}
+	return nil
+}
+
+func (a *agent) labels() map[string]string {
+	out := map[string]string{
+		corev1.LabelHostname: a.cfg.Name, corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH,
+		"beta.kubernetes.io/os": runtime.GOOS, "beta.kubernetes.io/arch": runtime.GOARCH,
+	}
+	maps.Copy(out, a.cfg.Labels)
+	return out
+}
+
+func (a *agent) annotations() map[string]string {
+	out := map[string]string{volumeRoot: a.cfg.VolumeRoot}
+	maps.Copy(out, a.cfg.Annotations)
+	return out
+}
+
+// reportStatus writes the node's status when it has changed, or has not been written for long. It
+// also hands the pod range to the runtime once the node has one.
+func (a *agent) reportStatus(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	obj, err := a.hub.Get(ctx, objects.Ref{Resource: resource.Nodes, Name: a.cfg.Name})
+	if err != nil {
+		return err
+	}
+	node := obj.(*corev1.Node)
+	if err := a.handOverRange(ctx, node.Spec.PodCIDR); err != nil {
+		a.cfg.Log.Warn("hand the pod range to the runtime", "range", node.Spec.PodCIDR, "err", err)
+	}
+	now := time.Now()
+	next := node.DeepCopy()
+	next.Status = a.status(ctx, node, now)
+	if !worthTelling(&node.Status, &next.Status, now) {
+		return nil
+	}
+	_, err = a.cfg.Client.Update(ctx, next, "status")
+	if apierrors.IsConflict(err) {
+		// The watch lags behind: take what the API has.
+		if obj, err = a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err != nil {
+			return err
+		}
+		next = obj.(*corev1.Node).DeepCopy()
+		next.Status = a.status(ctx, obj.(*corev1.Node), now)
+		_, err = a.cfg.Client.Update(ctx, next, "status")
+	}
+	return err
+}
+
+// renewLease renews the node's lease, made when missing.
+func (a *agent) renewLease(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaseEvery)
+	defer cancel()
+	if err := a.tryLease(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+		a.cfg.Log.Warn("renew the node's lease", "err", err)
+	}
+}
+
+func (a *agent) tryLease(ctx context.Context) error {
+	now := metav1.NewMicroTime(time.Now())
+	obj, err := a.cfg.Client.Get(ctx, resource.Leases, corev1.NamespaceNodeLease, a.cfg.Name)
+	if apierrors.IsNotFound(err) {
+		holder, duration := a.cfg.Name, int32(leaseDuration)
+		lease := &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: a.cfg.Name},
+			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &duration, RenewTime: &now},
+		}
+		if node, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err == nil {
+			lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: a.cfg.Name, UID: node.GetUID()}}
+		}
+		_, err = a.cfg.Client.Create(ctx, lease)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	lease := obj.(*coordinationv1.Lease).DeepCopy()
+	lease.Spec.RenewTime = &now
+	_, err = a.cfg.Client.Update(ctx, lease, "")
+	return err
+}

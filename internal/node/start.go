@@ -1,0 +1,225 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/client"
+	"coracle/internal/node/container"
+	"coracle/internal/node/cri"
+	"coracle/internal/node/podsync"
+	"coracle/internal/node/status"
+	"coracle/internal/resource"
+)
+
+// startContainer brings one container from its image to running, its postStart hook included.
+func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts container.Facts, s podsync.StartContainer) error {
+	spec, err := container.Spec(pod, s.Name)
+	if err != nil {
+		return err
+	}
+	image, err := w.ensureImage(ctx, pod, spec)
+	if err != nil {
+		return err
+	}
+	cfg, err := w.containerConfig(ctx, pod, spec, facts, s, image)
+	if err != nil {
+		return w.startFailed(ctx, pod, spec, podsync.CreateContainerConfigError, err)
+	}
+	call, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	made, err := w.a.cri.Runtime.CreateContainer(call, &runtimeapi.CreateContainerRequest{
+		PodSandboxId: s.Sandbox, Config: cfg, SandboxConfig: container.Sandbox(pod, container.SandboxOptions{
+			LogRoot: w.a.cfg.logRoot(), CgroupRoot: w.a.cfg.CgroupRoot, DNS: w.a.dns, QOS: status.QOS(pod), SeccompStore: w.a.cfg.seccompDir(),
+		}),
+	})
+	if err != nil {
+		return w.startFailed(ctx, pod, spec, podsync.CreateContainerError, err)
+	}
+	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Created", "Container created")
+	if _, err := w.a.cri.Runtime.StartContainer(call, &runtimeapi.StartContainerRequest{ContainerId: made.ContainerId}); err != nil {
+		return w.startFailed(ctx, pod, spec, podsync.RunContainerError, err)
+	}
+	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Started", "Container started")
+	w.tell(func() { w.stale = true })
+	return w.postStart(ctx, pod, spec, made.ContainerId, facts)
+}
+
+func (w *worker) startFailed(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, reason string, err error) error {
+	if ctx.Err() == nil {
+		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
+	}
+	return failed{reason, err}
+}
+
+// postStart runs the hook; a container whose hook fails is killed, and its restart policy decides.
+func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, id string, facts container.Facts) error {
+	if spec.Lifecycle == nil || spec.Lifecycle.PostStart == nil {
+		return nil
+	}
+	err := w.runHook(ctx, pod, spec, spec.Lifecycle.PostStart, id, facts)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
+	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
+	w.a.cfg.Log.Info("postStart hook failed", "pod", pod.Name, "namespace", pod.Namespace, "container", spec.Name, "err", err)
+	grace := 30 * time.Second
+	if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
+		grace = time.Duration(*g) * time.Second
+	}
+	return w.stopContainer(ctx, id, grace)
+}
+
+func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image foundImage) (*runtimeapi.ContainerConfig, error) {
+	services, err := w.a.services(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	env := &container.Environment{
+		Lookup: lookup{w.a}, Services: services, Pod: facts, Allocatable: w.a.machine.allocatable,
+	}
+	expand := func(text string) (string, error) { return w.expand(ctx, env, pod, spec, text) }
+	mounts, err := w.a.volumes.Mounts(pod, spec, expand)
+	if err != nil {
+		return nil, err
+	}
+	own, err := w.ownFiles(pod, spec, facts, s.Attempt)
+	if err != nil {
+		return nil, err
+	}
+	return container.Container(ctx, pod, spec, container.Options{
+		Step: s, Environment: env, ImageUser: image.user, ImageRef: image.ref, Mounts: append(mounts, own...),
+		QOS: status.QOS(pod), Memory: w.a.machine.memory(), SeccompStore: w.a.cfg.seccompDir(),
+	})
+}
+
+// expand resolves a subPathExpr; unlike in commands, a variable that is not there is an error.
+func (w *worker) expand(ctx context.Context, env *container.Environment, pod *corev1.Pod, spec *corev1.Container, text string) (string, error) {
+	vars, err := env.Env(ctx, pod, spec)
+	if err != nil {
+		return "", err
+	}
+	missing := ""
+	out := container.Expand(text, func(name string) (string, bool) {
+		for _, kv := range vars {
+			if kv.Key == name {
+				return string(kv.Value), true
+			}
+		}
+		missing = name
+		return "", false
+	})
+	if missing != "" {
+		return "", fmt.Errorf("failed to expand subPathExpr %q: variable %s is not set", text, missing)
+	}
+	return out, nil
+}
+
+// ownFiles makes the files that the agent itself gives a container: /etc/hosts and the one its
+// termination message is read from.
+func (w *worker) ownFiles(pod *corev1.Pod, spec *corev1.Container, facts container.Facts, attempt uint32) ([]container.Mount, error) {
+	var out []container.Mount
+	dir := w.a.volumes.PodDir(pod.UID)
+	if !mountsAt(spec, "/etc/hosts") {
+		content := container.Hosts(pod, w.a.cfg.ClusterDomain, facts.PodIPs)
+		if pod.Spec.HostNetwork {
+			node, err := os.ReadFile("/etc/hosts")
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, err
+			}
+			content = container.HostNetworkHosts(pod, node)
+		}
+		path := filepath.Join(dir, "etc-hosts")
+		// In place: running containers of the pod have this very file mounted.
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			return nil, err
+		}
+		out = append(out, container.Mount{ContainerPath: "/etc/hosts", HostPath: path})
+	}
+	if spec.TerminationMessagePath != "" && !mountsAt(spec, spec.TerminationMessagePath) {
+		path := w.messageFile(spec.Name, attempt)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(path, nil, 0o666); err != nil {
+			return nil, err
+		}
+		// Any user of the container may write it, whatever our umask.
+		if err := os.Chmod(path, 0o666); err != nil {
+			return nil, err
+		}
+		out = append(out, container.Mount{ContainerPath: spec.TerminationMessagePath, HostPath: path})
+	}
+	return out, nil
+}
+
+func mountsAt(spec *corev1.Container, path string) bool {
+	for _, m := range spec.VolumeMounts {
+		if filepath.Clean(m.MountPath) == path {
+			return true
+		}
+	}
+	return false
+}
+
+// services returns those whose addresses a pod's containers are told: its namespace's if it
+// wants them, and the API server's always.
+func (a *agent) services(ctx context.Context, pod *corev1.Pod) ([]*corev1.Service, error) {
+	var out []*corev1.Service
+	if pod.Spec.EnableServiceLinks == nil || *pod.Spec.EnableServiceLinks {
+		items, _, err := a.cfg.Client.List(ctx, resource.Services, client.ListOptions{Namespace: pod.Namespace})
+		if err != nil {
+			return nil, fmt.Errorf("list services: %w", err)
+		}
+		for _, obj := range items {
+			if svc, ok := obj.(*corev1.Service); ok {
+				out = append(out, svc)
+			}
+		}
+		if pod.Namespace == corev1.NamespaceDefault {
+			return out, nil
+		}
+	}
+	obj, err := a.cfg.Client.Get(ctx, resource.Services, corev1.NamespaceDefault, "kubernetes")
+	if err != nil {
+		if apierrors.IsNotFound(err) {
+			return out, nil
+		}
+		return nil, fmt.Errorf("get service kubernetes: %w", err)
+	}
+	for _, svc := range out {
+		if svc.Name == "kubernetes" {
+			return out, nil // the namespace has its own of that name
+		}
+	}
+	return append(out, obj.(*corev1.Service)), nil
+}
+
+// lookup reads ConfigMaps and Secrets for a container about to start: fresh, not from a watch
+// that may lag behind.
+type lookup struct{ a *agent }
+
+func (l lookup) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	obj, err := l.a.cfg.Client.Get(ctx, resource.ConfigMaps, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.ConfigMap), nil
+}
+
+func (l lookup) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	obj, err := l.a.cfg.Client.Get(ctx, resource.Secrets, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.Secret), nil
+}

@@ -1,0 +1,121 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/node/objects"
+	"coracle/internal/resource"
+)
+
+// The built-in classes' provisioners, as PVs name them in the annotation provisionedBy.
+const (
+	provisionedBy = "pv.kubernetes.io/provisioned-by"
+	localClass    = "coracle.io/local"
+	sharedClass   = "coracle.io/shared"
+)
+
+// claimUse is one claim that a pod uses.
+type claimUse struct {
+	namespace, name string
+	exclusive       bool // ReadWriteOncePod
+}
+
+// claim makes a persistent volume ready: it must be bound, reachable from this node and, for
+// ReadWriteOncePod, free.
+func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, readOnly bool, st *mounted) (source, error) {
+	obj, err := m.cfg.Hub.Get(ctx, objects.Ref{Resource: resource.PersistentVolumeClaims, Namespace: pod.Namespace, Name: name})
+	if err != nil {
+		return source{}, fmt.Errorf("error processing PVC %s/%s: failed to fetch PVC from API server: %w", pod.Namespace, name, err)
+	}
+	pvc := obj.(*corev1.PersistentVolumeClaim)
+	if pvc.DeletionTimestamp != nil && !m.holds(st, pod.Namespace, name) {
+		return source{}, fmt.Errorf("error processing PVC %s/%s: PVC is being deleted", pod.Namespace, name)
+	}
+	if pvc.Spec.VolumeName == "" || pvc.Status.Phase != corev1.ClaimBound {
+		return source{}, fmt.Errorf("error processing PVC %s/%s: PVC is not bound", pod.Namespace, name)
+	}
+	// Volumes are not watched one by one: what is read here of a bound one does not change.
+	got, err := m.cfg.Client.Get(ctx, resource.PersistentVolumes, "", pvc.Spec.VolumeName)
+	if err != nil {
+		return source{}, fmt.Errorf("error processing PVC %s/%s: failed to fetch PV %s from API server: %w", pod.Namespace, name, pvc.Spec.VolumeName, err)
+	}
+	pv := got.(*corev1.PersistentVolume)
+	if ref := pv.Spec.ClaimRef; ref == nil || ref.UID != pvc.UID {
+		return source{}, fmt.Errorf("error processing PVC %s/%s: PV %s is bound to another claim", pod.Namespace, name, pv.Name)
+	}
+	if err := m.use(pod, st, claimUse{pod.Namespace, name, slices.Contains(pvc.Spec.AccessModes, corev1.ReadWriteOncePod)}); err != nil {
+		return source{}, err
+	}
+	src, err := persistent(pv)
+	if err != nil {
+		return source{}, err
+	}
+	src.readOnly = readOnly || !writable(pv.Spec.AccessModes)
+	// Only what a pod may be given whole takes the pod's group.
+	if group := fsGroup(pod); group != nil && !src.readOnly && (builtIn(pv) || pv.Spec.Local != nil) {
+		if err := setGroup(src.path, *group, ownership{recursive: !rootMatches(pod, src.path, *group), write: true}); err != nil {
+			return source{}, err
+		}
+	}
+	return src, nil
+}
+
+func writable(modes []corev1.PersistentVolumeAccessMode) bool {
+	for _, mode := range modes {
+		if mode != corev1.ReadOnlyMany {
+			return true
+		}
+	}
+	return false
+}
+
+// persistent finds a volume's data on this node.
+func persistent(pv *corev1.PersistentVolume) (source, error) {
+	switch {
+	case pv.Spec.HostPath != nil:
+		mode := os.FileMode(0o755)
+		if builtIn(pv) {
+			mode = 0o777 // as from any provisioner: a container that is not root must be able to write
+		}
+		return hostPath(pv.Spec.HostPath.Path, pv.Spec.HostPath.Type, mode)
+	case pv.Spec.Local != nil:
+		if _, err := os.Stat(pv.Spec.Local.Path); err != nil {
+			return source{}, fmt.Errorf("local volume %s: %w", pv.Name, err)
+		}
+		return source{path: pv.Spec.Local.Path}, nil
+	}
+	return source{}, fmt.Errorf("no volume plugin matched PersistentVolume %s: this node mounts hostPath and local volumes", pv.Name)
+}
+
+func builtIn(pv *corev1.PersistentVolume) bool {
+	by := pv.Annotations[provisionedBy]
+	return by == localClass || by == sharedClass || slices.Contains(pv.Finalizers, DataFinalizer)
+}
+
+func (m *Manager) holds(st *mounted, namespace, name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(st.claims, func(c claimUse) bool { return c.namespace == namespace && c.name == name })
+}
+
+// use notes that a pod uses a claim, unless it is another pod's alone (KEP-2485).
+func (m *Manager) use(pod *corev1.Pod, st *mounted, use claimUse) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if use.exclusive {
+		for uid, other := range m.pods {
+			if uid != pod.UID && slices.Contains(other.claims, use) {
+				return fmt.Errorf("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+			}
+		}
+	}
+	if !slices.Contains(st.claims, use) {
+		st.claims = append(st.claims, use)
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package node
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/node/container"
+	"coracle/internal/node/podsync"
+	"coracle/internal/node/status"
+)
+
+// worker carries out podsync's decisions for one pod, one goroutine per pod, asleep until
+// something is told to it. Operations run beside it, so that a pod waiting for an image can still
+// be deleted; they tell the worker when they end.
+type worker struct {
+	a         *agent
+	uid       types.UID
+	namespace string
+	name      string
+	before    *worker // the earlier pod of this name, until it has stopped
+
+	wake    chan struct{}
+	stopped atomic.Bool // nothing of the pod runs any more
+
+	mu       sync.Mutex // guards all below
+	pod      *corev1.Pod
+	gone     bool
+	world    podsync.World
+	stale    bool // world may have changed
+	mounted  bool
+	released bool
+	remount  bool // an object shown by a volume has changed
+	refresh  time.Time
+	ending   time.Time
+	failures map[string]podsync.Failure
+	busy     map[string]*operation
+	probes   map[string]*probed
+	messages map[string]string        // termination messages by container ID
+	ends     map[string]chan struct{} // closed when a container no longer runs
+	publish  publisher
+}
+
+// operation is one step under way.
+type operation struct {
+	cancel   context.CancelFunc
+	mu       sync.Mutex
+	deadline time.Time
+	hurry    context.CancelFunc // interrupts the present phase of a kill
+}
+
+func newWorker(a *agent, pod *corev1.Pod, gone bool) *worker {
+	return &worker{
+		a: a, uid: pod.UID, namespace: pod.Namespace, name: pod.Name, pod: pod, gone: gone, stale: true,
+		wake: make(chan struct{}, 1), failures: map[string]podsync.Failure{}, busy: map[string]*operation{},
+		probes: map[string]*probed{}, messages: map[string]string{}, ends: map[string]chan struct{}{},
+	}
+}
+
+// tell changes what the worker knows and wakes it.
+func (w *worker) tell(change func()) {
+	w.mu.Lock()
+	change()
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// adopt takes a newer version of the pod; an older one, which a watch may deliver after the
+// answer to our own write, is ignored. Call it within tell.
+func (w *worker) adopt(pod *corev1.Pod) {
+	if pod.UID == w.uid && !older(pod.ResourceVersion, w.pod.ResourceVersion) {
+		if w.mounted && downwardChanged(w.pod, pod) {
+			w.remount = true
+		}
+		w.pod = pod
+	}
+}
+
+func older(a, b string) bool {
+	x, errX := strconv.ParseUint(a, 10, 64)
+	y, errY := strconv.ParseUint(b, 10, 64)
+	return errX == nil && errY == nil && x < y
+}
+
+func (w *worker) forgetFailure(key string) { delete(w.failures, key) }
+
+// run works until the pod has finished or ctx ends.
+func (w *worker) run(ctx context.Context) {
+	defer w.stopProbes()
+	defer w.tell(func() {
+		w.world = podsync.World{}
+		w.closeEnds()
+	})
+	observeRetry := 100 * time.Millisecond
+	for {
+		again, ok := w.observe(ctx, &observeRetry)
+		if ok {
+			var finished bool
+			if again, finished = w.step(ctx); finished {
+				return
+			}
+		}
+		timer := time.NewTimer(untilOr(again, 24*time.Hour))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			w.cancelAll()
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+func untilOr(t time.Time, never time.Duration) time.Duration {
+	if t.IsZero() {
+		return never
+	}
+	return max(time.Until(t), 0)
+}
+
+// observe brings the world up to date if it may have changed. When the runtime does not answer,
+// ok is false and again says when to ask again.
+func (w *worker) observe(ctx context.Context, retry *time.Duration) (again time.Time, ok bool) {
+	w.mu.Lock()
+	stale := w.stale
+	w.stale = false
+	w.mu.Unlock()
+	if !stale {
+		return time.Time{}, true
+	}
+	world, err := w.a.cri.Observe(ctx, string(w.uid))
+	if err != nil {
+		if ctx.Err() == nil {
+			w.a.cfg.Log.Debug("observe a pod", "pod", w.name, "namespace", w.namespace, "err", err)
+		}
+		w.mu.Lock()
+		w.stale = true
+		w.mu.Unlock()
+		*retry = min(2**retry, 5*time.Second)
+		return time.Now().Add(*retry), false
+	}
+	*retry = 100 * time.Millisecond
+	w.readMessages(&world)
+	w.mu.Lock()
+	w.world = world
+	w.closeEnds()
+	w.mu.Unlock()
+	return time.Time{}, true
+}
+
+// step decides once and begins what was decided. It returns when to decide again.
+func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	in := w.input(now)
+	if w.ending.IsZero() && podsync.Ending(in) {
+		w.ending = now
+		in.EndingSince = now
+	}
+	st := status.Of(&in, w.a.host)
+	in.Published = status.Equal(&st, &w.pod.Status)
+	d := podsync.Decide(in)
+	if d.Stopped && !w.stopped.Swap(true) {
+		w.a.wakeSuccessors(w)
+	}
+	if d.Finished {
+		return time.Time{}, true
+	}
+	for _, step := range d.Steps {
+		w.begin(ctx, step)
+	}
+	w.followProbes(ctx, now)
+	w.refreshVolumes(ctx, now)
+	again = earliest(d.Again, status.Again(&in), w.refresh)
+	if !w.gone && w.a.knowsPods() {
+		again = earliest(again, w.tellAPI(ctx, st, now))
+	}
+	return again, false
+}
+
+func (a *agent) knowsPods() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.listed
+}
+
+func earliest(times ...time.Time) time.Time {
+	var out time.Time
+	for _, t := range times {
+		if !t.IsZero() && (out.IsZero() || t.Before(out)) {
+			out = t
+		}
+	}
+	return out
+}
+
+// input gathers what a decision depends on.
+func (w *worker) input(now time.Time) podsync.Input {
+	in := podsync.Input{
+		Pod: w.pod, Gone: w.gone, World: w.world, Mounted: w.mounted, Released: w.released,
+		Failures: w.failures, EndingSince: w.ending, Now: now,
+		Blocked: w.blocked(), Probes: make(map[string]podsync.Probes, len(w.probes)),
+		Busy: make(map[string]time.Time, len(w.busy)),
+	}
+	for id, p := range w.probes {
+		in.Probes[id] = p.verdict
+	}
+	for key, op := range w.busy {
+		op.mu.Lock()
+		in.Busy[key] = op.deadline
+		op.mu.Unlock()
+	}
+	return in
+}
+
+// blocked says whether the pod must wait: the node's pods are not all known yet, or an earlier
+// pod of this name still runs.
+func (w *worker) blocked() bool {
+	if !w.a.knowsPods() {
+		return true
+	}
+	if w.before == nil {
+		return false
+	}
+	if w.before.stopped.Load() {
+		w.before = nil
+		return false
+	}
+	return true
+}
+
+func (w *worker) facts() container.Facts {
+	f := container.Facts{HostIPs: w.a.host.IPs}
+	switch box := w.world.Newest(); {
+	case w.pod.Spec.HostNetwork:
+		f.PodIPs = w.a.host.IPs
+	case box != nil:
+		f.PodIPs = box.IPs
+	}
+	return f
+}
+
+func (w *worker) logDir() string {
+	return container.LogDir(w.a.cfg.logRoot(), w.namespace, w.name, string(w.uid))
+}
+
+func (w *worker) cancelAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, op := range w.busy {
+		op.cancel()
+	}
+}
+
+// snapshot returns what operations read: none of it may be changed.
+func (w *worker) snapshot() (pod *corev1.Pod, facts container.Facts) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pod, w.facts()
+}
