@@ -210,6 +210,9 @@ func (c *Core) watchKeys(w interestedWatch, r plan.Reader, ch view.Change) (keys
 }
 
 func (c *Core) item(q *queue, k plan.Key) *item {
+	if q.Whole {
+		k = plan.Key{}
+	}
 	ik := itemKey{q.index, k}
 	it := c.items[ik]
 	if it == nil {

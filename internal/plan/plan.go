@@ -107,6 +107,10 @@ type Controller struct {
 	// Either of before and after may be nil (created, deleted). It is for planners that look at
 	// little of an object that changes often.
 	Cares func(before, after Object) bool
+	// Whole makes one decision about all objects of the kind together, under the zero Key: for
+	// what cannot be decided object by object, such as handing out ranges of which no two may
+	// be alike.
+	Whole bool
 	// Plan is pure: the same Input gives the same Plan.
 	Plan func(Input) Plan
 }

@@ -1,0 +1,52 @@
+// Package cluster gathers the controllers that keep the cluster itself in order, workloads aside.
+//
+// It owns the list of them and what they need to be told; each lives in a room of its own below.
+// It refuses decisions of its own.
+package cluster
+
+import (
+	"net/netip"
+	"time"
+
+	"coracle/internal/cluster/account"
+	"coracle/internal/cluster/garbage"
+	"coracle/internal/cluster/namespace"
+	"coracle/internal/cluster/nodelife"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// Config is what the controllers need to know besides the cluster's objects.
+type Config struct {
+	// Started is when the API began to serve; no node is blamed for silence before it.
+	Started time.Time
+	// RootCA is the PEM certificate of the cluster's authority, published in each namespace.
+	RootCA string
+	// PodRange is cut into ranges of NodeBits (0 means 24) for the nodes.
+	PodRange netip.Prefix
+	NodeBits int
+	// SharedVolumes is the directory, the same on every node, that holds the volumes of the
+	// shared class.
+	SharedVolumes string
+}
+
+// Controllers returns every controller of the cluster, for loop to run.
+func Controllers(cfg Config) []plan.Controller {
+	var out []plan.Controller
+	out = append(out, nodelife.Controllers(nodelife.Config{Started: cfg.Started, PodRange: cfg.PodRange, NodeBits: cfg.NodeBits})...)
+	out = append(out, account.Controllers(cfg.RootCA)...)
+	out = append(out, namespace.Controller(resource.All()))
+	out = append(out, garbage.Controllers(owned())...)
+	return out
+}
+
+// owned lists the kinds that owners are looked for among: all but events, which have none.
+func owned() []resource.Resource {
+	var out []resource.Resource
+	for _, res := range resource.All() {
+		if res != resource.Events {
+			out = append(out, res)
+		}
+	}
+	return out
+}

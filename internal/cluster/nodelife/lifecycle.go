@@ -1,0 +1,227 @@
+package nodelife
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// lifecycle keeps each node's conditions and taints true. A lease's renewal needs no decision:
+// the one made at the last deadline looks at the lease as it then is.
+func lifecycle(cfg Config) plan.Controller {
+	return plan.Controller{
+		Name: "node-lifecycle-controller", For: resource.Nodes,
+		Watches: []plan.Watch{{Resource: resource.Nodes, Keys: lastReady}, {Resource: resource.Leases, Keys: firstLease}},
+		Indexes: []plan.Index{{Resource: resource.Nodes, Name: indexReady, Values: func(o plan.Object) []string {
+			if isReady(o.(*corev1.Node)) {
+				return []string{"true"}
+			}
+			return nil
+		}}},
+		Plan: cfg.judge,
+	}
+}
+
+// lastReady asks for all nodes when the last ready one is lost or the first one comes back:
+// evictions hang on there being one.
+func lastReady(r plan.Reader, before, after plan.Object) []plan.Key {
+	was, is := isReady(nodeOrNil(before)), isReady(nodeOrNil(after))
+	if ready := len(r.Indexed(resource.Nodes, indexReady, "true")); was == is || is && ready != 1 || was && ready != 0 {
+		return nil
+	}
+	var keys []plan.Key
+	for _, n := range r.List(resource.Nodes, "") {
+		keys = append(keys, plan.KeyOf(n))
+	}
+	return keys
+}
+
+func firstLease(_ plan.Reader, before, after plan.Object) []plan.Key {
+	if before != nil || after.GetNamespace() != LeaseNamespace {
+		return nil
+	}
+	return []plan.Key{{Name: after.GetName()}}
+}
+
+func (cfg Config) judge(in plan.Input) plan.Plan {
+	o, ok := in.Reader.Get(resource.Nodes, "", in.Key.Name)
+	if !ok {
+		return plan.Plan{}
+	}
+	node := o.(*corev1.Node)
+	var p plan.Plan
+	heard, grace := cfg.heartbeat(in.Reader, node)
+	next := node.DeepCopy()
+	if deadline := heard.Add(grace); in.Now.Before(deadline) {
+		p.Again = deadline
+	} else {
+		silence(next, in.Now)
+	}
+	ready := nodeCondition(next, corev1.NodeReady)
+	if !apiequality.Semantic.DeepEqual(node.Status, next.Status) {
+		p.Status = next
+		if isReady(node) && !isReady(next) {
+			p.Events = append(p.Events, plan.Event{
+				Regarding: plan.RefOf(node), Type: corev1.EventTypeNormal, Reason: "NodeNotReady",
+				Message: fmt.Sprintf("Node %s status is now: NodeNotReady", node.Name),
+			})
+		}
+	}
+	if taints, because := taintsFor(next, cfg.anyAlive(in), in.Now); because != "" {
+		tainted := node.DeepCopy()
+		tainted.Spec.Taints = taints
+		p.Actions = []plan.Action{plan.Update{Object: tainted, Because: because}}
+	}
+	p.Why = whyNode(node, ready, heard, in.Now)
+	return p
+}
+
+// heartbeat is when the node was last heard of, and how long it is given from then.
+func (cfg Config) heartbeat(r plan.Reader, node *corev1.Node) (heard time.Time, grace time.Duration) {
+	heard, grace = node.CreationTimestamp.Time, StartupGrace
+	if c := nodeCondition(node, corev1.NodeReady); c != nil {
+		grace = Grace
+		heard = latest(heard, c.LastHeartbeatTime.Time)
+	}
+	if o, ok := r.Get(resource.Leases, LeaseNamespace, node.Name); ok {
+		if renewed := o.(*coordinationv1.Lease).Spec.RenewTime; renewed != nil {
+			heard = latest(heard, renewed.Time)
+		}
+	}
+	return latest(heard, cfg.Started), grace
+}
+
+// anyAlive says whether some node is ready and was heard of: by its heartbeat, because several
+// nodes that fall silent together are not all judged at one instant.
+func (cfg Config) anyAlive(in plan.Input) bool {
+	for _, o := range in.Reader.Indexed(resource.Nodes, indexReady, "true") {
+		if heard, grace := cfg.heartbeat(in.Reader, o.(*corev1.Node)); in.Now.Before(heard.Add(grace)) {
+			return true
+		}
+	}
+	return false
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// silence makes unknown what only the node could tell.
+func silence(node *corev1.Node, now time.Time) {
+	for _, kind := range []corev1.NodeConditionType{
+		corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure,
+	} {
+		c := nodeCondition(node, kind)
+		switch {
+		case c == nil:
+			node.Status.Conditions = append(node.Status.Conditions, corev1.NodeCondition{
+				Type: kind, Status: corev1.ConditionUnknown, Reason: "NodeStatusNeverUpdated", Message: "Kubelet never posted node status.",
+				LastHeartbeatTime: node.CreationTimestamp, LastTransitionTime: metav1.NewTime(now),
+			})
+		case c.Status != corev1.ConditionUnknown:
+			c.Status, c.Reason, c.Message = corev1.ConditionUnknown, "NodeStatusUnknown", "Kubelet stopped posting node status."
+			c.LastTransitionTime = metav1.NewTime(now)
+		}
+	}
+}
+
+// The taints that say in the scheduler's language what a condition says.
+var conditionTaints = []struct {
+	condition corev1.NodeConditionType
+	status    corev1.ConditionStatus
+	key       string
+}{
+	{corev1.NodeReady, corev1.ConditionFalse, corev1.TaintNodeNotReady},
+	{corev1.NodeReady, corev1.ConditionUnknown, corev1.TaintNodeUnreachable},
+	{corev1.NodeMemoryPressure, corev1.ConditionTrue, corev1.TaintNodeMemoryPressure},
+	{corev1.NodeDiskPressure, corev1.ConditionTrue, corev1.TaintNodeDiskPressure},
+	{corev1.NodePIDPressure, corev1.ConditionTrue, corev1.TaintNodePIDPressure},
+	{corev1.NodeNetworkUnavailable, corev1.ConditionTrue, corev1.TaintNodeNetworkUnavailable},
+}
+
+// taintsFor returns the taints a node should have, and why they differ from those it has; an
+// empty reason when they do not. While no node at all is ready nothing is gained by eviction and
+// the fault is likely elsewhere, so none is marked for it.
+func taintsFor(node *corev1.Node, evict bool, now time.Time) (taints []corev1.Taint, because string) {
+	wanted := map[corev1.Taint]bool{}
+	managed := map[corev1.Taint]bool{}
+	note := func(key string, effect corev1.TaintEffect, on bool) {
+		t := corev1.Taint{Key: key, Effect: effect}
+		managed[t] = true
+		wanted[t] = wanted[t] || on
+	}
+	for _, m := range conditionTaints {
+		c := nodeCondition(node, m.condition)
+		on := c != nil && c.Status == m.status
+		note(m.key, corev1.TaintEffectNoSchedule, on)
+		if m.condition == corev1.NodeReady {
+			note(m.key, corev1.TaintEffectNoExecute, on && evict)
+		}
+	}
+	note(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule, node.Spec.Unschedulable)
+
+	for _, t := range node.Spec.Taints {
+		id := corev1.Taint{Key: t.Key, Effect: t.Effect}
+		if managed[id] && !wanted[id] {
+			because = fmt.Sprintf("taint %s:%s no longer holds", t.Key, t.Effect)
+			continue
+		}
+		if t.Effect == corev1.TaintEffectNoExecute && t.TimeAdded == nil {
+			// Pods that tolerate it for a time need to know since when.
+			t.TimeAdded = ptr(metav1.NewTime(now.Truncate(time.Second)))
+			because = fmt.Sprintf("taint %s:%s counts from now", t.Key, t.Effect)
+		}
+		taints = append(taints, t)
+		delete(wanted, id)
+	}
+	var missing []corev1.Taint
+	for t, on := range wanted {
+		if on {
+			missing = append(missing, t)
+		}
+	}
+	slices.SortFunc(missing, func(a, b corev1.Taint) int {
+		if a.Key+string(a.Effect) < b.Key+string(b.Effect) {
+			return -1
+		}
+		return 1
+	})
+	for _, t := range missing {
+		t.TimeAdded = ptr(metav1.NewTime(now.Truncate(time.Second)))
+		taints = append(taints, t)
+		because = fmt.Sprintf("taint %s:%s follows from its conditions", t.Key, t.Effect)
+		if t.Key == corev1.TaintNodeUnschedulable {
+			because = "it is cordoned"
+		}
+	}
+	return taints, because
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func whyNode(node *corev1.Node, ready *corev1.NodeCondition, heard, now time.Time) plan.Why {
+	switch {
+	case ready != nil && ready.Status == corev1.ConditionTrue:
+		return plan.Why{State: plan.Steady}
+	case ready != nil && ready.Status == corev1.ConditionFalse:
+		return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
+			Reason: ready.Reason, Message: ready.Message, On: plan.RefOf(node), Since: ready.LastTransitionTime.Time,
+		}}}
+	}
+	return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
+		Reason: "NodeStatusUnknown", On: plan.RefOf(node), Since: heard,
+		Message: fmt.Sprintf("node %s was last heard of %s ago", node.Name, now.Sub(heard).Round(time.Second)),
+		Hint:    "start the node's agent again, or delete the node if it is gone for good",
+	}}}
+}

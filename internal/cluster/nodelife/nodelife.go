@@ -1,0 +1,122 @@
+// Package nodelife judges nodes and draws the consequences for their pods: heartbeats and
+// conditions, taints by condition and cordon, eviction from tainted nodes, collection of pods
+// that no node will ever end, and the pod range of each node.
+//
+// It owns pure planners, one for each of upstream's controllers of these names. Times are read
+// from objects only: a heartbeat from the node's lease, the start of a taint's patience from its
+// timeAdded; so the same picture at the same instant is judged alike, whoever judges it. It
+// refuses to touch what the node itself reports while it is alive.
+package nodelife
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// Config is what the judgements depend on besides the cluster.
+type Config struct {
+	// Started is when the API began to serve: no node can be blamed for not having reached it
+	// before. A zero time blames.
+	Started time.Time
+	// PodRange is cut into ranges of NodeBits for the nodes; invalid hands none out.
+	PodRange netip.Prefix
+	// NodeBits is the prefix length of a node's range; 0 means 24.
+	NodeBits int
+	// TerminatedPods is how many ended pods are kept; 0 means upstream's 12,500.
+	TerminatedPods int
+}
+
+// How long a silent node is given (node-monitor-grace-period as Kubernetes had it until v1.32,
+// and node-startup-grace-period).
+const (
+	Grace        = 40 * time.Second
+	StartupGrace = 60 * time.Second
+)
+
+// LeaseNamespace holds the leases that nodes renew (KEP-589).
+const LeaseNamespace = corev1.NamespaceNodeLease
+
+const (
+	indexNode       = "nodelife.node"
+	indexReady      = "nodelife.ready"
+	indexTerminated = "nodelife.terminated"
+)
+
+// Controllers returns the planners.
+func Controllers(cfg Config) []plan.Controller {
+	if cfg.NodeBits == 0 {
+		cfg.NodeBits = 24
+	}
+	if cfg.TerminatedPods == 0 {
+		cfg.TerminatedPods = 12500
+	}
+	out := []plan.Controller{
+		lifecycle(cfg), readiness(), eviction(), podCollector(), terminatedCollector(cfg.TerminatedPods),
+	}
+	if cfg.PodRange.IsValid() {
+		out = append(out, ranges(cfg))
+	}
+	return out
+}
+
+// podsByNode files pods under the node they are on, and those on none under "".
+var podsByNode = plan.Index{Resource: resource.Pods, Name: indexNode, Values: func(o plan.Object) []string {
+	return []string{o.(*corev1.Pod).Spec.NodeName}
+}}
+
+// podsOf asks for the pods of a node when a change to it matters to them.
+func podsOf(matters func(before, after *corev1.Node) bool) plan.Watch {
+	return plan.Watch{Resource: resource.Nodes, Keys: func(r plan.Reader, before, after plan.Object) []plan.Key {
+		was, is := nodeOrNil(before), nodeOrNil(after)
+		if !matters(was, is) {
+			return nil
+		}
+		name := ""
+		if is != nil {
+			name = is.Name
+		} else {
+			name = was.Name
+		}
+		var keys []plan.Key
+		for _, p := range r.Indexed(resource.Pods, indexNode, name) {
+			keys = append(keys, plan.KeyOf(p))
+		}
+		return keys
+	}}
+}
+
+func nodeOrNil(o plan.Object) *corev1.Node {
+	if o == nil {
+		return nil
+	}
+	return o.(*corev1.Node)
+}
+
+func nodeCondition(n *corev1.Node, kind corev1.NodeConditionType) *corev1.NodeCondition {
+	for i := range n.Status.Conditions {
+		if n.Status.Conditions[i].Type == kind {
+			return &n.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func isReady(n *corev1.Node) bool {
+	if n == nil {
+		return false
+	}
+	c := nodeCondition(n, corev1.NodeReady)
+	return c != nil && c.Status == corev1.ConditionTrue
+}
+
+func readyChanged(before, after *corev1.Node) bool { return isReady(before) != isReady(after) }
+
+func hasTaint(n *corev1.Node, key string, effect corev1.TaintEffect) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == key && t.Effect == effect })
+}
