@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -126,13 +125,9 @@ func (d *decision) holdAll(err error) {
 	for i := range d.spots {
 		d.spots[i].held = true
 	}
-	if err == nil {
-		return
+	if err != nil {
+		d.fault(err, "; until it is corrected the rolling update stands still")
 	}
-	d.stuck = true
-	d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error() + "; until it is corrected the rolling update stands still",
-		On: plan.RefOf(d.set), Hint: "correct or remove the annotation"})
-	d.tell(corev1.EventTypeWarning, "InvalidAnnotation", err.Error())
 }
 
 // noteHeld says how many pods stay at an old revision by the user's wish.

@@ -54,6 +54,7 @@ type decision struct {
 	deletes, creates []plan.Action
 	waits            []plan.Wait
 	notes            []plan.Wait // said, but not waited for
+	faults           []string    // what is wrong with the annotations
 	stuck            bool
 }
 
@@ -100,10 +101,7 @@ func (d *decision) run() {
 
 // claimPods lists the set's pods; false when some must first be adopted or released.
 func (d *decision) claimPods(selector labels.Selector) ([]*corev1.Pod, bool) {
-	mine, edits := claim.Objects(d.in.Reader, resource.Pods, claim.Owner{Object: d.set, Selector: selector}, func(o plan.Object) bool {
-		pod, ok := o.(*corev1.Pod)
-		return ok && !podstate.Ended(pod)
-	})
+	mine, edits := claim.Objects(d.in.Reader, resource.Pods, claim.Owner{Object: d.set, Selector: selector}, nil)
 	d.out.Actions = edits
 	pods := make([]*corev1.Pod, 0, len(mine))
 	for _, o := range mine {
@@ -197,6 +195,13 @@ func (d *decision) refuse(reason string, err error) {
 	d.stuck = true
 	d.wait(plan.Wait{Reason: reason, Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct the DaemonSet"})
 	d.tell(corev1.EventTypeWarning, reason, err.Error())
+}
+
+// fault notes an annotation that cannot be obeyed.
+func (d *decision) fault(err error, consequence string) {
+	d.stuck = true
+	d.faults = append(d.faults, err.Error())
+	d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error() + consequence, On: plan.RefOf(d.set), Hint: "correct or remove the annotation"})
 }
 
 func (d *decision) tell(kind, reason, message string) {

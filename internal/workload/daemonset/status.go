@@ -2,6 +2,7 @@ package daemonset
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -14,6 +15,10 @@ import (
 	"coracle/internal/workload/progress"
 	"coracle/internal/workload/revision"
 )
+
+// ValidAnnotations is the condition type that is False while an annotation cannot be obeyed, and
+// absent otherwise.
+const ValidAnnotations appsv1.DaemonSetConditionType = "ValidAnnotations"
 
 // NodesWithoutPod is the condition type that counts, by cause, the nodes that run no pod of the set.
 // It is present only while there are such nodes.
@@ -30,6 +35,7 @@ func (d *decision) status() {
 	complete := d.count(&next)
 	next.Conditions = d.progressing(next.Conditions, complete)
 	next.Conditions = d.withoutPod(next.Conditions)
+	next.Conditions = d.faulty(next.Conditions)
 	if equality.Semantic.DeepEqual(*old, next) {
 		return
 	}
@@ -88,7 +94,7 @@ func (d *decision) count(s *appsv1.DaemonSetStatus) (complete bool) {
 func (d *decision) progressing(have []appsv1.DaemonSetCondition, complete bool) []appsv1.DaemonSetCondition {
 	deadline, asked, err := progress.Deadline(d.set.Annotations)
 	if err != nil {
-		d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct or remove the annotation"})
+		d.fault(err, "")
 		return have
 	}
 	prev := conditionOf(have, progress.ConditionType)
@@ -134,6 +140,25 @@ func (d *decision) withoutPod(have []appsv1.DaemonSetCondition) []appsv1.DaemonS
 	}
 	if prev := conditionOf(have, NodesWithoutPod); prev != nil {
 		next.LastTransitionTime = prev.LastTransitionTime
+	}
+	return withCondition(have, next)
+}
+
+// faulty returns the conditions with the truth about the annotations. An event tells of a change.
+func (d *decision) faulty(have []appsv1.DaemonSetCondition) []appsv1.DaemonSetCondition {
+	if len(d.faults) == 0 {
+		return without(have, ValidAnnotations)
+	}
+	next := appsv1.DaemonSetCondition{
+		Type: ValidAnnotations, Status: corev1.ConditionFalse, Reason: "InvalidAnnotation", Message: strings.Join(d.faults, "; "),
+		LastTransitionTime: metav1.NewTime(d.in.Now.Truncate(time.Second)),
+	}
+	prev := conditionOf(have, ValidAnnotations)
+	if prev != nil {
+		next.LastTransitionTime = prev.LastTransitionTime
+	}
+	if prev == nil || prev.Message != next.Message {
+		d.tell(corev1.EventTypeWarning, next.Reason, next.Message)
 	}
 	return withCondition(have, next)
 }

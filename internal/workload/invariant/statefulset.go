@@ -1,6 +1,7 @@
 package invariant
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -141,7 +143,11 @@ func OneIdentity(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error 
 				return v.Name == t.Name && v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == name
 			})
 			made := slices.ContainsFunc(p.Actions, func(a plan.Action) bool { return a.Target().Name == name })
-			if _, exists := r.Get(resource.PersistentVolumeClaims, key.Namespace, name); !mounts || !exists && !made {
+			claim, exists := r.Get(resource.PersistentVolumeClaims, key.Namespace, name)
+			if exists && claim.GetDeletionTimestamp() != nil {
+				return fmt.Errorf("one identity: %s is created on claim %s, which is being deleted", pod.Name, name)
+			}
+			if !mounts || !exists && !made {
 				return fmt.Errorf("one identity: %s without its claim %s", pod.Name, name)
 			}
 		}
@@ -355,6 +361,31 @@ func StatefulSetsExact(r plan.Reader, now time.Time) error {
 		case updated == want && !s.onDelete() && st.CurrentRevision != st.UpdateRevision:
 			return fmt.Errorf("status: statefulset %s is rolled out, and its current revision is still %s", plan.KeyOf(s), st.CurrentRevision)
 		}
+		if err := historyExact(r, s, &s.Spec.Template, st.UpdateRevision); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// historyExact says whether the newest of an owner's revisions holds its template, under the name
+// given unless that is empty, as kubectl rollout undo and history rely on.
+func historyExact(r plan.Reader, owner plan.Object, template *corev1.PodTemplateSpec, name string) error {
+	var newest *appsv1.ControllerRevision
+	for _, o := range r.Indexed(resource.ControllerRevisions, plan.ByController, string(owner.GetUID())) {
+		if rev := o.(*appsv1.ControllerRevision); newest == nil || rev.Revision > newest.Revision {
+			newest = rev
+		}
+	}
+	if newest == nil || name != "" && newest.Name != name {
+		return fmt.Errorf("history: %s: the newest revision is %v, not %s", plan.KeyOf(owner), newest, name)
+	}
+	var held struct{ Spec struct{ Template corev1.PodTemplateSpec } }
+	if err := json.Unmarshal(newest.Data.Raw, &held); err != nil {
+		return fmt.Errorf("history: %s: revision %s: %w", plan.KeyOf(owner), newest.Name, err)
+	}
+	if !equality.Semantic.DeepEqual(held.Spec.Template, *template) {
+		return fmt.Errorf("history: %s: revision %s does not hold the present template", plan.KeyOf(owner), newest.Name)
 	}
 	return nil
 }

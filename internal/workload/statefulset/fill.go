@@ -116,11 +116,22 @@ func (d *decision) keep(m member, claims *[]plan.Action) {
 	if !d.isAvailable(m) {
 		d.hold(m)
 		if d.ordered {
+			d.noteOnceReady(m)
 			return
 		}
 	}
 	d.settleClaims(m, false)
 	d.settleIdentity(m)
+}
+
+// noteOnceReady says of an outdated pod why the cure passes it over.
+func (d *decision) noteOnceReady(m member) {
+	if !d.rolling() || d.leavingPod(m) || revisionOf(m.pod) == d.revisionFor(m.ordinal).Name {
+		return
+	}
+	w := &d.waits[len(d.waits)-1]
+	w.Message += "; it is of an outdated revision, but it was ready once, so it is not replaced before it is ready again"
+	w.Hint = "delete the pod to let the rollout go on (kubernetes#67250)"
 }
 
 // isAvailable says whether a member serves and will go on to.
@@ -139,10 +150,6 @@ func (d *decision) hold(m member) {
 	}
 	v := diagnose.Pod(d.in.Reader, m.pod, d.set.Spec.MinReadySeconds, d.in.Now)
 	d.stuck = d.stuck || v.Stuck
-	if d.ordered && d.rolling() && !d.leavingPod(m) && !podstate.Ended(m.pod) && revisionOf(m.pod) != d.revisionFor(m.ordinal).Name {
-		v.Message += "; it is of an outdated revision, but it was ready once, so it is not replaced before it is ready again"
-		v.Hint = "delete the pod to let the rollout go on (kubernetes#67250)"
-	}
 	d.wait(v.Wait)
 }
 
@@ -184,8 +191,8 @@ func (d *decision) shrink() {
 		switch {
 		case terminating(m.pod):
 			d.hold(m)
-		case d.ordered && !available(m.pod, d.set.Spec.MinReadySeconds, d.in.Now) && m.pod != first:
-			// Kubernetes deletes a pod only while its predecessors are healthy.
+		case d.ordered && m.pod != first && !available(m.pod, d.set.Spec.MinReadySeconds, d.in.Now) && !idle(m.pod):
+			// Kubernetes deletes an unhealthy pod only when those before it are healthy.
 			d.holdFor(m, first)
 		default:
 			d.deletePod(m, fmt.Sprintf("ordinal %d is not wanted", m.ordinal))
@@ -196,6 +203,9 @@ func (d *decision) shrink() {
 		}
 	}
 }
+
+// idle says whether a pod has nothing to hand over: it has ended, or was never ready.
+func idle(pod *corev1.Pod) bool { return podstate.Ended(pod) || neverReady(pod) }
 
 // firstUnavailable returns the pod of the lowest unavailable identity, wanted ones first.
 func (d *decision) firstUnavailable() *corev1.Pod {

@@ -14,7 +14,6 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
 )
 
@@ -44,6 +43,7 @@ type decision struct {
 	ordered bool // podManagementPolicy OrderedReady
 	blocked bool // what follows in order must wait
 	waits   []plan.Wait
+	faults  []string        // what is wrong with the annotations
 	stuck   bool            // something that is waited for needs the user
 	touched map[string]bool // claims already written in this plan
 	doomed  map[string]bool // pods already deleted in this plan
@@ -68,11 +68,13 @@ func (d *decision) run() {
 	if err == nil && selector.Empty() {
 		err = fmt.Errorf("spec.selector is empty: it would select every pod; give it labels that are only this set's")
 	}
-	if err == nil {
-		d.ordinals, err = Ordinals(d.set)
-	}
 	if err != nil {
 		d.refuse("InvalidSpec", err)
+		return
+	}
+	if d.ordinals, err = Ordinals(d.set); err != nil {
+		d.fault(err)
+		d.faultStatus()
 		return
 	}
 	alive := d.set.DeletionTimestamp == nil
@@ -133,9 +135,8 @@ func (d *decision) readHistory(selector labels.Selector) bool {
 // gather lists the members; it returns false when pods must first be adopted or released.
 func (d *decision) gather(selector labels.Selector) bool {
 	bearsName := func(o plan.Object) bool {
-		pod, _ := o.(*corev1.Pod)
 		_, named := ordinalOf(d.set, o.GetName())
-		return named && pod != nil && !podstate.Ended(pod)
+		return named
 	}
 	mine, edits := claim.Objects(d.in.Reader, resource.Pods, claim.Owner{Object: d.set, Selector: selector}, bearsName)
 	d.out.Actions = append(d.out.Actions, edits...)
@@ -193,6 +194,13 @@ func (d *decision) refuse(reason string, err error) {
 	d.stuck = true
 	d.wait(plan.Wait{Reason: reason, Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct the StatefulSet"})
 	d.out.Events = append(d.out.Events, plan.Event{Regarding: plan.RefOf(d.set), Type: corev1.EventTypeWarning, Reason: reason, Message: err.Error()})
+}
+
+// fault notes an annotation that cannot be obeyed.
+func (d *decision) fault(err error) {
+	d.stuck = true
+	d.faults = append(d.faults, err.Error())
+	d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct or remove the annotation"})
 }
 
 func (d *decision) told(reason, message string) *plan.Event {

@@ -16,6 +16,10 @@ import (
 	"coracle/internal/workload/revision"
 )
 
+// ValidAnnotations is the condition type that is False while an annotation cannot be obeyed, and
+// absent otherwise.
+const ValidAnnotations appsv1.StatefulSetConditionType = "ValidAnnotations"
+
 // ClaimsResized is the condition type that says which claims cannot grow with their template. It is
 // present only while there are such claims.
 const ClaimsResized appsv1.StatefulSetConditionType = "ClaimsResized"
@@ -42,14 +46,49 @@ func (d *decision) status(barred []string) {
 	if d.set.DeletionTimestamp == nil {
 		next.Conditions = d.progressing(next.Conditions)
 		next.Conditions = d.resized(next.Conditions, barred)
+		next.Conditions = d.faulty(next.Conditions)
 	}
-	if equality.Semantic.DeepEqual(*old, next) {
+	d.putStatus(next)
+}
+
+// putStatus plans the writing of a status that differs from the present one.
+func (d *decision) putStatus(next appsv1.StatefulSetStatus) {
+	if equality.Semantic.DeepEqual(d.set.Status, next) {
 		return
 	}
 	// A shallow copy is enough: nothing below the status is changed.
 	set := *d.set
 	set.Status = next
 	d.out.Status = &set
+}
+
+// faultStatus says in the status why nothing else is decided.
+func (d *decision) faultStatus() {
+	next := d.set.Status
+	next.Conditions = d.faulty(next.Conditions)
+	d.putStatus(next)
+}
+
+// faulty returns the conditions with the truth about the annotations. An event tells of a change.
+func (d *decision) faulty(have []appsv1.StatefulSetCondition) []appsv1.StatefulSetCondition {
+	i := slices.IndexFunc(have, func(c appsv1.StatefulSetCondition) bool { return c.Type == ValidAnnotations })
+	if len(d.faults) == 0 {
+		if i >= 0 {
+			have = slices.Delete(slices.Clone(have), i, i+1)
+		}
+		return have
+	}
+	next := appsv1.StatefulSetCondition{
+		Type: ValidAnnotations, Status: corev1.ConditionFalse, Reason: "InvalidAnnotation", Message: strings.Join(d.faults, "; "),
+		LastTransitionTime: metav1.NewTime(d.in.Now.Truncate(time.Second)),
+	}
+	if i >= 0 {
+		next.LastTransitionTime = have[i].LastTransitionTime
+	}
+	if i < 0 || have[i].Message != next.Message {
+		d.out.Events = append(d.out.Events, *d.refused(next.Reason, next.Message))
+	}
+	return withCondition(have, next)
 }
 
 func (d *decision) updateName() string {
@@ -89,7 +128,7 @@ func (d *decision) count(s *appsv1.StatefulSetStatus) {
 func (d *decision) progressing(have []appsv1.StatefulSetCondition) []appsv1.StatefulSetCondition {
 	deadline, asked, err := progress.Deadline(d.set.Annotations)
 	if err != nil {
-		d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct or remove the annotation"})
+		d.fault(err)
 		return have
 	}
 	i := slices.IndexFunc(have, func(c appsv1.StatefulSetCondition) bool { return c.Type == appsv1.StatefulSetProgressing })
