@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -62,26 +63,28 @@ func (t *follower) wait(ctx context.Context, done <-chan struct{}) (ended bool, 
 	}
 }
 
-// rotated returns the log's new file when f is no longer it: the runtime renames a full log and
-// begins another under the same name.
-func (t *follower) rotated(f *os.File) (*os.File, error) {
-	had, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
+// rotated returns the log's new file when f, read to its end, is no longer it: the runtime renames
+// a full log and begins another under the same name. More is true when f has grown meanwhile.
+func (t *follower) rotated(f *os.File) (next *os.File, more bool, err error) {
 	now, err := os.Stat(t.path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil // between rename and creation, or removed
+		return nil, false, nil // between rename and creation, or removed
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if os.SameFile(had, now) {
-		return nil, nil
+	had, err := f.Stat()
+	if err != nil || os.SameFile(had, now) {
+		return nil, false, err
 	}
 	// What was written between our last read and the rename must not be lost.
-	if at, err := f.Seek(0, 1); err == nil && at < had.Size() {
-		return nil, nil
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil || at < had.Size() {
+		return nil, true, err
 	}
-	return os.Open(t.path)
+	next, err = os.Open(t.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, false, nil
+	}
+	return next, false, err
 }

@@ -78,19 +78,23 @@ func Read(ctx context.Context, out io.Writer, path string, o Options) error {
 		case !errors.Is(err, io.EOF):
 			return err
 		}
+		if o.Follow {
+			next, more, err := tail.rotated(f)
+			if err != nil {
+				return err
+			}
+			if next != nil {
+				f.Close()
+				f = next
+				r.Reset(f)
+			}
+			if more || next != nil {
+				continue
+			}
+		}
 		if !o.Follow || ended {
 			_, err := w.line(line)
 			return err
-		}
-		next, err := tail.rotated(f)
-		if err != nil {
-			return err
-		}
-		if next != nil {
-			f.Close()
-			f = next
-			r.Reset(f)
-			continue
 		}
 		if ended, err = tail.wait(ctx, o.Ended); err != nil {
 			return ignoreDone(ctx, err)

@@ -1,0 +1,217 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	clientfake "coracle/internal/client/fake"
+	"coracle/internal/node/cri"
+	crifake "coracle/internal/node/cri/fake"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// world is a cluster, a runtime and an agent between them, in a bubble of virtual time.
+type world struct {
+	t       *testing.T
+	cluster *clientfake.Cluster
+	runtime *crifake.Runtime
+	cfg     Config
+	stop    context.CancelFunc
+	ended   chan struct{}
+}
+
+// images of the tests' containers.
+var images = map[string]crifake.Program{
+	"server:1":   {},
+	"server:2":   {},
+	"stubborn:1": {Stubborn: true},
+	"crash:1":    {For: time.Second, Exit: 3},
+	"job:1":      {For: 5 * time.Second},
+	"oom:1":      {For: time.Second, Exit: 137, OOM: true},
+	"hook:1":     {Exec: func([]string) (string, int32) { time.Sleep(3 * time.Second); return "", 0 }},
+	"sick:1":     {Exec: func([]string) (string, int32) { return "feverish", 1 }},
+}
+
+// inWorld runs a test in a world whose agent has registered.
+func inWorld(t *testing.T, test func(w *world)) {
+	t.Helper()
+	base := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, cluster: clientfake.New(), runtime: crifake.New(images)}
+		w.cfg = Config{
+			Name: "one", Client: w.cluster, RuntimeSocket: "-", Dir: base + "/agent", VolumeRoot: base + "/volumes",
+			NodeIP: netip.MustParseAddr("192.0.2.1"), Version: "v1.37.2+coracle", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		}
+		w.start()
+		defer w.halt()
+		w.settle(time.Second)
+		w.edit(func(n *corev1.Node) { n.Spec.PodCIDR = "10.244.0.0/24" })
+		w.settle(time.Second)
+		test(w)
+	})
+}
+
+func (w *world) start() {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	w.stop, w.ended = cancel, make(chan struct{})
+	cfg := w.cfg
+	if err := cfg.complete(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		defer close(w.ended)
+		if err := run(ctx, cfg, &cri.Client{Runtime: w.runtime, Images: w.runtime}); err != nil {
+			w.t.Error(err)
+		}
+	}()
+}
+
+// halt ends the agent and, so that the bubble can end, what is left in the runtime.
+func (w *world) halt() {
+	w.stop()
+	<-w.ended
+	for _, c := range w.runtime.Containers() {
+		w.runtime.Exit(c.ID, 137)
+	}
+	synctest.Wait()
+}
+
+// restart is a new agent in place of the old.
+func (w *world) restart() {
+	w.stop()
+	<-w.ended
+	w.start()
+}
+
+// settle lets virtual time pass.
+func (w *world) settle(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (w *world) edit(change func(*corev1.Node)) {
+	w.t.Helper()
+	n := w.node().DeepCopy()
+	change(n)
+	if _, err := w.cluster.Update(w.t.Context(), n, ""); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) node() *corev1.Node {
+	w.t.Helper()
+	obj, err := w.cluster.Get(w.t.Context(), resource.Nodes, "", "one")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return obj.(*corev1.Node)
+}
+
+// create makes a pod bound to the node.
+func (w *world) create(name string, spec corev1.PodSpec) *corev1.Pod {
+	w.t.Helper()
+	spec.NodeName = "one"
+	if spec.RestartPolicy == "" {
+		spec.RestartPolicy = corev1.RestartPolicyAlways
+	}
+	if spec.TerminationGracePeriodSeconds == nil {
+		grace := int64(30)
+		spec.TerminationGracePeriodSeconds = &grace
+	}
+	obj, err := w.cluster.Create(w.t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"app": name}}, Spec: spec,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return obj.(*corev1.Pod)
+}
+
+func (w *world) delete(name string, grace *int64) {
+	w.t.Helper()
+	ref := plan.Ref{Resource: resource.Pods, Key: plan.Key{Namespace: "default", Name: name}}
+	if _, err := w.cluster.Delete(w.t.Context(), ref, metav1.DeleteOptions{GracePeriodSeconds: grace}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// pod returns a pod, nil when it does not exist.
+func (w *world) pod(name string) *corev1.Pod {
+	obj, err := w.cluster.Get(w.t.Context(), resource.Pods, "default", name)
+	if err != nil {
+		return nil
+	}
+	return obj.(*corev1.Pod)
+}
+
+// state sums a pod up in one line: phase, readiness and each container.
+func (w *world) state(name string) string {
+	p := w.pod(name)
+	if p == nil {
+		return "gone"
+	}
+	out := string(p.Status.Phase)
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			out += " ready"
+		}
+	}
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for _, c := range list {
+			out += " " + c.Name + "="
+			switch {
+			case c.State.Running != nil:
+				out += "running"
+			case c.State.Waiting != nil:
+				out += c.State.Waiting.Reason
+			case c.State.Terminated != nil:
+				out += fmt.Sprintf("%s(%d)", c.State.Terminated.Reason, c.State.Terminated.ExitCode)
+			}
+			if c.RestartCount > 0 {
+				out += fmt.Sprintf("*%d", c.RestartCount)
+			}
+		}
+	}
+	return out
+}
+
+func (w *world) want(name, state string) {
+	w.t.Helper()
+	if got := w.state(name); got != state {
+		w.t.Errorf("after %s: pod %s is %q, want %q", w.clock(), name, got, state)
+	}
+}
+
+var bubbleStart = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (w *world) clock() time.Duration { return time.Since(bubbleStart) }
+
+// events lists reasons and messages of a pod's events, in the order they were first made.
+func (w *world) events(name string) string {
+	items, _, err := w.cluster.List(w.t.Context(), resource.Events, clientList("default"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var lines []string
+	for _, obj := range items {
+		ev := obj.(*corev1.Event)
+		if ev.InvolvedObject.Name == name {
+			lines = append(lines, fmt.Sprintf("%s: %s", ev.Reason, ev.Message))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func one(image string) corev1.PodSpec {
+	return corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: image, TerminationMessagePath: "/dev/termination-log"}}}
+}
