@@ -73,6 +73,16 @@ func register(kinds []Kind) {
 					return label, value, nil
 				}))
 		}
+		for alias, names := range k.fieldLabels {
+			utilruntime.Must(scheme.Scheme.AddFieldLabelConversionFunc(alias.GVK(),
+				func(label, value string) (string, string, error) {
+					name, ok := names[label]
+					if !ok {
+						return "", "", fmt.Errorf("field label not supported: %s", label)
+					}
+					return name, value, nil
+				}))
+		}
 	}
 }
 

@@ -59,6 +59,9 @@ type Kind struct {
 	// metadata.namespace included.
 	SelectableFields []string
 
+	// fieldLabels are the names that aliases have for the selectable fields.
+	fieldLabels map[resource.Resource]map[string]string
+
 	// TTL returns the seconds after which a stored object vanishes; nil or 0 means never.
 	TTL func(runtime.Object) uint64
 	// DeletedByUpdate says that an update leaves nothing to keep, so that the object goes
@@ -127,17 +130,26 @@ var all = []Kind{
 	pods,
 	podTemplates,
 	replicationControllers,
+	services,
+	endpoints,
 	configMaps,
 	secrets,
 	serviceAccounts,
+	events,
 	persistentVolumes,
 	persistentVolumeClaims,
+	resourceQuotas,
+	limitRanges,
 	deployments,
 	replicaSets,
 	statefulSets,
 	daemonSets,
 	controllerRevisions,
+	endpointSlices,
 	storageClasses,
+	leases,
+	priorityClasses,
+	podDisruptionBudgets,
 }
 
 // All returns every kind served, each once. The slice is the caller's.

@@ -61,10 +61,14 @@ func init() {
 			if pkg := gv.WithKind(name); isMeta(pkg.Kind) {
 				continue
 			}
+			if m := inMemory(obj); m != nil {
+				obj = m
+			}
 			Scheme.AddKnownTypeWithName(internal.WithKind(name), obj)
 		}
 		utilruntime.Must(Scheme.SetVersionPriority(gv))
 	}
+	registerEventConversions(Scheme)
 	metav1.AddToGroupVersion(Scheme, schema.GroupVersion{Version: "v1"})
 	utilruntime.Must(metav1.AddMetaToScheme(Scheme))
 }

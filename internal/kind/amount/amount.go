@@ -106,15 +106,16 @@ func quotaResource(name corev1.ResourceName) bool {
 	return HugePages(name) || strings.HasPrefix(string(name), corev1.ResourceRequestsHugePagesPrefix)
 }
 
+// containerName checks a resource that containers may ask for. A name of no standard resource is
+// told so twice, as upstream tells it.
 func containerName(name corev1.ResourceName, at *field.Path) field.ErrorList {
 	errs := ValidateName(name, at)
-	if len(errs) > 0 {
-		return errs
-	}
-	switch native := Native(name); {
-	case native && !containerResource(name):
-		errs = append(errs, field.Invalid(at, name, "must be a standard resource for containers"))
-	case !native && !Extended(name):
+	switch {
+	case !strings.Contains(string(name), "/"):
+		if !containerResource(name) {
+			errs = append(errs, field.Invalid(at, name, "must be a standard resource for containers"))
+		}
+	case !Native(name) && !Extended(name):
 		errs = append(errs, field.Invalid(at, name, "doesn't follow extended resource name standard"))
 	}
 	return errs

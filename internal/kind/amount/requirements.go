@@ -133,3 +133,26 @@ func validateClaims(used []corev1.ResourceClaim, declared []string, at *field.Pa
 	}
 	return errs
 }
+
+// ValidateQuota checks the amounts of a quota.
+func ValidateQuota(list corev1.ResourceList, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, name := range names(list) {
+		at := at.Key(string(name))
+		bad := ValidateName(name, at)
+		if len(bad) == 0 && !strings.Contains(string(name), "/") && !quotaResource(name) {
+			bad = append(bad, field.Invalid(at, name, "must be a standard resource for quota"))
+		}
+		errs = append(errs, bad...)
+		errs = append(errs, ValidateQuantity(name, list[name], at)...)
+	}
+	return errs
+}
+
+// ValidateLimitName checks a resource that a limit of a type bounds.
+func ValidateLimitName(t corev1.LimitType, name corev1.ResourceName, at *field.Path) field.ErrorList {
+	if t == corev1.LimitTypePod || t == corev1.LimitTypeContainer {
+		return containerName(name, at)
+	}
+	return ValidateName(name, at)
+}

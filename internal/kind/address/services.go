@@ -1,0 +1,359 @@
+package address
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+)
+
+// Services knows the addresses of the Services of one cluster. It is safe for concurrent use.
+type Services struct {
+	mu     sync.Mutex
+	ips    *ipPool
+	ports  *pool
+	family corev1.IPFamily
+	low    int
+	high   int
+}
+
+// New returns the book of an empty cluster. Cluster IPs come from prefix, node ports from the
+// inclusive range; a zero range means 30000-32767.
+func New(prefix netip.Prefix, nodePorts [2]int) (*Services, error) {
+	ips, err := newIPPool(prefix)
+	if err != nil {
+		return nil, err
+	}
+	if nodePorts == [2]int{} {
+		nodePorts = [2]int{30000, 32767}
+	}
+	low, high := nodePorts[0], nodePorts[1]
+	if low < 1 || high > 65535 || low > high {
+		return nil, fmt.Errorf("node ports %d-%d: not a range within 1-65535", low, high)
+	}
+	size := high - low + 1
+	s := &Services{ips: ips, ports: newPool(size, 0, size, 16, 128), family: corev1.IPv4Protocol, low: low, high: high}
+	if prefix.Addr().Is6() {
+		s.family = corev1.IPv6Protocol
+	}
+	return s, nil
+}
+
+// Restore enters a stored Service.
+func (s *Services) Restore(svc *corev1.Service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range s.held(svc).ips {
+		s.ips.taken.add(n)
+	}
+	for n := range s.held(svc).ports {
+		s.ports.taken.add(n)
+	}
+}
+
+// Release gives back what a deleted Service had.
+func (s *Services) Release(svc *corev1.Service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held(svc)
+	for n := range h.ips {
+		s.ips.taken.remove(n)
+	}
+	for n := range h.ports {
+		s.ports.taken.remove(n)
+	}
+}
+
+// holding is what a Service has, by place in the pools.
+type holding struct{ ips, ports map[int]bool }
+
+func (s *Services) held(svc *corev1.Service) holding {
+	h := holding{map[int]bool{}, map[int]bool{}}
+	if svc == nil || !NeedsClusterIP(svc) {
+		return h
+	}
+	for _, text := range svc.Spec.ClusterIPs {
+		if ip, err := netip.ParseAddr(text); err == nil {
+			if n, ok := s.ips.offset(ip); ok {
+				h.ips[n] = true
+			}
+		}
+	}
+	add := func(port int32) {
+		if n := int(port); n >= s.low && n <= s.high {
+			h.ports[n-s.low] = true
+		}
+	}
+	for i := range svc.Spec.Ports {
+		add(svc.Spec.Ports[i].NodePort)
+	}
+	add(svc.Spec.HealthCheckNodePort)
+	return h
+}
+
+// Assign gives svc, in place, the addresses it lacks, and claims those it asks for; old is what
+// was before, or nil on creation. Unless dry, the claims stand at once; finish settles them when
+// the outcome is known: only what the Service as stored holds remains taken. The error is an API
+// error.
+func (s *Services) Assign(svc, old *corev1.Service, dry bool) (finish func(success bool), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := assignment{book: s, svc: svc, before: s.held(old), claimed: holding{map[int]bool{}, map[int]bool{}}}
+	if errs := a.run(); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, svc.Name, errs)
+	}
+	if a.failed != nil {
+		return nil, apierrors.NewInternalError(a.failed)
+	}
+	if dry {
+		return func(bool) {}, nil
+	}
+	for n := range a.claimed.ips {
+		s.ips.taken.add(n)
+	}
+	for n := range a.claimed.ports {
+		s.ports.taken.add(n)
+	}
+	return func(success bool) { s.settle(&a, success) }, nil
+}
+
+// settle gives back what was claimed and not stored, and what was held and is no longer.
+func (s *Services) settle(a *assignment, success bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := a.before
+	if success {
+		now = s.held(a.svc)
+	}
+	for _, h := range []holding{a.claimed, a.before} {
+		for n := range h.ips {
+			if !now.ips[n] {
+				s.ips.taken.remove(n)
+			}
+		}
+		for n := range h.ports {
+			if !now.ports[n] {
+				s.ports.taken.remove(n)
+			}
+		}
+	}
+}
+
+// assignment is one run of Assign.
+type assignment struct {
+	book    *Services
+	svc     *corev1.Service
+	before  holding
+	claimed holding
+	failed  error
+}
+
+func (a *assignment) run() field.ErrorList {
+	if !NeedsClusterIP(a.svc) {
+		return nil
+	}
+	if errs := a.families(); len(errs) > 0 {
+		return errs
+	}
+	errs := a.clusterIP()
+	if NeedsNodePorts(a.svc) {
+		errs = append(errs, a.nodePorts()...)
+	}
+	return append(errs, a.healthCheckPort()...)
+}
+
+// families fills in ipFamilies and ipFamilyPolicy for a cluster of one family (KEP-563).
+func (a *assignment) families() field.ErrorList {
+	s := &a.svc.Spec
+	at := field.NewPath("spec")
+	if Headless(a.svc) && len(s.Selector) == 0 {
+		// Whoever writes the endpoints of such a Service decides on their families.
+		if s.IPFamilyPolicy == nil {
+			s.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicyRequireDualStack)
+		}
+		if len(s.IPFamilies) == 0 {
+			s.IPFamilies = []corev1.IPFamily{a.book.family}
+		}
+		if *s.IPFamilyPolicy != corev1.IPFamilyPolicySingleStack && len(s.IPFamilies) == 1 {
+			s.IPFamilies = append(s.IPFamilies, other(s.IPFamilies[0]))
+		}
+		return nil
+	}
+	if s.IPFamilyPolicy == nil {
+		s.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicySingleStack)
+		if len(s.ClusterIPs) > 1 || len(s.IPFamilies) > 1 {
+			s.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicyRequireDualStack)
+		}
+	}
+	if *s.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
+		return field.ErrorList{field.Invalid(at.Child("ipFamilyPolicy"), s.IPFamilyPolicy, "this cluster is not configured for dual-stack services")}
+	}
+	for i, family := range s.IPFamilies {
+		if family == other(a.book.family) {
+			return field.ErrorList{field.Invalid(at.Child("ipFamilies").Index(i), family, "not configured on this cluster")}
+		}
+	}
+	if len(s.IPFamilies) == 0 {
+		s.IPFamilies = []corev1.IPFamily{a.book.family}
+	}
+	return nil
+}
+
+func other(f corev1.IPFamily) corev1.IPFamily {
+	if f == corev1.IPv4Protocol {
+		return corev1.IPv6Protocol
+	}
+	return corev1.IPv4Protocol
+}
+
+func (a *assignment) clusterIP() field.ErrorList {
+	s, ips := &a.svc.Spec, a.book.ips
+	if Headless(a.svc) {
+		return nil
+	}
+	if len(s.ClusterIPs) == 0 || s.ClusterIPs[0] == "" {
+		n, ok := ips.pick(a.claimed.ips)
+		if !ok {
+			a.failed = fmt.Errorf("failed to allocate a serviceIP: %w", ErrFull)
+			return nil
+		}
+		a.claimed.ips[n] = true
+		s.ClusterIP = ips.address(n).String()
+		s.ClusterIPs = []string{s.ClusterIP}
+		return nil
+	}
+	var errs field.ErrorList
+	for _, text := range s.ClusterIPs {
+		if err := a.requestIP(text); err != nil {
+			errs = append(errs, field.Invalid(field.NewPath("spec", "clusterIPs"), s.ClusterIPs, fmt.Sprintf("failed to allocate IP %v: %v", text, err)))
+		}
+	}
+	return errs
+}
+
+func (a *assignment) requestIP(text string) error {
+	ips := a.book.ips
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		// Validation has the better words for it.
+		return nil
+	}
+	n, ok := ips.offset(ip)
+	switch {
+	case !ok:
+		return fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %v", ip, ips.prefix)
+	case a.before.ips[n]:
+		return nil
+	case ips.taken.has(n) || a.claimed.ips[n]:
+		return ErrTakenIP
+	}
+	a.claimed.ips[n] = true
+	return nil
+}
+
+// nodePorts gives each port of a Service a node port; ports that differ in protocol alone share.
+func (a *assignment) nodePorts() field.ErrorList {
+	var errs field.ErrorList
+	given := map[int32]int32{}
+	for i := range a.svc.Spec.Ports {
+		p := &a.svc.Spec.Ports[i]
+		shared := given[p.Port]
+		if p.NodePort == 0 && shared == 0 {
+			// A later port of the same number may have asked for one.
+			if j := slices.IndexFunc(a.svc.Spec.Ports[i:], func(q corev1.ServicePort) bool { return q.Port == p.Port && q.NodePort != 0 }); j >= 0 {
+				p.NodePort = a.svc.Spec.Ports[i+j].NodePort
+			}
+		}
+		switch {
+		case p.NodePort == 0 && shared != 0:
+			p.NodePort = shared
+		case p.NodePort == 0:
+			port, err := a.pickPort()
+			if err != nil {
+				a.failed = fmt.Errorf("failed to allocate a nodePort: %w", err)
+				return errs
+			}
+			p.NodePort = port
+		case p.NodePort != shared:
+			if err := a.requestPort(p.NodePort); err != nil {
+				errs = append(errs, field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), p.NodePort, err.Error()))
+			}
+		}
+		given[p.Port] = p.NodePort
+	}
+	return errs
+}
+
+func (a *assignment) pickPort() (int32, error) {
+	n, ok := a.book.ports.pick(a.claimed.ports)
+	if !ok {
+		return 0, ErrFull
+	}
+	a.claimed.ports[n] = true
+	return int32(n + a.book.low), nil
+}
+
+func (a *assignment) requestPort(port int32) error {
+	n := int(port) - a.book.low
+	switch {
+	case n < 0 || int(port) > a.book.high:
+		return fmt.Errorf("provided port is not in the valid range. The range of valid ports is %d-%d", a.book.low, a.book.high)
+	case a.before.ports[n]:
+		return nil
+	case a.book.ports.taken.has(n):
+		return ErrTakenPort
+	}
+	a.claimed.ports[n] = true
+	return nil
+}
+
+func (a *assignment) healthCheckPort() field.ErrorList {
+	s := &a.svc.Spec
+	if !NeedsHealthCheckPort(a.svc) {
+		return nil
+	}
+	if s.HealthCheckNodePort == 0 {
+		port, err := a.pickPort()
+		if err != nil {
+			a.failed = fmt.Errorf("failed to allocate a healthCheckNodePort: %w", err)
+		}
+		s.HealthCheckNodePort = port
+		return nil
+	}
+	if err := a.requestPort(s.HealthCheckNodePort); err != nil {
+		return field.ErrorList{field.Invalid(field.NewPath("spec", "healthCheckNodePort"), s.HealthCheckNodePort, err.Error())}
+	}
+	return nil
+}
+
+// NeedsClusterIP says whether the type of a Service has cluster IPs, if only "None".
+func NeedsClusterIP(svc *corev1.Service) bool {
+	return svc.Spec.Type != corev1.ServiceTypeExternalName
+}
+
+// Headless says whether a Service goes without a cluster IP.
+func Headless(svc *corev1.Service) bool {
+	return len(svc.Spec.ClusterIPs) == 1 && svc.Spec.ClusterIPs[0] == corev1.ClusterIPNone
+}
+
+// NeedsNodePorts says whether a Service is reached through a port of every node.
+func NeedsNodePorts(svc *corev1.Service) bool {
+	switch svc.Spec.Type {
+	case corev1.ServiceTypeNodePort:
+		return true
+	case corev1.ServiceTypeLoadBalancer:
+		return ptr.Deref(svc.Spec.AllocateLoadBalancerNodePorts, true)
+	}
+	return false
+}
+
+// NeedsHealthCheckPort says whether a load balancer asks nodes whether they have endpoints.
+func NeedsHealthCheckPort(svc *corev1.Service) bool {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+}
