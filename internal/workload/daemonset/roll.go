@@ -64,17 +64,21 @@ func (d *decision) pair(s *spot) (newer, older *corev1.Pod, ok bool) {
 }
 
 // rollStopping deletes old pods and lets manage make their successors. Old pods that are not
-// available cost nothing and go at once; available ones as far as maxUnavailable allows. A node
-// that was not ready before the rollout began takes up none of that room.
+// available, or on nodes that shall have none, cost nothing and go at once; the others as far as
+// maxUnavailable allows. A node that was not ready before the rollout began takes up none of that
+// room.
 func (d *decision) rollStopping(most int) {
 	unavailable := 0
 	var candidates []*spot
 	for i := range d.spots {
 		s := &d.spots[i]
-		if !s.wanted() && len(s.pods) == 0 {
+		newer, older, ok := d.pair(s)
+		if !s.wanted() {
+			if ok && older != nil && !s.held {
+				d.deletePod(older, d.becauseOutdated(older)+"; the node shall have no new one")
+			}
 			continue
 		}
-		newer, older, ok := d.pair(s)
 		switch {
 		case ok && newer == nil && older != nil && d.available(older):
 			if !s.held {
