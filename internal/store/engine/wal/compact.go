@@ -32,6 +32,9 @@ func (e *Engine) Compact(live func(key string, revision int64) bool, revision fu
 	e.mu.Lock()
 	old, sealed := e.snapshot, append([]segment(nil), e.sealed...)
 	e.mu.Unlock()
+	if len(sealed) == 0 {
+		return nil // nothing was written since the last time
+	}
 	size, err := e.writeSnapshot(old, sealed, live, revision)
 	if err == nil {
 		err = e.fs.Rename(e.path(tmpSnap), e.path(snapName(upTo)))
@@ -74,7 +77,7 @@ func (e *Engine) seal() (int64, error) {
 		}
 		return upTo, err
 	}
-	old, seg := e.active, segment{name: e.name, size: e.off}
+	old, seg := e.active, segment{name: e.name, number: e.number, size: e.off}
 	if err := e.switchLog(next, salt, e.last+1); err != nil {
 		return 0, err
 	}

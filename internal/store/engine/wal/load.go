@@ -153,7 +153,7 @@ func (e *Engine) switchLog(f File, salt uint32, n int64) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	e.active, e.name, e.salt, e.off, e.reserved = f, name, salt, fileHeader, growMin
+	e.active, e.name, e.number, e.salt, e.off, e.reserved = f, name, n, salt, fileHeader, growMin
 	return nil
 }
 
@@ -210,7 +210,7 @@ func (e *Engine) loadLog(seg segment, last bool, fn func(engine.Record) error) (
 		size = end
 	}
 	keep = true
-	e.active, e.name, e.salt, e.off, e.reserved = f, seg.name, salt, end, size
+	e.active, e.name, e.number, e.salt, e.off, e.reserved = f, seg.name, seg.number, salt, end, size
 	return lost, nil
 }
 

@@ -42,6 +42,7 @@ type Engine struct {
 	mu       sync.Mutex
 	active   File
 	name     string
+	number   int64 // first revision it may hold
 	salt     uint32
 	off      int64 // end of the durable frames of the active log
 	reserved int64 // end of the zeroes laid out

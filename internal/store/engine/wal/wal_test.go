@@ -1,0 +1,551 @@
+package wal_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"coracle/internal/store/engine"
+	"coracle/internal/store/engine/faultfs"
+	"coracle/internal/store/engine/wal"
+)
+
+const dir = "store"
+
+func open(t testing.TB, fs wal.FS) (*wal.Engine, []engine.Record, engine.Loaded) {
+	t.Helper()
+	e, recs, loaded, err := tryOpen(fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, recs, loaded
+}
+
+func tryOpen(fs wal.FS) (*wal.Engine, []engine.Record, engine.Loaded, error) {
+	e, err := wal.Open(wal.Options{Dir: dir, FS: fs})
+	if err != nil {
+		return nil, nil, engine.Loaded{}, err
+	}
+	var recs []engine.Record
+	loaded, err := e.Load(func(r engine.Record) error {
+		recs = append(recs, r)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, loaded, errors.Join(err, e.Close())
+	}
+	return e, recs, loaded, nil
+}
+
+func commit(t testing.TB, e *wal.Engine, batch ...engine.Record) {
+	t.Helper()
+	if err := e.Commit(batch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func closeEngine(t testing.TB, e *wal.Engine) {
+	t.Helper()
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(rev int64, key string) engine.Record {
+	return engine.Record{Revision: rev, Key: key, Value: []byte(fmt.Sprintf("value of %s at %d", key, rev))}
+}
+
+func theLog(t testing.TB, fs *faultfs.FS) string {
+	t.Helper()
+	names, err := fs.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for _, n := range names {
+		if strings.HasPrefix(n, "log-") {
+			last = dir + "/" + n
+		}
+	}
+	return last
+}
+
+func TestRoundTrip(t *testing.T) {
+	fs := faultfs.New()
+	e, recs, loaded := open(t, fs)
+	if len(recs) != 0 || loaded.Revision != 0 {
+		t.Fatalf("a new directory holds %v, %+v", recs, loaded)
+	}
+	want := []engine.Record{
+		put(2, "/a"), {Revision: 3, Key: "/b", Value: []byte{}, Expires: 1234567890}, {Revision: 5, Key: "/a", Delete: true},
+		{Revision: 9, Key: "/empty", Value: []byte{}}, {Revision: 10, Key: "/old", Value: []byte("x"), Expires: -5},
+	}
+	commit(t, e, want[:2]...)
+	commit(t, e, want[2:]...)
+	closeEngine(t, e)
+	e, recs, loaded = open(t, fs)
+	defer closeEngine(t, e)
+	if diff := cmp.Diff(want, recs); diff != "" {
+		t.Error(diff)
+	}
+	if want := (engine.Loaded{Revision: 10}); loaded != want {
+		t.Errorf("loaded %+v, want %+v", loaded, want)
+	}
+}
+
+func TestOneProcess(t *testing.T) {
+	d := t.TempDir()
+	first, err := wal.Open(wal.Options{Dir: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wal.Open(wal.Options{Dir: d}); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("second open of %s: %v", d, err)
+	}
+	closeEngine(t, first)
+	second, err := wal.Open(wal.Options{Dir: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeEngine(t, second)
+}
+
+func TestRefusesRevisionsThatDoNotGrow(t *testing.T) {
+	e, _, _ := open(t, faultfs.New())
+	defer closeEngine(t, e)
+	commit(t, e, put(7, "/a"))
+	if err := e.Commit([]engine.Record{put(7, "/a")}); err == nil {
+		t.Error("revision 7 was taken twice")
+	}
+	commit(t, e, put(8, "/a"))
+}
+
+// logWith returns the bytes of a log with the batches, and where each frame begins and the last ends.
+func logWith(t testing.TB, batches ...[]engine.Record) (name string, image []byte, bounds []int) {
+	t.Helper()
+	fs := faultfs.New()
+	e, _, _ := open(t, fs)
+	for _, b := range batches {
+		_, since := e.Size()
+		bounds = append(bounds, int(since))
+		commit(t, e, b...)
+	}
+	_, since := e.Size()
+	bounds = append(bounds, int(since))
+	closeEngine(t, e)
+	name = theLog(t, fs)
+	return name, fs.Read(name), bounds
+}
+
+// TestTornTail cuts the last write at every byte, with the three kinds of what may follow.
+func TestTornTail(t *testing.T) {
+	kept := []engine.Record{put(2, "/a"), put(3, "/b")}
+	name, image, bounds := logWith(t, kept, []engine.Record{put(4, "/c"), put(5, "/a")})
+	from, end := bounds[1], bounds[2]
+	for cut := from; cut < end; cut++ {
+		garbage := bytes.Clone(image)
+		for i := cut; i < end; i++ {
+			garbage[i] ^= byte(i*7 + 1)
+		}
+		zeroed := bytes.Clone(image)
+		clear(zeroed[cut:end])
+		for kind, torn := range map[string][]byte{"cut": image[:cut], "zeroed": zeroed, "garbage": garbage} {
+			fs := faultfs.New()
+			fs.Write(name, torn)
+			e, recs, _ := open(t, fs)
+			if diff := cmp.Diff(kept, recs); diff != "" {
+				t.Fatalf("%s at byte %d: %s", kind, cut-from, diff)
+			}
+			commit(t, e, put(6, "/d"))
+			closeEngine(t, e)
+			e, recs, _ = open(t, fs)
+			if diff := cmp.Diff(append(kept[:2:2], put(6, "/d")), recs); diff != "" {
+				t.Fatalf("%s at byte %d, after a write: %s", kind, cut-from, diff)
+			}
+			closeEngine(t, e)
+		}
+	}
+}
+
+// TestDamage flips every byte of acknowledged frames that are not the last.
+func TestDamage(t *testing.T) {
+	name, image, bounds := logWith(t, []engine.Record{put(2, "/a")}, []engine.Record{put(3, "/b"), put(4, "/c")}, []engine.Record{put(5, "/d")})
+	for at := 0; at < bounds[2]; at++ {
+		if at >= 9 && at < 12 {
+			continue // unused bytes of the header
+		}
+		frame := 0
+		for _, b := range bounds {
+			if b <= at {
+				frame = b
+			}
+		}
+		if at < bounds[0] && at >= 12 {
+			frame = bounds[0] // the salt: no checksum is right any more
+		}
+		bad := bytes.Clone(image)
+		bad[at] ^= 0x40
+		fs := faultfs.New()
+		fs.Write(name, bad)
+		_, _, _, err := tryOpen(fs)
+		if at >= 12 && at < 16 && err == nil {
+			continue // with a wrong salt all is damaged and nothing tells it from a torn tail
+		}
+		var corrupt *engine.CorruptError
+		if !errors.As(err, &corrupt) {
+			t.Fatalf("byte %d flipped: %v", at, err)
+		}
+		if corrupt.File != name || corrupt.Offset != int64(frame) {
+			t.Fatalf("byte %d flipped: reported %s at %d, want %s at %d", at, corrupt.File, corrupt.Offset, name, frame)
+		}
+		if !bytes.Equal(fs.Read(name), bad) {
+			t.Fatalf("byte %d flipped: the damaged file was changed", at)
+		}
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	fs := faultfs.New()
+	e, _, _ := open(t, fs)
+	big := bytes.Repeat([]byte("x"), 100<<10)
+	var acked []engine.Record
+	fs.SetCapacity(fs.Used() + 300<<10)
+	rev := int64(2)
+	full := false
+	for range 40 {
+		r := engine.Record{Revision: rev, Key: "/k", Value: big}
+		rev++ // a refused revision is not used again
+		err := e.Commit([]engine.Record{r})
+		if err == nil {
+			acked = append(acked, r)
+			continue
+		}
+		full = true
+		if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, engine.ErrFatal) {
+			t.Fatalf("full disk: %v", err)
+		}
+	}
+	if !full || len(acked) == 0 {
+		t.Fatalf("full %v, acknowledged %d", full, len(acked))
+	}
+	fs.SetCapacity(0)
+	r := engine.Record{Revision: rev, Key: "/k", Value: big}
+	commit(t, e, r)
+	acked = append(acked, r)
+	closeEngine(t, e)
+	e, recs, _ := open(t, fs)
+	defer closeEngine(t, e)
+	if diff := cmp.Diff(acked, recs); diff != "" {
+		t.Error("records differ:", diff)
+	}
+}
+
+func TestSyncErrorIsFatal(t *testing.T) {
+	fs := faultfs.New()
+	e, _, _ := open(t, fs)
+	commit(t, e, put(2, "/a"))
+	fs.Fail(func(op, _ string) error {
+		if op == "sync" {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := e.Commit([]engine.Record{put(3, "/b")}); !errors.Is(err, engine.ErrFatal) || !errors.Is(err, syscall.EIO) {
+		t.Fatalf("sync failed: %v", err)
+	}
+	fs.Fail(nil)
+	if err := e.Commit([]engine.Record{put(4, "/c")}); !errors.Is(err, engine.ErrFatal) {
+		t.Fatalf("after a failed sync: %v", err)
+	}
+	fs.Crash(rand.New(rand.NewPCG(1, 2)))
+	e, recs, _ := open(t, fs)
+	defer closeEngine(t, e)
+	if len(recs) == 0 || recs[0].Key != "/a" || len(recs) > 2 {
+		t.Errorf("after reopening: %v", recs)
+	}
+}
+
+// TestWriteErrorLeavesNothing fails writes of the log; what was refused is not there after a restart.
+func TestWriteErrorLeavesNothing(t *testing.T) {
+	fs := faultfs.New()
+	e, _, _ := open(t, fs)
+	commit(t, e, put(2, "/a"))
+	once := true
+	fs.Fail(func(op, _ string) error {
+		if op == "write" && once {
+			once = false
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := e.Commit([]engine.Record{put(3, "/b")}); err == nil || errors.Is(err, engine.ErrFatal) {
+		t.Fatalf("write failed: %v", err)
+	}
+	fs.Fail(nil)
+	commit(t, e, put(4, "/c"))
+	closeEngine(t, e)
+	e, recs, _ := open(t, fs)
+	defer closeEngine(t, e)
+	if diff := cmp.Diff([]engine.Record{put(2, "/a"), put(4, "/c")}, recs); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// world is what the log must hold, and what it may.
+type world struct {
+	batches [][]engine.Record // acknowledged
+	maybe   []engine.Record   // sent, not acknowledged
+	newest  map[string]int64  // of the acknowledged
+	rev     int64
+}
+
+func (w *world) ack(batch []engine.Record) {
+	w.batches = append(w.batches, batch)
+	for _, r := range batch {
+		w.newest[r.Key] = r.Revision
+		if r.Delete {
+			w.newest[r.Key] = 0
+		}
+	}
+}
+
+func (w *world) live(key string, rev int64) bool { return w.newest[key] == rev }
+
+// check tells whether the loaded records stand for the state that was acknowledged, the batch
+// that was under way being there whole or not at all.
+func (w *world) check(recs []engine.Record) error {
+	got, want := map[string]string{}, map[string]string{}
+	for _, r := range recs {
+		got[r.Key] = fmt.Sprint(r.Revision, string(r.Value))
+		if r.Delete {
+			delete(got, r.Key)
+		}
+	}
+	apply := func(batch []engine.Record) {
+		for _, r := range batch {
+			want[r.Key] = fmt.Sprint(r.Revision, string(r.Value))
+			if r.Delete {
+				delete(want, r.Key)
+			}
+		}
+	}
+	for _, b := range w.batches {
+		apply(b)
+	}
+	before := cmp.Diff(want, got)
+	if before == "" {
+		return nil
+	}
+	apply(w.maybe)
+	if len(w.maybe) > 0 && cmp.Diff(want, got) == "" {
+		return nil
+	}
+	return errors.New(before)
+}
+
+// TestCrashAnywhere runs random commits and compactions, crashes after a random operation,
+// restarts and goes on, several times.
+func TestCrashAnywhere(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		fs := faultfs.New()
+		w := &world{newest: map[string]int64{}, rev: 1}
+		for range rapid.IntRange(1, 4).Draw(t, "lives") {
+			fs.CrashAfter(rapid.IntRange(0, 40).Draw(t, "crash after"))
+			live(t, fs, w)
+			fs.Crash(r)
+		}
+		e, recs, _, err := tryOpen(fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		if err := w.check(recs); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// live is the life of a process up to the crash.
+func live(t *rapid.T, fs *faultfs.FS, w *world) {
+	e, recs, loaded, err := tryOpen(fs)
+	if err != nil {
+		var corrupt *engine.CorruptError
+		if errors.As(err, &corrupt) || !errors.Is(err, faultfs.ErrCrashed) {
+			t.Fatal(err)
+		}
+		return
+	}
+	defer e.Close()
+	if err := w.check(recs); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.maybe) > 0 && loaded.Revision >= w.maybe[0].Revision {
+		w.ack(w.maybe) // it turned out to be there, and is now for good
+	}
+	w.maybe = nil
+	w.rev = max(w.rev, loaded.Revision)
+	for range 12 {
+		if rapid.IntRange(0, 5).Draw(t, "compact") == 0 {
+			_ = e.Compact(w.live, func() int64 { return w.rev })
+			continue
+		}
+		var batch []engine.Record
+		for range rapid.IntRange(1, 4).Draw(t, "records") {
+			w.rev++
+			key := rapid.SampledFrom([]string{"/a", "/b", "/c"}).Draw(t, "key")
+			rec := engine.Record{Revision: w.rev, Key: key, Delete: rapid.Bool().Draw(t, "delete")}
+			if !rec.Delete {
+				rec.Value = bytes.Repeat([]byte{byte(w.rev)}, rapid.IntRange(0, 3000).Draw(t, "size"))
+			}
+			batch = append(batch, rec)
+		}
+		if err := e.Commit(batch); err != nil {
+			w.maybe = batch
+			return
+		}
+		w.ack(batch)
+	}
+}
+
+// TestFaultAnywhere fails one random operation with EIO; the process lives on and is then restarted cleanly.
+func TestFaultAnywhere(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		fs := faultfs.New()
+		w := &world{newest: map[string]int64{}, rev: 1}
+		at, n := rapid.IntRange(1, 60).Draw(t, "fail at"), 0
+		e, _, _, err := tryOpen(fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs.Fail(func(string, string) error {
+			if n++; n == at {
+				return syscall.EIO
+			}
+			return nil
+		})
+		for range 12 {
+			if rapid.IntRange(0, 5).Draw(t, "compact") == 0 {
+				_ = e.Compact(w.live, func() int64 { return w.rev })
+				continue
+			}
+			w.rev++
+			batch := []engine.Record{put(w.rev, rapid.SampledFrom([]string{"/a", "/b"}).Draw(t, "key"))}
+			err := e.Commit(batch)
+			if errors.Is(err, engine.ErrFatal) {
+				w.maybe = batch
+				break
+			}
+			if err == nil {
+				w.ack(batch)
+			}
+		}
+		_ = e.Close()
+		fs.Fail(nil)
+		e, recs, _, err := tryOpen(fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		if err := w.check(recs); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestCompactKeepsWhatLives(t *testing.T) {
+	fs := faultfs.New()
+	e, _, _ := open(t, fs)
+	w := &world{newest: map[string]int64{}, rev: 1}
+	for i := range 5000 {
+		w.rev++
+		r := put(w.rev, fmt.Sprint("/k", i%100))
+		r.Delete = i%7 == 0
+		if r.Delete {
+			r.Value = nil
+		}
+		commit(t, e, r)
+		w.ack([]engine.Record{r})
+		if i%1500 == 1499 {
+			if err := e.Compact(w.live, func() int64 { return w.rev }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	compacted, since := e.Size()
+	if compacted == 0 || compacted > 16<<10 {
+		t.Errorf("compacted size %d", compacted)
+	}
+	if since > 200<<10 {
+		t.Errorf("log size %d after compaction", since)
+	}
+	closeEngine(t, e)
+	e, recs, loaded := open(t, fs)
+	defer closeEngine(t, e)
+	if err := w.check(recs); err != nil {
+		t.Error(err)
+	}
+	if loaded.Complete != 4501 || loaded.Revision != w.rev {
+		t.Errorf("loaded %+v, want complete 4501 and revision %d", loaded, w.rev)
+	}
+	names, _ := fs.ReadDir(dir)
+	if len(names) != 2 {
+		t.Errorf("files left: %v", names)
+	}
+}
+
+// TestDamagedSnapshot flips bytes of the compacted file, whose every byte was acknowledged.
+func TestDamagedSnapshot(t *testing.T) {
+	fs := faultfs.New()
+	e, _, _ := open(t, fs)
+	commit(t, e, put(2, "/a"), put(3, "/b"))
+	if err := e.Compact(func(string, int64) bool { return true }, func() int64 { return 3 }); err != nil {
+		t.Fatal(err)
+	}
+	closeEngine(t, e)
+	name := dir + "/snap-00000000000000000003.snap"
+	image := fs.Read(name)
+	for at := range image {
+		if at >= 9 && at < 12 {
+			continue
+		}
+		bad := bytes.Clone(image)
+		bad[at] ^= 1
+		fs.Write(name, bad)
+		_, _, _, err := tryOpen(fs)
+		var corrupt *engine.CorruptError
+		if !errors.As(err, &corrupt) || corrupt.File != name {
+			t.Fatalf("byte %d flipped: %v", at, err)
+		}
+	}
+	for cut := range image {
+		fs.Write(name, image[:cut])
+		if _, _, _, err := tryOpen(fs); err == nil {
+			t.Fatalf("cut at %d: no error", cut)
+		}
+	}
+}
+
+func TestMissingLog(t *testing.T) {
+	fs := faultfs.New()
+	e, _, _ := open(t, fs)
+	commit(t, e, put(2, "/a"))
+	if err := e.Compact(func(string, int64) bool { return true }, func() int64 { return 2 }); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, e, put(3, "/a"))
+	closeEngine(t, e)
+	if err := fs.Remove(theLog(t, fs)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := tryOpen(fs); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("log removed: %v", err)
+	}
+}
