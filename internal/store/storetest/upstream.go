@@ -1,103 +1,49 @@
-package store_test
+package storetest
 
 import (
 	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"k8s.io/apimachinery/pkg/api/apitesting"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apiserver/pkg/apis/example"
-	examplev1 "k8s.io/apiserver/pkg/apis/example/v1"
 	"k8s.io/apiserver/pkg/storage"
 	storagetesting "k8s.io/apiserver/pkg/storage/testing"
 	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
-	"k8s.io/apiserver/pkg/util/flowcontrol"
-
-	"coracle/internal/store"
 )
 
-var (
-	exampleScheme = runtime.NewScheme()
-	exampleCodecs = serializer.NewCodecFactory(exampleScheme)
-)
+// subject gives a backend the form upstream's tests ask for.
+type subject struct{ Backend }
 
-func init() {
-	metav1.AddToGroupVersion(exampleScheme, metav1.SchemeGroupVersion)
-	utilruntime.Must(example.AddToScheme(exampleScheme))
-	utilruntime.Must(examplev1.AddToScheme(exampleScheme))
-}
-
-func nodeName(obj runtime.Object) string { return obj.(*example.Pod).Spec.NodeName }
-
-func podResource() store.Resource {
-	return store.Resource{
-		Prefix:  "/pods",
-		Codec:   apitesting.TestCodec(exampleCodecs, examplev1.SchemeGroupVersion),
-		New:     func() runtime.Object { return &example.Pod{} },
-		NewList: func() runtime.Object { return &example.PodList{} },
-		Index:   storage.IndexerFuncs{"spec.nodeName": nodeName},
-
-		WatchStarted: flowcontrol.WatchInitialized,
-	}
-}
-
-func openStore(t testing.TB, cfg store.Config) *store.Store {
-	t.Helper()
-	s, err := store.Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-func collection(t testing.TB, s *store.Store, res store.Resource) *store.Collection {
-	t.Helper()
-	c, err := s.For(res)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// subject is one fresh store with the pods upstream's tests work on.
-type subject struct {
-	*store.Collection
-	s *store.Store
-}
-
-// UpdatePrefixTransformer satisfies upstream's interface. The store has no value transformers:
+// UpdatePrefixTransformer satisfies upstream's interface. Our backends have no value transformers:
 // there is nothing to revert.
 func (subject) UpdatePrefixTransformer(storagetesting.PrefixTransformerModifier) func() {
 	return func() {}
 }
 
-func newSubject(t *testing.T) subject {
-	s := openStore(t, store.Config{Dir: t.TempDir(), BookmarkInterval: time.Second})
-	return subject{collection(t, s, podResource()), s}
-}
-
+// increase makes revisions that are none of the pods'.
 func (s subject) increase() storagetesting.IncreaseRVFunc {
 	var n atomic.Int64
 	return func(ctx context.Context, t *testing.T) int64 {
-		res := podResource()
-		res.Prefix = "/increase"
 		pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("n", n.Add(1))}}
-		if err := collection(t, s.s, res).Create(ctx, "/increase/"+pod.Name, pod, nil, 0); err != nil {
+		if err := s.Other.Create(ctx, "/other/"+pod.Name, pod, nil, 0); err != nil {
 			t.Fatal(err)
 		}
-		return s.s.Revision()
+		rev, err := s.GetCurrentResourceVersion(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(rev)
 	}
+}
+
+func (s subject) compact(_ context.Context, t *testing.T, rv string) {
+	rev, err := storage.APIObjectVersioner{}.ParseResourceVersion(rv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Compact(t, int64(rev))
 }
 
 // compactAndWrite compacts as upstream's compactor does, which leaves a write of its own.
@@ -106,32 +52,24 @@ func (s subject) compactAndWrite(ctx context.Context, t *testing.T, rv string) {
 	s.increase()(ctx, t)
 }
 
-func (s subject) compact(_ context.Context, t *testing.T, rv string) {
-	rev, err := storage.APIObjectVersioner{}.ParseResourceVersion(rv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.s.Compact(int64(rev))
-}
-
-// stored checks that the durable object has neither revision nor self link, as upstream's does.
+// stored checks that the stored object has no self link.
 func (s subject) stored(ctx context.Context, t *testing.T, key string) {
-	obj, err := s.Object(key)
-	if err != nil {
+	var pod example.Pod
+	if err := s.Get(ctx, key, storage.GetOptions{}, &pod); err != nil {
 		t.Fatalf("nothing stored at %s: %v", key, err)
 	}
-	if link := obj.(*example.Pod).SelfLink; link != "" {
-		t.Errorf("stored object has self link %q", link)
+	if pod.SelfLink != "" {
+		t.Errorf("stored object has self link %q", pod.SelfLink)
 	}
 }
 
 func noCalls(*testing.T, uint64, uint64) {}
 
-// TestUpstreamStorage runs the tests that Kubernetes runs against its own storages. Left out are
+// upstream runs the tests that Kubernetes runs against its own storages (k8s.io/apiserver/pkg/storage/testing). Left out are
 // those that test what this store does not have: value transformers (TransformationFailure,
 // WatchError, WatchErrorEventIsBlockingFurtherEvent, GuaranteedUpdateChecksStoredData, the stale
 // case of GuaranteedUpdate) and deletion of objects that cannot be decoded (AllowUnsafeMalformedObjectDeletion).
-func TestUpstreamStorage(t *testing.T) {
+func upstream(t *testing.T, open Factory) {
 	tests := map[string]func(context.Context, *testing.T, subject){
 		"Create":                                  func(ctx context.Context, t *testing.T, s subject) { storagetesting.RunTestCreate(ctx, t, s, s.stored) },
 		"CreateWithTTL":                           plain(storagetesting.RunTestCreateWithTTL),
@@ -185,7 +123,7 @@ func TestUpstreamStorage(t *testing.T) {
 			storagetesting.RunTestListResourceVersionMatch(ctx, t, s)
 		},
 		"Stats": func(ctx context.Context, t *testing.T, s subject) {
-			storagetesting.RunTestStats(ctx, t, s, podResource().Codec, identity.NewEncryptCheckTransformer(), true)
+			storagetesting.RunTestStats(ctx, t, s, Codec(), identity.NewEncryptCheckTransformer(), true)
 		},
 		"Watch":                plain(storagetesting.RunTestWatch),
 		"ClusterScopedWatch":   plain(storagetesting.RunTestClusterScopedWatch),
@@ -214,7 +152,7 @@ func TestUpstreamStorage(t *testing.T) {
 	}
 	for name, run := range tests {
 		t.Run(name, func(t *testing.T) {
-			run(t.Context(), t, newSubject(t))
+			run(t.Context(), t, subject{open(t)})
 		})
 	}
 }
