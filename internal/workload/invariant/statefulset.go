@@ -380,7 +380,9 @@ func historyExact(r plan.Reader, owner plan.Object, template *corev1.PodTemplate
 	if newest == nil || name != "" && newest.Name != name {
 		return fmt.Errorf("history: %s: the newest revision is %v, not %s", plan.KeyOf(owner), newest, name)
 	}
-	var held struct{ Spec struct{ Template corev1.PodTemplateSpec } }
+	var held struct {
+		Spec struct{ Template corev1.PodTemplateSpec }
+	}
 	if err := json.Unmarshal(newest.Data.Raw, &held); err != nil {
 		return fmt.Errorf("history: %s: revision %s: %w", plan.KeyOf(owner), newest.Name, err)
 	}
