@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -40,7 +41,7 @@ type chain struct {
 	authn      authenticator.Request
 	authz      authorizer.UnconditionalAuthorizer
 	next       http.Handler
-	impersonal http.Handler
+	impersonal http.Handler // for requests that ask to act as somebody else
 	log        *slog.Logger
 
 	inFlight atomic.Int64
@@ -48,13 +49,15 @@ type chain struct {
 }
 
 func newChain(c codecs, authn authenticator.Request, authz authorizer.UnconditionalAuthorizer, next http.Handler, d *drain, log *slog.Logger) *chain {
-	return &chain{
+	chain := &chain{
 		requests: request.RequestInfoFactory{
 			APIPrefixes:          sets.NewString("api", "apis"),
 			GrouplessAPIPrefixes: sets.NewString("api"),
 		},
 		codecs: c, authn: authn, authz: authz, next: next, drain: d, log: log,
 	}
+	chain.impersonal = impersonation.WithImpersonation(http.HandlerFunc(chain.authorize), authz, c)
+	return chain
 }
 
 // ServeHTTP implements http.Handler.

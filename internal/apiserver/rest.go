@@ -17,6 +17,8 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"coracle/internal/apiserver/admit"
+	"coracle/internal/apiserver/managed"
+	"coracle/internal/apiserver/openapi"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
@@ -29,8 +31,13 @@ type object struct {
 	shared *store.Collection
 	// creates and updates say whether any plugin validates these.
 	creates, updates bool
-	kind             kind.Kind
-	hooks            kind.Hooks
+	// whole is the same registry, whose deletions always answer with the object.
+	whole *genericregistry.Store
+	// parts are the subresources that take the whole object, by name.
+	parts  map[string]*part
+	kind   kind.Kind
+	hooks  kind.Hooks
+	fields *managed.Tracker
 }
 
 // answersWhole lists the kinds whose DELETE answers with the object; the others answer with a
@@ -45,7 +52,7 @@ var answersWhole = map[resource.Resource]bool{
 // commits.
 const deleteWorkers = 32
 
-func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, cluster kind.Cluster) *object {
+func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, types *openapi.Types, cluster kind.Cluster) *object {
 	o := &object{
 		kind: k, shared: c,
 		creates: chain.Validates(k.Resource, admission.Create),
@@ -100,7 +107,25 @@ func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, cluster kin
 	if k.Hooks != nil {
 		o.install(k.Hooks(cluster))
 	}
+	whole := *o.Store
+	whole.ReturnDeletedObject = true
+	o.whole = &whole
+	o.fields = o.tracker("", k.Strategy, types)
+	o.parts = map[string]*part{}
+	if k.Status != nil {
+		o.parts["status"] = newPart(o, "status", k.Status, types)
+	}
+	for name, strategy := range k.Subresources {
+		o.parts[name] = newPart(o, name, strategy, types)
+	}
 	return o
+}
+
+// tracker keeps managed fields for in-process writes through a strategy.
+func (o *object) tracker(subresource string, strategy kind.Strategy, types *openapi.Types) *managed.Tracker {
+	return managed.NewTracker(managed.Target{
+		GVK: o.kind.GVK(), Subresource: subresource, Resets: strategy.GetResetFields(), New: o.kind.New,
+	}, types, scheme.Scheme)
 }
 
 // keyRoot is where a kind's objects lie in the store: "/pods", "/apps/deployments".
@@ -162,16 +187,17 @@ func (o *object) Categories() []string { return o.kind.Categories }
 // part serves a subresource that takes and gives the whole object and governs a part of it:
 // status, namespaces/finalize.
 type part struct {
-	store *genericregistry.Store
+	store  *genericregistry.Store
+	fields *managed.Tracker
 }
 
-func newPart(o *object, strategy kind.Strategy) *part {
+func newPart(o *object, name string, strategy kind.Strategy, types *openapi.Types) *part {
 	store := *o.Store
 	store.CreateStrategy = nil
 	store.DeleteStrategy = nil
 	store.UpdateStrategy = strategy
 	store.ResetFieldsStrategy = strategy
-	return &part{&store}
+	return &part{&store, o.tracker(name, strategy, types)}
 }
 
 // New implements rest.Storage.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -53,12 +55,19 @@ type Server struct {
 	codecs  codecs
 	types   *openapi.Types
 	objects map[resource.Resource]*object
+	// subs are all subresources, by name.
+	subs    map[resource.Resource]map[string]rest.Storage
+	routes  *routes
 	handler http.Handler
 	drain   *drain
 	docs    *openapi.Documents
 	// accounts signs and checks service-account tokens.
 	accounts *authn.Accounts
+	authn    *authn.Requests
+	authz    *authz.Authorizer
 	admit    *admit.Chain
+	// nodes is the way to the kubelet faces.
+	nodes *http.Transport
 }
 
 // New builds a server. It reads what hooks must restore from the store and writes the objects
@@ -82,33 +91,44 @@ func New(cfg Config) (*Server, error) {
 		codecs:  newCodecs(),
 		types:   openapi.NewTypes(scheme.Scheme),
 		objects: map[resource.Resource]*object{},
+		subs:    map[resource.Resource]map[string]rest.Storage{},
 		drain:   newDrain(),
 	}
 	var err error
 	if s.accounts, err = authn.NewAccounts(issuer(cfg.ClusterDomain), cfg.PKI.AccountKey(), s.life); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
+	if s.nodes, err = newNodeTransport(cfg.PKI); err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
+	s.authn = authn.New(authn.Config{CA: cfg.PKI.CAPool(), Static: cfg.Tokens, Accounts: s.accounts})
+	s.authz = authz.New(podsOfNodes{s})
 	s.admit = admit.New(looker{s})
 	groups, err := s.groups()
 	if err != nil {
 		return nil, err
 	}
-	authorizer := authz.New(podsOfNodes{s})
 	face := &api{
 		codecs:    s.codecs,
 		container: newContainer(s.codecs),
 		types:     s.types,
 		admit:     s.admit,
-		authz:     authorizer,
+		authz:     s.authz,
 		address:   cfg.Advertise.String(),
 	}
 	if err := face.install(groups); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
+	if err := s.restore(); err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
+	if err := s.bootstrap(context.Background()); err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
 	s.docs = newDocuments(face.container)
-	inner := filters.WithWarningRecorder(&root{routes: newRoutes(face.container), server: s})
-	identify := authn.New(authn.Config{CA: cfg.PKI.CAPool(), Static: cfg.Tokens, Accounts: s.accounts})
-	s.handler = newChain(s.codecs, identify, authorizer, inner, s.drain, s.log)
+	s.routes = newRoutes(face.container)
+	inner := filters.WithWarningRecorder(&root{routes: s.routes, server: s})
+	s.handler = newChain(s.codecs, s.authn, s.authz, inner, s.drain, s.log)
 	return s, nil
 }
 
@@ -123,7 +143,7 @@ func (s *Server) groups() ([]group, error) {
 		if err != nil {
 			return nil, fmt.Errorf("apiserver: %w", err)
 		}
-		o := newObject(k, collection, s.admit, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
+		o := newObject(k, collection, s.admit, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
 		s.objects[k.Resource] = o
 		gv := k.GVK().GroupVersion()
 		if byVersion[gv] == nil {
@@ -131,16 +151,25 @@ func (s *Server) groups() ([]group, error) {
 		}
 		served := byVersion[gv]
 		served[k.Plural] = o
-		if k.Status != nil {
-			served[k.Plural+"/status"] = newPart(o, k.Status)
+		subs := s.subresources(o)
+		s.subs[k.Resource] = subs
+		for name, sub := range subs {
+			served[k.Plural+"/"+name] = sub
 		}
-		for name, strategy := range k.Subresources {
-			served[k.Plural+"/"+name] = newPart(o, strategy)
-		}
-		if k.Scale != nil {
-			served[k.Plural+"/scale"] = newScale(o)
+		for _, alias := range k.Aliases {
+			// The scheme knows the objects under the alias's group too, and converts.
+			gv := alias.GVK().GroupVersion()
+			if byVersion[gv] == nil {
+				byVersion[gv] = map[string]rest.Storage{}
+			}
+			byVersion[gv][alias.Plural] = o
 		}
 	}
+	if pods := s.objects[resource.Pods]; pods != nil {
+		byVersion[schema.GroupVersion{Version: "v1"}]["bindings"] = bindings{&binding{pods}}
+	}
+	byVersion[authenticationv1.SchemeGroupVersion] = s.authenticationReviews()
+	byVersion[authorizationv1.SchemeGroupVersion] = authorizationReviews(s.authz)
 	var groups []group
 	for _, gv := range scheme.Groups {
 		if len(byVersion[gv]) > 0 {
@@ -148,6 +177,29 @@ func (s *Server) groups() ([]group, error) {
 		}
 	}
 	return groups, nil
+}
+
+// subresources makes the storage of a kind's subresources, by name.
+func (s *Server) subresources(o *object) map[string]rest.Storage {
+	subs := map[string]rest.Storage{}
+	for name, p := range o.parts {
+		subs[name] = p
+	}
+	if o.kind.Scale != nil {
+		subs["scale"] = newScale(o)
+	}
+	switch o.kind.Resource {
+	case resource.Pods:
+		subs["binding"] = &binding{o}
+		subs["eviction"] = &eviction{s}
+		for name, options := range streams {
+			subs[name] = &stream{server: s, name: name, options: options}
+		}
+		subs["log"] = &podLog{s}
+	case resource.ServiceAccounts:
+		subs["token"] = &token{s}
+	}
+	return subs
 }
 
 // Handler returns the whole HTTP face, for serving by other means than Serve.

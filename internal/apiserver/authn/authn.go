@@ -37,12 +37,18 @@ type Config struct {
 
 // New returns the authenticator of requests. Its answer carries the group system:authenticated.
 // Credentials that are present and wrong give an error; none at all gives false.
-func New(cfg Config) authenticator.Request { return &requests{cfg} }
+func New(cfg Config) *Requests { return &Requests{cfg} }
 
-type requests struct{ cfg Config }
+// Requests identifies the senders of requests.
+type Requests struct{ cfg Config }
+
+var (
+	_ authenticator.Request = (*Requests)(nil)
+	_ authenticator.Token   = (*Requests)(nil)
+)
 
 // AuthenticateRequest implements authenticator.Request.
-func (r *requests) AuthenticateRequest(req *http.Request) (*authenticator.Response, bool, error) {
+func (r *Requests) AuthenticateRequest(req *http.Request) (*authenticator.Response, bool, error) {
 	if req.TLS != nil && len(req.TLS.PeerCertificates) > 0 {
 		answer, err := r.byCertificate(req)
 		if err == nil {
@@ -56,15 +62,24 @@ func (r *requests) AuthenticateRequest(req *http.Request) (*authenticator.Respon
 	if !ok {
 		return nil, false, nil
 	}
+	answer, ok, err := r.AuthenticateToken(req.Context(), token)
+	if err != nil || !ok {
+		return nil, false, errors.Join(errInvalidToken, err)
+	}
+	return answer, true, nil
+}
+
+// AuthenticateToken implements authenticator.Token, for static and service-account tokens.
+func (r *Requests) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
 	if u, ok := r.cfg.Static[token]; ok {
 		return respond(&user.DefaultInfo{Name: u.Name, UID: u.UID, Groups: u.Groups}), true, nil
 	}
 	if r.cfg.Accounts == nil {
 		return nil, false, errInvalidToken
 	}
-	answer, ok, err := r.cfg.Accounts.AuthenticateToken(req.Context(), token)
+	answer, ok, err := r.cfg.Accounts.AuthenticateToken(ctx, token)
 	if err != nil || !ok {
-		return nil, false, errors.Join(errInvalidToken, err)
+		return nil, false, err
 	}
 	return &authenticator.Response{User: authenticated(answer.User), Audiences: answer.Audiences}, true, nil
 }
@@ -126,7 +141,7 @@ func ConnContext(ctx context.Context, _ net.Conn) context.Context {
 	return context.WithValue(ctx, identityKey{}, &identity{})
 }
 
-func (r *requests) byCertificate(req *http.Request) (*authenticator.Response, error) {
+func (r *Requests) byCertificate(req *http.Request) (*authenticator.Response, error) {
 	id, ok := req.Context().Value(identityKey{}).(*identity)
 	if !ok {
 		id = &identity{}
@@ -141,7 +156,7 @@ func (r *requests) byCertificate(req *http.Request) (*authenticator.Response, er
 	return id.answer, nil
 }
 
-func (r *requests) verify(chain []*x509.Certificate) (*authenticator.Response, time.Time, error) {
+func (r *Requests) verify(chain []*x509.Certificate) (*authenticator.Response, time.Time, error) {
 	leaf := chain[0]
 	options := x509.VerifyOptions{
 		Roots:         r.cfg.CA,

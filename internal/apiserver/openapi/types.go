@@ -4,9 +4,13 @@ import (
 	"fmt"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/kube-openapi/pkg/schemaconv"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+	smdschema "sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 )
 
@@ -14,8 +18,16 @@ import (
 // made on first use or by Warm, not at construction.
 type Types struct {
 	scheme *runtime.Scheme
-	made   func() (managedfields.TypeConverter, error)
+	made   func() (*mergeSchema, error)
 }
+
+// mergeSchema is the merge schema of every type, and which model describes which kind.
+type mergeSchema struct {
+	parser typed.Parser
+	models map[schema.GroupVersionKind]string
+}
+
+var _ managedfields.TypeConverter = (*Types)(nil)
 
 // NewTypes returns the converter for the types of scheme.
 func NewTypes(scheme *runtime.Scheme) *Types {
@@ -24,31 +36,37 @@ func NewTypes(scheme *runtime.Scheme) *Types {
 	return t
 }
 
-func (t *Types) make() (managedfields.TypeConverter, error) {
+func (t *Types) make() (*mergeSchema, error) {
 	models, err := load()
 	if err != nil {
 		return nil, err
 	}
-	name := namer(t.scheme)
 	schemas := make(map[string]*spec.Schema, len(models))
-	for key, m := range models {
+	for name, m := range models {
 		s := m.Schema
 		if m.V2 != nil {
 			s = *m.V2
 		}
-		if _, extensions := name(key); extensions != nil {
-			if s.Extensions == nil {
-				s.Extensions = spec.Extensions{}
-			}
-			s.Extensions[gvkExtension] = extensions[gvkExtension]
-		}
-		schemas[key] = &s
+		schemas[name] = &s
 	}
-	converter, err := managedfields.NewTypeConverter(schemas, false)
+	converted, err := schemaconv.ToSchemaFromOpenAPI(schemas, false)
 	if err != nil {
 		return nil, fmt.Errorf("openapi: make merge schema: %w", err)
 	}
-	return converter, nil
+	made := &mergeSchema{
+		parser: typed.Parser{Schema: smdschema.Schema{Types: converted.Types}},
+		models: map[schema.GroupVersionKind]string{},
+	}
+	for gvk := range t.scheme.AllKnownTypes() {
+		name, err := t.scheme.ToOpenAPIDefinitionName(gvk)
+		if err != nil {
+			return nil, fmt.Errorf("openapi: name of %s: %w", gvk, err)
+		}
+		if _, ok := models[name]; ok && gvk.Version != runtime.APIVersionInternal {
+			made.models[gvk] = name
+		}
+	}
+	return made, nil
 }
 
 // Warm makes the schema now, so that the first write need not wait for it.
@@ -57,20 +75,42 @@ func (t *Types) Warm() error {
 	return err
 }
 
+// Schema returns the merge schema of all types and the name in it of a kind's own.
+func (t *Types) Schema(gvk schema.GroupVersionKind) (*smdschema.Schema, string, error) {
+	made, err := t.made()
+	if err != nil {
+		return nil, "", err
+	}
+	name, ok := made.models[gvk]
+	if !ok {
+		return nil, "", fmt.Errorf("openapi: no model of %s", gvk)
+	}
+	return &made.parser.Schema, name, nil
+}
+
 // ObjectToTyped implements managedfields.TypeConverter.
 func (t *Types) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
-	c, err := t.made()
+	made, err := t.made()
 	if err != nil {
 		return nil, err
 	}
-	return c.ObjectToTyped(obj, opts...)
+	gvk := obj.GetObjectKind().GroupVersionKind()
+	name, ok := made.models[gvk]
+	if !ok {
+		return nil, fmt.Errorf("no corresponding type for %v", gvk)
+	}
+	model := made.parser.Type(name)
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		return model.FromUnstructured(u.UnstructuredContent(), opts...)
+	}
+	return model.FromStructured(obj, opts...)
 }
 
 // TypedToObject implements managedfields.TypeConverter.
 func (t *Types) TypedToObject(v *typed.TypedValue) (runtime.Object, error) {
-	c, err := t.made()
-	if err != nil {
-		return nil, err
+	content, ok := v.AsValue().Unstructured().(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("failed to convert value to unstructured for type %T", v.AsValue().Unstructured())
 	}
-	return c.TypedToObject(v)
+	return &unstructured.Unstructured{Object: content}, nil
 }

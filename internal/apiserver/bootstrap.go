@@ -1,0 +1,218 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apiserver/pkg/registry/rest"
+
+	"coracle/internal/client"
+	"coracle/internal/resource"
+)
+
+// restore gives each kind's hooks what is stored, before the first write.
+func (s *Server) restore() error {
+	for res, o := range s.objects {
+		if o.hooks.Restore == nil {
+			continue
+		}
+		if err := o.hooks.Restore(s.peekAll(res, "", fields.Everything())); err != nil {
+			return fmt.Errorf("restore %s: %w", res, err)
+		}
+	}
+	return nil
+}
+
+// bootstrap writes what every cluster has. What is there already is left as it is, but for the
+// kubernetes service's endpoints, which follow the server.
+func (s *Server) bootstrap(ctx context.Context) error {
+	for _, obj := range initial() {
+		if err := s.ensure(ctx, obj); err != nil {
+			return err
+		}
+	}
+	if _, ok := s.objects[resource.Services]; ok {
+		if err := s.ensure(ctx, s.ownService()); err != nil {
+			return err
+		}
+		return s.publish(ctx)
+	}
+	return nil
+}
+
+// ensure creates an object that is not there. It keeps no managed fields: nobody's manifest made
+// these objects, and whoever applies one owns what he says (upstream's before-first-apply rule).
+// So the merge schema need not be made before the server is ready.
+func (s *Server) ensure(ctx context.Context, obj client.Object) error {
+	res := resource.Of(obj)
+	o, ok := s.objects[res]
+	if !ok {
+		return nil
+	}
+	if _, ok := s.peek(res, obj.GetNamespace(), obj.GetName()); ok {
+		return nil
+	}
+	if o.kind.Default != nil {
+		o.kind.Default(obj)
+	}
+	ctx = local{s}.context(ctx, obj.GetNamespace())
+	if _, err := o.Store.Create(ctx, obj, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create %s %s: %w", res, obj.GetName(), err)
+	}
+	return nil
+}
+
+// The classes that every cluster has, and their provisioners.
+const (
+	localClass        = "local"
+	localProvisioner  = "coracle.io/local"
+	sharedClass       = "shared"
+	sharedProvisioner = "coracle.io/shared"
+)
+
+// initial returns the objects that a new cluster starts with.
+func initial() []client.Object {
+	var objects []client.Object
+	for _, name := range []string{
+		metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease,
+	} {
+		objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	}
+	return append(objects,
+		&schedulingv1.PriorityClass{
+			ObjectMeta:  metav1.ObjectMeta{Name: "system-node-critical"},
+			Value:       2_000_001_000,
+			Description: "Used for system critical pods that must not be moved from their current node.",
+		},
+		&schedulingv1.PriorityClass{
+			ObjectMeta:  metav1.ObjectMeta{Name: "system-cluster-critical"},
+			Value:       2_000_000_000,
+			Description: "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+		},
+		storageClass(localClass, localProvisioner, storagev1.VolumeBindingWaitForFirstConsumer, true),
+		storageClass(sharedClass, sharedProvisioner, storagev1.VolumeBindingImmediate, false),
+	)
+}
+
+func storageClass(name, provisioner string, mode storagev1.VolumeBindingMode, isDefault bool) *storagev1.StorageClass {
+	reclaim, grows := corev1.PersistentVolumeReclaimDelete, true
+	class := &storagev1.StorageClass{
+		ObjectMeta:  metav1.ObjectMeta{Name: name},
+		Provisioner: provisioner, ReclaimPolicy: &reclaim, VolumeBindingMode: &mode, AllowVolumeExpansion: &grows,
+	}
+	if isDefault {
+		class.Annotations = map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}
+	}
+	return class
+}
+
+// ownName is the name of the service and endpoints by which pods reach the server.
+const ownName = "kubernetes"
+
+func ownMeta() metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: ownName, Namespace: metav1.NamespaceDefault}
+}
+
+func (s *Server) ownService() *corev1.Service {
+	_, port := s.advertised()
+	single := corev1.IPFamilyPolicySingleStack
+	ip := firstAddress(s.cfg.ServiceCIDR).String()
+	meta := ownMeta()
+	meta.Labels = map[string]string{"component": "apiserver", "provider": "kubernetes"}
+	return &corev1.Service{
+		ObjectMeta: meta,
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: ip, ClusterIPs: []string{ip},
+			IPFamilyPolicy:  &single,
+			SessionAffinity: corev1.ServiceAffinityNone,
+			Ports: []corev1.ServicePort{{
+				Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(port),
+			}},
+		},
+	}
+}
+
+// firstAddress returns the first address of a range that can be a service's.
+func firstAddress(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
+
+// publish says where the server is: as Endpoints and as an EndpointSlice.
+func (s *Server) publish(ctx context.Context) error {
+	host, port := s.advertised()
+	name, proto := "https", corev1.ProtocolTCP
+	mirrored := ownMeta()
+	mirrored.Labels = map[string]string{discoveryv1.LabelSkipMirror: "true"}
+	endpoints := &corev1.Endpoints{ //nolint:staticcheck // clients still read it
+		ObjectMeta: mirrored,
+		Subsets: []corev1.EndpointSubset{{ //nolint:staticcheck // as above
+			Addresses: []corev1.EndpointAddress{{IP: host}},
+			Ports:     []corev1.EndpointPort{{Name: name, Port: port, Protocol: proto}},
+		}},
+	}
+	labelled := ownMeta()
+	labelled.Labels = map[string]string{discoveryv1.LabelServiceName: ownName}
+	isReady := true
+	slice := &discoveryv1.EndpointSlice{
+		ObjectMeta:  labelled,
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints: []discoveryv1.Endpoint{{
+			Addresses: []string{host}, Conditions: discoveryv1.EndpointConditions{Ready: &isReady},
+		}},
+		Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &proto}},
+	}
+	if s.cfg.Advertise.Addr().Is6() {
+		slice.AddressType = discoveryv1.AddressTypeIPv6
+	}
+	for _, obj := range []client.Object{endpoints, slice} {
+		if err := s.ensure(ctx, obj.DeepCopyObject().(client.Object)); err != nil {
+			return err
+		}
+		if err := s.follow(ctx, obj); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow makes a stored Endpoints or EndpointSlice say what want says.
+func (s *Server) follow(ctx context.Context, want client.Object) error {
+	res := resource.Of(want)
+	o, ok := s.objects[res]
+	if !ok {
+		return nil
+	}
+	stored, ok := s.peek(res, want.GetNamespace(), want.GetName())
+	if !ok {
+		return nil
+	}
+	next := stored.DeepCopyObject()
+	switch n := next.(type) {
+	case *corev1.Endpoints: //nolint:staticcheck // clients still read it
+		n.Subsets = want.(*corev1.Endpoints).Subsets //nolint:staticcheck // as above
+	case *discoveryv1.EndpointSlice:
+		w := want.(*discoveryv1.EndpointSlice)
+		if n.AddressType != w.AddressType {
+			return nil // immutable; the range of addresses does not change under a cluster
+		}
+		n.Endpoints, n.Ports = w.Endpoints, w.Ports
+	}
+	if equality.Semantic.DeepEqual(next, stored) {
+		return nil
+	}
+	ctx = local{s}.context(ctx, want.GetNamespace())
+	_, _, err := o.Store.Update(ctx, want.GetName(), rest.DefaultUpdatedObjectInfo(next.(runtime.Object)), nil, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	if err != nil {
+		return fmt.Errorf("update %s %s: %w", res, want.GetName(), err)
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/util/dryrun"
+
+	"coracle/internal/resource"
+)
+
+// maxDisrupted is how many evictions may wait for the budget's controller to confirm them.
+const maxDisrupted = 2000
+
+// eviction serves pods/eviction (policy/v1): a deletion that asks the pod's disruption budget.
+type eviction struct{ s *Server }
+
+var (
+	_ rest.NamedCreater             = (*eviction)(nil)
+	_ rest.GroupVersionKindProvider = (*eviction)(nil)
+)
+
+// New implements rest.Storage.
+func (e *eviction) New() runtime.Object { return &policyv1.Eviction{} }
+
+// Destroy implements rest.Storage.
+func (e *eviction) Destroy() {}
+
+// GroupVersionKind implements rest.GroupVersionKindProvider.
+func (e *eviction) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind {
+	return policyv1.SchemeGroupVersion.WithKind("Eviction")
+}
+
+// Create implements rest.NamedCreater.
+func (e *eviction) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	request, ok := obj.(*policyv1.Eviction)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a Eviction object: %T", obj))
+	}
+	if name != request.Name {
+		return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
+	}
+	deletion := request.DeleteOptions
+	if deletion == nil {
+		deletion = &metav1.DeleteOptions{}
+	}
+	if len(options.DryRun) > 0 {
+		deletion.DryRun = options.DryRun
+	}
+	if validate != nil {
+		if err := validate(ctx, request.DeepCopy()); err != nil {
+			return nil, err
+		}
+	}
+	for range evictionAttempts {
+		out, err := e.evict(ctx, name, deletion)
+		if !apierrors.IsConflict(err) || deletion.Preconditions != nil && deletion.Preconditions.ResourceVersion != nil {
+			return out, err
+		}
+	}
+	return nil, apierrors.NewTooManyRequests("the pod keeps changing, please try again", 1)
+}
+
+// evictionAttempts bounds how often an eviction looks again at a pod that changed meanwhile.
+const evictionAttempts = 20
+
+func (e *eviction) evict(ctx context.Context, name string, deletion *metav1.DeleteOptions) (runtime.Object, error) {
+	found, err := e.s.objects[resource.Pods].Get(ctx, name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	pod, ok := found.(*corev1.Pod)
+	if !ok {
+		return nil, apierrors.NewInternalError(fmt.Errorf("unexpected object %T", found))
+	}
+	// The pod must still be what the decision was made about.
+	pinned := deletion.DeepCopy()
+	if pinned.Preconditions == nil {
+		pinned.Preconditions = &metav1.Preconditions{}
+	}
+	pinned.Preconditions.ResourceVersion = &pod.ResourceVersion
+	if ignoresBudget(pod) {
+		return e.remove(ctx, pod, pinned)
+	}
+	budgets := e.budgets(pod)
+	if len(budgets) > 1 {
+		return &metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
+			Message: "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+		}, nil
+	}
+	if len(budgets) == 1 {
+		if !ready(pod) && unhealthyMayGo(budgets[0]) {
+			return e.remove(ctx, pod, pinned)
+		}
+		if err := e.spend(ctx, budgets[0], pod.Name, dryrun.IsDryRun(deletion.DryRun)); err != nil {
+			return nil, err
+		}
+	}
+	return e.remove(ctx, pod, deletion)
+}
+
+// ignoresBudget holds for pods whose going disrupts nothing.
+func ignoresBudget(pod *corev1.Pod) bool {
+	switch pod.Status.Phase {
+	case corev1.PodSucceeded, corev1.PodFailed, corev1.PodPending:
+		return true
+	}
+	return pod.DeletionTimestamp != nil
+}
+
+// unhealthyMayGo says whether a pod that is not ready may be evicted whatever the budget has left.
+func unhealthyMayGo(b *policyv1.PodDisruptionBudget) bool {
+	if p := b.Spec.UnhealthyPodEvictionPolicy; p != nil && *p == policyv1.AlwaysAllow {
+		return true
+	}
+	return b.Status.CurrentHealthy >= b.Status.DesiredHealthy && b.Status.DesiredHealthy > 0
+}
+
+func ready(pod *corev1.Pod) bool {
+	for i := range pod.Status.Conditions {
+		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func (e *eviction) budgets(pod *corev1.Pod) []*policyv1.PodDisruptionBudget {
+	var found []*policyv1.PodDisruptionBudget
+	for _, obj := range e.s.peekAll(resource.PodDisruptionBudgets, pod.Namespace, fields.Everything()) {
+		b, ok := obj.(*policyv1.PodDisruptionBudget)
+		if !ok {
+			continue
+		}
+		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+		if err == nil && selector.Matches(labels.Set(pod.Labels)) {
+			found = append(found, b)
+		}
+	}
+	return found
+}
+
+// spend takes one disruption off a budget and notes the pod, or says why it cannot.
+func (e *eviction) spend(ctx context.Context, b *policyv1.PodDisruptionBudget, pod string, dryRun bool) error {
+	store := e.s.objects[resource.PodDisruptionBudgets]
+	key, err := store.KeyFunc(ctx, b.Name)
+	if err != nil {
+		return err
+	}
+	err = store.Storage.GuaranteedUpdate(ctx, key, store.kind.New(), false, &storage.Preconditions{UID: &b.UID},
+		storage.SimpleUpdate(func(live runtime.Object) (runtime.Object, error) {
+			b, ok := live.(*policyv1.PodDisruptionBudget)
+			if !ok {
+				return nil, fmt.Errorf("unexpected object %T", live)
+			}
+			return b, disrupt(b, pod, metav1.Now())
+		}), dryRun, nil)
+	var status *apierrors.StatusError
+	switch {
+	case err == nil, errors.As(err, &status):
+		return err
+	case storage.IsNotFound(err):
+		return nil // the budget went meanwhile, and its limit with it
+	}
+	return apierrors.NewInternalError(err)
+}
+
+const wouldViolate = "Cannot evict pod as it would violate the pod's disruption budget."
+
+// disrupt takes one disruption off a budget, in place.
+func disrupt(b *policyv1.PodDisruptionBudget, pod string, now metav1.Time) error {
+	budgets := schema.GroupResource{Group: policyv1.GroupName, Resource: "poddisruptionbudget"}
+	switch s := &b.Status; {
+	case s.ObservedGeneration < b.Generation:
+		return tooMany(10, fmt.Sprintf("The disruption budget %s is still being processed by the server.", b.Name))
+	case s.DisruptionsAllowed < 0:
+		return apierrors.NewForbidden(budgets, b.Name, fmt.Errorf("pdb disruptions allowed is negative"))
+	case len(s.DisruptedPods) > maxDisrupted:
+		return apierrors.NewForbidden(budgets, b.Name, fmt.Errorf("DisruptedPods map too big - too many evictions not confirmed by PDB controller"))
+	case s.DisruptionsAllowed == 0:
+		return tooMany(0, fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", b.Name, s.DesiredHealthy, s.CurrentHealthy))
+	}
+	b.Status.DisruptionsAllowed--
+	if b.Status.DisruptionsAllowed == 0 {
+		apimeta.SetStatusCondition(&b.Status.Conditions, metav1.Condition{
+			Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse,
+			Reason: policyv1.InsufficientPodsReason, ObservedGeneration: b.Status.ObservedGeneration,
+		})
+	}
+	if b.Status.DisruptedPods == nil {
+		b.Status.DisruptedPods = map[string]metav1.Time{}
+	}
+	b.Status.DisruptedPods[pod] = now
+	return nil
+}
+
+func tooMany(retryAfter int, cause string) error {
+	err := apierrors.NewTooManyRequests(wouldViolate, retryAfter)
+	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
+		Type: policyv1.DisruptionBudgetCause, Message: cause,
+	})
+	return err
+}
+
+// remove marks the pod as disrupted and deletes it.
+func (e *eviction) remove(ctx context.Context, pod *corev1.Pod, options *metav1.DeleteOptions) (runtime.Object, error) {
+	pods := e.s.objects[resource.Pods]
+	options = options.DeepCopy()
+	if !dryrun.IsDryRun(options.DryRun) && pod.DeletionTimestamp == nil {
+		marked, err := e.mark(ctx, pod.Name, options.Preconditions)
+		if err != nil {
+			return nil, err
+		}
+		if options.Preconditions != nil && options.Preconditions.ResourceVersion != nil {
+			options.Preconditions.ResourceVersion = &marked.ResourceVersion
+		}
+	}
+	if _, _, err := pods.Store.Delete(ctx, pod.Name, rest.ValidateAllObjectFunc, options); err != nil {
+		return nil, err
+	}
+	return &metav1.Status{Status: metav1.StatusSuccess}, nil
+}
+
+func (e *eviction) mark(ctx context.Context, name string, given *metav1.Preconditions) (*corev1.Pod, error) {
+	pods := e.s.objects[resource.Pods]
+	key, err := pods.KeyFunc(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	preconditions := &storage.Preconditions{}
+	if given != nil {
+		preconditions.UID, preconditions.ResourceVersion = given.UID, given.ResourceVersion
+	}
+	out := &corev1.Pod{}
+	err = pods.Storage.GuaranteedUpdate(ctx, key, out, false, preconditions,
+		storage.SimpleUpdate(func(live runtime.Object) (runtime.Object, error) {
+			pod, ok := live.(*corev1.Pod)
+			if !ok {
+				return nil, fmt.Errorf("unexpected object %T", live)
+			}
+			setPodCondition(&pod.Status, corev1.PodCondition{
+				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, ObservedGeneration: pod.Generation,
+				Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
+			}, metav1.Now())
+			return pod, nil
+		}), false, nil)
+	if err != nil {
+		return nil, interpret(err, pods.kind.GroupResource(), name)
+	}
+	return out, nil
+}
