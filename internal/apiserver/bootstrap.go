@@ -146,8 +146,12 @@ func (s *Server) ownService() *corev1.Service {
 // firstAddress returns the first address of a range that can be a service's.
 func firstAddress(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
 
-// publish says where the server is: as Endpoints and as an EndpointSlice.
+// publish says where the server is: as Endpoints and as an EndpointSlice. A loopback address
+// means nothing to a pod, and the API takes none: then there is nothing to say.
 func (s *Server) publish(ctx context.Context) error {
+	if a := s.cfg.Advertise.Addr(); !a.IsValid() || a.IsLoopback() || a.IsUnspecified() {
+		return nil
+	}
 	host, port := s.advertised()
 	name, proto := "https", corev1.ProtocolTCP
 	mirrored := ownMeta()
