@@ -55,7 +55,7 @@ func validateConfigMap(c *corev1.ConfigMap) field.ErrorList {
 }
 
 func validateConfigMapUpdate(c, old *corev1.ConfigMap) field.ErrorList {
-	errs := validMetaUpdate(&c.ObjectMeta, &old.ObjectMeta)
+	var errs field.ErrorList
 	if old.Immutable != nil && *old.Immutable {
 		if c.Immutable == nil || !*c.Immutable {
 			errs = append(errs, field.Forbidden(field.NewPath("immutable"), whenImmutable))

@@ -22,7 +22,7 @@ var controllerRevisions = Kind{
 	Strategy: newStrategy(resource.ControllerRevisions, rules[*appsv1.ControllerRevision]{
 		validate: validateRevision,
 		validateUpdate: func(r, old *appsv1.ControllerRevision) field.ErrorList {
-			errs := append(validMetaUpdate(&r.ObjectMeta, &old.ObjectMeta), validateRevision(r)...)
+			errs := validateRevision(r)
 			if !bytes.Equal(r.Data.Raw, old.Data.Raw) {
 				errs = append(errs, field.Invalid(field.NewPath("data"), string(r.Data.Raw), check.Immutable))
 			}

@@ -44,7 +44,7 @@ var daemonSets = Kind{
 			return append(validMeta(&d.ObjectMeta, true, validation.NameIsDNSSubdomain), validateDaemonSetSpec(&d.Spec, specPath)...)
 		},
 		validateUpdate: func(d, old *appsv1.DaemonSet) field.ErrorList {
-			errs := append(validMetaUpdate(&d.ObjectMeta, &old.ObjectMeta), validateDaemonSetSpec(&d.Spec, specPath)...)
+			errs := validateDaemonSetSpec(&d.Spec, specPath)
 			return append(errs, check.Unchanged(specPath.Child("selector"), d.Spec.Selector, old.Spec.Selector)...)
 		},
 		warn: func(d, old *appsv1.DaemonSet) []string {
@@ -153,7 +153,7 @@ func validateDaemonSetStrategy(s *appsv1.DaemonSetUpdateStrategy, at *field.Path
 
 func validateDaemonSetStatus(d, old *appsv1.DaemonSet) field.ErrorList {
 	s := &d.Status
-	errs := validMetaUpdate(&d.ObjectMeta, &old.ObjectMeta)
+	var errs field.ErrorList
 	for _, f := range [...]struct {
 		name  string
 		value int64

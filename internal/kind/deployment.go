@@ -142,15 +142,13 @@ func validateDeploymentStrategy(s *appsv1.DeploymentStrategy, at *field.Path) fi
 }
 
 func validateDeploymentUpdate(d, old *appsv1.Deployment) field.ErrorList {
-	errs := validMetaUpdate(&d.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, validateDeploymentSpec(&d.Spec, specPath)...)
+	errs := validateDeploymentSpec(&d.Spec, specPath)
 	return append(errs, check.Unchanged(specPath.Child("selector"), d.Spec.Selector, old.Spec.Selector)...)
 }
 
 func validateDeploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
 	s := &d.Status
-	errs := validMetaUpdate(&d.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, check.NonNegative(statusPath.Child("observedGeneration"), s.ObservedGeneration)...)
+	errs := check.NonNegative(statusPath.Child("observedGeneration"), s.ObservedGeneration)
 	errs = append(errs, validateCounts(s.Replicas, statusPath, count{"updatedReplicas", s.UpdatedReplicas},
 		count{"readyReplicas", s.ReadyReplicas}, count{"availableReplicas", s.AvailableReplicas})...)
 	errs = append(errs, check.NonNegative(statusPath.Child("unavailableReplicas"), int64(s.UnavailableReplicas))...)

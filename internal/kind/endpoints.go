@@ -41,7 +41,7 @@ var endpoints = Kind{
 	Strategy: newStrategy(resource.Endpoints, rules[*endpointsObject]{
 		validate: validateEndpoints,
 		validateUpdate: func(e, old *endpointsObject) field.ErrorList {
-			return append(validMetaUpdate(&e.ObjectMeta, &old.ObjectMeta), validateEndpoints(e)...)
+			return validateEndpoints(e)
 		},
 		createOnUpdate: true,
 	}),

@@ -52,7 +52,7 @@ var endpointSlices = Kind{
 		},
 		validate: validateEndpointSlice,
 		validateUpdate: func(s, old *discoveryv1.EndpointSlice) field.ErrorList {
-			errs := append(validMetaUpdate(&s.ObjectMeta, &old.ObjectMeta), validateEndpointSlice(s)...)
+			errs := validateEndpointSlice(s)
 			return append(errs, check.Unchanged(field.NewPath("addressType"), s.AddressType, old.AddressType)...)
 		},
 	}),

@@ -61,7 +61,7 @@ var events = Kind{
 			return append(validMeta(&e.ObjectMeta, true, validation.NameIsDNSSubdomain), validateEvent(e)...)
 		},
 		validateUpdate: func(e, old *corev1.Event) field.ErrorList {
-			return append(validMetaUpdate(&e.ObjectMeta, &old.ObjectMeta), validateEvent(e)...)
+			return validateEvent(e)
 		},
 		createOnUpdate: true,
 		gc:             rest.Unsupported,

@@ -21,7 +21,7 @@ var leases = Kind{
 			return append(validMeta(&l.ObjectMeta, true, validation.NameIsDNSSubdomain), validateLeaseSpec(&l.Spec)...)
 		},
 		validateUpdate: func(l, old *coordinationv1.Lease) field.ErrorList {
-			return append(validMetaUpdate(&l.ObjectMeta, &old.ObjectMeta), validateLeaseSpec(&l.Spec)...)
+			return validateLeaseSpec(&l.Spec)
 		},
 		createOnUpdate: true,
 		needsVersion:   true,

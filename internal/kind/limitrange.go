@@ -33,7 +33,7 @@ var limitRanges = Kind{
 	Strategy: newStrategy(resource.LimitRanges, rules[*corev1.LimitRange]{
 		validate: validateLimitRange,
 		validateUpdate: func(l, old *corev1.LimitRange) field.ErrorList {
-			return append(validMetaUpdate(&l.ObjectMeta, &old.ObjectMeta), validateLimitRange(l)...)
+			return validateLimitRange(l)
 		},
 		createOnUpdate: true,
 	}),

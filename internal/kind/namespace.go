@@ -8,9 +8,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"coracle/internal/kind/check"
 	"coracle/internal/resource"
 )
 
@@ -31,15 +31,12 @@ var namespaces = Kind{
 			n.Status = old.Status
 		},
 		validate: validateNamespace,
-		validateUpdate: func(n, old *corev1.Namespace) field.ErrorList {
-			return validMetaUpdate(&n.ObjectMeta, &old.ObjectMeta)
-		},
-		resets: []string{"status"},
+		resets:   []string{"status"},
 	}),
 	Status: newStrategy(resource.Namespaces, rules[*corev1.Namespace]{
 		prepareUpdate: func(n, old *corev1.Namespace) { n.Spec = old.Spec },
 		validateUpdate: func(n, old *corev1.Namespace) field.ErrorList {
-			return append(validMetaUpdate(&n.ObjectMeta, &old.ObjectMeta), validNamespacePhase(n)...)
+			return validNamespacePhase(n)
 		},
 		resets: []string{"spec"},
 	}),
@@ -108,7 +105,7 @@ func validNamespacePhase(n *corev1.Namespace) field.ErrorList {
 }
 
 func validateNamespaceFinalize(n, old *corev1.Namespace) field.ErrorList {
-	errs := validMetaUpdate(&n.ObjectMeta, &old.ObjectMeta)
+	var errs field.ErrorList
 	for i, f := range n.Spec.Finalizers {
 		errs = append(errs, validFinalizer(string(f), specPath.Child("finalizers").Index(i))...)
 	}
@@ -117,18 +114,9 @@ func validateNamespaceFinalize(n, old *corev1.Namespace) field.ErrorList {
 
 // validFinalizer checks the name of a finalizer: qualified, or one of the standard ones.
 func validFinalizer(name string, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for _, msg := range utilvalidation.IsQualifiedName(name) {
-		errs = append(errs, field.Invalid(path, name, msg))
-	}
-	if len(errs) == 0 && !hasSlash(name) {
-		switch name {
-		case string(corev1.FinalizerKubernetes), "orphan", "foregroundDeletion":
-		default:
-			errs = append(errs, field.Invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified"))
-		}
+	errs := check.Qualified(path, name)
+	if len(errs) == 0 && !standardFinalizer(name) {
+		errs = append(errs, field.Invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified"))
 	}
 	return errs
 }
-
-func hasSlash(s string) bool { return slices.Contains([]byte(s), '/') }

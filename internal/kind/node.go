@@ -128,7 +128,7 @@ func validateNodeResources(n *corev1.Node) field.ErrorList {
 }
 
 func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
-	errs := append(validMetaUpdate(&n.ObjectMeta, &old.ObjectMeta), validateNodeResources(n)...)
+	errs := validateNodeResources(n)
 	for i, address := range n.Status.Addresses {
 		if slices.Contains(n.Status.Addresses[:i], address) {
 			errs = append(errs, field.Duplicate(statusPath.Child("addresses").Index(i), address))

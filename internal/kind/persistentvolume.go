@@ -28,7 +28,7 @@ var persistentVolumes = Kind{
 	Default: func(o runtime.Object) { defaultVolume(o.(*corev1.PersistentVolume)) },
 	Strategy: newStrategy(resource.PersistentVolumes, rules[*corev1.PersistentVolume]{
 		prepareCreate: func(v *corev1.PersistentVolume) {
-			now := metav1.Now()
+			now := metav1.NewTime(clock())
 			v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending, LastPhaseTransitionTime: &now}
 		},
 		prepareUpdate:  func(v, old *corev1.PersistentVolume) { v.Status = old.Status },
@@ -39,7 +39,7 @@ var persistentVolumes = Kind{
 	Status: newStrategy(resource.PersistentVolumes, rules[*corev1.PersistentVolume]{
 		prepareUpdate: prepareVolumeStatus,
 		validateUpdate: func(v, old *corev1.PersistentVolume) field.ErrorList {
-			return append(validMetaUpdate(&v.ObjectMeta, &old.ObjectMeta), check.Required(field.NewPath("resourceVersion"), v.ResourceVersion)...)
+			return check.Required(field.NewPath("resourceVersion"), v.ResourceVersion)
 		},
 		resets: []string{"spec"},
 	}),
@@ -87,7 +87,7 @@ func validateVolume(v *corev1.PersistentVolume) field.ErrorList {
 }
 
 func validateVolumeUpdate(v, old *corev1.PersistentVolume) field.ErrorList {
-	errs := append(validMetaUpdate(&v.ObjectMeta, &old.ObjectMeta), validateVolume(v)...)
+	errs := validateVolume(v)
 	source := v.Spec.PersistentVolumeSource
 	if was, now := old.Spec.CSI, v.Spec.CSI; was != nil && now != nil && was.ControllerExpandSecretRef == nil && now.ControllerExpandSecretRef != nil {
 		// The secret for growing may be added later.
@@ -118,7 +118,7 @@ func prepareVolumeStatus(v, old *corev1.PersistentVolume) {
 			v.Status.LastPhaseTransitionTime = was
 		}
 	case v.Status.LastPhaseTransitionTime == nil || v.Status.LastPhaseTransitionTime.Equal(was):
-		now := metav1.Now()
+		now := metav1.NewTime(clock())
 		v.Status.LastPhaseTransitionTime = &now
 	}
 }

@@ -82,7 +82,7 @@ func validateClaim(c *corev1.PersistentVolumeClaim) field.ErrorList {
 // validateClaimUpdate: of a claim's spec only these change: the volume, once; the class, from
 // none; and, while bound, the size and the attributes class.
 func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
-	errs := append(validMetaUpdate(&c.ObjectMeta, &old.ObjectMeta), validateClaim(c)...)
+	errs := validateClaim(c)
 	now, was := c.Spec.DeepCopy(), old.Spec.DeepCopy()
 	if was.VolumeName == "" {
 		was.VolumeName = now.VolumeName
@@ -129,8 +129,7 @@ func validateClaimChange(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 }
 
 func validateClaimStatus(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
-	errs := validMetaUpdate(&c.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, check.Required(field.NewPath("resourceVersion"), c.ResourceVersion)...)
+	errs := check.Required(field.NewPath("resourceVersion"), c.ResourceVersion)
 	errs = append(errs, volume.ValidateCapacity(c.Status.Capacity, statusPath.Child("capacity"))...)
 	for name, status := range c.Status.AllocatedResourceStatuses {
 		at := statusPath.Child("allocatedResourceStatus")

@@ -112,7 +112,7 @@ func validatePod(p *corev1.Pod) field.ErrorList {
 }
 
 func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
-	errs := validMetaUpdate(&p.ObjectMeta, &old.ObjectMeta)
+	var errs field.ErrorList
 	if !equality.Semantic.DeepEqual(&p.Spec, &old.Spec) {
 		errs = append(errs, podspec.ValidatePod(&p.ObjectMeta, &p.Spec)...)
 		errs = append(errs, podspec.ValidateUpdate(&p.Spec, &old.Spec)...)
@@ -152,8 +152,7 @@ func preparePodStatus(p, old *corev1.Pod) {
 }
 
 func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
-	errs := validMetaUpdate(&p.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, podspec.ValidateAnnotationUpdate(p.Annotations, old.Annotations, metadataPath.Child("annotations"))...)
+	errs := podspec.ValidateAnnotationUpdate(p.Annotations, old.Annotations, metadataPath.Child("annotations"))
 	for i, c := range p.Status.Conditions {
 		switch c.Type {
 		case corev1.PodScheduled, corev1.PodReady, corev1.PodInitialized:
@@ -182,8 +181,7 @@ func validateEphemeral(p, old *corev1.Pod) field.ErrorList {
 	if _, mirror := old.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
 		return field.ErrorList{field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers")}
 	}
-	errs := validMetaUpdate(&p.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, podspec.ValidatePod(&p.ObjectMeta, &p.Spec)...)
+	errs := podspec.ValidatePod(&p.ObjectMeta, &p.Spec)
 	return append(errs, podspec.ValidateEphemeralUpdate(&p.Spec, &old.Spec)...)
 }
 

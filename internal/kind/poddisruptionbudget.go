@@ -31,7 +31,7 @@ var podDisruptionBudgets = Kind{
 			return append(validMeta(&b.ObjectMeta, true, validation.NameIsDNSSubdomain), validateBudget(&b.Spec)...)
 		},
 		validateUpdate: func(b, old *policyv1.PodDisruptionBudget) field.ErrorList {
-			return append(validMetaUpdate(&b.ObjectMeta, &old.ObjectMeta), validateBudget(&b.Spec)...)
+			return validateBudget(&b.Spec)
 		},
 		needsVersion: true,
 		resets:       []string{"status"},
@@ -81,8 +81,7 @@ func validateBudget(s *policyv1.PodDisruptionBudgetSpec) field.ErrorList {
 
 func validateBudgetStatus(b, old *policyv1.PodDisruptionBudget) field.ErrorList {
 	s := &b.Status
-	errs := validMetaUpdate(&b.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, metav1validation.ValidateConditions(s.Conditions, statusPath.Child("conditions"))...)
+	errs := metav1validation.ValidateConditions(s.Conditions, statusPath.Child("conditions"))
 	for _, f := range [...]struct {
 		name  string
 		value int32

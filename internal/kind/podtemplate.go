@@ -35,8 +35,7 @@ var podTemplates = Kind{
 			return append(errs, podspec.ValidateTemplate(&t.Template, templatePath)...)
 		},
 		validateUpdate: func(t, old *corev1.PodTemplate) field.ErrorList {
-			errs := validMetaUpdate(&t.ObjectMeta, &old.ObjectMeta)
-			return append(errs, podspec.ValidateTemplate(&t.Template, templatePath)...)
+			return podspec.ValidateTemplate(&t.Template, templatePath)
 		},
 		warn: func(t, _ *corev1.PodTemplate) []string {
 			return podspec.Warnings(&t.Template.Spec, t.Template.Annotations, templatePath)

@@ -38,7 +38,7 @@ var priorityClasses = Kind{
 		prepareCreate: func(c *schedulingv1.PriorityClass) { c.Generation = 1 },
 		validate:      validatePriorityClass,
 		validateUpdate: func(c, old *schedulingv1.PriorityClass) field.ErrorList {
-			errs := validMetaUpdate(&c.ObjectMeta, &old.ObjectMeta)
+			var errs field.ErrorList
 			if c.Value != old.Value {
 				errs = append(errs, field.Forbidden(field.NewPath("value"), "may not be changed in an update."))
 			}

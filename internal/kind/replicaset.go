@@ -47,7 +47,7 @@ var replicaSets = Kind{
 			return append(validMeta(&r.ObjectMeta, true, validation.NameIsDNSSubdomain), validateReplicaSetSpec(&r.Spec)...)
 		},
 		validateUpdate: func(r, old *appsv1.ReplicaSet) field.ErrorList {
-			errs := append(validMetaUpdate(&r.ObjectMeta, &old.ObjectMeta), validateReplicaSetSpec(&r.Spec)...)
+			errs := validateReplicaSetSpec(&r.Spec)
 			return append(errs, check.Unchanged(specPath.Child("selector"), r.Spec.Selector, old.Spec.Selector)...)
 		},
 		warn: func(r, old *appsv1.ReplicaSet) []string {
@@ -59,7 +59,7 @@ var replicaSets = Kind{
 		prepareUpdate: func(r, old *appsv1.ReplicaSet) { r.Spec = old.Spec },
 		validateUpdate: func(r, old *appsv1.ReplicaSet) field.ErrorList {
 			s := &r.Status
-			errs := validMetaUpdate(&r.ObjectMeta, &old.ObjectMeta)
+			var errs field.ErrorList
 			errs = append(errs, validateCounts(s.Replicas, statusPath, count{"fullyLabeledReplicas", s.FullyLabeledReplicas},
 				count{"readyReplicas", s.ReadyReplicas}, count{"availableReplicas", s.AvailableReplicas})...)
 			errs = append(errs, availableIsReady(s.AvailableReplicas, s.ReadyReplicas, statusPath)...)

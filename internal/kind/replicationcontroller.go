@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"maps"
 	"strconv"
 	"time"
 
@@ -46,7 +47,7 @@ var replicationControllers = Kind{
 			return append(validMeta(&r.ObjectMeta, true, validation.NameIsDNSSubdomain), validateControllerSpec(&r.Spec)...)
 		},
 		validateUpdate: func(r, old *corev1.ReplicationController) field.ErrorList {
-			return append(validMetaUpdate(&r.ObjectMeta, &old.ObjectMeta), validateControllerSpec(&r.Spec)...)
+			return validateControllerSpec(&r.Spec)
 		},
 		warn: func(r, old *corev1.ReplicationController) []string {
 			if r.Spec.Template == nil {
@@ -62,7 +63,7 @@ var replicationControllers = Kind{
 		prepareUpdate: func(r, old *corev1.ReplicationController) { r.Spec = old.Spec },
 		validateUpdate: func(r, old *corev1.ReplicationController) field.ErrorList {
 			s := &r.Status
-			errs := validMetaUpdate(&r.ObjectMeta, &old.ObjectMeta)
+			var errs field.ErrorList
 			errs = append(errs, validateCounts(s.Replicas, statusPath, count{"fullyLabeledReplicas", s.FullyLabeledReplicas},
 				count{"readyReplicas", s.ReadyReplicas}, count{"availableReplicas", s.AvailableReplicas})...)
 			errs = append(errs, availableIsReady(s.AvailableReplicas, s.ReadyReplicas, statusPath)...)
@@ -93,10 +94,10 @@ func defaultController(r *corev1.ReplicationController) {
 	if t := r.Spec.Template; t != nil {
 		if len(t.Labels) > 0 {
 			if len(r.Spec.Selector) == 0 {
-				r.Spec.Selector = t.Labels
+				r.Spec.Selector = maps.Clone(t.Labels)
 			}
 			if len(r.Labels) == 0 {
-				r.Labels = t.Labels
+				r.Labels = maps.Clone(t.Labels)
 			}
 		}
 		podspec.DefaultTemplate(&t.Spec)

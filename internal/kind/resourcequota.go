@@ -36,7 +36,7 @@ var resourceQuotas = Kind{
 			return append(validMeta(&q.ObjectMeta, true, validation.NameIsDNSSubdomain), validateQuotaSpec(&q.Spec)...)
 		},
 		validateUpdate: func(q, old *corev1.ResourceQuota) field.ErrorList {
-			errs := append(validMetaUpdate(&q.ObjectMeta, &old.ObjectMeta), validateQuotaSpec(&q.Spec)...)
+			errs := validateQuotaSpec(&q.Spec)
 			if !sameScopes(q.Spec.Scopes, old.Spec.Scopes) {
 				errs = append(errs, field.Invalid(specPath.Child("scopes"), q.Spec.Scopes, check.Immutable))
 			}
@@ -47,7 +47,7 @@ var resourceQuotas = Kind{
 	Status: newStrategy(resource.ResourceQuotas, rules[*corev1.ResourceQuota]{
 		prepareUpdate: func(q, old *corev1.ResourceQuota) { q.Spec = old.Spec },
 		validateUpdate: func(q, old *corev1.ResourceQuota) field.ErrorList {
-			errs := append(validMetaUpdate(&q.ObjectMeta, &old.ObjectMeta), check.Required(field.NewPath("resourceVersion"), q.ResourceVersion)...)
+			errs := check.Required(field.NewPath("resourceVersion"), q.ResourceVersion)
 			errs = append(errs, amount.ValidateQuota(q.Status.Hard, statusPath.Child("hard"))...)
 			return append(errs, amount.ValidateQuota(q.Status.Used, statusPath.Child("used"))...)
 		},

@@ -110,8 +110,7 @@ func validateJSON(s *corev1.Secret, key string) field.ErrorList {
 }
 
 func validateSecretUpdate(s, old *corev1.Secret) field.ErrorList {
-	errs := validMetaUpdate(&s.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, check.Unchanged(field.NewPath("type"), s.Type, old.Type)...)
+	errs := check.Unchanged(field.NewPath("type"), s.Type, old.Type)
 	if old.Immutable != nil && *old.Immutable {
 		if s.Immutable == nil || !*s.Immutable {
 			errs = append(errs, field.Forbidden(field.NewPath("immutable"), whenImmutable))

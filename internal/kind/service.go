@@ -50,7 +50,7 @@ var services = Kind{
 	Status: newStrategy(resource.Services, rules[*corev1.Service]{
 		prepareUpdate: func(s, old *corev1.Service) { s.Spec = old.Spec },
 		validateUpdate: func(s, old *corev1.Service) field.ErrorList {
-			return append(validMetaUpdate(&s.ObjectMeta, &old.ObjectMeta), validateLoadBalancer(&s.Status.LoadBalancer, s.Spec.Type)...)
+			return validateLoadBalancer(&s.Status.LoadBalancer, s.Spec.Type)
 		},
 		resets: []string{"spec"},
 	}),

@@ -22,9 +22,6 @@ var serviceAccounts = Kind{
 		validate: func(a *corev1.ServiceAccount) field.ErrorList {
 			return validMeta(&a.ObjectMeta, true, validation.ValidateServiceAccountName)
 		},
-		validateUpdate: func(a, old *corev1.ServiceAccount) field.ErrorList {
-			return validMetaUpdate(&a.ObjectMeta, &old.ObjectMeta)
-		},
 	}),
 	Columns: newTable(func(a *corev1.ServiceAccount, now time.Time) []any {
 		return []any{a.Name, int64(len(a.Secrets)), age(a.CreationTimestamp, now)}

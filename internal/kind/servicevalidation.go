@@ -285,8 +285,7 @@ func validateTrafficPolicies(svc *corev1.Service) field.ErrorList {
 }
 
 func validateServiceUpdate(s, old *corev1.Service) field.ErrorList {
-	errs := validMetaUpdate(&s.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, validateAddressChange(s, old)...)
+	errs := validateAddressChange(s, old)
 	errs = append(errs, validateLoadBalancing(s, old)...)
 	if address.NeedsHealthCheckPort(old) && address.NeedsHealthCheckPort(s) && s.Spec.HealthCheckNodePort != old.Spec.HealthCheckNodePort {
 		errs = append(errs, field.Forbidden(specPath.Child("healthCheckNodePort"), "field is immutable"))

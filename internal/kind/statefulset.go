@@ -202,8 +202,7 @@ const statefulSetFixed = "updates to statefulset spec for fields other than 'rep
 	"'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
 
 func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
-	errs := validMetaUpdate(&s.ObjectMeta, &old.ObjectMeta)
-	errs = append(errs, validateStatefulSetSpec(&s.Spec, specPath)...)
+	errs := validateStatefulSetSpec(&s.Spec, specPath)
 	rest := s.Spec
 	rest.Replicas, rest.Ordinals, rest.Template, rest.UpdateStrategy = old.Spec.Replicas, old.Spec.Ordinals, old.Spec.Template, old.Spec.UpdateStrategy
 	rest.RevisionHistoryLimit, rest.MinReadySeconds = old.Spec.RevisionHistoryLimit, old.Spec.MinReadySeconds
@@ -220,7 +219,6 @@ func validateStatefulSetStatus(set, old *appsv1.StatefulSet) field.ErrorList {
 		count{"updatedReplicas", s.UpdatedReplicas}, count{"availableReplicas", s.AvailableReplicas})
 	errs = append(errs, check.NonNegative(statusPath.Child("observedGeneration"), s.ObservedGeneration)...)
 	errs = append(errs, availableIsReady(s.AvailableReplicas, s.ReadyReplicas, statusPath)...)
-	errs = append(errs, validMetaUpdate(&set.ObjectMeta, &old.ObjectMeta)...)
 	return append(errs, onlyGrows(s.CollisionCount, old.Status.CollisionCount, statusPath)...)
 }
 

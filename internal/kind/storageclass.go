@@ -126,7 +126,7 @@ func validateTopologies(terms []corev1.TopologySelectorTerm, at *field.Path) fie
 }
 
 func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
-	errs := validMetaUpdate(&c.ObjectMeta, &old.ObjectMeta)
+	var errs field.ErrorList
 	if !equality.Semantic.DeepEqual(c.Parameters, old.Parameters) {
 		errs = append(errs, field.Forbidden(field.NewPath("parameters"), "updates to parameters are forbidden."))
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // rules says by value what is peculiar to one kind's writes; a nil func does nothing.
-type rules[T runtime.Object] struct {
+type rules[T object] struct {
 	prepareCreate  func(obj T)
 	prepareUpdate  func(obj, old T)
 	validate       func(obj T) field.ErrorList
@@ -39,7 +39,7 @@ type rules[T runtime.Object] struct {
 }
 
 // strategy adapts rules to the generic registry.
-type strategy[T runtime.Object] struct {
+type strategy[T object] struct {
 	runtime.ObjectTyper
 	names.NameGenerator
 	namespaced bool
@@ -48,9 +48,9 @@ type strategy[T runtime.Object] struct {
 }
 
 // gracefulStrategy is a strategy whose objects may linger: the registry looks for the method.
-type gracefulStrategy[T runtime.Object] struct{ strategy[T] }
+type gracefulStrategy[T object] struct{ strategy[T] }
 
-func newStrategy[T runtime.Object](res resource.Resource, r rules[T]) Strategy {
+func newStrategy[T object](res resource.Resource, r rules[T]) Strategy {
 	s := strategy[T]{
 		ObjectTyper:   scheme.Scheme,
 		NameGenerator: names.SimpleNameGenerator,
@@ -91,10 +91,12 @@ func (s *strategy[T]) PrepareForCreate(_ context.Context, obj runtime.Object) {
 
 // Validate implements rest.RESTCreateStrategy.
 func (s *strategy[T]) Validate(_ context.Context, obj runtime.Object) field.ErrorList {
-	if s.rules.validate == nil {
-		return nil
+	o := obj.(T)
+	errs := validFinalizers(o.GetFinalizers())
+	if s.rules.validate != nil {
+		errs = append(s.rules.validate(o), errs...)
 	}
-	return s.rules.validate(obj.(T))
+	return errs
 }
 
 // WarningsOnCreate implements rest.RESTCreateStrategy.
@@ -125,10 +127,12 @@ func (s *strategy[T]) PrepareForUpdate(_ context.Context, obj, old runtime.Objec
 
 // ValidateUpdate implements rest.RESTUpdateStrategy.
 func (s *strategy[T]) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
-	if s.rules.validateUpdate == nil {
-		return nil
+	o := obj.(T)
+	errs := validFinalizers(o.GetFinalizers())
+	if s.rules.validateUpdate != nil {
+		errs = append(s.rules.validateUpdate(o, old.(T)), errs...)
 	}
-	return s.rules.validateUpdate(obj.(T), old.(T))
+	return errs
 }
 
 // WarningsOnUpdate implements rest.RESTUpdateStrategy.
