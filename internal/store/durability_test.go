@@ -1,0 +1,470 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/apis/example"
+	"k8s.io/apiserver/pkg/storage"
+
+	"coracle/internal/store"
+	"coracle/internal/store/engine"
+	"coracle/internal/store/engine/faultfs"
+	"coracle/internal/store/engine/wal"
+)
+
+const patience = 30 * time.Second
+
+func pod(name string) *example.Pod {
+	return &example.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}}
+}
+
+func keyOf(name string) string { return "/pods/ns/" + name }
+
+func put(ctx context.Context, c *store.Collection, name, value string) (*example.Pod, error) {
+	out := &example.Pod{}
+	err := c.GuaranteedUpdate(ctx, keyOf(name), out, true, nil, storage.SimpleUpdate(func(in runtime.Object) (runtime.Object, error) {
+		p := in.(*example.Pod)
+		p.Namespace, p.Name = "ns", name
+		p.Annotations = map[string]string{"value": value}
+		return p, nil
+	}), nil)
+	return out, err
+}
+
+func mustPut(t testing.TB, c *store.Collection, name, value string) *example.Pod {
+	t.Helper()
+	out, err := put(t.Context(), c, name, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// values returns what is stored: name to value.
+func values(t testing.TB, c *store.Collection) map[string]string {
+	t.Helper()
+	objs, _, err := c.Objects(t.Context(), "/pods", storage.ListOptions{Recursive: true, Predicate: storage.Everything})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, obj := range objs {
+		out[obj.(*example.Pod).Name] = obj.(*example.Pod).Annotations["value"]
+	}
+	return out
+}
+
+func within(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain until ", what)
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// gate is an engine whose commits wait to be let through, or failed.
+type gate struct {
+	engine.Engine
+	arrived chan []engine.Record
+	verdict chan error
+}
+
+func newGate() *gate {
+	return &gate{arrived: make(chan []engine.Record, 100), verdict: make(chan error, 100)}
+}
+
+func (g *gate) Load(func(engine.Record) error) (engine.Loaded, error) { return engine.Loaded{}, nil }
+func (g *gate) Size() (int64, int64)                                  { return 0, 0 }
+func (g *gate) Close() error                                          { return nil }
+func (g *gate) Commit(batch []engine.Record) error {
+	g.arrived <- append([]engine.Record(nil), batch...)
+	return <-g.verdict
+}
+
+type answer struct {
+	pod *example.Pod
+	err error
+}
+
+func async(c *store.Collection, name, value string) <-chan answer {
+	out := make(chan answer, 1)
+	go func() {
+		p, err := put(context.Background(), c, name, value)
+		out <- answer{p, err}
+	}()
+	return out
+}
+
+func nothing[T any](t testing.TB, what string, c <-chan T) {
+	t.Helper()
+	select {
+	case got := <-c:
+		t.Fatalf("%s: %v", what, got)
+	default:
+	}
+}
+
+// TestNothingSeenBeforeDurable holds a commit and looks from all sides.
+func TestNothingSeenBeforeDurable(t *testing.T) {
+	g := newGate()
+	s := openStore(t, store.Config{Engine: g})
+	c := collection(t, s, examplePods("/pods"))
+	w, err := c.Watch(t.Context(), "/pods", storage.ListOptions{Recursive: true, ResourceVersion: "1", Predicate: storage.Everything})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	first := async(c, "a", "1")
+	<-g.arrived
+	second := async(c, "a", "2") // builds on the first while that is not durable
+	blocked := make(chan error, 1)
+	go func() { blocked <- c.Create(context.Background(), keyOf("a"), pod("a"), nil, 0) }()
+
+	if err := c.Get(t.Context(), keyOf("a"), storage.GetOptions{}, &example.Pod{}); !storage.IsNotFound(err) {
+		t.Errorf("get sees what is not durable: %v", err)
+	}
+	if got := values(t, c); len(got) != 0 {
+		t.Errorf("list sees what is not durable: %v", got)
+	}
+	if s.Revision() != 1 {
+		t.Errorf("revision %d", s.Revision())
+	}
+	nothing(t, "acknowledged before durable", first)
+	nothing(t, "watch event before durable", w.ResultChan())
+	nothing(t, "refused for what is not durable", blocked)
+
+	g.verdict <- nil
+	if got := <-first; got.err != nil || got.pod.Annotations["value"] != "1" {
+		t.Errorf("first write: %+v", got)
+	}
+	if err := <-blocked; !storage.IsExist(err) {
+		t.Errorf("create of what exists: %v", err)
+	}
+	batch := <-g.arrived
+	if len(batch) != 1 || batch[0].Revision != 3 {
+		t.Errorf("second commit: %v", batch)
+	}
+	if got := values(t, c); got["a"] != "1" {
+		t.Errorf("between the commits: %v", got)
+	}
+	nothing(t, "acknowledged before durable", second)
+	g.verdict <- nil
+	if got := <-second; got.err != nil || got.pod.ResourceVersion != "3" {
+		t.Errorf("second write: %+v", got)
+	}
+	for i, want := range []watch.EventType{watch.Added, watch.Modified} {
+		if ev := <-w.ResultChan(); ev.Type != want {
+			t.Errorf("event %d: %v", i, ev)
+		}
+	}
+}
+
+// TestFailedLogUndoesAll fails a commit on which other writes were built.
+func TestFailedLogUndoesAll(t *testing.T) {
+	g := newGate()
+	s := openStore(t, store.Config{Engine: g})
+	c := collection(t, s, examplePods("/pods"))
+	g.verdict <- nil
+	mustPut(t, c, "a", "kept")
+	<-g.arrived
+
+	first := async(c, "a", "1")
+	<-g.arrived
+	built := []<-chan answer{async(c, "a", "2"), async(c, "b", "2")}
+	exists := make(chan error, 1)
+	go func() {
+		exists <- c.Delete(context.Background(), keyOf("a"), &example.Pod{}, nil, storage.ValidateAllObjectFunc, nil, storage.DeleteOptions{})
+	}()
+	// Wait until all are queued behind the first: a commit of nothing else can tell.
+	within(t, "the writes are queued", func() bool { return store.Queued(s) == 3 })
+	g.verdict <- syscall.ENOSPC
+	for _, ch := range append(built, first) {
+		got := <-ch
+		var ro *store.ReadOnlyError
+		if !errors.As(got.err, &ro) || !errors.Is(got.err, syscall.ENOSPC) || !apierrors.IsServiceUnavailable(got.err) {
+			t.Errorf("write on a full disk: %v", got.err)
+		}
+	}
+	if err := <-exists; !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("delete on a full disk: %v", err)
+	}
+	if got := values(t, c); !cmp.Equal(got, map[string]string{"a": "kept"}) {
+		t.Errorf("after the failure: %v", got)
+	}
+	if err := s.Ready(); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "cannot write") {
+		t.Errorf("readiness: %v", err)
+	}
+	g.verdict <- nil
+	again := mustPut(t, c, "a", "3")
+	if err := s.Ready(); err != nil {
+		t.Errorf("readiness after room was made: %v", err)
+	}
+	if again.ResourceVersion == "3" || again.Annotations["value"] != "3" {
+		t.Errorf("write after the failure: %v (a refused revision must not come back)", again)
+	}
+}
+
+// TestWritersRideOutAFullDisk writes from many goroutines while the disk fills up and is emptied.
+func TestWritersRideOutAFullDisk(t *testing.T) {
+	fs := faultfs.New()
+	s := openOn(t, fs)
+	c := collection(t, s, examplePods("/pods"))
+	acked := sync.Map{}
+	var refused sync.Map
+	var group sync.WaitGroup
+	fs.SetCapacity(fs.Used() + 200<<10)
+	big := strings.Repeat("x", 4000)
+	for i := range 16 {
+		group.Go(func() {
+			for n := range 40 {
+				value := fmt.Sprint(n, big)
+				if _, err := put(context.Background(), c, fmt.Sprint("w", i), value); err == nil {
+					acked.Store(fmt.Sprint("w", i), value)
+				} else if errors.Is(err, syscall.ENOSPC) {
+					refused.Store(i, true)
+				} else {
+					var ro *store.ReadOnlyError
+					if !errors.As(err, &ro) {
+						t.Error(err)
+					}
+				}
+				if n == 30 {
+					fs.SetCapacity(0)
+				}
+			}
+		})
+	}
+	group.Wait()
+	want := map[string]string{}
+	acked.Range(func(k, v any) bool { want[k.(string)] = v.(string); return true })
+	if diff := cmp.Diff(want, values(t, c)); diff != "" {
+		t.Error("in memory:", diff)
+	}
+	if n := 0; func() int { refused.Range(func(any, any) bool { n++; return true }); return n }() == 0 {
+		t.Error("the disk was never full")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fs.Crash(rand.New(rand.NewPCG(3, 4)))
+	again := openOn(t, fs)
+	if diff := cmp.Diff(want, values(t, collection(t, again, examplePods("/pods")))); diff != "" {
+		t.Error("after a restart:", diff)
+	}
+}
+
+func openOn(t testing.TB, fs wal.FS) *store.Store {
+	t.Helper()
+	e, err := wal.Open(wal.Options{Dir: "store", FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return openStore(t, store.Config{Engine: e})
+}
+
+func TestFailedSyncIsForGood(t *testing.T) {
+	fs := faultfs.New()
+	s := openOn(t, fs)
+	c := collection(t, s, examplePods("/pods"))
+	mustPut(t, c, "a", "1")
+	fs.Fail(func(op, _ string) error {
+		if op == "sync" {
+			return syscall.EIO
+		}
+		return nil
+	})
+	for range 2 {
+		if _, err := put(t.Context(), c, "a", "2"); !errors.Is(err, syscall.EIO) || !errors.Is(err, engine.ErrFatal) {
+			t.Errorf("write after a failed sync: %v", err)
+		}
+		fs.Fail(nil)
+	}
+	if err := s.Ready(); !errors.Is(err, engine.ErrFatal) {
+		t.Errorf("readiness: %v", err)
+	}
+	if got := values(t, c); got["a"] != "1" {
+		t.Errorf("reads go on with what is durable: %v", got)
+	}
+}
+
+func TestDamagedDirectoryIsRefused(t *testing.T) {
+	fs := faultfs.New()
+	s := openOn(t, fs)
+	c := collection(t, s, examplePods("/pods"))
+	for i := range 5 {
+		mustPut(t, c, "a", fmt.Sprint(i))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := "store/log-00000000000000000001.wal"
+	data := fs.Read(name)
+	data[100] ^= 1
+	fs.Write(name, data)
+	e, err := wal.Open(wal.Options{Dir: "store", FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Open(store.Config{Engine: e})
+	var corrupt *engine.CorruptError
+	if !errors.As(err, &corrupt) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "at byte 16") {
+		t.Errorf("open of a damaged directory: %v", err)
+	}
+}
+
+// TestRestart keeps objects, revision, expiry and the history from which watches go on.
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, store.Config{Dir: dir})
+	c := collection(t, s, examplePods("/pods"))
+	var all []*example.Pod
+	for i := range 20 {
+		all = append(all, mustPut(t, c, fmt.Sprint("p", i%7), fmt.Sprint(i)))
+	}
+	if err := c.Delete(t.Context(), keyOf("p3"), &example.Pod{}, nil, storage.ValidateAllObjectFunc, nil, storage.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Create(t.Context(), keyOf("mortal"), pod("mortal"), nil, 2); err != nil {
+		t.Fatal(err)
+	}
+	want, rev := values(t, c), s.Revision()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, store.Config{Dir: dir})
+	if s.Revision() != rev {
+		t.Errorf("revision %d, want %d", s.Revision(), rev)
+	}
+	c = collection(t, s, examplePods("/pods"))
+	if diff := cmp.Diff(want, values(t, c)); diff != "" {
+		t.Error(diff)
+	}
+	w, err := c.Watch(t.Context(), "/pods", storage.ListOptions{Recursive: true, ResourceVersion: all[9].ResourceVersion, Predicate: storage.Everything})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for _, p := range all[10:] {
+		ev := <-w.ResultChan()
+		got := ev.Object.(runtime.CacheableObject).GetObject()
+		if diff := cmp.Diff(p, got); diff != "" || ev.Type != watch.Modified {
+			t.Fatalf("event %s: %s", ev.Type, diff)
+		}
+	}
+	if ev := <-w.ResultChan(); ev.Type != watch.Deleted {
+		t.Errorf("event %v", ev)
+	}
+	if ev := <-w.ResultChan(); ev.Type != watch.Added {
+		t.Errorf("event %v", ev)
+	}
+	if ev := <-w.ResultChan(); ev.Type != watch.Deleted { // its time has come
+		t.Errorf("event %v", ev)
+	}
+}
+
+// TestRestartAfterCompaction restarts on a compacted directory, with keys of resources that are
+// not served this time.
+func TestRestartAfterCompaction(t *testing.T) {
+	dir := t.TempDir()
+	want := map[string]string{}
+	for life := range 4 {
+		s := openStore(t, store.Config{Dir: dir})
+		c := collection(t, s, examplePods("/pods"))
+		if diff := cmp.Diff(want, values(t, c)); diff != "" {
+			t.Fatalf("life %d: %s", life, diff)
+		}
+		if life%2 == 0 {
+			other := collection(t, s, examplePods("/other"))
+			if err := other.GuaranteedUpdate(t.Context(), "/other/x", &example.Pod{}, true, nil, storage.SimpleUpdate(func(runtime.Object) (runtime.Object, error) {
+				return pod(fmt.Sprint("x", life)), nil
+			}), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var group sync.WaitGroup
+		var mu sync.Mutex
+		for i := range 8 {
+			group.Go(func() {
+				for n := range 100 {
+					name, value := fmt.Sprint("p", i, n%5), fmt.Sprint(life, n)
+					mustPut(t, c, name, value)
+					mu.Lock()
+					want[name] = value
+					mu.Unlock()
+					if n == 50 && i%4 == 0 {
+						if err := store.CompactEngine(s); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			})
+		}
+		group.Wait()
+		name := fmt.Sprint("p", life, 0)
+		if err := c.Delete(t.Context(), keyOf(name), &example.Pod{}, nil, storage.ValidateAllObjectFunc, nil, storage.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		delete(want, name)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := openStore(t, store.Config{Dir: dir})
+	var last example.Pod
+	if err := collection(t, s, examplePods("/other")).Get(t.Context(), "/other/x", storage.GetOptions{}, &last); err != nil || last.Name != "x2" {
+		t.Errorf("resource not served meanwhile: %v %v", last.Name, err)
+	}
+}
+
+func TestUseAfterClose(t *testing.T) {
+	s := openStore(t, store.Config{})
+	c := collection(t, s, examplePods("/pods"))
+	mustPut(t, c, "a", "1")
+	w, err := c.Watch(t.Context(), "/pods", storage.ListOptions{Recursive: true, ResourceVersion: "0", Predicate: storage.Everything})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range w.ResultChan() { // ends
+	}
+	if _, err := put(t.Context(), c, "a", "2"); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("write after close: %v", err)
+	}
+	if _, err := c.Watch(t.Context(), "/pods", storage.ListOptions{Recursive: true, Predicate: storage.Everything}); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("watch after close: %v", err)
+	}
+	if err := s.Ready(); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("readiness after close: %v", err)
+	}
+}
+
+func TestForRefuses(t *testing.T) {
+	s := openStore(t, store.Config{})
+	collection(t, s, examplePods("/apps/deployments"))
+	for _, prefix := range []string{"", "/", "/apps", "/apps/deployments/x"} {
+		if _, err := s.For(examplePods(prefix)); err == nil {
+			t.Errorf("prefix %q was accepted", prefix)
+		}
+	}
+	again := collection(t, s, examplePods("apps/deployments/"))
+	if c, ok := s.Collection("/apps/deployments"); !ok || c != again {
+		t.Error("the same prefix gives another collection")
+	}
+}
