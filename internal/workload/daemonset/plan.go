@@ -136,19 +136,18 @@ func (d *decision) survey(pods []*corev1.Pod) {
 		place[node.Name] = len(d.spots)
 		d.spots = append(d.spots, s)
 	}
-	// One backing array serves the nodes that have a single pod, which are nearly all.
-	backing := make([]*corev1.Pod, len(pods))
 	for i, pod := range pods {
-		at, exists := place[nodeOf(pod)]
+		name := nodeOf(pod)
+		at, exists := place[name]
 		if !exists {
-			if nodeOf(pod) != "" {
+			if name != "" {
 				d.strays = append(d.strays, pod)
 			}
 			continue
 		}
+		// The list itself serves the nodes that have a single pod, which are nearly all.
 		if s := &d.spots[at]; s.pods == nil {
-			backing[i] = pod
-			s.pods = backing[i : i+1 : i+1]
+			s.pods = pods[i : i+1 : i+1]
 		} else {
 			s.pods = append(s.pods, pod)
 			slices.SortFunc(s.pods, better)

@@ -75,8 +75,8 @@ type Verdict struct {
 	// Stays says whether a pod that is there already may stay: it may when only NoSchedule taints
 	// keep new ones off.
 	Stays bool
-	// Taint is the taint that is not tolerated, when that is the cause.
-	Taint corev1.Taint
+	// Taint is the node's taint that is not tolerated, when that is the cause; else nil.
+	Taint *corev1.Taint
 }
 
 // Ask judges one node. A required affinity that cannot be parsed matches nothing, as upstream.
@@ -96,7 +96,7 @@ func (r *Rules) Ask(node *corev1.Node) Verdict {
 			continue
 		}
 		if v.Cause == Fits {
-			v.Cause, v.Taint = Taint, *t
+			v.Cause, v.Taint = Taint, t
 		}
 		if t.Effect == corev1.TaintEffectNoExecute {
 			v.Stays = false
@@ -139,8 +139,11 @@ func covers(t *corev1.Toleration, taint *corev1.Taint) bool {
 	return false
 }
 
-// TaintText prints a taint as kubectl does: "key=value:Effect".
-func TaintText(t corev1.Taint) string {
+// TaintText prints a taint as kubectl does: "key=value:Effect"; nothing for nil.
+func TaintText(t *corev1.Taint) string {
+	if t == nil {
+		return ""
+	}
 	var b strings.Builder
 	b.WriteString(t.Key)
 	if t.Value != "" {
