@@ -12,6 +12,7 @@ import (
 	"coracle/internal/cluster/garbage"
 	"coracle/internal/cluster/namespace"
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/cluster/volume"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -36,6 +37,7 @@ func Controllers(cfg Config) []plan.Controller {
 	out = append(out, nodelife.Controllers(nodelife.Config{Started: cfg.Started, PodRange: cfg.PodRange, NodeBits: cfg.NodeBits})...)
 	out = append(out, account.Controllers(cfg.RootCA)...)
 	out = append(out, namespace.Controller(resource.All()))
+	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, garbage.Controllers(owned())...)
 	return out
 }

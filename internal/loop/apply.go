@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,16 +44,28 @@ func update(ctx context.Context, c client.Interface, a plan.Update) Result {
 	if alive, err := anyAlive(ctx, c, a.IfAbsent); alive || err != nil {
 		return Result{Err: err}
 	}
-	if a.IfEmpty != nil {
-		for _, res := range a.IfEmpty.Kinds {
-			items, _, err := c.List(ctx, res, client.ListOptions{Namespace: a.IfEmpty.Namespace})
-			if len(items) > 0 || err != nil {
-				return Result{Err: err}
-			}
-		}
+	if some, err := anyContent(ctx, c, a.IfEmpty); some || err != nil {
+		return Result{Err: err}
 	}
 	o, err := c.Update(ctx, a.Object, a.Subresource)
 	return Result{o, err}
+}
+
+// anyContent asks the cluster whether there is any of the content.
+func anyContent(ctx context.Context, c client.Interface, content *plan.Content) (bool, error) {
+	if content == nil {
+		return false, nil
+	}
+	for _, res := range content.Kinds {
+		items, _, err := c.List(ctx, res, client.ListOptions{Namespace: content.Namespace})
+		if err != nil {
+			return false, err
+		}
+		if content.Match == nil && len(items) > 0 || content.Match != nil && slices.ContainsFunc(items, content.Match) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // anyAlive asks the cluster whether one of the objects exists.

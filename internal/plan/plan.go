@@ -188,7 +188,7 @@ type Update struct {
 	// IfAbsent is as for Delete.
 	IfAbsent []Ref
 	// IfEmpty makes the update conditional likewise: the shell asks the API itself, and if an
-	// object of one of these kinds exists in the namespace the action is passed over as done.
+	// such object of these kinds exists in the namespace the action is passed over as done.
 	IfEmpty *Content
 	// Done and Failed, when set, are told once the outcome is known.
 	Done, Failed *Event
@@ -198,6 +198,8 @@ type Update struct {
 type Content struct {
 	Namespace string
 	Kinds     []resource.Resource
+	// Match narrows it to some objects; nil means all. It is pure.
+	Match func(Object) bool
 }
 
 // Delete deletes an object on condition of the target's UID.

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -71,25 +72,30 @@ func Find[T plan.Object](c *Cluster, res resource.Resource, namespace, name stri
 	return o.(T)
 }
 
-// Edit changes an object and, when its status was changed too, its status.
+// Edit changes an object and its status, as two writes; what others write in between stays.
 func Edit[T plan.Object](c *Cluster, res resource.Resource, namespace, name string, change func(T)) T {
 	c.t.Helper()
-	o, err := c.Get(c.t.Context(), res, namespace, name)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	next := o.DeepCopyObject().(T)
-	change(next)
-	if o, err = c.Update(c.t.Context(), next, ""); err == nil {
-		next.SetResourceVersion(o.GetResourceVersion())
-		if len(next.GetFinalizers()) > 0 || next.GetDeletionTimestamp() == nil {
-			o, err = c.Update(c.t.Context(), next, "status")
+	var last plan.Object
+	for _, subresource := range []string{"", "status"} {
+		for {
+			o, err := c.Get(c.t.Context(), res, namespace, name)
+			if apierrors.IsNotFound(err) && last != nil {
+				return last.(T) // the first write let it go
+			}
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			next := o.DeepCopyObject().(T)
+			change(next)
+			if last, err = c.Update(c.t.Context(), next, subresource); err == nil {
+				break
+			}
+			if !apierrors.IsConflict(err) {
+				c.t.Fatalf("edit %s: %v", plan.KeyOf(next), err)
+			}
 		}
 	}
-	if err != nil {
-		c.t.Fatalf("edit %s: %v", plan.KeyOf(next), err)
-	}
-	return o.(T)
+	return last.(T)
 }
 
 // Remove deletes an object; an empty policy is the kind's own.

@@ -1,0 +1,225 @@
+package volume
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	helper "k8s.io/component-helpers/storage/volume"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// volumes is the binder's half that decides volume by volume: its phase, and what becomes of it
+// once its claim is gone.
+func volumes() plan.Controller {
+	return plan.Controller{
+		Name: binder, For: resource.PersistentVolumes, Indexes: indexes,
+		Watches: []plan.Watch{
+			{Resource: resource.PersistentVolumeClaims, Keys: volumesByClaim},
+			{Resource: resource.Nodes, Keys: volumesByNode},
+		},
+		Plan: planVolume,
+	}
+}
+
+func volumesByClaim(r plan.Reader, before, after plan.Object) []plan.Key {
+	var keys []plan.Key
+	for _, o := range []plan.Object{before, after} {
+		if o == nil {
+			continue
+		}
+		if name := o.(*corev1.PersistentVolumeClaim).Spec.VolumeName; name != "" {
+			keys = append(keys, plan.Key{Name: name})
+		}
+	}
+	o := after
+	if o == nil {
+		o = before
+	}
+	return append(keys, keysOf(r.Indexed(resource.PersistentVolumes, indexClaim, plan.KeyOf(o).String()))...)
+}
+
+// volumesByNode asks for volumes whose directory waits for a node to remove it.
+func volumesByNode(r plan.Reader, before, after plan.Object) []plan.Key {
+	if before != nil && after != nil && nodeReady(before.(*corev1.Node)) == nodeReady(after.(*corev1.Node)) {
+		return nil
+	}
+	return keysOf(r.Indexed(resource.PersistentVolumes, indexReclaim, "true"))
+}
+
+func planVolume(in plan.Input) plan.Plan {
+	pv := getVolume(in.Reader, in.Key.Name)
+	if pv == nil {
+		return plan.Plan{}
+	}
+	ref := pv.Spec.ClaimRef
+	if ref == nil || ref.UID == "" {
+		p := phase(pv, corev1.VolumeAvailable, "", "")
+		if pv.DeletionTimestamp != nil {
+			p = giveUp(in, pv, nil)
+		}
+		return p
+	}
+	claim := getClaim(in.Reader, claimKey(ref))
+	switch {
+	case claim == nil || claim.UID != ref.UID:
+		gone := plan.Ref{Resource: resource.PersistentVolumeClaims, Key: claimKey(ref), UID: ref.UID}
+		return release(in, pv, []plan.Ref{gone})
+	case claim.Spec.VolumeName == pv.Name:
+		return phase(pv, corev1.VolumeBound, "", "")
+	case claim.Spec.VolumeName == "":
+		return plan.Plan{} // being bound by the other half
+	}
+	return unbind(in, pv, claim)
+}
+
+// phase shows a volume's phase when it differs. absent are what must be gone for it to be so.
+func phase(pv *corev1.PersistentVolume, want corev1.PersistentVolumePhase, reason, message string, absent ...plan.Ref) plan.Plan {
+	if pv.Status.Phase == want && pv.Status.Message == message {
+		return plan.Plan{}
+	}
+	next := pv.DeepCopy()
+	next.Status.Phase, next.Status.Reason, next.Status.Message = want, reason, message
+	return plan.Plan{Actions: []plan.Action{plan.Update{
+		Object: next, Subresource: "status", IfAbsent: absent, Because: "it is " + string(want),
+	}}}
+}
+
+// unbind frees a volume whose claim took another one.
+func unbind(in plan.Input, pv *corev1.PersistentVolume, claim *corev1.PersistentVolumeClaim) plan.Plan {
+	because := fmt.Sprintf("claim %s took volume %s", plan.KeyOf(claim), claim.Spec.VolumeName)
+	switch {
+	case ours(pv) && pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete:
+		return release(in, pv, nil)
+	case pv.Annotations[helper.AnnBoundByController] == "":
+		next := pv.DeepCopy()
+		next.Spec.ClaimRef.UID = ""
+		return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, Because: because}}}
+	}
+	next := pv.DeepCopy()
+	next.Spec.ClaimRef = nil
+	delete(next.Annotations, helper.AnnBoundByController)
+	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, Because: because}}}
+}
+
+// release shows that the claim is gone, and reclaims by the volume's policy.
+func release(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.Plan {
+	if pv.Status.Phase != corev1.VolumeReleased && pv.Status.Phase != corev1.VolumeFailed {
+		return phase(pv, corev1.VolumeReleased, "", "", absent...)
+	}
+	if pv.DeletionTimestamp != nil || pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete {
+		return giveUp(in, pv, absent)
+	}
+	if pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
+		return fail(pv, "VolumeFailedRecycle", "No recycler plugin found for the volume!", absent)
+	}
+	return plan.Plan{Why: plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
+		Reason: "Released", Message: "its claim is gone and its policy is Retain",
+		Hint: "remove spec.claimRef to let another claim have the volume and its data, or delete it",
+	}}}}
+}
+
+func fail(pv *corev1.PersistentVolume, reason, message string, absent []plan.Ref) plan.Plan {
+	p := phase(pv, corev1.VolumeFailed, reason, message, absent...)
+	if len(p.Actions) > 0 {
+		p.Events = []plan.Event{event(pv, corev1.EventTypeWarning, reason, message)}
+	}
+	p.Why = plan.Why{State: plan.Stuck, Waits: []plan.Wait{{Reason: reason, Message: message, Hint: "delete the volume by hand"}}}
+	return p
+}
+
+// giveUp removes a volume: first its directory, by the agent of a node that reaches it, then the
+// object.
+func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.Plan {
+	if !slices.Contains(pv.Finalizers, DataFinalizer) {
+		return deleteObject(pv, absent)
+	}
+	if pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete || !ours(pv) {
+		return dropData(pv, "its policy keeps the data", absent)
+	}
+	node, gone := reclaimer(in.Reader, pv)
+	switch {
+	case gone != nil:
+		p := dropData(pv, "the node that held its data is gone", append(slices.Clone(absent), *gone))
+		p.Events = []plan.Event{event(pv, corev1.EventTypeWarning, "VolumeDataAbandoned",
+			fmt.Sprintf("node %s is gone: the directory %s, if it still exists there, is left to the administrator", gone.Name, pv.Spec.HostPath.Path))}
+		return p
+	case node == "":
+		return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "remove the data", Waits: []plan.Wait{{
+			Reason: "NoReadyNode", Message: "no ready node can remove the volume's directory", Hint: "start a node",
+		}}}}
+	case pv.Annotations[ReclaimBy] == node:
+		return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "delete the volume", Waits: []plan.Wait{{
+			Reason: "VolumeData", Message: "node " + node + " removes the volume's directory",
+			On: plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: node}},
+		}}}}
+	}
+	next := pv.DeepCopy()
+	annotate(&next.ObjectMeta, ReclaimBy, node)
+	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, IfAbsent: absent, Because: "its claim is gone: node " + node + " is to remove its directory"}}}
+}
+
+// reclaimer chooses the node that removes a volume's directory: the one it is on, or any ready
+// one that shares it. gone is the node it was on, when the picture no longer shows that.
+func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *plan.Ref) {
+	if pv.Annotations[helper.AnnDynamicallyProvisioned] == Local {
+		hostname := hostnameOf(pv)
+		if n := getNode(r, hostname); n != nil {
+			return n.Name, nil
+		}
+		for _, o := range r.List(resource.Nodes, "") {
+			if o.GetLabels()[corev1.LabelHostname] == hostname {
+				return o.GetName(), nil
+			}
+		}
+		return "", &plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: hostname}}
+	}
+	if name := pv.Annotations[ReclaimBy]; name != "" && nodeReady(getNode(r, name)) {
+		return name, nil
+	}
+	for _, o := range r.List(resource.Nodes, "") {
+		if nodeReady(o.(*corev1.Node)) {
+			return o.GetName(), nil
+		}
+	}
+	return "", nil
+}
+
+// hostnameOf reads the one node that a local volume is on.
+func hostnameOf(pv *corev1.PersistentVolume) string {
+	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
+		return ""
+	}
+	for _, t := range pv.Spec.NodeAffinity.Required.NodeSelectorTerms {
+		for _, e := range t.MatchExpressions {
+			if e.Key == corev1.LabelHostname && len(e.Values) > 0 {
+				return e.Values[0]
+			}
+		}
+	}
+	return ""
+}
+
+func dropData(pv *corev1.PersistentVolume, because string, absent []plan.Ref) plan.Plan {
+	next := pv.DeepCopy()
+	next.Finalizers = without(next.Finalizers, DataFinalizer)
+	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, IfAbsent: absent, Because: because}}}
+}
+
+// deleteObject deletes a volume that no data belong to any longer. Those of other provisioners
+// are theirs to delete.
+func deleteObject(pv *corev1.PersistentVolume, absent []plan.Ref) plan.Plan {
+	switch {
+	case pv.DeletionTimestamp != nil:
+		return plan.Plan{}
+	case ours(pv):
+		return plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(pv), IfAbsent: absent, Because: "its claim is gone and its data are removed"}}}
+	case pv.Annotations[helper.AnnDynamicallyProvisioned] != "":
+		return plan.Plan{Why: plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
+			Reason: "ExternalDeletion", Message: "its provisioner " + pv.Annotations[helper.AnnDynamicallyProvisioned] + " is to delete it",
+		}}}}
+	}
+	return fail(pv, "VolumeFailedDelete", fmt.Sprintf("Error getting deleter volume plugin for volume %q: no volume plugin matched", pv.Name), absent)
+}

@@ -1,0 +1,212 @@
+// Package volume binds claims to volumes, makes volumes for claims of the built-in classes, and
+// reclaims them.
+//
+// It owns pure planners: the binder's two halves (claims, volumes) and the storage-in-use
+// protections. The two built-in provisioners make directories: coracle.io/local on the node the
+// pod is placed on, coracle.io/shared below a directory that all nodes see. The directory itself
+// is made by the node that mounts it and removed by the node that the annotation
+// coracle.io/reclaim-by names. It refuses to make volumes for provisioners it does not know: it
+// leaves them upstream's annotations and waits.
+package volume
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	helper "k8s.io/component-helpers/storage/volume"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// The built-in provisioners.
+const (
+	Local  = "coracle.io/local"
+	Shared = "coracle.io/shared"
+)
+
+// What volumes of the built-in classes carry.
+const (
+	// DataFinalizer keeps a volume's object until its directory is removed.
+	DataFinalizer = "coracle.io/volume-data"
+	// ReclaimBy names the node whose agent is to remove the directory and then the finalizer.
+	ReclaimBy = "coracle.io/reclaim-by"
+	// RootAnnotation is where a node says that it keeps its local volumes.
+	RootAnnotation = "coracle.io/volume-root"
+	// PathParameter is the StorageClass parameter of the shared provisioner that overrides the
+	// cluster's directory of shared volumes.
+	PathParameter = "path"
+)
+
+const (
+	pvcProtection = "kubernetes.io/pvc-protection"
+	pvProtection  = "kubernetes.io/pv-protection"
+	binder        = "persistentvolume-controller"
+	noProvisioner = "kubernetes.io/no-provisioner"
+	yes           = "yes"
+)
+
+// Config is what the planners need to know besides the cluster.
+type Config struct {
+	// SharedRoot is the directory of shared volumes on every node.
+	SharedRoot string
+}
+
+// Controllers returns the planners.
+func Controllers(cfg Config) []plan.Controller {
+	return []plan.Controller{cfg.claims(), volumes(), claimProtection(), volumeProtection()}
+}
+
+// Classes returns the built-in StorageClasses, for a new cluster: local, the default, whose
+// volumes stay on a node; and shared, whose volumes every node writes.
+func Classes() []*storagev1.StorageClass {
+	wait, now := storagev1.VolumeBindingWaitForFirstConsumer, storagev1.VolumeBindingImmediate
+	remove, grow := corev1.PersistentVolumeReclaimDelete, true
+	return []*storagev1.StorageClass{
+		{
+			ObjectMeta:  metav1.ObjectMeta{Name: "local", Annotations: map[string]string{defaultClass: "true"}},
+			Provisioner: Local, VolumeBindingMode: &wait, ReclaimPolicy: &remove, AllowVolumeExpansion: &grow,
+		},
+		{
+			ObjectMeta:  metav1.ObjectMeta{Name: "shared"},
+			Provisioner: Shared, VolumeBindingMode: &now, ReclaimPolicy: &remove, AllowVolumeExpansion: &grow,
+		},
+	}
+}
+
+const defaultClass = "storageclass.kubernetes.io/is-default-class"
+
+const (
+	// indexPending files claims not yet bound under their class.
+	indexPending = "volume.pending"
+	// indexSelected files claims not yet bound under the node selected for them.
+	indexSelected = "volume.selected"
+	// indexFree files volumes that no claim holds under their class.
+	indexFree = "volume.free"
+	// indexClaim files volumes under the claim they name.
+	indexClaim = "volume.claim"
+	// indexReclaim files volumes whose directory is to be removed under "true".
+	indexReclaim = "volume.reclaim"
+	// indexUsers files pods under the claims they use.
+	indexUsers = "volume.users"
+)
+
+var indexes = []plan.Index{
+	{Resource: resource.PersistentVolumeClaims, Name: indexPending, Values: func(o plan.Object) []string {
+		c := o.(*corev1.PersistentVolumeClaim)
+		if isBound(c) {
+			return nil
+		}
+		return []string{helper.GetPersistentVolumeClaimClass(c)}
+	}},
+	{Resource: resource.PersistentVolumeClaims, Name: indexSelected, Values: func(o plan.Object) []string {
+		c := o.(*corev1.PersistentVolumeClaim)
+		if node := c.Annotations[helper.AnnSelectedNode]; node != "" && !isBound(c) {
+			return []string{node}
+		}
+		return nil
+	}},
+	{Resource: resource.PersistentVolumes, Name: indexFree, Values: func(o plan.Object) []string {
+		v := o.(*corev1.PersistentVolume)
+		if v.Spec.ClaimRef != nil {
+			return nil
+		}
+		return []string{helper.GetPersistentVolumeClass(v)}
+	}},
+	{Resource: resource.PersistentVolumes, Name: indexClaim, Values: func(o plan.Object) []string {
+		if ref := o.(*corev1.PersistentVolume).Spec.ClaimRef; ref != nil {
+			return []string{claimKey(ref).String()}
+		}
+		return nil
+	}},
+	{Resource: resource.PersistentVolumes, Name: indexReclaim, Values: func(o plan.Object) []string {
+		if v := o.(*corev1.PersistentVolume); slices.Contains(v.Finalizers, DataFinalizer) &&
+			(v.Status.Phase == corev1.VolumeReleased || v.DeletionTimestamp != nil) {
+			return []string{"true"}
+		}
+		return nil
+	}},
+	{Resource: resource.Pods, Name: indexUsers, Values: func(o plan.Object) []string {
+		p := o.(*corev1.Pod)
+		var out []string
+		for _, name := range claimsOf(p) {
+			out = append(out, plan.Key{Namespace: p.Namespace, Name: name}.String())
+		}
+		return out
+	}},
+}
+
+// claimsOf names the claims a pod uses, those of ephemeral volumes included (KEP-1698).
+func claimsOf(p *corev1.Pod) []string {
+	var out []string
+	for i := range p.Spec.Volumes {
+		switch v := &p.Spec.Volumes[i]; {
+		case v.PersistentVolumeClaim != nil:
+			out = append(out, v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			out = append(out, p.Name+"-"+v.Name)
+		}
+	}
+	return out
+}
+
+func claimKey(ref *corev1.ObjectReference) plan.Key {
+	return plan.Key{Namespace: ref.Namespace, Name: ref.Name}
+}
+
+// isBound says that a claim's binding is complete on the claim's side.
+func isBound(c *corev1.PersistentVolumeClaim) bool {
+	return c.Annotations[helper.AnnBindCompleted] != ""
+}
+
+func getClaim(r plan.Reader, k plan.Key) *corev1.PersistentVolumeClaim {
+	if o, ok := r.Get(resource.PersistentVolumeClaims, k.Namespace, k.Name); ok {
+		return o.(*corev1.PersistentVolumeClaim)
+	}
+	return nil
+}
+
+func getVolume(r plan.Reader, name string) *corev1.PersistentVolume {
+	if o, ok := r.Get(resource.PersistentVolumes, "", name); ok {
+		return o.(*corev1.PersistentVolume)
+	}
+	return nil
+}
+
+func getNode(r plan.Reader, name string) *corev1.Node {
+	if o, ok := r.Get(resource.Nodes, "", name); ok {
+		return o.(*corev1.Node)
+	}
+	return nil
+}
+
+func nodeReady(n *corev1.Node) bool {
+	return n != nil && slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func keysOf(objects []plan.Object) []plan.Key {
+	keys := make([]plan.Key, len(objects))
+	for i, o := range objects {
+		keys[i] = plan.KeyOf(o)
+	}
+	return keys
+}
+
+func without(list []string, item string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == item })
+}
+
+func annotate(m *metav1.ObjectMeta, key, value string) {
+	if m.Annotations == nil {
+		m.Annotations = map[string]string{}
+	}
+	m.Annotations[key] = value
+}
+
+func event(about plan.Object, kind, reason, message string) plan.Event {
+	return plan.Event{Regarding: plan.RefOf(about), Type: kind, Reason: reason, Message: message}
+}
