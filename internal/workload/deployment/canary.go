@@ -105,11 +105,11 @@ func (p *picture) stepCanary() {
 	}
 	step := c.steps[c.at]
 	target := c.target(p)
-	if m.size < target || !m.settled() || m.sure() < target {
+	if m.size < target || !m.settled() || p.sure(m) < target {
 		m.annotate(stepReadyKey, "", "not all pods of the step are available: its pause begins again")
 		p.waits = append(p.waits, plan.Wait{Reason: "CanaryStep", On: plan.RefOf(m.set), Since: stampOf(m.annotation(stepSinceKey)),
 			Message: fmt.Sprintf("canary step %d of %d (%d%%): %d of %d pods of the new template are available",
-				c.at+1, len(c.steps), step.Percent, m.sure(), target)})
+				c.at+1, len(c.steps), step.Percent, p.sure(m), target)})
 		return
 	}
 	if step.Pause > 0 && !p.paused(m, step) {

@@ -3,8 +3,8 @@
 //
 // It owns revisions and their history, rolling updates, Recreate, scaling in the middle of a
 // rollout, canary steps, automatic rollback, and the conditions that tell of all this. It
-// refuses pods: they are the business of package replicaset, and what is known of them here is what
-// the replica sets' status says.
+// refuses to touch pods, which are the business of package replicaset: it looks at them only to be sure
+// before it takes some away, and at rest not even then.
 //
 // Behaviour: the Kubernetes documentation of Deployments, KEP-3973 (terminating replicas and pod
 // replacement policy). What differs on purpose is in docs/design.

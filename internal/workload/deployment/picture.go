@@ -7,8 +7,11 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/rollout"
 )
 
@@ -47,6 +50,8 @@ type member struct {
 	// draft is the changed copy, nil as long as nothing but the size changes.
 	draft   *appsv1.ReplicaSet
 	because string
+	// counted is the census, once it is taken.
+	counted *census
 }
 
 func newPicture(in plan.Input, d *appsv1.Deployment, sets []plan.Object) *picture {
@@ -142,11 +147,38 @@ func (m *member) terminating() int32 {
 	return 0
 }
 
-// sure is how many available pods the member has when its pending deletions are done: those take
-// pods that are not ready first, and whether ready ones that are not available yet is not certain.
-func (m *member) sure() int32 {
-	lost := max(0, m.set.Status.ReadyReplicas-m.size)
-	return max(0, m.set.Status.AvailableReplicas-lost)
+// census is how many of a member's pods may be ready at most and are available at least, by its
+// status and by its pods. Either may be behind the other, and nothing is taken away on hearsay.
+type census struct{ ready, available int32 }
+
+func (p *picture) census(m *member) census {
+	if m.counted != nil {
+		return *m.counted
+	}
+	var c census
+	for _, o := range p.Reader.Indexed(resource.Pods, plan.ByController, string(m.set.UID)) {
+		pod := o.(*corev1.Pod)
+		if !podstate.Active(pod) || !podstate.Ready(pod) {
+			continue
+		}
+		c.ready++
+		if podstate.Available(pod, m.set.Spec.MinReadySeconds, p.Now) {
+			c.available++
+		}
+	}
+	c.ready = max(c.ready, m.set.Status.ReadyReplicas)
+	c.available = min(c.available, m.set.Status.AvailableReplicas)
+	m.counted = &c
+	return c
+}
+
+// sure is how many available pods the member has when the deletions are done that its present or its
+// next size calls for: those take pods that are not ready first, and it is not certain that they
+// take the ready ones that are not available yet before those that are.
+func (p *picture) sure(m *member) int32 {
+	c := p.census(m)
+	lost := max(0, c.ready-min(m.was, m.size))
+	return max(0, c.available-lost)
 }
 
 // taken is how many pods count against the upper bound for this member, whatever its controller

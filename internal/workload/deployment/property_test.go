@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
@@ -34,6 +35,9 @@ type machine struct {
 	flying map[string]*flight
 	order  []string
 	last   map[string]*plan.Failure
+	// doom counts, by replica set, pods that became ready when it was decided already that so many
+	// could go.
+	doom map[types.UID]int
 	// excuse counts what the world took from the Deployment since all was at rest.
 	excuse int32
 	// calm worlds lose no pods; rolling says that the strategy is RollingUpdate.
@@ -48,7 +52,7 @@ type flight struct {
 
 func newMachine(t *rapid.T) *machine {
 	m := &machine{t: t, controllers: []plan.Controller{deployment.Controller(), replicaset.Controller()},
-		flying: map[string]*flight{}, last: map[string]*plan.Failure{},
+		flying: map[string]*flight{}, last: map[string]*plan.Failure{}, doom: map[types.UID]int{},
 		calm: rapid.Bool().Draw(t, "calm"), rolling: rapid.IntRange(0, 3).Draw(t, "strategy") > 0}
 	m.w = model.New(epoch, m.controllers...)
 	m.check = invariant.All(invariant.OneController, invariant.Surge(), invariant.OneTemplate,
@@ -160,6 +164,7 @@ func (m *machine) fly() {
 		return
 	}
 	a := f.plan.Actions[f.next]
+	m.forgive(a)
 	f.next++
 	m.w.Refuse = nil
 	if !m.calm && rapid.IntRange(0, 19).Draw(m.t, "refuse") == 0 {
@@ -172,6 +177,19 @@ func (m *machine) fly() {
 	if out.Failure != nil {
 		m.last[id] = out.Failure
 		land()
+	}
+}
+
+// forgive excuses the loss of a pod that was not ready when its deletion was decided.
+func (m *machine) forgive(a plan.Action) {
+	o, ok := m.w.Get(a.Target().Resource, a.Target().Namespace, a.Target().Name)
+	pod, isPod := o.(*corev1.Pod)
+	if _, isDelete := a.(plan.Delete); !ok || !isPod || !isDelete || !podstate.Ready(pod) {
+		return
+	}
+	if owner := pod.OwnerReferences[0].UID; m.doom[owner] > 0 {
+		m.doom[owner]--
+		m.excuse++
 	}
 }
 
@@ -195,8 +213,40 @@ func (m *machine) somePod(want func(*corev1.Pod) bool) *corev1.Pod {
 
 func (m *machine) ready() {
 	if p := m.somePod(func(p *corev1.Pod) bool { return podstate.Active(p) && !podstate.Ready(p) }); p != nil {
-		m.setReady(p, corev1.ConditionTrue)
+		m.becomeReady(p)
 	}
+}
+
+func (m *machine) becomeReady(p *corev1.Pod) {
+	if m.doomed(p) {
+		m.doom[p.OwnerReferences[0].UID]++
+	}
+	m.setReady(p, corev1.ConditionTrue)
+}
+
+// doomed reports whether a decision that is under way counts on the pod not being ready: its
+// deletion, or its replica set made smaller than it is.
+func (m *machine) doomed(p *corev1.Pod) bool {
+	owner := p.OwnerReferences[0]
+	active := m.pods(func(o *corev1.Pod) bool { return podstate.Active(o) && o.OwnerReferences[0].UID == owner.UID })
+	if o, ok := m.w.Get(resource.ReplicaSets, p.Namespace, owner.Name); ok && int(*o.(*appsv1.ReplicaSet).Spec.Replicas) < len(active) {
+		return true
+	}
+	for _, f := range m.flying {
+		for _, a := range f.plan.Actions[f.next:] {
+			switch a := a.(type) {
+			case plan.Delete:
+				if a.Object.UID == p.UID {
+					return true
+				}
+			case plan.Update:
+				if set, ok := a.Object.(*appsv1.ReplicaSet); ok && set.UID == owner.UID && int(*set.Spec.Replicas) < len(active) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func (m *machine) setReady(p *corev1.Pod, status corev1.ConditionStatus) {
@@ -276,17 +326,19 @@ func (m *machine) converge() {
 			m.w.Remove(resource.Pods, p.Namespace, p.Name)
 		}
 		for _, p := range m.pods(func(p *corev1.Pod) bool { return podstate.Active(p) && !podstate.Ready(p) }) {
-			m.setReady(p, corev1.ConditionTrue)
+			m.becomeReady(p)
 		}
 		m.w.Now = m.w.Now.Add(3 * time.Second)
 		for _, c := range m.controllers {
 			for _, o := range m.w.List(c.For, "") {
 				id := c.Name + " " + plan.KeyOf(o).String()
 				p := c.Plan(plan.Input{Reader: m.w, Key: plan.KeyOf(o), Now: m.w.Now, Last: m.last[id]})
+				for _, a := range p.Actions {
+					m.forgive(a)
+				}
 				m.last[id] = m.w.Apply(p).Failure
-				m.excuse = 0
 				if err := m.check(m.w, m.w.Now); err != nil {
-					m.t.Fatalf("while converging: %v", err)
+					m.t.Fatalf("while converging: %v\n%s", err, m.picture())
 				}
 			}
 		}

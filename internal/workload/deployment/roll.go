@@ -49,9 +49,9 @@ func (p *picture) shrinkOld(target int32) {
 	}
 	least := p.room.Least(p.replicas)
 	// What must stay counts pods that exist, so that old pods that recover are there in numbers.
-	left := min(old+p.fresh.sure()-least, old-(p.replicas-target))
+	left := min(old+p.sure(p.fresh)-least, old-(p.replicas-target))
 	for _, m := range p.old {
-		if unready := max(0, m.size-m.set.Status.ReadyReplicas); left > 0 && unready > 0 {
+		if unready := max(0, m.size-p.census(m).ready); left > 0 && unready > 0 {
 			n := min(left, unready)
 			left -= n
 			p.resize(m, m.size-n, "its pods that are not ready are not worth keeping")
@@ -59,7 +59,7 @@ func (p *picture) shrinkOld(target int32) {
 	}
 	var sure int32
 	for _, m := range p.all {
-		sure += m.sure()
+		sure += p.sure(m)
 	}
 	left = min(left, sure-least)
 	for _, m := range p.old {
@@ -75,10 +75,7 @@ func (p *picture) recreate() {
 	for _, m := range p.old {
 		p.resize(m, 0, "strategy Recreate removes the old pods first")
 	}
-	if m := p.lingering(); m != nil {
-		p.waits = append(p.waits, plan.Wait{Reason: "OldPodsRunning", On: plan.RefOf(m.set),
-			Message: fmt.Sprintf("strategy Recreate starts no new pod before the old ones are gone: replica set %q has %d, and %d terminating",
-				m.set.Name, m.set.Status.Replicas, m.terminating())})
+	if p.oldPodsGo(p.fresh) {
 		return
 	}
 	if p.fresh == nil {
@@ -88,11 +85,24 @@ func (p *picture) recreate() {
 	p.resize(p.fresh, p.replicas, "the old pods are gone")
 }
 
-// lingering returns an old member that still has pods, or may.
-func (p *picture) lingering() *member {
-	for _, m := range p.old {
-		if m.size != m.was || !m.settled() || m.set.Status.Replicas > 0 ||
-			(m.terminating() > 0 && p.policy != rollout.TerminationStarted) {
+// oldPodsGo reports whether Recreate has to wait for pods of members other than the one that is
+// to grow, and says so.
+func (p *picture) oldPodsGo(but *member) bool {
+	m := p.lingering(but)
+	if m == nil {
+		return false
+	}
+	p.waits = append(p.waits, plan.Wait{Reason: "OldPodsRunning", On: plan.RefOf(m.set),
+		Message: fmt.Sprintf("strategy Recreate starts no new pod before the old ones are gone: replica set %q has %d, and %d terminating",
+			m.set.Name, m.set.Status.Replicas, m.terminating())})
+	return true
+}
+
+// lingering returns a member other than but that still has pods, or may.
+func (p *picture) lingering(but *member) *member {
+	for _, m := range p.all {
+		if m != but && (m.size != m.was || !m.settled() || m.set.Status.Replicas > 0 ||
+			(m.terminating() > 0 && p.policy != rollout.TerminationStarted)) {
 			return m
 		}
 	}

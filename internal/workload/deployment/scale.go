@@ -21,6 +21,9 @@ func (p *picture) scaling() bool {
 func (p *picture) scale() {
 	because := fmt.Sprintf("the deployment asks for %d replicas", p.replicas)
 	if m := p.sole(); m != nil {
+		if isRecreate(p.d) && m.size < p.replicas && p.oldPodsGo(m) {
+			return
+		}
 		p.setSize(m, min(p.replicas, m.size+p.space()), because)
 		p.noteScaled(m, m.size == p.replicas)
 		return

@@ -81,7 +81,7 @@ func (p *picture) waitForOthers(target int32) {
 	if old := total(p.old); old > p.replicas-target {
 		var sure int32
 		for _, m := range p.all {
-			sure += m.sure()
+			sure += p.sure(m)
 		}
 		if least := p.room.Least(p.replicas); sure <= least {
 			p.waits = append(p.waits, plan.Wait{Reason: "MaxUnavailable", On: plan.RefOf(p.fresh.set),

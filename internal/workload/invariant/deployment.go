@@ -21,7 +21,7 @@ import (
 // maxSurge. Where the user has lowered one of these, creations may be under way that were decided
 // before: until every controller has taken note, the bound is the highest since they last all had.
 func Surge() Check {
-	seen, high := map[types.UID]int32{}, map[types.UID]int32{}
+	seen, bound := map[types.UID]int32{}, memory{}
 	return func(r plan.Reader, now time.Time) error {
 		for _, o := range r.List(resource.Deployments, "") {
 			d := o.(*appsv1.Deployment)
@@ -30,11 +30,7 @@ func Surge() Check {
 			for _, set := range setsOf(r, d) {
 				t.add(podsOf(r, set, set.Spec.MinReadySeconds, now))
 			}
-			most := room.Most(replicas)
-			if !noted(r, d) {
-				most = max(most, high[d.UID])
-			}
-			high[d.UID] = most
+			most := bound.weakest(r, d, room.Most(replicas), func(a, b int32) bool { return a > b })
 			before := seen[d.UID]
 			seen[d.UID] = t.active
 			if t.active > before && t.active > most {
@@ -52,7 +48,7 @@ func Surge() Check {
 // Where the user has raised the size or lowered maxUnavailable, deletions may be under way that were
 // decided before: until every controller has taken note, the bound is the lowest since they last all had.
 func Available(excused func(*appsv1.Deployment) int32) Check {
-	seen, low, pardoned := map[types.UID]int32{}, map[types.UID]int32{}, map[types.UID]int32{}
+	seen, pardoned, bound := map[types.UID]int32{}, map[types.UID]int32{}, memory{}
 	return func(r plan.Reader, now time.Time) error {
 		for _, o := range r.List(resource.Deployments, "") {
 			d := o.(*appsv1.Deployment)
@@ -64,11 +60,7 @@ func Available(excused func(*appsv1.Deployment) int32) Check {
 			for _, set := range setsOf(r, d) {
 				t.add(podsOf(r, set, set.Spec.MinReadySeconds, now))
 			}
-			least := room.Least(replicas)
-			if before, known := low[d.UID]; known && !noted(r, d) {
-				least = min(least, before)
-			}
-			low[d.UID] = least
+			least := bound.weakest(r, d, room.Least(replicas), func(a, b int32) bool { return a < b })
 			pardon := excused(d)
 			lost := seen[d.UID] - t.available - max(0, pardon-pardoned[d.UID])
 			seen[d.UID], pardoned[d.UID] = t.available, pardon
@@ -81,8 +73,24 @@ func Available(excused func(*appsv1.Deployment) int32) Check {
 	}
 }
 
-// noted reports whether all controllers have taken note of a Deployment's size: nothing is under
-// way that was decided for another.
+// memory keeps, for each Deployment, the weakest bound since all controllers had last taken note.
+type memory map[types.UID]int32
+
+// weakest returns the bound for the step that led to this state: the present one, or a weaker one that a
+// controller may still have acted on.
+func (m memory) weakest(r plan.Reader, d *appsv1.Deployment, present int32, weaker func(a, b int32) bool) int32 {
+	bound := present
+	if before, known := m[d.UID]; known && weaker(before, bound) {
+		bound = before
+	}
+	if m[d.UID] = bound; noted(r, d) {
+		m[d.UID] = present
+	}
+	return bound
+}
+
+// noted reports whether all controllers have taken note of a Deployment's size and acted on it:
+// nothing is under way that was decided for another, and no set has more pods than it asks for.
 func noted(r plan.Reader, d *appsv1.Deployment) bool {
 	if d.Status.ObservedGeneration != d.Generation {
 		return false
@@ -91,7 +99,7 @@ func noted(r plan.Reader, d *appsv1.Deployment) bool {
 	for _, set := range setsOf(r, d) {
 		n, _ := recorded(set, "deployment.kubernetes.io/desired-replicas")
 		most, _ := recorded(set, "deployment.kubernetes.io/max-replicas")
-		if set.Status.ObservedGeneration != set.Generation ||
+		if set.Status.ObservedGeneration != set.Generation || podsOf(r, set, 0, time.Time{}).active > size(set.Spec.Replicas) ||
 			(size(set.Spec.Replicas) > 0 && (n != replicas || most != replicas+room.Surge)) {
 			return false
 		}
