@@ -31,7 +31,9 @@ type agent struct {
 	host    status.Host
 	dns     container.DNS
 	machine machine
-	port    int32 // of the HTTP face
+	// surveyed is when the runtime was last asked for its images; only keepNode touches it.
+	surveyed time.Time
+	port     int32 // of the HTTP face
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ type recorder struct {
 	queue  chan *corev1.Event
 	known  map[eventKey]*corev1.Event
 	order  []eventKey
+	stamp  atomic.Int64 // of the last event: names are times, and no two the same
 }
 
 type eventKey struct {
@@ -64,12 +66,19 @@ func (r *recorder) ofNode(kind, reason, message string) {
 
 func (r *recorder) record(ref corev1.ObjectReference, kind, reason, message string) {
 	now := metav1.Now()
+	stamp := now.UnixNano()
+	for last := r.stamp.Load(); ; last = r.stamp.Load() {
+		stamp = max(stamp, last+1)
+		if r.stamp.CompareAndSwap(last, stamp) {
+			break
+		}
+	}
 	namespace := ref.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
 	ev := &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", ref.Name, now.UnixNano())},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", ref.Name, stamp)},
 		InvolvedObject: ref, Type: kind, Reason: reason, Message: message, Count: 1,
 		FirstTimestamp: now, LastTimestamp: now,
 		Source:              corev1.EventSource{Component: "kubelet", Host: r.node},

@@ -46,19 +46,27 @@ func (a *agent) status(ctx context.Context, node *corev1.Node, now time.Time) co
 	}
 	st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: a.cfg.Name})
 	st.DaemonEndpoints.KubeletEndpoint.Port = a.port
-	version, err := a.cri.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
-	if err == nil {
-		st.NodeInfo.ContainerRuntimeVersion = version.RuntimeName + "://" + version.RuntimeVersion
-		if images, err := a.images(ctx); err == nil {
-			st.Images = images
-		}
-	} else {
-		st.NodeInfo.ContainerRuntimeVersion = node.Status.NodeInfo.ContainerRuntimeVersion
+	st.NodeInfo.ContainerRuntimeVersion = node.Status.NodeInfo.ContainerRuntimeVersion
+	if now.Sub(a.surveyed) >= statusEvery {
+		a.survey(ctx, &st, now)
 	}
 	for _, cond := range a.conditions(ctx, node) {
 		setNodeCondition(&st, cond, now)
 	}
 	return st
+}
+
+// survey asks the runtime for what seldom changes: who it is, and its images.
+func (a *agent) survey(ctx context.Context, st *corev1.NodeStatus, now time.Time) {
+	version, err := a.cri.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+	if err != nil {
+		return
+	}
+	st.NodeInfo.ContainerRuntimeVersion = version.RuntimeName + "://" + version.RuntimeVersion
+	if images, err := a.images(ctx); err == nil {
+		st.Images = images
+		a.surveyed = now
+	}
 }
 
 const mostImages = 50

@@ -49,19 +49,23 @@ func (a *agent) watchPods(ctx context.Context) error {
 	}
 	present := make(map[types.UID]bool, len(items))
 	for _, obj := range items {
-		if pod, ok := obj.(*corev1.Pod); ok {
-			present[pod.UID] = true
-			a.podSeen(ctx, pod)
-		}
+		present[obj.GetUID()] = true
 	}
 	for _, w := range a.allWorkers() {
 		if !present[w.uid] {
 			w.tell(func() { w.gone = true })
 		}
 	}
+	// Orphans first: a new pod of the same name must find them.
 	if err := a.findOrphans(ctx, present); err != nil {
 		return err
 	}
+	for _, obj := range items {
+		if pod, ok := obj.(*corev1.Pod); ok {
+			a.podSeen(ctx, pod)
+		}
+	}
+	a.nowListed()
 	opts.Revision = revision
 	w, err := a.cfg.Client.Watch(ctx, resource.Pods, opts)
 	if err != nil {
@@ -180,13 +184,20 @@ func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) err
 	if err := a.removeStrayLogs(present); err != nil {
 		a.cfg.Log.Warn("remove the logs of pods that are gone", "err", err)
 	}
+	return nil
+}
+
+// nowListed lets the workers begin: every pod of this node is known.
+func (a *agent) nowListed() {
 	a.mu.Lock()
+	first := !a.listed
 	a.listed = true
 	a.mu.Unlock()
-	for _, w := range a.allWorkers() {
-		w.tell(func() {})
+	if first {
+		for _, w := range a.allWorkers() {
+			w.tell(func() {})
+		}
 	}
-	return nil
 }
 
 func orphan(id cri.Identity) *corev1.Pod {

@@ -64,7 +64,9 @@ func (a *agent) keepNode(ctx context.Context) {
 		case <-lease.C:
 			renew()
 		case <-a.recheck:
+			a.surveyed = time.Time{}
 		case <-retry.C:
+			a.surveyed = time.Time{}
 		}
 		if err := a.reportStatus(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Debug("report the node's status", "err", err)

@@ -9,15 +9,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"coracle/internal/client"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/status"
-	"coracle/internal/resource"
 )
 
 // startContainer brings one container from its image to running, its postStart hook included.
@@ -80,12 +77,12 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 }
 
 func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image foundImage) (*runtimeapi.ContainerConfig, error) {
-	services, err := w.a.services(ctx, pod)
+	services, err := w.services(ctx, pod)
 	if err != nil {
 		return nil, err
 	}
 	env := &container.Environment{
-		Lookup: lookup{w.a}, Services: services, Pod: facts, Allocatable: w.a.machine.allocatable,
+		Lookup: lookup{w}, Services: services, Pod: facts, Allocatable: w.a.machine.allocatable,
 	}
 	expand := func(text string) (string, error) { return w.expand(ctx, env, pod, spec, text) }
 	mounts, err := w.a.volumes.Mounts(pod, spec, expand)
@@ -169,57 +166,4 @@ func mountsAt(spec *corev1.Container, path string) bool {
 		}
 	}
 	return false
-}
-
-// services returns those whose addresses a pod's containers are told: its namespace's if it
-// wants them, and the API server's always.
-func (a *agent) services(ctx context.Context, pod *corev1.Pod) ([]*corev1.Service, error) {
-	var out []*corev1.Service
-	if pod.Spec.EnableServiceLinks == nil || *pod.Spec.EnableServiceLinks {
-		items, _, err := a.cfg.Client.List(ctx, resource.Services, client.ListOptions{Namespace: pod.Namespace})
-		if err != nil {
-			return nil, fmt.Errorf("list services: %w", err)
-		}
-		for _, obj := range items {
-			if svc, ok := obj.(*corev1.Service); ok {
-				out = append(out, svc)
-			}
-		}
-		if pod.Namespace == corev1.NamespaceDefault {
-			return out, nil
-		}
-	}
-	obj, err := a.cfg.Client.Get(ctx, resource.Services, corev1.NamespaceDefault, "kubernetes")
-	if err != nil {
-		if apierrors.IsNotFound(err) {
-			return out, nil
-		}
-		return nil, fmt.Errorf("get service kubernetes: %w", err)
-	}
-	for _, svc := range out {
-		if svc.Name == "kubernetes" {
-			return out, nil // the namespace has its own of that name
-		}
-	}
-	return append(out, obj.(*corev1.Service)), nil
-}
-
-// lookup reads ConfigMaps and Secrets for a container about to start: fresh, not from a watch
-// that may lag behind.
-type lookup struct{ a *agent }
-
-func (l lookup) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
-	obj, err := l.a.cfg.Client.Get(ctx, resource.ConfigMaps, namespace, name)
-	if err != nil {
-		return nil, err
-	}
-	return obj.(*corev1.ConfigMap), nil
-}
-
-func (l lookup) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
-	obj, err := l.a.cfg.Client.Get(ctx, resource.Secrets, namespace, name)
-	if err != nil {
-		return nil, err
-	}
-	return obj.(*corev1.Secret), nil
 }

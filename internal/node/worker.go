@@ -26,6 +26,7 @@ type worker struct {
 	before    *worker // the earlier pod of this name, until it has stopped
 
 	wake    chan struct{}
+	recall  recall
 	stopped atomic.Bool // nothing of the pod runs any more
 
 	mu       sync.Mutex // guards all below

@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +30,25 @@ type world struct {
 	cfg     Config
 	stop    context.CancelFunc
 	ended   chan struct{}
+	// apiAway makes every call of the API fail; failing makes the runtime's call of that name
+	// fail, or "everything".
+	apiAway atomic.Bool
+	failing atomic.Pointer[string]
+}
+
+func (w *world) breakable() {
+	w.cluster.Fail = func(string, plan.Ref, string) error {
+		if w.apiAway.Load() {
+			return errors.New("connection refused")
+		}
+		return nil
+	}
+	w.runtime.Fail = func(call string) error {
+		if which := w.failing.Load(); which != nil && (*which == call || *which == "everything") {
+			return errors.New("broken")
+		}
+		return nil
+	}
 }
 
 // images of the tests' containers.
@@ -52,6 +73,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 			Name: "one", Client: w.cluster, RuntimeSocket: "-", Dir: base + "/agent", VolumeRoot: base + "/volumes",
 			NodeIP: netip.MustParseAddr("192.0.2.1"), Version: "v1.37.2+coracle", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
+		w.breakable()
 		w.start()
 		defer w.halt()
 		w.settle(time.Second)
@@ -147,6 +169,9 @@ func (w *world) delete(name string, grace *int64) {
 
 // pod returns a pod, nil when it does not exist.
 func (w *world) pod(name string) *corev1.Pod {
+	if w.apiAway.Swap(false) {
+		defer w.apiAway.Store(true)
+	}
 	obj, err := w.cluster.Get(w.t.Context(), resource.Pods, "default", name)
 	if err != nil {
 		return nil

@@ -151,7 +151,7 @@ func (s *decision) deadline() time.Time {
 		grace = time.Duration(*g) * time.Second
 	}
 	if s.Gone {
-		grace = min(grace, leastGrace)
+		grace = leastGrace
 	}
 	return since.Add(grace)
 }
