@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"coracle/internal/kind/check"
 )
 
 // The roots of field paths.
@@ -53,6 +55,9 @@ func validFinalizers(names []string) field.ErrorList {
 
 // warnHostname warns of a name that becomes part of a host name without being a DNS label.
 func warnHostname(name, why string) []string {
+	if check.IsLabel(name) {
+		return nil
+	}
 	if msgs := utilvalidation.IsDNS1123Label(name); len(msgs) > 0 {
 		return []string{fmt.Sprintf("metadata.name: %s: %v", why, msgs)}
 	}

@@ -25,13 +25,18 @@ func names(list corev1.ResourceList) []corev1.ResourceName {
 	return out
 }
 
-// ValidateContainer checks the resources of a container. claims are the names of the pod's
-// resource claims.
+// ValidateContainer checks the resources of the container at a path. claims are the names of the
+// pod's resource claims.
 func ValidateContainer(r *corev1.ResourceRequirements, claims []string, at *field.Path) field.ErrorList {
 	if len(r.Limits) == 0 && len(r.Requests) == 0 && len(r.Claims) == 0 {
 		return nil
 	}
-	return validateRequirements(r, containerName, claims, at)
+	return validateRequirements(r, containerName, claims, at.Child("resources"))
+}
+
+// ValidateOverhead checks what running a pod costs beside its containers.
+func ValidateOverhead(list corev1.ResourceList, at *field.Path) field.ErrorList {
+	return validateRequirements(&corev1.ResourceRequirements{Limits: list}, containerName, nil, at)
 }
 
 // ValidatePod checks the resources of a pod as a whole.

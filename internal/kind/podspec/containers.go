@@ -135,22 +135,28 @@ func (c *checker) noServiceFields(ctr *corev1.Container, at *field.Path) {
 func (c *checker) container(ctr *corev1.Container, at *field.Path) {
 	if ctr.Name == "" {
 		c.bad(field.Required(at.Child("name"), ""))
-	} else {
+	} else if !check.IsLabel(ctr.Name) {
 		c.add(check.Label(at.Child("name"), ctr.Name))
 	}
 	if ctr.Image == "" {
 		c.bad(field.Required(at.Child("image"), ""))
 	}
-	c.add(check.OneOf(at.Child("terminationMessagePolicy"), ctr.TerminationMessagePolicy,
-		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError))
+	if ctr.TerminationMessagePolicy != corev1.TerminationMessageReadFile {
+		c.add(check.OneOf(at.Child("terminationMessagePolicy"), ctr.TerminationMessagePolicy,
+			corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError))
+	}
 	c.ports(ctr.Ports, at)
 	c.env(ctr.Env, at)
 	c.envFrom(ctr.EnvFrom, at)
 	c.mounts(ctr, at)
 	c.devices(ctr, at)
-	c.add(check.OneOf(at.Child("imagePullPolicy"), ctr.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever))
-	c.add(amount.ValidateContainer(&ctr.Resources, c.claims, at.Child("resources")))
-	c.resizePolicy(ctr.ResizePolicy, at)
+	if ctr.ImagePullPolicy != corev1.PullAlways && ctr.ImagePullPolicy != corev1.PullIfNotPresent {
+		c.add(check.OneOf(at.Child("imagePullPolicy"), ctr.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever))
+	}
+	c.add(amount.ValidateContainer(&ctr.Resources, c.claims, at))
+	if len(ctr.ResizePolicy) > 0 {
+		c.resizePolicy(ctr.ResizePolicy, at)
+	}
 	if ctr.SecurityContext != nil {
 		c.containerSecurity(ctr.SecurityContext, at.Child("securityContext"))
 	}
@@ -175,13 +181,15 @@ func (c *checker) ports(ports []corev1.ContainerPort, at *field.Path) {
 		}
 		if p.ContainerPort == 0 {
 			c.bad(field.Required(at.Child("containerPort"), ""))
-		} else {
+		} else if p.ContainerPort < 0 || p.ContainerPort > 65535 {
 			c.add(check.Port(at.Child("containerPort"), p.ContainerPort))
 		}
 		if p.HostPort != 0 {
 			c.add(check.Port(at.Child("hostPort"), p.HostPort))
 		}
-		c.add(check.OneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP))
+		if p.Protocol != corev1.ProtocolTCP {
+			c.add(check.OneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP))
+		}
 	}
 }
 

@@ -48,10 +48,15 @@ func Validate(spec *corev1.PodSpec, pod *metav1.ObjectMeta, at *field.Path) fiel
 	c.ephemeralContainers()
 	c.podResources()
 	c.hostNetworkPorts()
-	c.add(check.OneOf(at.Child("restartPolicy"), spec.RestartPolicy,
-		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever))
-	c.add(check.OneOf(at.Child("dnsPolicy"), spec.DNSPolicy,
-		corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone))
+	// Defaults are spared the making of a path: most pods have most of them.
+	if spec.RestartPolicy != corev1.RestartPolicyAlways {
+		c.add(check.OneOf(at.Child("restartPolicy"), spec.RestartPolicy,
+			corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever))
+	}
+	if spec.DNSPolicy != corev1.DNSClusterFirst {
+		c.add(check.OneOf(at.Child("dnsPolicy"), spec.DNSPolicy,
+			corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone))
+	}
 	if len(spec.NodeSelector) > 0 {
 		c.add(metav1validation.ValidateLabels(spec.NodeSelector, at.Child("nodeSelector")))
 	}
@@ -128,7 +133,7 @@ func (c *checker) optional() {
 		c.add(ValidatePreemption(*s.PreemptionPolicy, at.Child("preemptionPolicy")))
 	}
 	if s.Overhead != nil {
-		c.add(amount.ValidateContainer(&corev1.ResourceRequirements{Limits: s.Overhead}, nil, at.Child("overhead")))
+		c.add(amount.ValidateOverhead(s.Overhead, at.Child("overhead")))
 	}
 }
 

@@ -55,7 +55,7 @@ func Validate(volumes []corev1.Volume, pod *metav1.ObjectMeta, at *field.Path) (
 		found := validateSource(v, pod, here)
 		if v.Name == "" {
 			found = append(found, field.Required(here.Child("name"), ""))
-		} else {
+		} else if !check.IsLabel(v.Name) {
 			found = append(found, check.Label(here.Child("name"), v.Name)...)
 		}
 		if named[v.Name] != nil {
