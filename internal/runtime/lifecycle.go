@@ -148,7 +148,7 @@ func (s *service) spec(c *ctr, p *pod) (*specs.Spec, error) {
 	in := container.Input{
 		Config: withResources(c), Sandbox: p.config, Image: img.Config, Rootfs: root, Namespaces: ns, User: c.User,
 		CgroupPath: c.Cgroup, Hostname: p.hostname(), HostnameFile: filepath.Join(p.dir, "hostname"),
-		ResolvConf: filepath.Join(p.dir, "resolv.conf"), Cgroup2: cgroup.V2(), MinOOMScoreAdj: s.minOOM, ImageMounts: mounts,
+		ResolvConf: filepath.Join(p.dir, "resolv.conf"), Cgroup2: cgroup.V2(), Controllers: cgroup.Controllers(), MinOOMScoreAdj: s.minOOM, ImageMounts: mounts,
 	}
 	in.Shm = "/dev/shm"
 	if p.Namespaces.IPC {

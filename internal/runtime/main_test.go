@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 func testConfig(base, id string) Config {
 	return Config{
 		Socket: filepath.Join(base, "cri.sock"), StateDir: filepath.Join(base, "state"), ImageDir: filepath.Join(base, "images"), ID: id,
-		Logs:   log.Limits{MaxSize: 10 << 20, MaxFiles: 3},
+		Logs: log.Limits{MaxSize: 10 << 20, MaxFiles: 3}, ClusterCIDR: netip.MustParsePrefix("10.200.0.0/13"),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 }
@@ -222,7 +222,7 @@ func (n *node) leftovers() {
 	if _, err := os.Stat(filepath.Join(n.base, "state", "network.json")); err == nil {
 		net, err := netpod.Open(netpod.Config{
 			Bridge: "cor-" + n.id, NFTable: "coracle-pod-" + n.id, CIDR: testCIDR(n.id),
-			ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), StateDir: filepath.Join(n.base, "state", "network"),
+			ClusterCIDR: netip.MustParsePrefix("10.200.0.0/13"), StateDir: filepath.Join(n.base, "state", "network"),
 		})
 		if err != nil {
 			n.t.Error(err)

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -28,6 +29,21 @@ type Group struct {
 
 // V2 says whether the machine has the unified hierarchy only.
 func V2() bool { return cgroups.IsCgroup2UnifiedMode() }
+
+// Controllers are the directories of the v1 controllers that say how much a
+// group may use: none on v2, where there is one directory for all.
+var Controllers = sync.OnceValue(func() []string {
+	if V2() {
+		return nil
+	}
+	var list []string
+	for _, name := range []string{"cpu", "cpuset", "memory", "pids"} {
+		if dir, err := cgroups.FindCgroupMountpoint("", name); err == nil {
+			list = append(list, dir)
+		}
+	}
+	return list
+})
 
 // Open returns the group at path, counted from the root of the hierarchy.
 func Open(path string) (*Group, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -21,7 +22,7 @@ func addMounts(s *specs.Spec, in Input) error {
 	for _, m := range in.Config.GetMounts() {
 		own[filepath.Clean(m.GetContainerPath())] = true
 	}
-	for _, m := range append(kernelMounts(privileged), sandboxMounts(in)...) {
+	for _, m := range slices.Concat(kernelMounts(privileged), cgroupMounts(in, privileged), sandboxMounts(in)) {
 		if !own[m.Destination] {
 			s.Mounts = append(s.Mounts, m)
 		}
@@ -63,8 +64,29 @@ func kernelMounts(privileged bool) []specs.Mount {
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", ro}},
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", ro}},
 	}
+}
+
+// cgroupMounts shows the container its own limits. On v1 only the controllers
+// that programs size themselves by are mounted: each mount costs time in every
+// start, and nobody reads the others.
+func cgroupMounts(in Input, privileged bool) []specs.Mount {
+	ro := "ro"
+	if privileged {
+		ro = "rw"
+	}
+	flags := []string{"nosuid", "noexec", "nodev", "relatime", ro}
+	if in.Cgroup2 {
+		return []specs.Mount{{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: flags}}
+	}
+	list := []specs.Mount{{Destination: "/sys/fs/cgroup", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "nodev", "mode=755"}}}
+	for _, c := range in.Controllers {
+		list = append(list, specs.Mount{
+			Destination: "/sys/fs/cgroup/" + filepath.Base(c), Type: "bind", Source: c + in.CgroupPath,
+			Options: append([]string{"bind", "rprivate"}, flags...),
+		})
+	}
+	return list
 }
 
 // sandboxMounts are the files every container of a pod shares. The container

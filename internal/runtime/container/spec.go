@@ -43,6 +43,8 @@ type Input struct {
 	ImageMounts map[string]string
 	// Cgroup2 says that the machine's hierarchy is unified.
 	Cgroup2 bool
+	// Controllers are where the cgroup v1 controllers that the container may see are mounted.
+	Controllers []string
 	// MinOOMScoreAdj is the lowest oom_score_adj this process may set.
 	MinOOMScoreAdj int
 	// OwnDevices are the node's devices, for privileged containers.

@@ -1,0 +1,74 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/runtime/cgroup"
+)
+
+// Destroy ends every container of a node whose runtime does not run, and removes its sandboxes,
+// network, cgroups and state directory. Containers have the grace to end by themselves after
+// their stop signal. It goes on past failures, and returns them all.
+func Destroy(ctx context.Context, cfg Config, grace time.Duration) error {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := newService(cfg)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := errors.Join(s.stopAll(ctx, grace), s.removeAll(ctx)); err != nil {
+		return fmt.Errorf("runtime: destroy: %w", err)
+	}
+	if open, _ := s.net.ready(); open != nil {
+		if err := open.Destroy(); err != nil {
+			return fmt.Errorf("runtime: destroy: %w", err)
+		}
+	}
+	root, err := cgroup.Open(cfg.CgroupRoot)
+	if err == nil {
+		err = root.Remove()
+	}
+	if err != nil {
+		return fmt.Errorf("runtime: destroy: remove cgroup %s: %w", cfg.CgroupRoot, err)
+	}
+	return removeDir(cfg.StateDir)
+}
+
+// stopAll stops every container, all at once: together they take one grace, not one each.
+func (s *service) stopAll(ctx context.Context, grace time.Duration) error {
+	var wg sync.WaitGroup
+	all := s.filterContainers("", "", nil)
+	errs := make([]error, len(all))
+	for i, c := range all {
+		wg.Go(func() { errs[i] = s.stop(ctx, c, grace) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *service) removeAll(ctx context.Context) error {
+	var wg sync.WaitGroup
+	all := s.listPods(nil)
+	errs := make([]error, len(all))
+	for i, p := range all {
+		wg.Go(func() {
+			_, errs[i] = s.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: p.Id})
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
