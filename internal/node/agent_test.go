@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -367,11 +368,11 @@ func TestProbes(t *testing.T) {
 			w.settle(time.Second)
 			w.want("pod", "Running ready main=running")
 			w.settle(time.Minute)
-			before := w.pod("pod").ResourceVersion
+			before := w.pod("pod")
 			w.restart()
 			w.settle(5 * time.Minute)
-			if got := w.pod("pod").ResourceVersion; got != before {
-				t.Errorf("a restart of the agent changed the status")
+			if w.pod("pod").ResourceVersion != before.ResourceVersion {
+				t.Errorf("a restart of the agent changed the status:\n%s", cmp.Diff(before.Status, w.pod("pod").Status))
 			}
 		})
 	})

@@ -164,6 +164,7 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
+	w.followProbes(ctx, now) // first: it takes over what an earlier agent knew
 	in := w.input(now)
 	if w.ending.IsZero() && podsync.Ending(in) {
 		w.ending = now
@@ -181,7 +182,6 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	for _, step := range d.Steps {
 		w.begin(ctx, step)
 	}
-	w.followProbes(ctx, now)
 	w.refreshVolumes(ctx, now)
 	again = earliest(d.Again, status.Again(&in), w.refresh)
 	if !w.gone && w.a.knowsPods() {
