@@ -24,6 +24,8 @@ type Outcome struct {
 	Events []plan.Event
 	// Failure is the action that was refused, if any.
 	Failure *plan.Failure
+	// Told are the Failed events of the action refused.
+	Told []plan.Event
 }
 
 // Apply carries out a plan: its actions in order up to the first refusal, then its status.
@@ -36,7 +38,7 @@ func (w *World) Apply(p plan.Plan) Outcome {
 		if err != nil {
 			out.Failure = &plan.Failure{Action: a, Status: *err, At: w.Now, Times: 1}
 			if failed != nil {
-				out.Events = append(out.Events, failed.Fill(name, err.Message))
+				out.Told = append(out.Told, failed.Fill(name, err.Message))
 			}
 			break
 		}
@@ -48,7 +50,7 @@ func (w *World) Apply(p plan.Plan) Outcome {
 		out.Writes++
 		w.writeStatus(p.Status)
 	}
-	out.Events = append(out.Events, p.Events...)
+	out.Events = append(append(out.Events, out.Told...), p.Events...)
 	return out
 }
 

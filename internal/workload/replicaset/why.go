@@ -3,6 +3,7 @@ package replicaset
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -38,7 +39,7 @@ func (p *picture) why(c counts) plan.Why {
 	if p.held > 0 {
 		w.State = worse(w.State, plan.Waiting)
 		w.Waits = append(w.Waits, plan.Wait{Reason: "PodReplacementPolicy", On: plan.RefOf(p.terminating[0]),
-			Since:   p.terminating[0].DeletionTimestamp.Time,
+			Since:   deletedAt(p.terminating[0]),
 			Message: fmt.Sprintf("%s terminating; with TerminationComplete they are replaced when they are gone", are(len(p.terminating)))})
 	}
 	p.explainPods(&w)
@@ -52,6 +53,7 @@ func (p *picture) refusal(f *failure) plan.Wait {
 		w.Since = p.Last.At
 	}
 	switch {
+	case f.reason != failedCreate:
 	case strings.Contains(f.message, "exceeded quota"):
 		w.Hint = "raise the ResourceQuota, or free what it counts"
 	case strings.Contains(f.message, "is forbidden"), strings.Contains(f.message, "is invalid"):
@@ -92,6 +94,15 @@ func (p *picture) explainPods(w *plan.Why) {
 		v := diagnose.Pod(p.Reader, p.terminating[0], p.set.minReady, p.Now)
 		w.Waits, w.State = append(w.Waits, v.Wait), worse(w.State, plan.Waiting)
 	}
+}
+
+// deletedAt is when a terminating pod's deletion began: its timestamp is the end of its grace.
+func deletedAt(pod *corev1.Pod) time.Time {
+	at := pod.DeletionTimestamp.Time
+	if g := pod.DeletionGracePeriodSeconds; g != nil {
+		at = at.Add(-time.Duration(*g) * time.Second)
+	}
+	return at
 }
 
 // looksBad tells at a glance the pods that hardly get well by themselves.

@@ -91,7 +91,12 @@ func planOne(s *script, args []string, _ string) (*string, error) {
 	key := keyOf(args[1])
 	p := s.plan(c, key)
 	text := render(s.world, p)
-	s.carryOut(c, key, p)
+	if out := s.carryOut(c, key, p); out.Failure != nil {
+		var b strings.Builder
+		fmt.Fprintf(&b, "refused: %s\n", out.Failure.Status.Message)
+		writeEvents(&b, out.Told)
+		text += b.String()
+	}
 	return &text, nil
 }
 
