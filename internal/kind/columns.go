@@ -37,12 +37,10 @@ type table[T object] struct {
 	row func(obj T, now time.Time) []any
 	// conditions says whether a row is done; nil for most kinds.
 	conditions func(obj T) []metav1.TableRowCondition
-	// clock is time.Now but in tests.
-	clock func() time.Time
 }
 
 func newTable[T object](row func(T, time.Time) []any, columns ...column) *table[T] {
-	return &table[T]{columns: columns, row: row, clock: time.Now}
+	return &table[T]{columns: columns, row: row}
 }
 
 // marking adds row conditions.
@@ -53,7 +51,7 @@ func (t *table[T]) marking(conditions func(T) []metav1.TableRowCondition) *table
 
 // ConvertToTable implements rest.TableConvertor for one object or a list of them.
 func (t *table[T]) ConvertToTable(_ context.Context, obj, tableOptions runtime.Object) (*metav1.Table, error) {
-	now := t.clock()
+	now := clock()
 	out := &metav1.Table{}
 	if opts, ok := tableOptions.(*metav1.TableOptions); !ok || !opts.NoHeaders {
 		out.ColumnDefinitions = t.columns

@@ -21,7 +21,7 @@ var (
 	statusPath   = field.NewPath("status")
 )
 
-// clock is the time of a write; tests stop it.
+// clock is the time of a write or of a print; tests stop it.
 var clock = time.Now
 
 // categoryAll is the category behind `kubectl get all`.

@@ -1,6 +1,8 @@
 package podspec
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -115,13 +117,11 @@ func (c *checker) devices(ctr *corev1.Container, at *field.Path) {
 		} else if len(check.NoBacksteps(at, d.DevicePath)) > 0 {
 			c.bad(field.Invalid(at.Child("devicePath"), d.DevicePath, "can not contain backsteps ('..')"))
 		}
-		for j := range ctr.VolumeMounts {
-			if ctr.VolumeMounts[j].Name == d.Name {
-				c.bad(field.Invalid(at.Child("name"), d.Name, "must not already exist in volumeMounts"))
-			}
-			if ctr.VolumeMounts[j].MountPath == d.DevicePath {
-				c.bad(field.Invalid(at.Child("devicePath"), d.DevicePath, "must not already exist as a path in volumeMounts"))
-			}
+		if slices.ContainsFunc(ctr.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == d.Name }) {
+			c.bad(field.Invalid(at.Child("name"), d.Name, "must not already exist in volumeMounts"))
+		}
+		if slices.ContainsFunc(ctr.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == d.DevicePath }) {
+			c.bad(field.Invalid(at.Child("devicePath"), d.DevicePath, "must not already exist as a path in volumeMounts"))
 		}
 	}
 }
