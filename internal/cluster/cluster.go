@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"coracle/internal/cluster/account"
+	"coracle/internal/cluster/disruption"
+	"coracle/internal/cluster/endpoint"
 	"coracle/internal/cluster/garbage"
 	"coracle/internal/cluster/namespace"
 	"coracle/internal/cluster/nodelife"
@@ -38,6 +40,8 @@ func Controllers(cfg Config) []plan.Controller {
 	out = append(out, account.Controllers(cfg.RootCA)...)
 	out = append(out, namespace.Controller(resource.All()))
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
+	out = append(out, endpoint.Controllers()...)
+	out = append(out, disruption.Controller())
 	out = append(out, garbage.Controllers(owned())...)
 	return out
 }
