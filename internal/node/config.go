@@ -89,13 +89,13 @@ func (c *Config) complete() error {
 		c.Listen = "127.0.0.1:0"
 	}
 	if !c.NodeIP.IsValid() {
-		c.NodeIP = hostAddress()
+		c.NodeIP = HostAddress()
 	}
 	return nil
 }
 
-// hostAddress is the address this machine would speak to others from. Nothing is sent.
-func hostAddress() netip.Addr {
+// HostAddress is the address this machine would speak to others from. Nothing is sent.
+func HostAddress() netip.Addr {
 	conn, err := net.Dial("udp4", "198.51.100.1:9")
 	if err == nil {
 		defer conn.Close()

@@ -63,10 +63,17 @@ func (s *decision) bury() {
 
 // cancelStarts gives up what would bring the pod up, and says whether any of it is under way.
 func (s *decision) cancelStarts() (busy bool) {
+	return s.cancel((MountVolumes{}).Key(), (RunSandbox{}).Key(), startKey(""))
+}
+
+// cancel gives up operations by the beginnings of their keys, and says whether there are any.
+func (s *decision) cancel(prefixes ...string) (busy bool) {
 	keys := make([]string, 0, len(s.Busy))
 	for key := range s.Busy {
-		if key == (MountVolumes{}).Key() || key == (RunSandbox{}).Key() || strings.HasPrefix(key, startKey("")) {
-			keys = append(keys, key)
+		for _, prefix := range prefixes {
+			if strings.HasPrefix(key, prefix) {
+				keys = append(keys, key)
+			}
 		}
 	}
 	sort.Strings(keys)

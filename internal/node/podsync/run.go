@@ -70,7 +70,7 @@ func initRole(sidecar bool) role {
 
 // newSandbox replaces a sandbox that is missing or dead, after what still runs in it.
 func (s *decision) newSandbox(dead *Sandbox) {
-	alive := false
+	alive := s.cancel(startKey("")) // into the dead one
 	for i := range s.World.Containers {
 		if c := &s.World.Containers[i]; c.State == Running || c.State == Unknown {
 			alive = true
@@ -143,6 +143,10 @@ func (s *decision) startFirst(box *Sandbox, spec *corev1.Container, role role) (
 	switch {
 	case before == nil:
 		s.start(box, spec, StartContainer{})
+	case before.State == Created:
+		s.do(RemoveContainer{ID: before.ID})
+	case before.State != Exited:
+		s.kill(before, 0, "") // it outlived its sandbox
 	case role == onceRole:
 		// A new sandbox is initialized anew; only failures earn a backoff.
 		if before.ExitCode == 0 {
