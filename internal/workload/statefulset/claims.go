@@ -230,5 +230,5 @@ func (d *decision) expandable(claim *corev1.PersistentVolumeClaim) bool {
 		return false
 	}
 	class, _ := obj.(*storagev1.StorageClass)
-	return class != nil && class.AllowVolumeExpansion != nil && *class.AllowVolumeExpansion
+	return class != nil && allowsGrowth(class)
 }

@@ -15,6 +15,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -39,6 +40,7 @@ func Controller() plan.Controller {
 		Watches: []plan.Watch{
 			{Resource: resource.Pods, Keys: podKeys},
 			{Resource: resource.PersistentVolumeClaims, Keys: claimKeys},
+			{Resource: resource.StorageClasses, Keys: classKeys},
 			revisions,
 		},
 		Plan: Plan,
@@ -113,6 +115,32 @@ func claimKeys(r plan.Reader, before, after plan.Object) []plan.Key {
 		i += 1 + next
 	}
 	return keys
+}
+
+// classKeys: a storage class bears on the sets that wait for leave to grow their claims.
+func classKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+	old, _ := before.(*storagev1.StorageClass)
+	class, _ := after.(*storagev1.StorageClass)
+	if class == nil || old != nil && allowsGrowth(old) == allowsGrowth(class) {
+		return nil
+	}
+	var keys []plan.Key
+	for _, o := range r.List(resource.StatefulSets, "") {
+		set, ok := o.(*appsv1.StatefulSet)
+		if !ok || len(set.Spec.VolumeClaimTemplates) == 0 {
+			continue
+		}
+		for i := range set.Status.Conditions {
+			if set.Status.Conditions[i].Type == ClaimsResized {
+				keys = append(keys, plan.KeyOf(set))
+			}
+		}
+	}
+	return keys
+}
+
+func allowsGrowth(class *storagev1.StorageClass) bool {
+	return class.AllowVolumeExpansion != nil && *class.AllowVolumeExpansion
 }
 
 // claimChanged says whether an update of a claim can change a decision: its owners, its end, its

@@ -39,8 +39,7 @@ func (d *decision) status(barred []string) {
 		next.CollisionCount = new(int32)
 	}
 	d.count(&next)
-	want := int32(replicasOf(d.set))
-	if d.rolling() && next.UpdatedReplicas == want && next.ReadyReplicas == want && next.Replicas == want {
+	if d.rolledOut() {
 		next.CurrentReplicas, next.CurrentRevision = next.UpdatedReplicas, next.UpdateRevision
 	}
 	if d.set.DeletionTimestamp == nil {
@@ -49,6 +48,21 @@ func (d *decision) status(barred []string) {
 		next.Conditions = d.faulty(next.Conditions)
 	}
 	d.putStatus(next)
+}
+
+// rolledOut says whether a rolling update is complete: the wanted identities, and no others, exist, are
+// ready and of the update revision. (Kubernetes compares counts, in which a surplus pod can stand
+// for one that is missing.)
+func (d *decision) rolledOut() bool {
+	if !d.rolling() || len(d.condemned) > 0 {
+		return false
+	}
+	for _, m := range d.replicas {
+		if m.pod == nil || terminating(m.pod) || !ready(m.pod) || revisionOf(m.pod) != d.updateName() {
+			return false
+		}
+	}
+	return true
 }
 
 // putStatus plans the writing of a status that differs from the present one.
