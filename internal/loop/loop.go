@@ -294,12 +294,17 @@ func verb(a plan.Action) string {
 	return "unknown"
 }
 
-func (l *Loop) tell(t Task, events []plan.Event) {
-	if l.events == nil {
-		return
+// Tell writes an event for another room, such as the scheduler, with the same counting and thinning
+// out as those of the controllers. It never blocks: too many at once are dropped, and counted.
+func (l *Loop) Tell(source string, e plan.Event) {
+	if l.events != nil {
+		l.events.tell(source, e)
 	}
+}
+
+func (l *Loop) tell(t Task, events []plan.Event) {
 	for _, e := range events {
-		l.events.tell(t.Controller.Name, e)
+		l.Tell(t.Controller.Name, e)
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
@@ -57,23 +56,6 @@ type Config struct {
 // Controllers returns the planners.
 func Controllers(cfg Config) []plan.Controller {
 	return []plan.Controller{cfg.claims(), volumes(), claimProtection(), volumeProtection()}
-}
-
-// Classes returns the built-in StorageClasses, for a new cluster: local, the default, whose
-// volumes stay on a node; and shared, whose volumes every node writes.
-func Classes() []*storagev1.StorageClass {
-	wait, now := storagev1.VolumeBindingWaitForFirstConsumer, storagev1.VolumeBindingImmediate
-	remove, grow := corev1.PersistentVolumeReclaimDelete, true
-	return []*storagev1.StorageClass{
-		{
-			ObjectMeta:  metav1.ObjectMeta{Name: "local", Annotations: map[string]string{defaultClass: "true"}},
-			Provisioner: Local, VolumeBindingMode: &wait, ReclaimPolicy: &remove, AllowVolumeExpansion: &grow,
-		},
-		{
-			ObjectMeta:  metav1.ObjectMeta{Name: "shared"},
-			Provisioner: Shared, VolumeBindingMode: &now, ReclaimPolicy: &remove, AllowVolumeExpansion: &grow,
-		},
-	}
 }
 
 const defaultClass = "storageclass.kubernetes.io/is-default-class"

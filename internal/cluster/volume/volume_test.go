@@ -27,7 +27,7 @@ const selectedNode = "volume.kubernetes.io/selected-node"
 
 func run(t *testing.T, f *fake.Cluster) *looptest.Cluster {
 	c := looptest.Run(t, f, volume.Controllers(volume.Config{SharedRoot: "/data/shared"})...)
-	for _, class := range volume.Classes() {
+	for _, class := range classes() {
 		looptest.Make(c, class)
 	}
 	for _, name := range []string{"n1", "n2"} {
@@ -412,7 +412,7 @@ func TestSelectedNodeIsGone(t *testing.T) {
 // BenchmarkClaims binds 100 claims of the shared class.
 func BenchmarkClaims(b *testing.B) {
 	c := looptest.Run(b, fake.New(), volume.Controllers(volume.Config{SharedRoot: "/data/shared"})...)
-	for _, class := range volume.Classes() {
+	for _, class := range classes() {
 		looptest.Make(c, class)
 	}
 	bound := make(chan struct{}, 100)
