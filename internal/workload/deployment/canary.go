@@ -89,6 +89,19 @@ func (p *picture) beginCanary(m *member) {
 	}
 }
 
+// restartCanary forgets the steps of an earlier rollout of the same template.
+func (p *picture) restartCanary(m *member) {
+	for _, key := range []string{stepKey, stepSinceKey, stepReadyKey} {
+		m.annotate(key, "", "its rollout begins anew")
+	}
+	if len(p.canary.steps) > 0 {
+		p.canary.at = p.canary.position(m, p.replicas)
+	}
+}
+
+// holding reports whether a canary step keeps the rollout short of the Deployment's size.
+func (p *picture) holding() bool { return p.canary.target(p) < p.replicas }
+
 // stepCanary goes on to the next step when all pods of this one are available and its pause is over.
 func (p *picture) stepCanary() {
 	c, m := &p.canary, p.fresh
@@ -106,7 +119,11 @@ func (p *picture) stepCanary() {
 	step := c.steps[c.at]
 	target := c.target(p)
 	if m.size < target || !m.settled() || p.sure(m) < target {
-		m.annotate(stepReadyKey, "", "not all pods of the step are available: its pause begins again")
+		if m.annotation(stepReadyKey) != "" {
+			const because = "not all pods of the step are available any more: it begins again"
+			m.annotate(stepReadyKey, "", because)
+			m.annotate(stepSinceKey, p.stamp(), because)
+		}
 		p.waits = append(p.waits, plan.Wait{Reason: "CanaryStep", On: plan.RefOf(m.set), Since: stampOf(m.annotation(stepSinceKey)),
 			Message: fmt.Sprintf("canary step %d of %d (%d%%): %d of %d pods of the new template are available",
 				c.at+1, len(c.steps), step.Percent, p.sure(m), target)})

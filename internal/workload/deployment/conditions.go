@@ -21,11 +21,13 @@ const (
 	timedOut               = "ProgressDeadlineExceeded"
 	deploymentPaused       = "DeploymentPaused"
 	deploymentResumed      = "DeploymentResumed"
+	noRollback             = "NoRollback"
 )
 
 // Conditions of our own, beside upstream's Available, Progressing and ReplicaFailure.
 const (
-	// RolledBack is true while the Deployment runs the template that automatic rollback chose.
+	// RolledBack is true while the Deployment runs the template that automatic rollback chose, and
+	// false with reason NoRollback while it cannot go back though it is time to.
 	RolledBack appsv1.DeploymentConditionType = "RolledBack"
 	// InvalidAnnotation is true while an annotation of ours has a value that makes no sense.
 	InvalidAnnotation appsv1.DeploymentConditionType = "InvalidAnnotation"
@@ -101,7 +103,7 @@ func (p *picture) setAvailable(conds *conditions, next *appsv1.DeploymentStatus)
 
 // setReplicaFailure passes on what stops a replica set, the present one's first.
 func (p *picture) setReplicaFailure(conds *conditions) {
-	c := p.replicaFailure()
+	c, _ := p.replicaFailure()
 	if c == nil {
 		conds.remove(appsv1.DeploymentReplicaFailure)
 		return
@@ -114,7 +116,8 @@ func (p *picture) setReplicaFailure(conds *conditions) {
 		Message: c.Message, LastUpdateTime: c.LastTransitionTime, LastTransitionTime: c.LastTransitionTime})
 }
 
-func (p *picture) replicaFailure() *appsv1.ReplicaSetCondition {
+// replicaFailure returns what the first of the members, the present one before the others, is stopped by.
+func (p *picture) replicaFailure() (*appsv1.ReplicaSetCondition, *member) {
 	var members []*member
 	if p.fresh != nil {
 		members = append(members, p.fresh)
@@ -122,16 +125,20 @@ func (p *picture) replicaFailure() *appsv1.ReplicaSetCondition {
 	for _, m := range append(members, p.old...) {
 		for i := range m.set.Status.Conditions {
 			if c := &m.set.Status.Conditions[i]; c.Type == appsv1.ReplicaSetReplicaFailure {
-				return c
+				return c, m
 			}
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // setRolledBack tells of an automatic rollback for as long as its template is the present one.
 func (p *picture) setRolledBack(conds *conditions) {
 	to, from := p.d.Annotations[rolledToKey], p.d.Annotations[rolledFromKey]
+	if p.noWayBack != "" {
+		conds.set(RolledBack, no, noRollback, "Not rolled back: "+p.noWayBack+".")
+		return
+	}
 	if p.fresh == nil || to == "" || p.fresh.set.Name != to {
 		conds.remove(RolledBack)
 		return

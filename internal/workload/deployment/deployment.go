@@ -114,10 +114,11 @@ func (p *picture) finish() plan.Plan {
 	if p.d.DeletionTimestamp == nil && (p.d.Spec.Paused || p.complete(&status.Status)) {
 		out.Actions = append(out.Actions, p.forget()...)
 	}
-	out.Events = p.events
-	out.Again = p.again
 	if p.worthWriting(status) {
-		out.Status = status
+		out.Status, out.Events = status, p.events
+	}
+	if p.birth == nil {
+		out.Again = p.again
 	}
 	out.Why = p.why(&status.Status)
 	return out

@@ -49,6 +49,8 @@ func (p *picture) update(m *member) plan.Action {
 	if m.size != m.was {
 		a.Done = p.scaled(m.set.Name, m.was, m.size)
 		p.next = append(p.next, fmt.Sprintf("scale %s replica set %s from %d to %d", direction(m.was, m.size), m.set.Name, m.was, m.size))
+	} else {
+		p.next = append(p.next, fmt.Sprintf("update replica set %s: %s", m.set.Name, m.because))
 	}
 	return a
 }

@@ -38,6 +38,8 @@ type picture struct {
 	next   []string
 	// resting says that a canary pause holds the rollout: the progress deadline does not run.
 	resting bool
+	// noWayBack says why there is no automatic rollback though it is time for one.
+	noWayBack string
 	// flaws are the annotations that make no sense.
 	flaws []flaw
 }

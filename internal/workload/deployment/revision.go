@@ -82,6 +82,7 @@ func (p *picture) adjustFresh() {
 		}
 		m.annotate(revisionKey, strconv.FormatInt(want, 10), "it is the newest revision")
 		p.noteLastAvailable(m)
+		p.restartCanary(m)
 	}
 	for _, o := range p.old {
 		if o.size > 0 {

@@ -62,8 +62,7 @@ func (p *picture) rollback() (plan.Plan, bool) {
 	}
 	target, no := p.wayBack()
 	if target == nil {
-		p.waits = append(p.waits, plan.Wait{Reason: "NoRollback", Message: no, On: plan.RefOf(p.fresh.set),
-			Hint: "correct the template, or kubectl rollout undo"})
+		p.noWayBack = no
 		return plan.Plan{}, false
 	}
 	changed := p.d.DeepCopy()

@@ -72,6 +72,9 @@ func (p *picture) saturated() bool {
 func (p *picture) scaleInProportion(because string) {
 	list := active(p.all)
 	whole := p.room.Most(p.replicas)
+	if p.holding() {
+		whole = p.replicas
+	}
 	growing := whole > total(list)
 	slices.SortStableFunc(list, func(a, b *member) int {
 		if growing {

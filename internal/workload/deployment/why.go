@@ -9,39 +9,23 @@ import (
 	"coracle/internal/plan"
 )
 
-// why explains the plan: the moves decided, and what every further move waits for.
+// why explains the plan: the moves decided, and what every further move waits for, what is likely
+// the cause first.
 func (p *picture) why(s *appsv1.DeploymentStatus) plan.Why {
-	w := plan.Why{State: plan.Steady, Next: strings.Join(p.next, "; "), Waits: p.waits}
 	if p.d.DeletionTimestamp != nil {
 		return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{Reason: "Deleting", Since: p.d.DeletionTimestamp.Time,
 			Message: "the deployment is being deleted; finalizers: " + strings.Join(p.d.Finalizers, ", ")}}}
 	}
+	w := plan.Why{State: plan.Steady, Next: strings.Join(p.next, "; "), Waits: p.troubles(s)}
+	stuck := len(w.Waits) > 0
 	if p.d.Spec.Paused {
 		w.Waits = append(w.Waits, plan.Wait{Reason: deploymentPaused, Message: "the deployment is paused: it scales, but does not roll",
 			Hint: "kubectl rollout resume deployment/" + p.d.Name})
 	}
-	for _, f := range p.flaws {
-		w.Waits = append(w.Waits, plan.Wait{Reason: f.reason, Message: f.message, Hint: "correct the annotation"})
-	}
 	if p.fresh != nil && !p.complete(s) {
 		w.Waits = append(w.Waits, p.waitForSet(p.fresh))
 	}
-	stuck := false
-	if failure := p.createFailure(); failure != "" {
-		stuck = true
-		w.Waits = append(w.Waits, plan.Wait{Reason: createError, Message: failure, Since: p.Last.At})
-	}
-	if c := p.replicaFailure(); c != nil {
-		stuck = true
-		w.Waits = append(w.Waits, plan.Wait{Reason: c.Reason, Message: c.Message, Since: c.LastTransitionTime.Time})
-	}
-	for i := range s.Conditions {
-		if c := &s.Conditions[i]; c.Reason == timedOut && c.Type == appsv1.DeploymentProgressing {
-			stuck = true
-			w.Waits = append(w.Waits, plan.Wait{Reason: timedOut, Message: c.Message, Since: c.LastTransitionTime.Time,
-				Hint: "correct the template, or kubectl rollout undo deployment/" + p.d.Name})
-		}
-	}
+	w.Waits = append(w.Waits, p.waits...)
 	switch {
 	case stuck:
 		w.State = plan.Stuck
@@ -50,18 +34,54 @@ func (p *picture) why(s *appsv1.DeploymentStatus) plan.Why {
 	case len(w.Waits) > 0 || !p.complete(s):
 		w.State = plan.Waiting
 	}
+	for _, f := range p.flaws {
+		w.Waits = append(w.Waits, plan.Wait{Reason: f.reason, Message: f.message, Hint: "correct the annotation"})
+	}
 	return w
 }
 
-// waitForSet says how far the present replica set has got; what holds it up is its own plan's to say.
+// troubles are what will hardly pass without the user.
+func (p *picture) troubles(s *appsv1.DeploymentStatus) []plan.Wait {
+	var waits []plan.Wait
+	if failure := p.createFailure(); failure != "" {
+		waits = append(waits, plan.Wait{Reason: createError, Message: failure, Since: p.Last.At})
+	}
+	if c, m := p.replicaFailure(); c != nil {
+		waits = append(waits, plan.Wait{Reason: c.Reason, On: plan.RefOf(m.set), Since: c.LastTransitionTime.Time,
+			Message: fmt.Sprintf("replica set %q: %s", m.set.Name, c.Message)})
+	}
+	for i := range s.Conditions {
+		if c := &s.Conditions[i]; c.Reason == timedOut && c.Type == appsv1.DeploymentProgressing {
+			waits = append(waits, plan.Wait{Reason: timedOut, Message: c.Message, Since: c.LastTransitionTime.Time,
+				Hint: "correct the template, or kubectl rollout undo deployment/" + p.d.Name})
+		}
+	}
+	if p.noWayBack != "" {
+		waits = append(waits, plan.Wait{Reason: noRollback, Message: p.noWayBack})
+	}
+	return waits
+}
+
+// waitForSet says how far the present replica set has got; what holds it up is its own plan's to
+// say. When it has all its pods, it is old ones that have yet to leave.
 func (p *picture) waitForSet(m *member) plan.Wait {
+	if m.set.Status.AvailableReplicas >= p.replicas {
+		w := plan.Wait{Reason: "OldPodsLeaving", On: plan.RefOf(m.set), Message: "pods that are not asked for any more have yet to leave"}
+		for _, o := range p.all {
+			if o.set.Status.Replicas > o.size {
+				w.On = plan.RefOf(o.set)
+				w.Message = fmt.Sprintf("replica set %q: %d pods have yet to leave", o.set.Name, o.set.Status.Replicas-o.size)
+			}
+		}
+		return w
+	}
 	w := plan.Wait{Reason: "ReplicaSetNotComplete", On: plan.RefOf(m.set)}
 	if c := condition(p.d, appsv1.DeploymentProgressing); c != nil {
 		w.Since = c.LastUpdateTime.Time
 	}
 	w.Message = fmt.Sprintf("replica set %q: %d of %d pods are available", m.set.Name, m.set.Status.AvailableReplicas, p.replicas)
 	if m.size != p.replicas {
-		w.Message += fmt.Sprintf(", and %d are asked of it for now", m.size)
+		w.Message += fmt.Sprintf("; for now %d may be", m.size)
 	}
 	return w
 }
@@ -85,7 +105,7 @@ func (p *picture) waitForOthers(target int32) {
 		}
 		if least := p.room.Least(p.replicas); sure <= least {
 			p.waits = append(p.waits, plan.Wait{Reason: "MaxUnavailable", On: plan.RefOf(p.fresh.set),
-				Message: fmt.Sprintf("%d old pods stay: %d pods are available, %d must be (replicas %d, maxUnavailable %d)",
+				Message: fmt.Sprintf("%d of the old pods stay: %d pods are available, %d must be (replicas %d, maxUnavailable %d)",
 					old, sure, least, p.replicas, p.room.Unavailable)})
 		}
 	}
