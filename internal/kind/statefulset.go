@@ -207,6 +207,9 @@ func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 	rest.Replicas, rest.Ordinals, rest.Template, rest.UpdateStrategy = old.Spec.Replicas, old.Spec.Ordinals, old.Spec.Template, old.Spec.UpdateStrategy
 	rest.RevisionHistoryLimit, rest.MinReadySeconds = old.Spec.RevisionHistoryLimit, old.Spec.MinReadySeconds
 	rest.PersistentVolumeClaimRetentionPolicy = old.Spec.PersistentVolumeClaimRetentionPolicy
+	if onlyGrown(rest.VolumeClaimTemplates, old.Spec.VolumeClaimTemplates) {
+		rest.VolumeClaimTemplates = old.Spec.VolumeClaimTemplates
+	}
 	if !equality.Semantic.DeepEqual(rest, old.Spec) {
 		errs = append(errs, field.Forbidden(specPath, statefulSetFixed))
 	}
