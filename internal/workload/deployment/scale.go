@@ -73,7 +73,8 @@ func (p *picture) scaleInProportion(because string) {
 	list := active(p.all)
 	whole := p.room.Most(p.replicas)
 	if p.holding() {
-		whole = p.replicas
+		// A canary step uses no surge of its own accord: more pods would only be taken away again.
+		whole = min(whole, max(p.replicas, total(list)))
 	}
 	growing := whole > total(list)
 	slices.SortStableFunc(list, func(a, b *member) int {
