@@ -54,7 +54,9 @@ func (b streams) Attach(ctx context.Context, id string, in io.Reader, out, errw 
 		go func() {
 			defer close(done)
 			_, _ = io.Copy(to, in)
-			k.inputEnded()
+			if k.inputEnded() {
+				b.s.release(c.ID + "/" + stdinFIFO)
+			}
 		}()
 		if out == nil && errw == nil {
 			inDone = done

@@ -34,6 +34,8 @@ type Config struct {
 	Logs log.Limits
 	// Logger gets one line per action; default slog.Default().
 	Logger *slog.Logger
+	// Started, when set, is called once the socket is served.
+	Started func()
 }
 
 var idPattern = regexp.MustCompile(`^[a-z0-9]{1,8}$`)

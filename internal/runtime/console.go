@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -19,7 +20,8 @@ import (
 // Output goes through FIFOs in the container's directory, which the container
 // holds open for reading too: when the runtime dies, what the container
 // prints waits in the kernel, and the container is neither killed by SIGPIPE
-// nor cut off; the next runtime opens the FIFOs again.
+// nor cut off; the next runtime opens the FIFOs again. The keeper holds them
+// too, for containers that end before that, and the masters of terminals.
 type console struct {
 	// out and errs are read ends; both nil with a terminal.
 	out, errs *os.File
@@ -47,6 +49,7 @@ const (
 	stdoutFIFO = "stdout"
 	stderrFIFO = "stderr"
 	stdinFIFO  = "stdin"
+	ttyFile    = "tty"
 	// fifoSize is how much output can wait while no runtime reads it.
 	fifoSize = 1 << 20
 )
@@ -196,6 +199,15 @@ func receiveTTY(socket *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "tty"), nil
 }
 
+// files are what the keeper keeps of a console, by name.
+func (k *console) files(id string) map[string]*os.File {
+	all := map[string]*os.File{
+		id + "/" + stdoutFIFO: k.out, id + "/" + stderrFIFO: k.errs, id + "/" + stdinFIFO: k.stdin, id + "/" + ttyFile: k.tty,
+	}
+	maps.DeleteFunc(all, func(_ string, f *os.File) bool { return f == nil })
+	return all
+}
+
 // begin starts moving output into the log. The container has been started.
 func (k *console) begin(to *log.File) error {
 	if k.socket != nil {
@@ -206,7 +218,9 @@ func (k *console) begin(to *log.File) error {
 			return err
 		}
 		k.tty = tty
-		return k.pump(tty, "stdout", to)
+	}
+	if k.tty != nil {
+		return k.pump(k.tty, "stdout", to)
 	}
 	if err := k.pump(k.out, "stdout", to); err != nil {
 		return err
@@ -299,14 +313,16 @@ func (k *console) input() io.Writer {
 }
 
 // inputEnded tells a container that reads one client's input only that there
-// is no more.
-func (k *console) inputEnded() {
+// is no more. It says whether that was so.
+func (k *console) inputEnded() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.stdinOnce && k.tty == nil && k.stdin != nil {
-		k.stdin.Close()
-		k.stdin = nil
+	if !k.stdinOnce || k.tty != nil || k.stdin == nil {
+		return false
 	}
+	k.stdin.Close()
+	k.stdin = nil
+	return true
 }
 
 func resizeTTY(tty *os.File, width, height uint16) error {

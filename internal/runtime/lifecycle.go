@@ -112,6 +112,7 @@ func (s *service) start(c *ctr, p *pod) error {
 		_, _ = proc.Wait()
 		return errors.Join(err, container.Discard(s.lcDir(), c.ID))
 	}
+	s.keep(c.ID, io)
 	c.mu.Lock()
 	c.proc, c.io, c.log = proc, io, logFile
 	c.mu.Unlock()
@@ -123,6 +124,24 @@ func (s *service) start(c *ctr, p *pod) error {
 		s.cfg.Logger.Error("container state not written", "container", c.ID, "err", err)
 	}
 	return nil
+}
+
+// keep has the keeper hold a console. Without one the container runs all the
+// same, and only the runtime's own death is felt.
+func (s *service) keep(id string, k *console) {
+	for name, f := range k.files(id) {
+		if err := s.keeper.Keep(name, f); err != nil {
+			s.cfg.Logger.Error("container output not kept", "container", id, "err", err)
+			return
+		}
+	}
+}
+
+// release lets the keeper forget what it holds of a container.
+func (s *service) release(prefix string) {
+	if err := s.keeper.Drop(prefix); err != nil {
+		s.cfg.Logger.Error("container output not released", "container", prefix, "err", err)
+	}
 }
 
 // spec writes the container's OCI specification from all that is known by now.
@@ -249,6 +268,7 @@ func (s *service) exited(c *ctr, st container.Status) {
 	if io != nil {
 		io.end()
 	}
+	s.release(c.ID)
 	if proc != nil {
 		proc.Close()
 	}

@@ -108,14 +108,17 @@ func (s *service) resume(c *ctr) {
 	}
 	c.log = logFile
 	k := newConsole(c)
-	if !c.config.GetTty() {
-		err := k.reopen(c)
-		if err == nil {
-			err = k.begin(logFile)
-		}
-		if err != nil {
-			s.cfg.Logger.Error("container output not reopened", "container", c.ID, "err", err)
-		}
+	var err error
+	if c.config.GetTty() {
+		k.tty, err = s.keeper.Get(c.ID + "/" + ttyFile)
+	} else {
+		err = k.reopen(c)
+	}
+	if err == nil {
+		err = k.begin(logFile)
+	}
+	if err != nil {
+		s.cfg.Logger.Error("container output not reopened", "container", c.ID, "err", err)
 	}
 	c.io = k
 	proc, err := container.Pinned(c.pinPath())

@@ -17,6 +17,7 @@ import (
 
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/image"
+	"coracle/internal/runtime/keeper"
 	"coracle/internal/runtime/stream"
 )
 
@@ -32,6 +33,7 @@ type service struct {
 	events hub
 	net    network
 	stream *stream.Server
+	keeper *keeper.Keeper
 
 	mu         sync.RWMutex
 	sandboxes  map[string]*pod
@@ -71,6 +73,9 @@ func Run(ctx context.Context, cfg Config) error {
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	cfg.Logger.Info("runtime ready", "socket", cfg.Socket, "sandboxes", len(s.sandboxes), "containers", len(s.containers))
+	if cfg.Started != nil {
+		cfg.Started()
+	}
 	if err := server.Serve(lis); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("runtime: serve: %w", err)
 	}
@@ -94,6 +99,10 @@ func newService(cfg Config) (*service, error) {
 	if s.stream, err = stream.New(streams{s}); err != nil {
 		return nil, err
 	}
+	if s.keeper, err = keeper.Open(cfg.StateDir); err != nil {
+		s.close()
+		return nil, err
+	}
 	if err := s.recover(); err != nil {
 		s.close()
 		return nil, err
@@ -105,6 +114,9 @@ func (s *service) close() {
 	s.events.close()
 	s.stream.Close()
 	s.net.close()
+	if s.keeper != nil {
+		s.keeper.Close()
+	}
 }
 
 // lockState makes sure that one runtime only works on a state directory.

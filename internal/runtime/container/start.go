@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	_ "github.com/opencontainers/cgroups/devices" // the manager of device rules
 	"github.com/opencontainers/runc/libcontainer"
@@ -114,7 +115,9 @@ func Discard(root, id string) error {
 		return os.RemoveAll(dir) // it died before it had a state
 	}
 	if err == nil {
-		_ = c.Signal(unix.SIGKILL)
+		err = killAndWait(c)
+	}
+	if err == nil {
 		err = c.Destroy()
 	}
 	if err != nil {
@@ -122,6 +125,37 @@ func Discard(root, id string) error {
 	}
 	return nil
 }
+
+// killAndWait ends what runs of a container.
+func killAndWait(c *libcontainer.Container) error {
+	st, err := c.Status()
+	if err != nil || st == libcontainer.Stopped {
+		return err
+	}
+	state, err := c.State()
+	if err != nil {
+		return err
+	}
+	p, err := Open(state.InitProcessPid)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+		return err
+	}
+	if err := p.f.SetReadDeadline(time.Now().Add(dieWait)); err != nil {
+		return err
+	}
+	_, err = p.Wait()
+	return err
+}
+
+// dieWait bounds the wait for a killed process.
+const dieWait = 10 * time.Second
 
 // processSpec is kept beside libcontainer's state: what exec starts from.
 const processSpec = "process.json"
