@@ -2,6 +2,7 @@ package kind
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,15 +36,16 @@ var configMaps = Kind{
 func validateConfigMap(c *corev1.ConfigMap) field.ErrorList {
 	errs := validMeta(&c.ObjectMeta, true, validation.NameIsDNSSubdomain)
 	size := 0
-	for key, value := range c.Data {
-		path := field.NewPath("data").Key(key)
+	for _, key := range slices.Sorted(maps.Keys(c.Data)) {
+		value, path := c.Data[key], field.NewPath("data").Key(key)
 		errs = append(errs, validKey(key, path)...)
 		if _, twice := c.BinaryData[key]; twice {
 			errs = append(errs, field.Invalid(path, key, "duplicate of key present in binaryData"))
 		}
 		size += len(value)
 	}
-	for key, value := range c.BinaryData {
+	for _, key := range slices.Sorted(maps.Keys(c.BinaryData)) {
+		value := c.BinaryData[key]
 		errs = append(errs, validKey(key, field.NewPath("binaryData").Key(key))...)
 		size += len(value)
 	}

@@ -2,6 +2,8 @@ package kind
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,9 +67,9 @@ var dataPath = field.NewPath("data")
 func validateSecret(s *corev1.Secret) field.ErrorList {
 	errs := validMeta(&s.ObjectMeta, true, validation.NameIsDNSSubdomain)
 	size := 0
-	for key, value := range s.Data {
+	for _, key := range slices.Sorted(maps.Keys(s.Data)) {
 		errs = append(errs, validKey(key, dataPath.Key(key))...)
-		size += len(value)
+		size += len(s.Data[key])
 	}
 	if size > maxPayload {
 		errs = append(errs, field.TooLong(dataPath, "", maxPayload))
