@@ -28,7 +28,7 @@ type agent struct {
 	hub     *objects.Hub
 	volumes *volume.Manager
 	events  *recorder
-	host    status.Host
+	host    status.Host // its Scheme is known once the runtime has answered, before the first worker
 	dns     container.DNS
 	machine machine
 	// surveyed is when the runtime was last asked for its images; only keepNode touches it.
@@ -90,7 +90,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		cfg: cfg, cri: runtime, workers: map[types.UID]*worker{}, recheck: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
 		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),
-		host:   status.Host{IPs: []string{cfg.NodeIP.String()}, Scheme: "coracle"},
+		host:   status.Host{IPs: []string{cfg.NodeIP.String()}},
 	}
 	a.machine = readMachine(&a.cfg)
 	resolv, err := os.ReadFile("/etc/resolv.conf")

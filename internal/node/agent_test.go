@@ -196,7 +196,7 @@ func (w *world) running(name string) string {
 	for _, list := range [][]corev1.ContainerStatus{w.pod("pod").Status.ContainerStatuses, w.pod("pod").Status.InitContainerStatuses} {
 		for _, c := range list {
 			if c.Name == name && c.State.Running != nil {
-				return strings.TrimPrefix(c.ContainerID, "coracle://")
+				return strings.TrimPrefix(c.ContainerID, "fake://")
 			}
 		}
 	}

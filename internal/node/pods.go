@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/client"
 	"coracle/internal/node/cri"
@@ -42,6 +43,9 @@ func (a *agent) followPods(ctx context.Context) {
 }
 
 func (a *agent) watchPods(ctx context.Context) error {
+	if err := a.meetRuntime(ctx); err != nil {
+		return err
+	}
 	opts := client.ListOptions{FieldSelector: "spec.nodeName=" + a.cfg.Name}
 	items, revision, err := a.cfg.Client.List(ctx, resource.Pods, opts)
 	if err != nil {
@@ -86,6 +90,19 @@ func (a *agent) watchPods(ctx context.Context) error {
 			return apierrors.FromObject(ev.Object)
 		}
 	}
+	return nil
+}
+
+// meetRuntime learns the runtime's name, which container IDs in statuses begin with.
+func (a *agent) meetRuntime(ctx context.Context) error {
+	if a.host.Scheme != "" {
+		return nil
+	}
+	version, err := a.cri.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+	if err != nil {
+		return fmt.Errorf("the runtime's version: %w", err)
+	}
+	a.host.Scheme = version.RuntimeName
 	return nil
 }
 

@@ -166,20 +166,20 @@ func (w *writer) line(raw []byte) (done bool, err error) {
 	if !ok {
 		return false, nil // torn or foreign: nothing a user wrote
 	}
-	if w.o.Stream != "" && w.o.Stream != stream {
+	if w.o.Stream != "" && w.o.Stream != string(stream) {
 		return false, nil
 	}
 	if !w.o.Since.IsZero() {
-		if at, err := time.Parse(time.RFC3339Nano, stamp); err == nil && at.Before(w.o.Since) {
+		if at, err := time.Parse(time.RFC3339Nano, string(stamp)); err == nil && at.Before(w.o.Since) {
 			return false, nil
 		}
 	}
 	if w.o.Timestamps && !w.partial {
-		if done, err := w.put([]byte(stamp + " ")); done || err != nil {
+		if done, err := w.put(append(bytes.Clone(stamp), ' ')); done || err != nil {
 			return done, err
 		}
 	}
-	w.partial = tag == "P"
+	w.partial = string(tag) == "P"
 	if w.partial {
 		content = bytes.TrimSuffix(content, []byte("\n"))
 	}
@@ -198,24 +198,18 @@ func (w *writer) put(b []byte) (done bool, err error) {
 }
 
 // parse splits a line of the CRI format; content keeps its newline.
-func parse(raw []byte) (stamp, stream, tag string, content []byte, ok bool) {
-	first, rest, ok := bytes.Cut(raw, []byte(" "))
+func parse(raw []byte) (stamp, stream, tag, content []byte, ok bool) {
+	stamp, rest, ok := bytes.Cut(raw, []byte(" "))
 	if !ok {
-		return "", "", "", nil, false
+		return nil, nil, nil, nil, false
 	}
-	second, rest, ok := bytes.Cut(rest, []byte(" "))
+	stream, rest, ok = bytes.Cut(rest, []byte(" "))
 	if !ok {
-		return "", "", "", nil, false
+		return nil, nil, nil, nil, false
 	}
-	third, rest, ok := bytes.Cut(rest, []byte(" "))
-	if !ok {
-		return "", "", "", nil, false
-	}
-	tag = string(third)
-	if i := bytes.IndexByte(third, ':'); i >= 0 { // tags may be many; the first is P or F
-		tag = string(third[:i])
-	}
-	return string(first), string(second), tag, rest, true
+	tag, content, ok = bytes.Cut(rest, []byte(" "))
+	tag, _, _ = bytes.Cut(tag, []byte(":")) // tags may be many; the first is P or F
+	return stamp, stream, tag, content, ok
 }
 
 // Tail returns the end of a log's content: at most so many lines and bytes.
