@@ -46,7 +46,7 @@ type Kind struct {
 	// Status governs writes of the status subresource; nil where there is none.
 	Status Strategy
 	// Subresources governs updates through further subresources that take the whole object,
-	// by name: namespaces/finalize, pods/ephemeralcontainers, pods/resize.
+	// by name: namespaces/finalize.
 	Subresources map[string]Strategy
 	// Scale converts to and from autoscaling/v1; nil where the kind does not scale.
 	Scale *Scale

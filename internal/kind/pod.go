@@ -55,12 +55,6 @@ var pods = Kind{
 		validateUpdate: validatePodStatus,
 		resets:         []string{"spec", "metadata.deletionTimestamp", "metadata.ownerReferences"},
 	}),
-	Subresources: map[string]Strategy{
-		"ephemeralcontainers": newStrategy(resource.Pods, rules[*corev1.Pod]{
-			prepareUpdate:  prepareEphemeral,
-			validateUpdate: validateEphemeral,
-		}),
-	},
 	Columns:          podTable,
 	GetAttrs:         attrsOf(resource.Pods, podFields),
 	SelectableFields: append(metaFields(resource.Pods), podFields.names...),
@@ -167,22 +161,6 @@ func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
 		errs = append(errs, check.Unchanged(statusPath.Child("qosClass"), p.Status.QOSClass, old.Status.QOSClass)...)
 	}
 	return append(errs, podspec.ValidateStatus(&p.Status, &old.Status, &old.Spec, statusPath)...)
-}
-
-func prepareEphemeral(p, old *corev1.Pod) {
-	added := p.Spec.EphemeralContainers
-	p.Spec = *old.Spec.DeepCopy()
-	p.Spec.EphemeralContainers = added
-	p.Status = old.Status
-	bump(p, !equality.Semantic.DeepEqual(added, old.Spec.EphemeralContainers))
-}
-
-func validateEphemeral(p, old *corev1.Pod) field.ErrorList {
-	if _, mirror := old.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
-		return field.ErrorList{field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers")}
-	}
-	errs := podspec.ValidatePod(&p.ObjectMeta, &p.Spec)
-	return append(errs, podspec.ValidateEphemeralUpdate(&p.Spec, &old.Spec)...)
 }
 
 func warnPod(p, old *corev1.Pod) []string {

@@ -167,22 +167,6 @@ func onlyFewerGates(now, was []corev1.PodSchedulingGate, at *field.Path) field.E
 	return errs
 }
 
-// ValidateEphemeralUpdate checks that ephemeral containers are only added.
-func ValidateEphemeralUpdate(s, old *corev1.PodSpec) field.ErrorList {
-	at := field.NewPath("spec", "ephemeralContainers")
-	var errs field.ErrorList
-	for i := range old.EphemeralContainers {
-		was := &old.EphemeralContainers[i]
-		j := slices.IndexFunc(s.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == was.Name })
-		if j < 0 {
-			errs = append(errs, field.Forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be removed\n", was.Name)))
-		} else if now := &s.EphemeralContainers[j]; !equality.Semantic.DeepEqual(was, now) {
-			errs = append(errs, field.Forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be changed\n%v", was.Name, cmp.Diff(was, now))))
-		}
-	}
-	return errs
-}
-
 // ValidateAnnotationUpdate checks that the annotations fixed at creation stay.
 func ValidateAnnotationUpdate(now, was map[string]string, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
