@@ -264,7 +264,11 @@ func nextGeneration(old, o plan.Object) int64 {
 	return old.GetGeneration() + 1
 }
 
+// sameSpec compares what a generation counts: the spec, and a Deployment's annotations too.
 func sameSpec(a, b plan.Object) bool {
+	if _, ok := a.(*appsv1.Deployment); ok && !maps.Equal(a.GetAnnotations(), b.GetAnnotations()) {
+		return false
+	}
 	return equality.Semantic.DeepEqual(part(a, "spec"), part(b, "spec"))
 }
 

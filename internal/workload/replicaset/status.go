@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/plan"
 	"coracle/internal/workload/podstate"
@@ -29,9 +28,9 @@ type counts struct {
 func (p *picture) count() (counts, time.Time) {
 	c := counts{replicas: int32(len(p.active)), terminating: int32(len(p.terminating))}
 	var next time.Time
-	template := labels.SelectorFromSet(p.set.template.Labels)
+	template := p.set.template.Labels
 	for _, pod := range p.active {
-		if template.Matches(labels.Set(pod.Labels)) {
+		if carries(pod.Labels, template) {
 			c.labeled++
 		}
 		since, ready := podstate.ReadySince(pod)
@@ -51,6 +50,16 @@ func (p *picture) count() (counts, time.Time) {
 		}
 	}
 	return c, next
+}
+
+// carries reports whether labels contains all of wanted.
+func carries(labels, wanted map[string]string) bool {
+	for k, v := range wanted {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
 }
 
 // failure is the ReplicaFailure condition's content, nil for none. Besides a refusal of the last plan it is kept as

@@ -42,7 +42,9 @@ func (p *picture) why(c counts) plan.Why {
 			Since:   deletedAt(p.terminating[0]),
 			Message: fmt.Sprintf("%s terminating; with TerminationComplete they are replaced when they are gone", are(len(p.terminating)))})
 	}
-	p.explainPods(&w)
+	if int(c.available) < len(p.active) || len(p.terminating) > 0 {
+		p.explainPods(&w)
+	}
 	return w
 }
 
