@@ -74,7 +74,7 @@ var (
 func alike(before, after plan.Object) bool {
 	a, ok1 := before.(*corev1.Pod)
 	b, ok2 := after.(*corev1.Pod)
-	return ok1 && ok2 && a != nil && b != nil && podstate.Alike(a, b)
+	return ok1 && ok2 && podstate.Alike(a, b) && neverServed(a) == neverServed(b)
 }
 
 func selectorOf(o plan.Object) labels.Selector {

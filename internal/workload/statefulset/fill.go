@@ -29,8 +29,8 @@ func (d *decision) rolling() bool {
 func revisionOf(pod *corev1.Pod) string { return pod.Labels[appsv1.StatefulSetRevisionLabel] }
 
 // cure deletes the pods that would block the rollout of the template that corrects them
-// (kubernetes#67250): those of an outdated revision that were never ready. Nothing that ever
-// served is touched.
+// (kubernetes#67250): those of an outdated revision that never served. Nothing that did is
+// touched.
 func (d *decision) cure() {
 	if !d.rolling() {
 		return
@@ -40,8 +40,8 @@ func (d *decision) cure() {
 		if m.pod == nil || terminating(m.pod) || podstate.Ended(m.pod) || revisionOf(m.pod) == d.revisionFor(m.ordinal).Name {
 			continue
 		}
-		if neverReady(m.pod) {
-			d.deletePod(m, "its revision is outdated and it was never ready, so replacing it costs nothing")
+		if neverServed(m.pod) {
+			d.deletePod(m, "its revision is outdated and it never served, so replacing it costs nothing")
 		}
 	}
 }
@@ -204,8 +204,8 @@ func (d *decision) shrink() {
 	}
 }
 
-// idle says whether a pod has nothing to hand over: it has ended, or was never ready.
-func idle(pod *corev1.Pod) bool { return podstate.Ended(pod) || neverReady(pod) }
+// idle says whether a pod has nothing to hand over: it has ended, or never served.
+func idle(pod *corev1.Pod) bool { return podstate.Ended(pod) || neverServed(pod) }
 
 // firstUnavailable returns the pod of the lowest unavailable identity, wanted ones first.
 func (d *decision) firstUnavailable() *corev1.Pod {

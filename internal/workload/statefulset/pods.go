@@ -63,6 +63,44 @@ func neverReady(pod *corev1.Pod) bool {
 	return sinceStart || len(pod.Status.ContainerStatuses) > 0
 }
 
+// neverServed says whether a pod has certainly not been of use: it was never ready, or it has crashed
+// in each of its runs within moments, so that it was ready in flickers at most.
+func neverServed(pod *corev1.Pod) bool { return neverReady(pod) || flickers(pod) }
+
+// moments is how long the runs of a flickering pod may have lasted in all.
+const moments = 10 * time.Second
+
+// flickers proves from the backoff that a container has never run for long: what the pod's life until
+// its last run leaves over, once the pauses between its restarts are taken off, bounds the sum of all
+// its runs. The pauses are at least those that pod-lifecycle documents: none, then 10 s doubling to
+// 300 s.
+func flickers(pod *corev1.Pod) bool {
+	if pod.Status.StartTime == nil || podstate.Ready(pod) {
+		return false
+	}
+	for i := range pod.Status.ContainerStatuses {
+		s := &pod.Status.ContainerStatuses[i]
+		run, before := s.LastTerminationState.Terminated, s.RestartCount
+		if s.State.Running != nil {
+			before-- // the last run that ended was the one before this
+		}
+		if s.State.Terminated != nil {
+			run = s.State.Terminated
+		}
+		if run == nil || before < 2 || run.FinishedAt.Sub(run.StartedAt.Time) > moments {
+			continue
+		}
+		earlier := run.StartedAt.Sub(pod.Status.StartTime.Time)
+		for n := range before - 1 {
+			earlier -= min(10*time.Second<<min(n, 5), 300*time.Second)
+		}
+		if earlier >= 0 && earlier <= moments {
+			return true
+		}
+	}
+	return false
+}
+
 func probed(pod *corev1.Pod, container string) bool {
 	for i := range pod.Spec.Containers {
 		if pod.Spec.Containers[i].Name == container {
