@@ -107,6 +107,7 @@ func (s *service) discard(c *ctr) error {
 	if err := removeDir(c.dir); err != nil {
 		return err
 	}
+	s.release(c.ID)
 	return s.images.Release(c.ID)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -14,11 +15,15 @@ import (
 
 // Destroy ends every container of a node whose runtime does not run, and removes its sandboxes,
 // network, cgroups and state directory. Containers have the grace to end by themselves after
-// their stop signal. It goes on past failures, and returns them all.
+// their stop signal. It goes on past failures, and returns them all. It fails when a runtime runs
+// there, and does nothing when there is no state.
 func Destroy(ctx context.Context, cfg Config, grace time.Duration) error {
 	cfg, err := cfg.complete()
 	if err != nil {
 		return err
+	}
+	if _, err := os.Stat(cfg.StateDir); errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
 	unlock, err := lockState(cfg.StateDir)
 	if err != nil {
@@ -30,20 +35,13 @@ func Destroy(ctx context.Context, cfg Config, grace time.Duration) error {
 		return err
 	}
 	defer s.close()
-	if err := errors.Join(s.stopAll(ctx, grace), s.removeAll(ctx)); err != nil {
-		return fmt.Errorf("runtime: destroy: %w", err)
-	}
-	if open, _ := s.net.ready(); open != nil {
-		if err := open.Destroy(); err != nil {
-			return fmt.Errorf("runtime: destroy: %w", err)
-		}
-	}
+	errs := errors.Join(s.stopAll(ctx, grace), s.removeAll(ctx), s.net.destroy())
 	root, err := cgroup.Open(cfg.CgroupRoot)
 	if err == nil {
 		err = root.Remove()
 	}
-	if err != nil {
-		return fmt.Errorf("runtime: destroy: remove cgroup %s: %w", cfg.CgroupRoot, err)
+	if errs = errors.Join(errs, err); errs != nil {
+		return fmt.Errorf("runtime: destroy: %w", errs)
 	}
 	return removeDir(cfg.StateDir)
 }

@@ -131,6 +131,18 @@ func (n *network) forget(known func(id string) bool) error {
 	return errors.Join(errs...)
 }
 
+// destroy removes the network, if it was ever opened.
+func (n *network) destroy() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.open == nil {
+		return nil
+	}
+	err := n.open.Destroy()
+	n.open, n.err = nil, errNetworkNotReady
+	return err
+}
+
 func (n *network) close() {
 	if open, _ := n.ready(); open != nil {
 		open.Close()

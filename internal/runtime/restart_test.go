@@ -23,6 +23,8 @@ import (
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	spdytransport "k8s.io/client-go/transport/spdy"
+
+	"coracle/internal/runtime/cgroup"
 )
 
 // counted returns the numbers a counting container has printed, and fails
@@ -370,5 +372,39 @@ func TestTTYContainer(t *testing.T) {
 	keys.Close()
 	if s := out.String(); !strings.Contains(s, "/dev/pts/0") || !strings.Contains(s, "sum 42") {
 		t.Errorf("terminal: %q", s)
+	}
+}
+
+func TestDestroy(t *testing.T) {
+	n := newNode(t)
+	n.withNetwork()
+	pod, cfg := n.pod("gone", podNetwork)
+	id := n.sh(pod, cfg, "polite", `trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done`)
+	n.startCtr(id)
+	shared, sharedCfg := n.pod("shared", func(c *cri.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+		c.Linux.CgroupParent = "/coracle-" + n.id + "/besteffort/podx"
+	})
+	n.startCtr(n.sh(shared, sharedCfg, "stubborn", `trap '' TERM; while :; do sleep 1; done`))
+	log := filepath.Join(cfg.LogDirectory, "polite.log")
+	n.until("container is up", func() bool { return strings.Contains(logText(t, log), "up") })
+	rc := testConfig(n.base, n.id)
+	if err := Destroy(n.ctx(), rc, time.Second); err == nil || !strings.Contains(err.Error(), "in use by another runtime") {
+		t.Errorf("while it runs: %v", err)
+	}
+	n.kill()
+	for range 2 {
+		if err := Destroy(n.ctx(), rc, time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := logText(t, log); !strings.Contains(text, "bye") {
+		t.Errorf("the container had no time to end: %q", text)
+	}
+	if _, err := net.InterfaceByName("cor-" + n.id); err == nil {
+		t.Error("the bridge is left")
+	}
+	if g, err := cgroup.Open("/coracle-" + n.id); err != nil || g.Exists() {
+		t.Errorf("cgroups are left: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ package boot
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -122,6 +123,7 @@ __attribute__((constructor)) static void keeper(void)
 	if (getenv("_CORACLE_KEEPER") == NULL)
 		return;
 	prctl(PR_SET_NAME, "coracle-keeper", 0, 0, 0);
+	syscall(SYS_close_range, LISTEN + 1, ~0U, 0);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);

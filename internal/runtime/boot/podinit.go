@@ -6,6 +6,7 @@ package boot
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@ __attribute__((constructor)) static void pod_init(void)
 	if (getenv("_CORACLE_POD_INIT") == NULL)
 		return;
 	prctl(PR_SET_NAME, "pod-init", 0, 0, 0);
+	syscall(SYS_close_range, 0, ~0U, 0);
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	sigprocmask(SIG_SETMASK, &chld, NULL);
