@@ -237,8 +237,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case <-idle:
 	case <-limit.Done():
 	}
-	if err := srv.Shutdown(limit); err != nil {
-		// Hijacked and stuck connections are cut.
+	// What was answered is on its way; idle HTTP/2 connections would be kept for a second.
+	flush, done := context.WithTimeout(limit, 50*time.Millisecond)
+	defer done()
+	if err := srv.Shutdown(flush); err != nil {
 		_ = srv.Close()
 	}
 	<-ended
