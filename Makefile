@@ -3,8 +3,8 @@
 SHELL       := /bin/bash
 GO          ?= go
 TAGS        := seccomp netgo osusergo
-VERSION     ?= v0.1.0
-LDFLAGS     := -s -w -X coracle/internal/version.Coracle=$(VERSION) -extldflags -static
+VERSION     ?= v1.37.2+coracle.0.1
+LDFLAGS     := -s -w -X coracle/internal/version.Version=$(VERSION) -extldflags -static
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.6.2
 export CGO_ENABLED := 1
 
@@ -21,7 +21,7 @@ deps: ## Install what building and testing need (Debian packages; as root)
 .PHONY: build
 build: deps ## Build bin/coracle, static and stripped
 	@mkdir -p bin
-	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/coracle ./cmd/coracle
+	$(GO) build -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/coracle ./cmd/coracle
 
 .PHONY: demo
 demo: build ## Start a three-node cluster and run the three counter workloads on it

@@ -58,7 +58,7 @@ real Linux containers, on a cluster of one or more nodes on this machine.
   coracle down                     remove every trace of it`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       version.Coracle + " (Kubernetes " + version.Kubernetes + ")",
+		Version:       version.Version,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().String("data-dir", DefaultDataDir(), "the cluster's directory (or set CORACLE_DATA_DIR)")

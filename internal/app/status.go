@@ -110,18 +110,25 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 	for _, o := range nodes {
 		n := o.(*corev1.Node)
 		state := nodeState(n)
-		all = all && state != "NotReady"
+		all = all && nodeReady(n)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", n.Name, state, n.Spec.PodCIDR, running[n.Name])
 	}
 	return all, w.Flush()
 }
 
+func nodeReady(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
 func nodeState(n *corev1.Node) string {
 	state := "NotReady"
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
-			state = "Ready"
-		}
+	if nodeReady(n) {
+		state = "Ready"
 	}
 	if n.Spec.Unschedulable {
 		state += ",SchedulingDisabled"

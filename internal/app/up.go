@@ -5,16 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
+	"coracle/internal/client"
 	"coracle/internal/pki"
+	"coracle/internal/resource"
 )
 
 // startTimeout bounds the wait for one process to say that it is ready.
@@ -133,7 +140,45 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 			return started, cfg, err
 		}
 	}
-	return started, cfg, nil
+	return started, cfg, awaitNodes(bounded, dir)
+}
+
+// awaitNodes returns when every node of this machine is Ready.
+func awaitNodes(ctx context.Context, dir DataDir) error {
+	waiting := map[string]bool{}
+	for _, name := range dir.NodeNames() {
+		waiting[name] = true
+	}
+	api, err := adminClient(dir)
+	if err != nil {
+		return err
+	}
+	note := func(o runtime.Object) {
+		if n, ok := o.(*corev1.Node); ok && nodeReady(n) {
+			delete(waiting, n.Name)
+		}
+	}
+	nodes, revision, err := api.List(ctx, resource.Nodes, client.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("ask the server for its nodes: %w", err)
+	}
+	for _, n := range nodes {
+		note(n)
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	changes, err := api.Watch(ctx, resource.Nodes, client.ListOptions{Revision: revision})
+	if err != nil {
+		return fmt.Errorf("watch the nodes: %w", err)
+	}
+	defer changes.Stop()
+	for e := range changes.ResultChan() {
+		if note(e.Object); len(waiting) == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("not ready: nodes %s: %w (logs: %s)", strings.Join(slices.Sorted(maps.Keys(waiting)), ", "), context.Cause(ctx), dir.join("logs"))
 }
 
 // stopStarted ends the processes of a start that failed, the newest first.

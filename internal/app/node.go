@@ -1,0 +1,240 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/client/remote"
+	"coracle/internal/node"
+	"coracle/internal/pki"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/runtime"
+	"coracle/internal/version"
+)
+
+// leanGC is the garbage collector's target for processes that are small and mostly idle: memory
+// is worth more to them than a little CPU.
+const leanGC = 40
+
+func newNode() *cobra.Command {
+	var name string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "node --name NAME",
+		Short: "Run a node's agent",
+		Long: `Run the agent of a node of the cluster in --data-dir in the foreground. Its runtime must run
+too. Stopping the agent stops no container.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runRole(cmd, nodeProcess(name), verbose, func(ctx context.Context, r role) error {
+				return runNode(ctx, r, name)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "the node's name")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log every action")
+	cmd.MarkFlagRequired("name") //nolint:errcheck // fails only for a flag that does not exist
+	return cmd
+}
+
+func newRuntime() *cobra.Command {
+	var name string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "runtime --node NAME",
+		Short: "Run a node's container runtime (CRI on a unix socket)",
+		Long: `Run the container runtime of a node of the cluster in --data-dir in the foreground. Stopping the
+runtime stops no container: the next one finds them again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runRole(cmd, runtimeProcess(name), verbose, func(ctx context.Context, r role) error {
+				debug.SetGCPercent(leanGC)
+				cfg := runtimeConfig(r.dir, r.cfg, name, r.log)
+				cfg.Started = func() { r.ready(nil) }
+				return runtime.Run(ctx, cfg)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "node", "", "the node's name")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log every action")
+	cmd.MarkFlagRequired("node") //nolint:errcheck // fails only for a flag that does not exist
+	return cmd
+}
+
+// nodeID is a short name of a node that is its own on this machine.
+func nodeID(cfg ClusterConfig, name string) string {
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%s/%s", cfg.ID, name)
+	return fmt.Sprintf("%08x", h.Sum32())
+}
+
+func runtimeConfig(dir DataDir, cfg ClusterConfig, name string, log *slog.Logger) runtime.Config {
+	return runtime.Config{
+		Socket: runtimeSocket(dir, cfg, name), StateDir: filepath.Join(dir.Node(name), "runtime"),
+		ImageDir: dir.Images(), ID: nodeID(cfg, name), CgroupRoot: cgroupRoot(cfg, name), ClusterCIDR: cfg.PodCIDR, Logger: log,
+	}
+}
+
+func cgroupRoot(cfg ClusterConfig, name string) string { return "/coracle-" + nodeID(cfg, name) }
+
+// maxSocketPath is the longest path of a unix socket (unix(7)).
+const maxSocketPath = 107
+
+// runtimeSocket lies in the data directory, or under /run where that path would be too long.
+func runtimeSocket(dir DataDir, cfg ClusterConfig, name string) string {
+	path := filepath.Join(dir.Node(name), "runtime.sock")
+	if len(path) > maxSocketPath {
+		path = "/run/coracle-" + nodeID(cfg, name) + ".sock"
+	}
+	return path
+}
+
+func agentDir(dir DataDir, name string) string { return filepath.Join(dir.Node(name), "agent") }
+
+// The files of a node's identity, in its agent directory.
+const (
+	nodeKubeconfig = "kubeconfig"
+	nodeServing    = "serving.pem"
+	nodeCA         = "ca.pem"
+)
+
+// ensureNodeIdentity gives a node its kubeconfig and the certificate of its HTTP face, new ones
+// each time: this machine's addresses may have changed.
+func ensureNodeIdentity(dir DataDir, cfg ClusterConfig, authority *pki.Authority, name string) error {
+	if runningPID(dir.Lock(nodeProcess(name))) != 0 {
+		return nil
+	}
+	user := "system:node:" + name
+	pair, err := authority.ClientCert(user, "system:nodes")
+	if err != nil {
+		return fmt.Errorf("certificate of node %s: %w", name, err)
+	}
+	who := identity{user, pair.Certificate, pair.Key}
+	at := agentDir(dir, name)
+	if err := writeKubeconfig(filepath.Join(at, nodeKubeconfig), kubeconfigFor("https://"+cfg.Listen, authority.CACert(), who)); err != nil {
+		return err
+	}
+	serving, err := authority.ServerCert(user, append(serverHosts(cfg), name, node.HostAddress().String()))
+	if err != nil {
+		return fmt.Errorf("certificate of node %s: %w", name, err)
+	}
+	if err := writeFile(filepath.Join(at, nodeServing), append(serving.Certificate, serving.Key...), 0o600); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(at, nodeCA), authority.CACert(), 0o644)
+}
+
+func runNode(ctx context.Context, r role, name string) error {
+	debug.SetGCPercent(leanGC)
+	at := agentDir(r.dir, name)
+	api, err := remote.FromKubeconfig(filepath.Join(at, nodeKubeconfig))
+	if err != nil {
+		return fmt.Errorf("node %s has no identity here; `coracle up` makes one: %w", name, err)
+	}
+	face, err := faceTLS(at)
+	if err != nil {
+		return err
+	}
+	address := node.HostAddress()
+	return node.Run(ctx, node.Config{
+		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at,
+		VolumeRoot: filepath.Join(r.dir.Node(name), "volumes"), Listen: address.String() + ":0", NodeIP: address, TLS: face,
+		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
+		Started: func(string) { r.ready(nil) },
+	})
+}
+
+// faceTLS is how the node's HTTP face shows itself, and by whom its callers must be vouched for.
+func faceTLS(at string) (*tls.Config, error) {
+	serving, err := tls.LoadX509KeyPair(filepath.Join(at, nodeServing), filepath.Join(at, nodeServing))
+	if err != nil {
+		return nil, fmt.Errorf("certificate of the node's HTTP face: %w", err)
+	}
+	ca, err := os.ReadFile(filepath.Join(at, nodeCA))
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return nil, fmt.Errorf("%s holds no certificate", filepath.Join(at, nodeCA))
+	}
+	return &tls.Config{Certificates: []tls.Certificate{serving}, ClientCAs: pool, MinVersion: tls.VersionTLS12}, nil
+}
+
+// stopNode ends a node: its agent, its runtime and all its containers.
+func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, o stopOptions) error {
+	for _, process := range []string{nodeProcess(name), runtimeProcess(name)} {
+		if _, err := stopProcess(dir.Lock(process), 10*time.Second); err != nil {
+			return fmt.Errorf("stop %s: %w", process, err)
+		}
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	if err := runtime.Destroy(ctx, runtimeConfig(dir, cfg, name, quiet), o.grace); err != nil {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	if err := os.Remove(runtimeSocket(dir, cfg, name)); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	return unmountBelow(filepath.Join(agentDir(dir, name), "pods"))
+}
+
+// removeNode ends one node and takes it out of the cluster.
+func removeNode(ctx context.Context, out io.Writer, dir DataDir, name string, o stopOptions) error {
+	cfg, err := loadConfig(dir)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir.Node(name)); err != nil {
+		return fmt.Errorf("there is no node %q here; the nodes are %v", name, dir.NodeNames())
+	}
+	if err := stopNode(ctx, dir, cfg, name, o); err != nil {
+		return err
+	}
+	if runningPID(dir.Lock("server")) != 0 {
+		if err := deleteNode(ctx, dir, name); err != nil {
+			return err
+		}
+	}
+	if o.keepData {
+		fmt.Fprintf(out, "Node %s removed; its data is kept in %s\n", name, dir.Node(name))
+		return nil
+	}
+	err = os.RemoveAll(dir.Node(name))
+	for _, process := range []string{nodeProcess(name), runtimeProcess(name)} {
+		err = errors.Join(err, os.Remove(dir.Lock(process)))
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove node %s: %w", name, err)
+	}
+	fmt.Fprintf(out, "Node %s removed\n", name)
+	return nil
+}
+
+func deleteNode(ctx context.Context, dir DataDir, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	api, err := adminClient(dir)
+	if err != nil {
+		return err
+	}
+	_, err = api.Delete(ctx, plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: name}}, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete node %s from the API: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"coracle/internal/apiserver"
+	"coracle/internal/client"
+	"coracle/internal/client/remote"
+	"coracle/internal/cluster"
+	"coracle/internal/loop"
+	"coracle/internal/pki"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/scheduler"
+	"coracle/internal/store"
+	"coracle/internal/view"
+	"coracle/internal/workload/daemonset"
+	"coracle/internal/workload/deployment"
+	"coracle/internal/workload/replicaset"
+	"coracle/internal/workload/statefulset"
+)
+
+func newServer() *cobra.Command {
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run the server: API, store, controllers and scheduler",
+		Long:  "Run the server of the cluster in --data-dir in the foreground. Stopping it stops no pod.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runRole(cmd, "server", verbose, runServer)
+		},
+	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log every action")
+	return cmd
+}
+
+// role is what a process is given to run.
+type role struct {
+	dir DataDir
+	cfg ClusterConfig
+	log *slog.Logger
+	// ready tells the starter that this process serves, or why it cannot.
+	ready func(error)
+}
+
+// runRole takes the process's place in the cluster and runs its role until the command's
+// context ends.
+func runRole(cmd *cobra.Command, process string, verbose bool, run func(context.Context, role) error) (err error) {
+	dir, err := dataDir(cmd)
+	if err != nil {
+		return err
+	}
+	cfg, err := loadConfig(dir)
+	if err != nil {
+		return err
+	}
+	here, err := present(dir, process)
+	if err != nil {
+		return err
+	}
+	defer here.lock.Close()
+	defer func() { here.report(err) }()
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	slog.SetDefault(log)
+	var once sync.Once
+	return run(cmd.Context(), role{dir: dir, cfg: cfg, log: log, ready: func(err error) {
+		once.Do(func() {
+			here.report(err)
+			time.AfterFunc(settleTime, trimMemory)
+		})
+	}})
+}
+
+// settleTime is how long after it is ready a process has done what starting takes.
+const settleTime = 3 * time.Second
+
+func runServer(ctx context.Context, r role) error {
+	authority, err := pki.Ensure(r.dir.PKI(), serverHosts(r.cfg))
+	if err != nil {
+		return fmt.Errorf("prepare the cluster's certificates: %w", err)
+	}
+	st, err := store.Open(store.Config{Dir: r.dir.Store(), Log: r.log})
+	if err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	advertise, err := advertised(r.cfg.Listen)
+	if err != nil {
+		return errors.Join(err, st.Close())
+	}
+	api, err := apiserver.New(apiserver.Config{
+		Store: st, PKI: authority, Advertise: advertise, ServiceCIDR: r.cfg.ServiceCIDR,
+		ClusterDomain: r.cfg.Domain, Log: r.log,
+	})
+	if err != nil {
+		return errors.Join(err, st.Close())
+	}
+	listener, err := net.Listen("tcp", r.cfg.Listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for the API: %w", err), st.Close())
+	}
+	var parts sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	parts.Go(func() { runControllers(ctx, r, api.Client(), authority) })
+	r.ready(nil)
+	err = api.Serve(ctx, listener)
+	cancel()
+	parts.Wait()
+	return errors.Join(err, st.Close())
+}
+
+// runControllers runs everything that decides, on one shared picture of the cluster.
+func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority) {
+	picture := view.New()
+	decide := loop.New(api, picture, controllers(r, authority), loop.Options{Log: r.log})
+	place := scheduler.New(api, picture, func(e plan.Event) { decide.Tell("default-scheduler", e) })
+	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources())...)
+	var parts sync.WaitGroup
+	parts.Go(func() { decide.Run(ctx, following.Synced()) })
+	parts.Go(func() {
+		select {
+		case <-following.Synced():
+			place.Run(ctx)
+		case <-ctx.Done():
+		}
+	})
+	parts.Wait()
+	<-following.Done()
+}
+
+// controllers are all planners of the cluster.
+func controllers(r role, authority *pki.Authority) []plan.Controller {
+	all := cluster.Controllers(cluster.Config{
+		Started: time.Now(), RootCA: string(authority.CACert()), PodRange: r.cfg.PodCIDR,
+		SharedVolumes: r.dir.SharedVolumes(),
+	})
+	return append(all,
+		replicaset.Controller(), replicaset.ReplicationController(), deployment.Controller(),
+		statefulset.Controller(), daemonset.Controller(),
+	)
+}
+
+func union(lists ...[]resource.Resource) []resource.Resource {
+	seen := map[resource.Resource]bool{}
+	var out []resource.Resource
+	for _, list := range lists {
+		for _, res := range list {
+			if !seen[res] {
+				seen[res] = true
+				out = append(out, res)
+			}
+		}
+	}
+	return out
+}
+
+// advertised is the address that the kubernetes service leads to: where the server listens, or
+// none where it listens everywhere or by name.
+func advertised(listen string) (netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("the cluster's listen address %q: %w", listen, err)
+	}
+	if host == "" || host == "localhost" {
+		host = "127.0.0.1"
+	}
+	return netip.ParseAddrPort(net.JoinHostPort(host, port))
+}
+
+// adminClient reaches the cluster as its administrator.
+func adminClient(dir DataDir) (client.Interface, error) {
+	return remote.FromKubeconfig(dir.Kubeconfig())
+}
