@@ -1,0 +1,372 @@
+package apiserver
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"coracle/internal/store"
+)
+
+const configMaps = "/api/v1/namespaces/default/configmaps"
+
+func TestErrorsAreStatuses(t *testing.T) {
+	c := start(t)
+	for _, x := range []struct {
+		method, path, body string
+		code               int
+		reason             string
+	}{
+		{"GET", "/api/v1/namespaces/default/nothings", "", 404, "NotFound"},
+		{"GET", "/apis/none/v1/things", "", 404, "NotFound"},
+		{"GET", "/nowhere", "", 404, "NotFound"},
+		{"GET", configMaps + "/none", "", 404, "NotFound"},
+		{"PUT", configMaps, "{}", 405, "MethodNotAllowed"},
+		{"POST", configMaps + "/x", "{}", 405, "MethodNotAllowed"},
+		{"POST", configMaps, "{", 400, "BadRequest"},
+		{"POST", configMaps, `{"kind":"Secret","apiVersion":"v1"}`, 400, "BadRequest"},
+		{"POST", configMaps, `{"metadata":{"name":"UPPER"}}`, 422, "Invalid"},
+		{"POST", configMaps, `{"metadata":{"name":"a","namespace":"other"}}`, 400, "BadRequest"},
+		{"POST", "/api/v1/namespaces/none/configmaps", `{"metadata":{"name":"a"}}`, 404, "NotFound"},
+		{"DELETE", "/api/v1/namespaces/kube-system", "", 403, "Forbidden"},
+		{"GET", configMaps + "?fieldSelector=spec.none=x", "", 400, "BadRequest"},
+		{"GET", configMaps + "?labelSelector=%21%21", "", 400, "BadRequest"},
+		{"GET", configMaps + "?continue=rubbish&limit=1", "", 400, "BadRequest"},
+	} {
+		t.Run(x.method+x.path, func(t *testing.T) {
+			a := c.call(c.http, x.method, x.path, x.body).want(x.code)
+			a.t = t
+			a.wantField("kind", "Status").wantField("reason", x.reason).wantField("status", "Failure")
+		})
+	}
+	a := c.call(c.http, "PATCH", configMaps+"/x", "{}", "Content-Type", "text/plain")
+	if a.code != http.StatusUnsupportedMediaType {
+		t.Errorf("a patch in plain text gave %d", a.code)
+	}
+}
+
+func TestFieldValidation(t *testing.T) {
+	c := start(t)
+	body := func(name string) string { return fmt.Sprintf(`{"metadata":{"name":%q},"dta":{}}`, name) }
+	c.post(configMaps+"?fieldValidation=Strict", body("a")).want(400).
+		wantBody(`strict decoding error: unknown field \"dta\"`)
+	warned := c.post(configMaps+"?fieldValidation=Warn", body("b")).want(201)
+	if w := warned.header.Get("Warning"); !strings.Contains(w, `unknown field \"dta\"`) {
+		t.Errorf("warning %q", w)
+	}
+	ignored := c.post(configMaps+"?fieldValidation=Ignore", body("c")).want(201)
+	if w := ignored.header.Get("Warning"); w != "" {
+		t.Errorf("warning %q", w)
+	}
+	c.post(configMaps+"?fieldValidation=Strict", `{"metadata":{"name":"d"},"data":{"a":"1","a":"2"}}`).want(400).
+		wantBody(`duplicate field \"data.a\"`)
+}
+
+func TestDryRun(t *testing.T) {
+	c := start(t)
+	c.post(configMaps+"?dryRun=All", `{"metadata":{"name":"a"}}`).want(201).wantField("metadata.name", "a")
+	c.get(configMaps + "/a").want(404)
+	c.post(configMaps, `{"metadata":{"name":"a"},"data":{"k":"1"}}`).want(201)
+	merge := "application/merge-patch+json"
+	c.call(c.http, "PATCH", configMaps+"/a?dryRun=All", `{"data":{"k":"2"}}`, "Content-Type", merge).want(200).wantField("data.k", "2")
+	c.call(c.http, "DELETE", configMaps+"/a?dryRun=All", "").want(200)
+	c.get(configMaps+"/a").want(200).wantField("data.k", "1")
+	before := c.get("/api/v1/namespaces/default/services").field("metadata.resourceVersion")
+	c.post("/api/v1/namespaces/default/services?dryRun=All", `{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}]}}`).want(201)
+	if after := c.get("/api/v1/namespaces/default/services").field("metadata.resourceVersion"); after != before {
+		t.Errorf("a dry run moved the revision from %s to %s", before, after)
+	}
+}
+
+func TestApply(t *testing.T) {
+	c := start(t)
+	apply := func(manager, value, more string) answer {
+		body := fmt.Sprintf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"k":%q}}`, value)
+		return c.call(c.http, "PATCH", configMaps+"/a?fieldManager="+manager+more, body, "Content-Type", "application/apply-patch+yaml")
+	}
+	apply("one", "1", "").want(201)
+	apply("one", "2", "").want(200)
+	apply("two", "3", "").want(409).wantBody(`conflict with \"one\": .data.k`)
+	apply("two", "3", "&force=true").want(200).wantField("data.k", "3")
+	// A field that its only owner drops goes.
+	c.call(c.http, "PATCH", configMaps+"/a?fieldManager=two", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}`,
+		"Content-Type", "application/apply-patch+yaml").want(200).wantField("data.k", "")
+	c.call(c.http, "PATCH", configMaps+"/a", `{}`, "Content-Type", "application/apply-patch+yaml").want(422).wantBody("fieldManager")
+}
+
+// TestApplyMergesLists holds lists with keys apart by key: what the schema is for.
+func TestApplyMergesLists(t *testing.T) {
+	c := start(t)
+	path := "/apis/apps/v1/namespaces/default/deployments/d"
+	apply := func(manager, containers string) answer {
+		body := fmt.Sprintf(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"selector":{"matchLabels":{"a":"b"}},
+			"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":%s}}}}`, containers)
+		return c.call(c.http, "PATCH", path+"?fieldManager="+manager, body, "Content-Type", "application/apply-patch+yaml")
+	}
+	apply("one", `[{"name":"x","image":"i"}]`).want(201)
+	apply("two", `[{"name":"y","image":"j"}]`).want(200)
+	var d struct {
+		Spec struct {
+			Template struct {
+				Spec struct{ Containers []struct{ Name string } }
+			}
+		}
+	}
+	if err := json.Unmarshal(c.get(path).want(200).body, &d); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(d.Spec.Template.Spec.Containers); n != 2 {
+		t.Errorf("%d containers after two managers applied one each", n)
+	}
+	strategic := `{"spec":{"template":{"spec":{"containers":[{"name":"x","image":"i:2"},{"name":"y","$patch":"delete"}]}}}}`
+	c.call(c.http, "PATCH", path, strategic, "Content-Type", "application/strategic-merge-patch+json").want(200).
+		wantBody(`"image":"i:2"`)
+	if err := json.Unmarshal(c.get(path).body, &d); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(d.Spec.Template.Spec.Containers); n != 1 {
+		t.Errorf("%d containers after the strategic patch deleted one", n)
+	}
+}
+
+func TestPagination(t *testing.T) {
+	c := start(t)
+	for n := range 5 {
+		c.post("/api/v1/namespaces/kube-public/configmaps", fmt.Sprintf(`{"metadata":{"name":"c%d"}}`, n)).want(201)
+	}
+	path := "/api/v1/namespaces/kube-public/configmaps?limit=2"
+	first := c.get(path).want(200).wantField("metadata.remainingItemCount", "3")
+	token := first.field("metadata.continue")
+	if token == "" {
+		t.Fatal("no continue token")
+	}
+	// What is written after the first page does not show in the later ones.
+	c.post("/api/v1/namespaces/kube-public/configmaps", `{"metadata":{"name":"c2x"}}`).want(201)
+	seen := 2
+	for token != "" {
+		page := c.get(path + "&continue=" + url.QueryEscape(token)).want(200)
+		var list struct{ Items []json.RawMessage }
+		if err := json.Unmarshal(page.body, &list); err != nil {
+			t.Fatal(err)
+		}
+		seen += len(list.Items)
+		token = page.field("metadata.continue")
+	}
+	if seen != 5 {
+		t.Errorf("%d items in all pages, want 5", seen)
+	}
+}
+
+func TestSelectors(t *testing.T) {
+	c := start(t)
+	account(t, c)
+	for n, node := range []string{"n1", "n1", "n2"} {
+		c.post("/api/v1/namespaces/default/pods", fmt.Sprintf(
+			`{"metadata":{"name":"p%d","labels":{"n":"%d"}},"spec":{"nodeName":%q,"containers":[{"name":"c","image":"i"}]}}`, n, n, node)).want(201)
+	}
+	for query, want := range map[string]int{
+		"fieldSelector=spec.nodeName%3Dn1":                              2,
+		"fieldSelector=spec.nodeName%21%3Dn1":                           1,
+		"fieldSelector=status.phase%3DPending,spec.nodeName%3Dn2":       1,
+		"fieldSelector=metadata.name%3Dp1":                              1,
+		"fieldSelector=metadata.namespace%3Dother":                      0,
+		"labelSelector=n+in+(0,2)":                                      2,
+		"labelSelector=%21n":                                            0,
+		"labelSelector=n%3D1&fieldSelector=spec.nodeName%3Dn1":          1,
+		"fieldSelector=spec.restartPolicy%3DAlways&labelSelector=n%3D2": 1,
+	} {
+		for _, path := range []string{"/api/v1/pods", "/api/v1/namespaces/default/pods"} {
+			var list struct{ Items []json.RawMessage }
+			if err := json.Unmarshal(c.get(path+"?"+query).want(200).body, &list); err != nil {
+				t.Fatal(err)
+			}
+			if len(list.Items) != want {
+				t.Errorf("%s?%s: %d items, want %d", path, query, len(list.Items), want)
+			}
+		}
+	}
+}
+
+// events reads watch events from a response, until ctx ends.
+type events struct {
+	t       *testing.T
+	scanner *bufio.Scanner
+	close   func()
+}
+
+type event struct {
+	Type   string
+	Object struct {
+		Kind     string
+		Code     int
+		Reason   string
+		Metadata struct{ Name, ResourceVersion string }
+	}
+}
+
+func (c *cluster) watch(t *testing.T, path string) *events {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, "GET", c.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("watch answered %d", resp.StatusCode)
+	}
+	s := bufio.NewScanner(resp.Body)
+	s.Buffer(nil, 1<<20)
+	return &events{t, s, cancel}
+}
+
+func (s *events) next() (event, bool) {
+	s.t.Helper()
+	if !s.scanner.Scan() {
+		return event{}, false
+	}
+	var e event
+	if err := json.Unmarshal(s.scanner.Bytes(), &e); err != nil {
+		s.t.Fatalf("%v: %s", err, s.scanner.Bytes())
+	}
+	return e, true
+}
+
+func TestWatch(t *testing.T) {
+	c := start(t)
+	c.post(configMaps, `{"metadata":{"name":"a"}}`).want(201)
+	revision := c.get(configMaps).field("metadata.resourceVersion")
+	from := c.watch(t, configMaps+"?watch=1&resourceVersion="+revision)
+	all := c.watch(t, "/api/v1/configmaps?watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan")
+	c.post(configMaps, `{"metadata":{"name":"b"}}`).want(201)
+	c.call(c.http, "PATCH", configMaps+"/b", `{"data":{"k":"v"}}`, "Content-Type", "application/merge-patch+json").want(200)
+	c.call(c.http, "DELETE", configMaps+"/b", "").want(200)
+	for _, want := range []string{"ADDED b ConfigMap", "MODIFIED b ConfigMap", "DELETED b ConfigMap"} {
+		e, ok := from.next()
+		if got := fmt.Sprint(e.Type, " ", e.Object.Metadata.Name, " ", e.Object.Kind); !ok || got != want {
+			t.Fatalf("event %q, want %q", got, want)
+		}
+	}
+	initial, bookmark := 0, false
+	for !bookmark {
+		e, ok := all.next()
+		switch {
+		case !ok:
+			t.Fatal("no bookmark after the initial events")
+		case e.Type == "ADDED":
+			initial++
+		case e.Type == "BOOKMARK":
+			bookmark = true
+		}
+	}
+	if initial == 0 {
+		t.Error("no initial events")
+	}
+}
+
+func TestWatchOfThePastIsGone(t *testing.T) {
+	c := startOn(t, store.Config{History: store.History{Events: 4, Age: time.Nanosecond}})
+	c.post(configMaps, `{"metadata":{"name":"a"}}`).want(201)
+	revision := c.get(configMaps).field("metadata.resourceVersion")
+	for n := range 64 {
+		c.call(c.http, "PATCH", configMaps+"/a", fmt.Sprintf(`{"data":{"k":"%d"}}`, n), "Content-Type", "application/merge-patch+json").want(200)
+	}
+	// The past is dropped a little later than it is allowed to be.
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		a := c.get(configMaps + "?limit=1&resourceVersion=" + revision + "&resourceVersionMatch=Exact")
+		if a.code == http.StatusGone {
+			a.wantField("reason", "Expired")
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the past is still there: %d", a.code)
+		}
+	}
+	e, ok := c.watch(t, configMaps+"?watch=1&resourceVersion="+revision).next()
+	if !ok || e.Type != "ERROR" || e.Object.Code != http.StatusGone {
+		t.Errorf("watch of the past: %+v", e)
+	}
+}
+
+func TestTables(t *testing.T) {
+	c := start(t)
+	table := "application/json;as=Table;v=v1;g=meta.k8s.io"
+	a := c.get("/api/v1/namespaces", "Accept", table).want(200).wantField("kind", "Table").wantField("apiVersion", "meta.k8s.io/v1")
+	a.wantBody(`"name":"Status"`).wantBody(`"cells":["default","Active",`)
+	partial := "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+	c.get("/api/v1/namespaces", "Accept", partial).want(200).wantField("kind", "PartialObjectMetadataList")
+	// The watch of kubectl get -w.
+	e, ok := c.watch(t, "/api/v1/namespaces?watch=1").next()
+	if !ok || e.Object.Kind != "Namespace" {
+		t.Errorf("watch gave %+v", e)
+	}
+}
+
+func TestDiscovery(t *testing.T) {
+	c := start(t)
+	c.get("/api").want(200).wantField("kind", "APIVersions")
+	c.get("/apis").want(200).wantField("kind", "APIGroupList").wantBody(`"name":"apps"`)
+	c.get("/apis/apps").want(200).wantField("kind", "APIGroup")
+	c.get("/apis/apps/v1").want(200).wantField("kind", "APIResourceList").wantBody(`"name":"deployments/scale"`)
+	c.get("/api/v1").want(200).wantBody(`"name":"pods/eviction"`).wantBody(`"shortNames":["po"]`)
+	aggregated := "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	c.get("/apis", "Accept", aggregated).want(200).wantField("kind", "APIGroupDiscoveryList").wantBody(`"singularResource":"deployment"`)
+	c.get("/api", "Accept", aggregated).want(200).wantBody(`"resource":"pods"`)
+}
+
+func TestDeleteCollection(t *testing.T) {
+	c := start(t)
+	for n := range 4 {
+		c.post(configMaps, fmt.Sprintf(`{"metadata":{"name":"c%d","labels":{"odd":"%d"}}}`, n, n%2)).want(201)
+	}
+	c.call(c.http, "DELETE", configMaps+"?labelSelector=odd%3D1", "").want(200)
+	c.get(configMaps + "/c0").want(200)
+	c.get(configMaps + "/c1").want(404)
+	c.get(configMaps + "/c3").want(404)
+}
+
+// TestRestart finds everything again after the server has gone.
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	c := startOn(t, store.Config{Dir: dir})
+	c.post("/api/v1/namespaces/default/services", `{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}]}}`).want(201)
+	made := c.get("/api/v1/namespaces/default/services/s")
+	c.stop()
+	if err := c.cfg.Store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = startOn(t, store.Config{Dir: dir})
+	after := c.get("/api/v1/namespaces/default/services/s").want(200)
+	if string(after.body) != string(made.body) {
+		t.Errorf("before:\n%s\nafter:\n%s", made.body, after.body)
+	}
+	// Its address is still taken.
+	ip := made.field("spec.clusterIP")
+	c.post("/api/v1/namespaces/default/services", fmt.Sprintf(`{"metadata":{"name":"t"},"spec":{"clusterIP":%q,"ports":[{"port":80}]}}`, ip)).
+		want(422).wantBody("already allocated")
+}
+
+// TestStopEndsWatches is quick although a watch is open.
+func TestStopEndsWatches(t *testing.T) {
+	c := start(t)
+	w := c.watch(t, configMaps+"?watch=1")
+	begin := time.Now()
+	c.stop()
+	if d := time.Since(begin); d > 3*time.Second {
+		t.Errorf("the server took %v to end", d)
+	}
+	if _, ok := w.next(); ok {
+		t.Error("the watch goes on")
+	}
+}
