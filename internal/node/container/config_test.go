@@ -1,0 +1,193 @@
+package container
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/node/cri"
+)
+
+func amounts(cpu, memory string) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	if cpu != "" {
+		out[corev1.ResourceCPU] = resource.MustParse(cpu)
+	}
+	if memory != "" {
+		out[corev1.ResourceMemory] = resource.MustParse(memory)
+	}
+	return out
+}
+
+func TestResources(t *testing.T) {
+	for name, c := range map[string]struct {
+		req  corev1.ResourceRequirements
+		qos  corev1.PodQOSClass
+		want *runtimeapi.LinuxContainerResources
+	}{
+		"none":       {qos: corev1.PodQOSBestEffort, want: &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: 1000}},
+		"guaranteed": {corev1.ResourceRequirements{Requests: amounts("500m", "1Gi"), Limits: amounts("500m", "1Gi")}, corev1.PodQOSGuaranteed, &runtimeapi.LinuxContainerResources{CpuShares: 512, CpuPeriod: 100000, CpuQuota: 50000, MemoryLimitInBytes: 1 << 30, OomScoreAdj: -997}},
+		"burstable":  {corev1.ResourceRequirements{Requests: amounts("1", "2Gi")}, corev1.PodQOSBurstable, &runtimeapi.LinuxContainerResources{CpuShares: 1024, CpuPeriod: 100000, OomScoreAdj: 750}},
+		"tiny":       {corev1.ResourceRequirements{Limits: amounts("1m", "")}, corev1.PodQOSBurstable, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, CpuQuota: 1000, OomScoreAdj: 999}},
+		"limit only": {corev1.ResourceRequirements{Limits: amounts("2", "")}, corev1.PodQOSBurstable, &runtimeapi.LinuxContainerResources{CpuShares: 2048, CpuPeriod: 100000, CpuQuota: 200000, OomScoreAdj: 999}},
+	} {
+		got := Resources(&corev1.Pod{}, &corev1.Container{Resources: c.req}, 8<<30, c.qos)
+		if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestPodResources(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		Containers: []corev1.Container{
+			{Resources: corev1.ResourceRequirements{Requests: amounts("100m", ""), Limits: amounts("200m", "64Mi")}},
+			{Resources: corev1.ResourceRequirements{Requests: amounts("300m", ""), Limits: amounts("", "64Mi")}},
+		},
+		InitContainers: []corev1.Container{
+			{RestartPolicy: &always, Resources: corev1.ResourceRequirements{Requests: amounts("100m", ""), Limits: amounts("", "32Mi")}},
+			{Resources: corev1.ResourceRequirements{Requests: amounts("1", ""), Limits: amounts("", "32Mi")}},
+		},
+	}}
+	want := &runtimeapi.LinuxContainerResources{CpuShares: 1024, CpuPeriod: 100000, MemoryLimitInBytes: 160 << 20}
+	if diff := cmp.Diff(want, PodResources(pod), protocmp.Transform()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := CgroupParent("/c", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}}, corev1.PodQOSBurstable); got != "/c/burstable/podu" {
+		t.Errorf("cgroup %s", got)
+	}
+}
+
+func TestNonRoot(t *testing.T) {
+	yes := &corev1.SecurityContext{RunAsNonRoot: ptr(true)}
+	with := func(uid int64) *corev1.SecurityContext {
+		return &corev1.SecurityContext{RunAsNonRoot: ptr(true), RunAsUser: &uid}
+	}
+	for name, c := range map[string]struct {
+		security *corev1.SecurityContext
+		image    ImageUser
+		fails    string
+	}{
+		"not asked":    {nil, ImageUser{}, ""},
+		"user given":   {with(5), ImageUser{}, ""},
+		"root given":   {with(0), ImageUser{}, "runAsUser breaks non-root policy"},
+		"image's user": {yes, ImageUser{UID: ptr(int64(7))}, ""},
+		"image's root": {yes, ImageUser{UID: ptr(int64(0))}, "image will run as root"},
+		"image's name": {yes, ImageUser{Name: "nginx"}, "image has non-numeric user (nginx), cannot verify user is non-root"},
+		"image mute":   {yes, ImageUser{}, "image will run as root"},
+	} {
+		err := VerifyNonRoot(&corev1.Pod{}, &corev1.Container{SecurityContext: c.security}, c.image)
+		if c.fails == "" && err != nil || c.fails != "" && (err == nil || !strings.Contains(err.Error(), c.fails)) {
+			t.Errorf("%s: %v, want %q", name, err, c.fails)
+		}
+	}
+}
+
+func TestSecurity(t *testing.T) {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		ShareProcessNamespace: ptr(true),
+		SecurityContext:       &corev1.PodSecurityContext{RunAsUser: ptr(int64(10)), RunAsGroup: ptr(int64(20)), FSGroup: ptr(int64(30)), SupplementalGroups: []int64{40}},
+	}}
+	got := security(pod, &corev1.Container{SecurityContext: &corev1.SecurityContext{
+		RunAsUser: ptr(int64(11)), AllowPrivilegeEscalation: ptr(false), ReadOnlyRootFilesystem: ptr(true),
+		Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}, Drop: []corev1.Capability{"ALL"}},
+	}}, ImageUser{UID: ptr(int64(99))}, "/seccomp")
+	want := &runtimeapi.LinuxContainerSecurityContext{
+		RunAsUser: &runtimeapi.Int64Value{Value: 11}, RunAsGroup: &runtimeapi.Int64Value{Value: 20}, SupplementalGroups: []int64{40, 30},
+		NoNewPrivs: true, ReadonlyRootfs: true, MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
+		Capabilities:     &runtimeapi.Capability{AddCapabilities: []string{"NET_ADMIN"}, DropCapabilities: []string{"ALL"}},
+		NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD},
+		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+	}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	privileged := security(pod, &corev1.Container{SecurityContext: &corev1.SecurityContext{Privileged: ptr(true)}}, ImageUser{}, "")
+	if !privileged.Privileged || privileged.MaskedPaths != nil || privileged.Seccomp.ProfileType != runtimeapi.SecurityProfile_Unconfined {
+		t.Errorf("privileged: %v", privileged)
+	}
+}
+
+func TestDNS(t *testing.T) {
+	d := DNS{Domain: "cluster.local", Servers: []string{"10.96.0.10"}, Host: ParseResolvConf("# x\nnameserver 9.9.9.9\nsearch corp\noptions edns0\n")}
+	cluster := &runtimeapi.DNSConfig{Servers: []string{"10.96.0.10"}, Searches: []string{"ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp"}, Options: []string{"ndots:5"}}
+	host := &runtimeapi.DNSConfig{Servers: []string{"9.9.9.9"}, Searches: []string{"corp"}, Options: []string{"edns0"}}
+	for name, c := range map[string]struct {
+		spec corev1.PodSpec
+		dns  DNS
+		want *runtimeapi.DNSConfig
+	}{
+		"cluster first":           {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst}, d, cluster},
+		"with the host's net":     {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst, HostNetwork: true}, d, host},
+		"cluster, host's net":     {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirstWithHostNet, HostNetwork: true}, d, cluster},
+		"default":                 {corev1.PodSpec{DNSPolicy: corev1.DNSDefault}, d, host},
+		"a cluster without a DNS": {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst}, DNS{Domain: "cluster.local", Host: d.Host}, host},
+		"none": {corev1.PodSpec{DNSPolicy: corev1.DNSNone, DNSConfig: &corev1.PodDNSConfig{Nameservers: []string{"1.1.1.1"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ptr("2")}}}}, d,
+			&runtimeapi.DNSConfig{Servers: []string{"1.1.1.1"}, Options: []string{"ndots:2"}}},
+		"more": {corev1.PodSpec{DNSConfig: &corev1.PodDNSConfig{Searches: []string{"corp", "extra"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ptr("1")}, {Name: "rotate"}}}}, d,
+			&runtimeapi.DNSConfig{Servers: cluster.Servers, Searches: append(append([]string{}, cluster.Searches...), "extra"), Options: []string{"ndots:1", "rotate"}}},
+	} {
+		got := c.dns.Config(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Spec: c.spec})
+		if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	long := strings.Repeat("a", 62) + "-b"
+	for _, c := range []struct{ name, hostname, subdomain, want, fqdn string }{
+		{"web-0", "", "", "web-0", ""},
+		{"web-0", "", "web", "web-0", "web-0.web.ns.svc.cluster.local"},
+		{"web-0", "h", "web", "h", "h.web.ns.svc.cluster.local"},
+		{long, "", "", strings.Repeat("a", 62), ""},
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: c.name, Namespace: "ns"}, Spec: corev1.PodSpec{Hostname: c.hostname, Subdomain: c.subdomain}}
+		if host, fqdn := Hostname(pod, "cluster.local"); host != c.want || fqdn != c.fqdn {
+			t.Errorf("%+v: %q %q", c, host, fqdn)
+		}
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0", Namespace: "ns"}, Spec: corev1.PodSpec{Subdomain: "web", HostAliases: []corev1.HostAlias{{IP: "1.2.3.4", Hostnames: []string{"a", "b"}}}}}
+	got := string(Hosts(pod, "cluster.local", []string{"10.0.0.1"}))
+	for _, line := range []string{"# Kubernetes-managed hosts file.\n", "127.0.0.1\tlocalhost\n", "10.0.0.1\tweb-0.web.ns.svc.cluster.local\tweb-0\n", "1.2.3.4\ta\tb\n"} {
+		if !strings.Contains(got, line) {
+			t.Errorf("no line %q in\n%s", line, got)
+		}
+	}
+}
+
+func TestContainerConfig(t *testing.T) {
+	c := corev1.Container{
+		Name: "main", Image: "i:1", Command: []string{"run", "$(WHO)"}, Args: []string{"$(NOT_SET)", "$$(WHO)"}, WorkingDir: "/w",
+		Env: []corev1.EnvVar{{Name: "WHO", Value: "me"}}, Stdin: true, TTY: true, TerminationMessagePath: "/dev/termination-log",
+		Lifecycle: &corev1.Lifecycle{StopSignal: ptr(corev1.SIGUSR1)},
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: corev1.PodSpec{Containers: []corev1.Container{c}}}
+	o := Options{Environment: &Environment{}, ImageRef: "sha256:1", QOS: corev1.PodQOSBestEffort, Mounts: []Mount{
+		{ContainerPath: "/d", HostPath: "/h", ReadOnly: true, Recursive: true, Propagation: ptr(corev1.MountPropagationHostToContainer)},
+	}}
+	o.Step.Attempt, o.Step.Crashes = 3, 2
+	got, err := Container(context.Background(), pod, &c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([][]string{{"run", "me"}, {"$(NOT_SET)", "$(WHO)"}}, [][]string{got.Command, got.Args}); diff != "" {
+		t.Errorf("command (-want +got):\n%s", diff)
+	}
+	mount := &runtimeapi.Mount{ContainerPath: "/d", HostPath: "/h", Readonly: true, RecursiveReadOnly: true, Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER}
+	if diff := cmp.Diff(mount, got.Mounts[0], protocmp.Transform()); diff != "" {
+		t.Errorf("mount (-want +got):\n%s", diff)
+	}
+	if got.LogPath != "main/3.log" || got.Metadata.Attempt != 3 || got.Annotations[cri.Crashes] != "2" || got.Labels[cri.PodUID] != "u" ||
+		got.StopSignal != runtimeapi.Signal_SIGNAL_SIGUSR1 || !got.Tty || !got.Stdin || got.WorkingDir != "/w" || got.Image.UserSpecifiedImage != "i:1" {
+		t.Errorf("config: %v", got)
+	}
+}
