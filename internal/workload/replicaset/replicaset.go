@@ -123,7 +123,7 @@ func (p *picture) namespaceEnds() bool {
 
 func (p *picture) creations(n int) []plan.Action {
 	about := plan.RefOf(p.set.object)
-	create := plan.Create{
+	var create plan.Action = plan.Create{ // one for all: they differ in the name alone, which the API gives
 		Object:  p.set.newPod(),
 		Because: fmt.Sprintf("%d of %d pods exist", len(p.active), p.set.replicas),
 		Done: &plan.Event{Regarding: about, Type: corev1.EventTypeNormal, Reason: "SuccessfulCreate",

@@ -86,9 +86,9 @@ type Part struct {
 
 // Share spreads a change of size over parts in proportion to what each has, for scaling in the
 // middle of a rollout. whole is the most that all parts may come to, fallback stands for an
-// unknown Part.Whole. The first part takes what rounding leaves over, so callers put first the
-// part that should have it: the biggest (newest of equals) when growing, the biggest (oldest of
-// equals) when shrinking. The results add up to whole wherever no size would go below 0.
+// unknown Part.Whole. The first part takes what rounding leaves over, and what is more than it can give
+// the next, so callers put first the part that should have it: the biggest (newest of equals)
+// when growing, the biggest (oldest of equals) when shrinking. The results add up to whole.
 func Share(parts []Part, whole, fallback int32) []int32 {
 	sizes := make([]int32, len(parts))
 	var total int32
@@ -106,7 +106,11 @@ func Share(parts []Part, whole, fallback int32) []int32 {
 		sizes[i] += step
 		given += step
 	}
-	sizes[0] = max(0, sizes[0]+change-given)
+	for i, rest := 0, change-given; i < len(sizes) && rest != 0; i++ {
+		size := max(0, sizes[i]+rest)
+		rest -= size - sizes[i]
+		sizes[i] = size
+	}
 	return sizes
 }
 
