@@ -66,8 +66,8 @@ func (e *eviction) Create(ctx context.Context, name string, obj runtime.Object, 
 		}
 	}
 	for range evictionAttempts {
-		out, err := e.evict(ctx, name, deletion)
-		if !apierrors.IsConflict(err) || deletion.Preconditions != nil && deletion.Preconditions.ResourceVersion != nil {
+		out, changed, err := e.evict(ctx, name, deletion)
+		if !changed {
 			return out, err
 		}
 	}
@@ -77,14 +77,19 @@ func (e *eviction) Create(ctx context.Context, name string, obj runtime.Object, 
 // evictionAttempts bounds how often an eviction looks again at a pod that changed meanwhile.
 const evictionAttempts = 20
 
-func (e *eviction) evict(ctx context.Context, name string, deletion *metav1.DeleteOptions) (runtime.Object, error) {
+// evict tries once; changed says that the pod was no longer what was looked at.
+func (e *eviction) evict(ctx context.Context, name string, deletion *metav1.DeleteOptions) (_ runtime.Object, changed bool, _ error) {
 	found, err := e.s.objects[resource.Pods].Get(ctx, name, &metav1.GetOptions{})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	pod, ok := found.(*corev1.Pod)
 	if !ok {
-		return nil, apierrors.NewInternalError(fmt.Errorf("unexpected object %T", found))
+		return nil, false, apierrors.NewInternalError(fmt.Errorf("unexpected object %T", found))
+	}
+	if p := deletion.Preconditions; p != nil && p.UID != nil && *p.UID != pod.UID {
+		return nil, false, apierrors.NewConflict(resource.Pods.GroupResource(), name,
+			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, pod.UID)) //nolint:staticcheck // upstream's words
 	}
 	// The pod must still be what the decision was made about.
 	pinned := deletion.DeepCopy()
@@ -93,24 +98,33 @@ func (e *eviction) evict(ctx context.Context, name string, deletion *metav1.Dele
 	}
 	pinned.Preconditions.ResourceVersion = &pod.ResourceVersion
 	if ignoresBudget(pod) {
-		return e.remove(ctx, pod, pinned)
+		return e.removePinned(ctx, pod, pinned, deletion)
 	}
 	budgets := e.budgets(pod)
 	if len(budgets) > 1 {
 		return &metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
 			Message: "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-		}, nil
+		}, false, nil
 	}
 	if len(budgets) == 1 {
 		if !ready(pod) && unhealthyMayGo(budgets[0]) {
-			return e.remove(ctx, pod, pinned)
+			return e.removePinned(ctx, pod, pinned, deletion)
 		}
 		if err := e.spend(ctx, budgets[0], pod.Name, dryrun.IsDryRun(deletion.DryRun)); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return e.remove(ctx, pod, deletion)
+	out, err := e.remove(ctx, pod, deletion)
+	return out, false, err
+}
+
+// removePinned removes a pod on condition that it is still the one looked at; a conflict means
+// another look, unless the caller himself asked for this very revision.
+func (e *eviction) removePinned(ctx context.Context, pod *corev1.Pod, pinned, given *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	out, err := e.remove(ctx, pod, pinned)
+	asked := given.Preconditions != nil && given.Preconditions.ResourceVersion != nil
+	return out, apierrors.IsConflict(err) && !asked, err
 }
 
 // ignoresBudget holds for pods whose going disrupts nothing.

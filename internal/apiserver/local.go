@@ -277,7 +277,7 @@ func (l local) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOptio
 	if err := l.s.admit.Admit(ctx, a, nil); err != nil {
 		return nil, err
 	}
-	out, _, err := o.whole.Delete(ctx, ref.Name, rest.ValidateAllObjectFunc, options)
+	out, _, err := o.remove(ctx, o.whole, ref.Name, rest.ValidateAllObjectFunc, options)
 	if err != nil {
 		return nil, err
 	}

@@ -55,25 +55,21 @@ func (s *stream) NewConnectOptions() (runtime.Object, bool, string) { return s.o
 func (s *stream) ConnectMethods() []string { return []string{http.MethodGet, http.MethodPost} }
 
 // Connect implements rest.Connecter.
-func (s *stream) Connect(_ context.Context, name string, options runtime.Object, r rest.Responder) (http.Handler, error) {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		location, opts, err := s.locate(req.Context(), name, options)
-		if err != nil {
-			r.Error(err)
-			return
-		}
-		upgrade := proxy.NewUpgradeAwareHandler(location, s.server.nodes, false, true, proxy.NewErrorResponder(r))
-		upgrade.UseLocationHost = true
-		// WebSockets end here and go on as SPDY, which every CRI streaming server speaks.
-		handler := translator.NewTranslatingHandler(upgrade,
-			translator.NewStreamTranslatorHandler(location, s.server.nodes, 0, opts),
-			wsstream.IsWebSocketRequestWithStreamCloseProtocol)
-		if s.name == "portforward" {
-			handler = translator.NewTranslatingHandler(upgrade, translator.NewTunnelingHandler(upgrade),
-				wsstream.IsWebSocketRequestWithTunnelingProtocol)
-		}
-		handler.ServeHTTP(w, req)
-	}), nil
+func (s *stream) Connect(ctx context.Context, name string, options runtime.Object, r rest.Responder) (http.Handler, error) {
+	location, opts, err := s.locate(ctx, name, options)
+	if err != nil {
+		return nil, err
+	}
+	upgrade := proxy.NewUpgradeAwareHandler(location, s.server.nodes, false, true, proxy.NewErrorResponder(r))
+	upgrade.UseLocationHost = true
+	// WebSockets end here and go on as SPDY, which every CRI streaming server speaks.
+	if s.name == "portforward" {
+		return translator.NewTranslatingHandler(upgrade, translator.NewTunnelingHandler(upgrade),
+			wsstream.IsWebSocketRequestWithTunnelingProtocol), nil
+	}
+	return translator.NewTranslatingHandler(upgrade,
+		translator.NewStreamTranslatorHandler(location, s.server.nodes, 0, opts),
+		wsstream.IsWebSocketRequestWithStreamCloseProtocol), nil
 }
 
 // locate returns where a pod's stream is to be had, and which streams are asked for.
