@@ -3,13 +3,14 @@ package podspec
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
-// QOS returns the quality of service class that a spec earns: Guaranteed when every container
+// QOS returns the quality of service class that a spec earns, defaults filled in: Guaranteed when every container
 // limits cpu and memory and requests just that, BestEffort when none asks for anything, and
 // Burstable otherwise. Pod-level resources, when given, decide alone.
 func QOS(s *corev1.PodSpec) corev1.PodQOSClass {
-	if r := s.Resources; r != nil && (len(r.Requests) > 0 || len(r.Limits) > 0) {
+	if r := s.Resources; r != nil && resourcehelper.IsPodLevelResourcesSet(&corev1.Pod{Spec: *s}) {
 		asked, exact := weigh(r)
 		return class(asked, exact)
 	}
@@ -41,7 +42,7 @@ func weigh(r *corev1.ResourceRequirements) (asked, exact bool) {
 	for _, name := range [...]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		request, limit := positive(r.Requests, name), positive(r.Limits, name)
 		asked = asked || request != nil || limit != nil
-		exact = exact && limit != nil && (request == nil || request.Cmp(*limit) == 0)
+		exact = exact && limit != nil && request != nil && request.Cmp(*limit) == 0
 	}
 	return asked, exact
 }
