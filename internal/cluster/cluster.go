@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"coracle/internal/cluster/account"
@@ -15,6 +16,7 @@ import (
 	"coracle/internal/cluster/namespace"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/cluster/volume"
+	"coracle/internal/kind"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -38,7 +40,7 @@ func Controllers(cfg Config) []plan.Controller {
 	var out []plan.Controller
 	out = append(out, nodelife.Controllers(nodelife.Config{Started: cfg.Started, PodRange: cfg.PodRange, NodeBits: cfg.NodeBits})...)
 	out = append(out, account.Controllers(cfg.RootCA)...)
-	out = append(out, namespace.Controller(resource.All()))
+	out = append(out, namespace.Controller(Kinds()))
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, endpoint.Controllers()...)
 	out = append(out, disruption.Controller())
@@ -46,13 +48,19 @@ func Controllers(cfg Config) []plan.Controller {
 	return out
 }
 
-// owned lists the kinds that owners are looked for among: all but events, which have none.
-func owned() []resource.Resource {
+// Kinds lists the kinds that are served, each once: what a namespace may hold and what may own or
+// be owned. A kind that is not served yet has nothing to list.
+func Kinds() []resource.Resource {
 	var out []resource.Resource
-	for _, res := range resource.All() {
-		if res != resource.Events {
-			out = append(out, res)
+	for _, k := range kind.All() {
+		if !k.NotYet {
+			out = append(out, k.Resource)
 		}
 	}
 	return out
+}
+
+// owned lists the kinds that owners are looked for among: all but events, which have none.
+func owned() []resource.Resource {
+	return slices.DeleteFunc(Kinds(), func(res resource.Resource) bool { return res == resource.Events })
 }

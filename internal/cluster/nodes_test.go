@@ -1,0 +1,98 @@
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+// nodes stand for all agents: a bound pod is ready at once, a deleted one ends at once, a
+// released volume's data are removed at once.
+type nodes struct {
+	w    *whole
+	mu   sync.Mutex
+	todo []plan.Object
+	more chan struct{}
+	ips  int
+}
+
+func newNodes(w *whole) *nodes {
+	n := &nodes{w: w, more: make(chan struct{}, 1)}
+	w.view.Subscribe(func(ch view.Change) {
+		switch ch.After.(type) {
+		case *corev1.Pod, *corev1.PersistentVolume:
+			n.mu.Lock()
+			n.todo = append(n.todo, ch.After)
+			n.mu.Unlock()
+			select {
+			case n.more <- struct{}{}:
+			default:
+			}
+		}
+	})
+	return n
+}
+
+const agents = 32
+
+func (n *nodes) run(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	limit := make(chan struct{}, agents)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.more:
+		}
+		n.mu.Lock()
+		todo := n.todo
+		n.todo = nil
+		n.mu.Unlock()
+		for _, o := range todo {
+			n.ips++
+			ip := fmt.Sprintf("10.244.%d.%d", n.ips/250%250, n.ips%250+1)
+			limit <- struct{}{}
+			all.Go(func() {
+				defer func() { <-limit }()
+				n.act(ctx, o, ip)
+			})
+		}
+	}
+}
+
+// act writes what an agent would; conflicts are answered by the next change it sees.
+func (n *nodes) act(ctx context.Context, o plan.Object, ip string) {
+	switch o := o.(type) {
+	case *corev1.PersistentVolume:
+		if o.Annotations["coracle.io/reclaim-by"] != "" && slices.Contains(o.Finalizers, "coracle.io/volume-data") {
+			next := o.DeepCopy()
+			next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == "coracle.io/volume-data" })
+			_, _ = n.w.Update(ctx, next, "")
+		}
+	case *corev1.Pod:
+		switch {
+		case o.Spec.NodeName == "":
+		case o.DeletionTimestamp != nil:
+			zero := int64(0)
+			_, _ = n.w.Delete(ctx, plan.Ref{Resource: resource.Pods, Key: plan.KeyOf(o), UID: o.UID}, metav1.DeleteOptions{GracePeriodSeconds: &zero})
+		case o.Status.Phase != corev1.PodRunning:
+			next := o.DeepCopy()
+			now := metav1.Now()
+			next.Status.Phase, next.Status.PodIP, next.Status.PodIPs = corev1.PodRunning, ip, []corev1.PodIP{{IP: ip}}
+			next.Status.StartTime = &now
+			next.Status.Conditions = append(next.Status.Conditions,
+				corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: now},
+				corev1.PodCondition{Type: corev1.ContainersReady, Status: corev1.ConditionTrue, LastTransitionTime: now})
+			_, _ = n.w.Update(ctx, next, "status")
+		}
+	}
+}
