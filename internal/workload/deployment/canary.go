@@ -37,11 +37,11 @@ func (p *picture) readCanary() canary {
 	}
 	steps, err := rollout.ParseSteps(text)
 	if err != nil {
-		p.flaws = append(p.flaws, flaw{"InvalidSteps", fmt.Sprintf("%s: %v; the rollout goes on without steps", rollout.StepsAnnotation, err)})
+		p.flaws = append(p.flaws, fmt.Sprintf("%s: %v; the rollout goes on without steps", rollout.StepsAnnotation, err))
 		return canary{}
 	}
 	if isRecreate(p.d) {
-		p.flaws = append(p.flaws, flaw{"InvalidSteps", rollout.StepsAnnotation + " has no effect with strategy Recreate"})
+		p.flaws = append(p.flaws, rollout.StepsAnnotation+" has no effect with strategy Recreate")
 		return canary{}
 	}
 	if total(p.old) == 0 || (p.fresh != nil && p.fresh.set.Name == p.d.Annotations[rolledToKey]) {

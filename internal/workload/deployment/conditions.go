@@ -29,8 +29,9 @@ const (
 	// RolledBack is true while the Deployment runs the template that automatic rollback chose, and
 	// false with reason NoRollback while it cannot go back though it is time to.
 	RolledBack appsv1.DeploymentConditionType = "RolledBack"
-	// InvalidAnnotation is true while an annotation of ours has a value that makes no sense.
-	InvalidAnnotation appsv1.DeploymentConditionType = "InvalidAnnotation"
+	// ValidAnnotations is false while an annotation of ours has a value that makes no sense, and
+	// absent otherwise.
+	ValidAnnotations appsv1.DeploymentConditionType = "ValidAnnotations"
 )
 
 const (
@@ -148,30 +149,25 @@ func (p *picture) setRolledBack(conds *conditions) {
 		"ReplicaSet %q exceeded its progress deadline; the deployment went back to the template of ReplicaSet %q, which was available.", from, to))
 }
 
-// flaw is an annotation whose value makes no sense.
-type flaw struct{ reason, message string }
+const invalidAnnotation = "InvalidAnnotation"
 
 func (p *picture) checkPolicy() {
 	if v := p.d.Annotations[rollout.ReplacementAnnotation]; v != "" && p.policy == rollout.Habit {
-		p.flaws = append(p.flaws, flaw{"InvalidPodReplacementPolicy", fmt.Sprintf("%s: %q is neither %s nor %s; it is ignored",
-			rollout.ReplacementAnnotation, v, rollout.TerminationStarted, rollout.TerminationComplete)})
+		p.flaws = append(p.flaws, fmt.Sprintf("%s: %q is neither %s nor %s; it is ignored",
+			rollout.ReplacementAnnotation, v, rollout.TerminationStarted, rollout.TerminationComplete))
 	}
 }
 
 // setFlaws tells of annotations that are ignored, in a condition and once in an event.
 func (p *picture) setFlaws(conds *conditions) {
 	if len(p.flaws) == 0 {
-		conds.remove(InvalidAnnotation)
+		conds.remove(ValidAnnotations)
 		return
 	}
-	messages := make([]string, len(p.flaws))
-	for i, f := range p.flaws {
-		messages[i] = f.message
-	}
-	reason, message := p.flaws[0].reason, strings.Join(messages, "; ")
-	if old := conds.get(InvalidAnnotation); old != nil && old.Reason == reason && old.Message == message {
+	message := strings.Join(p.flaws, "; ")
+	if old := conds.get(ValidAnnotations); old != nil && old.Message == message {
 		return
 	}
-	conds.touch(InvalidAnnotation, yes, reason, message)
-	p.events = append(p.events, plan.Event{Regarding: plan.RefOf(p.d), Type: corev1.EventTypeWarning, Reason: reason, Message: message})
+	conds.touch(ValidAnnotations, no, invalidAnnotation, message)
+	p.events = append(p.events, plan.Event{Regarding: plan.RefOf(p.d), Type: corev1.EventTypeWarning, Reason: invalidAnnotation, Message: message})
 }

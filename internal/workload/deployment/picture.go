@@ -40,8 +40,8 @@ type picture struct {
 	resting bool
 	// noWayBack says why there is no automatic rollback though it is time for one.
 	noWayBack string
-	// flaws are the annotations that make no sense.
-	flaws []flaw
+	// flaws say which annotations make no sense.
+	flaws []string
 }
 
 // member is a replica set with what is decided about it.

@@ -35,7 +35,7 @@ func (p *picture) why(s *appsv1.DeploymentStatus) plan.Why {
 		w.State = plan.Waiting
 	}
 	for _, f := range p.flaws {
-		w.Waits = append(w.Waits, plan.Wait{Reason: f.reason, Message: f.message, Hint: "correct the annotation"})
+		w.Waits = append(w.Waits, plan.Wait{Reason: invalidAnnotation, Message: f, Hint: "correct the annotation"})
 	}
 	return w
 }
