@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,6 +36,15 @@ type Image struct {
 
 // List returns all images, sorted by first name, then by ID.
 func (s *Store) List() ([]Image, error) {
+	list, err := s.list()
+	// Somebody may remove an image between our reading the index and its blobs.
+	for try := 0; errors.Is(err, os.ErrNotExist) && try < 10; try++ {
+		list, err = s.list()
+	}
+	return list, err
+}
+
+func (s *Store) list() ([]Image, error) {
 	entries, err := s.entries()
 	if err != nil {
 		return nil, err
