@@ -240,12 +240,12 @@ func (c *checker) restartRules(ctr *corev1.Container, at *field.Path) {
 	if len(ctr.RestartPolicyRules) == 0 {
 		return
 	}
-	at = at.Child("restartPolicyRules")
-	switch {
-	case ctr.RestartPolicy == nil:
+	if ctr.RestartPolicy == nil {
 		c.bad(field.Required(at.Child("restartPolicy"), "must specify restartPolicy when restart rules are used"))
-	case len(ctr.RestartPolicyRules) > 20:
-		c.bad(field.TooLong(at, ctr.RestartPolicyRules, 20))
+	}
+	at = at.Child("restartPolicyRules")
+	if n := len(ctr.RestartPolicyRules); n > 20 {
+		c.bad(field.TooMany(at, n, 20))
 	}
 	for i, rule := range ctr.RestartPolicyRules {
 		at := at.Index(i)
@@ -257,7 +257,7 @@ func (c *checker) restartRules(ctr *corev1.Container, at *field.Path) {
 		c.add(check.OneOf(at.Child("exitCodes", "operator"), rule.ExitCodes.Operator,
 			corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn))
 		if len(rule.ExitCodes.Values) > 255 {
-			c.bad(field.TooLong(at.Child("exitCodes", "values"), rule.ExitCodes.Values, 255))
+			c.bad(field.TooMany(at.Child("exitCodes", "values"), len(rule.ExitCodes.Values), 255))
 		}
 	}
 }

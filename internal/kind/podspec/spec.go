@@ -2,7 +2,9 @@ package podspec
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -188,14 +190,18 @@ func (c *checker) podResources() {
 		c.bad(field.Forbidden(at.Child("claims"), "claims cannot be set for Resources at pod-level"))
 	}
 	c.add(amount.ValidatePod(r, at))
-	for name, asked := range amount.Requests(c.spec) {
+	all := amount.Requests(c.spec)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		asked := all[name]
 		if have := r.Requests[name]; amount.PodLevel(name) && asked.Cmp(have) > 0 {
 			c.bad(field.Invalid(at.Child("requests").Key(string(name)), have.String(),
 				fmt.Sprintf("must be greater than or equal to aggregate container requests of %s", asked.String())))
 		}
 	}
 	for i := range c.spec.Containers {
-		for name, limit := range c.spec.Containers[i].Resources.Limits {
+		limits := c.spec.Containers[i].Resources.Limits
+		for _, name := range slices.Sorted(maps.Keys(limits)) {
+			limit := limits[name]
 			if most, limited := r.Limits[name]; limited && limit.Cmp(most) > 0 {
 				c.bad(field.Invalid(at.Child("containers").Index(i).Key(string(name)).Child("limits"), limit.String(),
 					fmt.Sprintf("must be less than or equal to pod limits of %s", most.String())))

@@ -1,6 +1,8 @@
 package podspec
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,8 +86,8 @@ func validateImage(c *corev1.Container, at *field.Path) field.ErrorList {
 // ValidateAnnotations checks the annotations that Kubernetes itself gives a meaning on pods.
 func ValidateAnnotations(annotations map[string]string, spec *corev1.PodSpec, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	for key, value := range annotations {
-		switch {
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		switch value := annotations[key]; {
 		case key == corev1.MirrorPodAnnotationKey && spec.NodeName == "":
 			errs = append(errs, field.Invalid(at.Key(key), value, "must set spec.nodeName if mirror pod annotation is set"))
 		case key == corev1.PodDeletionCost && !deletionCost(value):
