@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/diff"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -41,7 +41,7 @@ func ValidateUpdate(s, old *corev1.PodSpec) field.ErrorList {
 	rest := s.DeepCopy()
 	errs = append(errs, forgive(rest, old, at)...)
 	if !equality.Semantic.DeepEqual(rest, old) {
-		errs = append(errs, field.Forbidden(at, fmt.Sprintf("pod updates may not change fields other than %s\n%v", updatable, cmp.Diff(old, rest))))
+		errs = append(errs, field.Forbidden(at, fmt.Sprintf("pod updates may not change fields other than %s\n%v", updatable, diff.Diff(old, rest))))
 	}
 	return errs
 }
