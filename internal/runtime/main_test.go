@@ -186,7 +186,9 @@ func (n *node) cleanUp() {
 		}
 		n.conn.Close()
 		_ = n.cmd.Process.Signal(syscall.SIGTERM)
-		_ = n.cmd.Wait()
+		if err := n.cmd.Wait(); err != nil {
+			n.t.Errorf("the runtime did not end well: %v", err) // also what the race detector makes of a race
+		}
 	}
 	n.leftovers()
 	if err := os.RemoveAll(n.base); err != nil {
