@@ -80,11 +80,22 @@ func (w *World) act(a plan.Action) (name string, refusal *metav1.Status) {
 	case plan.Update:
 		return a.Object.GetName(), w.update(a)
 	case plan.Delete:
-		return a.Object.Name, w.deleteRef(a.Object, a.GraceSeconds)
+		if w.anyAlive(a.IfAbsent) {
+			return a.Object.Name, nil
+		}
+		return a.Object.Name, w.deleteRef(a.Object, a.ResourceVersion, a.GraceSeconds)
 	case plan.Evict:
-		return a.Pod.Name, w.deleteRef(a.Pod, nil)
+		return a.Pod.Name, w.deleteRef(a.Pod, "", nil)
 	}
 	panic(fmt.Sprintf("model: action %T", a))
+}
+
+// anyAlive reports whether one of the objects exists, with that UID where one is given.
+func (w *World) anyAlive(refs []plan.Ref) bool {
+	return slices.ContainsFunc(refs, func(ref plan.Ref) bool {
+		o, ok := w.Get(ref.Resource, ref.Namespace, ref.Name)
+		return ok && (ref.UID == "" || o.GetUID() == ref.UID)
+	})
 }
 
 func (w *World) create(object plan.Object) (string, *metav1.Status) {
@@ -121,6 +132,9 @@ func (w *World) update(a plan.Update) *metav1.Status {
 		if !ok || o.GetUID() != a.Provided.UID || o.GetDeletionTimestamp() != nil {
 			return nil
 		}
+	}
+	if w.anyAlive(a.IfAbsent) {
+		return nil
 	}
 	old, ok := w.Get(res, a.Object.GetNamespace(), a.Object.GetName())
 	if !ok || old.GetUID() != a.Object.GetUID() {
@@ -169,7 +183,7 @@ func copyField(to, from plan.Object, field string) {
 	}
 }
 
-func (w *World) deleteRef(ref plan.Ref, grace *int64) *metav1.Status {
+func (w *World) deleteRef(ref plan.Ref, version string, grace *int64) *metav1.Status {
 	o, ok := w.Get(ref.Resource, ref.Namespace, ref.Name)
 	if !ok {
 		return refuse(apierrors.NewNotFound(ref.Resource.GroupResource(), ref.Name))
@@ -177,6 +191,9 @@ func (w *World) deleteRef(ref plan.Ref, grace *int64) *metav1.Status {
 	if ref.UID != "" && ref.UID != o.GetUID() {
 		return refuse(apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name,
 			fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s)", ref.UID, o.GetUID())))
+	}
+	if version != "" && version != o.GetResourceVersion() {
+		return refuse(apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name, fmt.Errorf("the object has been modified")))
 	}
 	w.delete(ref.Resource, o, grace)
 	return nil
