@@ -53,6 +53,7 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 	if err := s.reserve(ctrName(c), id); err != nil {
 		return nil, err
 	}
+	cgroup.Warm() // StartContainer comes next
 	if err := s.prepare(c, img); err != nil {
 		s.discard(c)
 		s.unreserve(ctrName(c), id)
@@ -98,7 +99,7 @@ func (s *service) prepare(c *ctr, img image.Image) error {
 // discard gives back all that a container holds, also one that is half made.
 func (s *service) discard(c *ctr) error {
 	var errs []error
-	errs = append(errs, container.Discard(s.lcDir(), c.ID))
+	errs = append(errs, container.Discard(s.lcDir, c.ID))
 	errs = append(errs, container.Unpin(c.pinPath()), snapshot.Unmount(c.dir))
 	errs = append(errs, s.releaseImageMounts(c))
 	if err := errors.Join(errs...); err != nil {

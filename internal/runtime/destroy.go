@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -43,6 +44,10 @@ func Destroy(ctx context.Context, cfg Config, grace time.Duration) error {
 	if errs = errors.Join(errs, err); errs != nil {
 		return fmt.Errorf("runtime: destroy: %w", errs)
 	}
+	if err := os.RemoveAll(s.lcDir); err != nil {
+		return fmt.Errorf("runtime: destroy: %w", err)
+	}
+	_ = os.Remove(filepath.Dir(s.lcDir)) // /run/coracle, when nobody else is in it
 	return removeDir(cfg.StateDir)
 }
 

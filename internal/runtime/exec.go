@@ -95,7 +95,7 @@ func (s *service) run(ctx context.Context, id string, cmd []string, in io.Reader
 		return 0, err
 	}
 	defer x.close()
-	proc, err := container.Exec(s.lcDir(), c.ID, c.dir, cmd, tty, x.theirs.Stdio)
+	proc, err := container.Exec(s.lcDir, c.ID, c.dir, cmd, tty, x.theirs.Stdio)
 	x.theirs.close()
 	if err != nil {
 		return 0, execError(err)

@@ -91,7 +91,7 @@ func (s *service) start(c *ctr, p *pod) error {
 		return err
 	}
 	closing := stdio{files}
-	pid, err := container.Start(s.lcDir(), c.ID, spec, files)
+	pid, err := container.Start(s.lcDir, c.ID, spec, files)
 	closing.close()
 	if err != nil {
 		io.close()
@@ -102,7 +102,7 @@ func (s *service) start(c *ctr, p *pod) error {
 	if err != nil {
 		io.close()
 		logFile.Close()
-		return errors.Join(err, container.Discard(s.lcDir(), c.ID))
+		return errors.Join(err, container.Discard(s.lcDir, c.ID))
 	}
 	if err := proc.Pin(c.pinPath()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		s.cfg.Logger.Error("process not pinned", "container", c.ID, "err", err)
@@ -110,7 +110,7 @@ func (s *service) start(c *ctr, p *pod) error {
 	if err := io.begin(logFile); err != nil {
 		_ = proc.Signal(unix.SIGKILL)
 		_, _ = proc.Wait()
-		return errors.Join(err, container.Discard(s.lcDir(), c.ID))
+		return errors.Join(err, container.Discard(s.lcDir, c.ID))
 	}
 	s.keep(c.ID, io)
 	c.mu.Lock()
@@ -258,7 +258,7 @@ func (s *service) exited(c *ctr, st container.Status) {
 	if group, err := cgroup.Open(c.Cgroup); err == nil {
 		oom = group.OOMKills() > 0
 	}
-	if err := container.Discard(s.lcDir(), c.ID); err != nil {
+	if err := container.Discard(s.lcDir, c.ID); err != nil {
 		s.cfg.Logger.Error("container's cgroup not removed", "container", c.ID, "err", err)
 	}
 	c.mu.Lock()
@@ -279,7 +279,7 @@ func (s *service) exited(c *ctr, st container.Status) {
 		state.Finished = max(st.At.UnixNano(), state.Started)
 		state.ExitCode, state.Reason, state.Message = st.Code, reasonOf(st, oom), ""
 		if st.Lost {
-			state.Message = "the container ended while its runtime was not running, and this kernel does not keep exit statuses (Linux 6.15 and later do)"
+			state.Message = "the container ended while its runtime was not running; how is not known (the machine was restarted, or its kernel does not keep exit statuses: Linux 6.15 and later do)"
 		}
 	})
 	s.emit(c.ID, c.SandboxID, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)

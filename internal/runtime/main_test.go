@@ -191,6 +191,9 @@ func (n *node) cleanUp() {
 		}
 	}
 	n.leftovers()
+	if err := os.RemoveAll(filepath.Join("/run/coracle", n.id)); err != nil {
+		n.t.Errorf("clean up: %v", err)
+	}
 	if err := os.RemoveAll(n.base); err != nil {
 		n.t.Errorf("clean up: %v", err)
 	}

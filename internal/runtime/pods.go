@@ -41,6 +41,7 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 	if err := s.reserve(podName(p), id); err != nil {
 		return nil, err
 	}
+	cgroup.Warm()
 	if err := s.setUpPod(ctx, p); err != nil {
 		s.tearDownPod(p)
 		if rerr := removeDir(p.dir); rerr != nil {

@@ -223,7 +223,6 @@ func newID() string {
 
 func (s *service) podDir(id string) string { return filepath.Join(s.cfg.StateDir, "sandboxes", id) }
 func (s *service) ctrDir(id string) string { return filepath.Join(s.cfg.StateDir, "containers", id) }
-func (s *service) lcDir() string           { return filepath.Join(s.cfg.StateDir, "libcontainer") }
 
 // removeDir removes a record's directory, its state first: from then on it
 // counts as half made, whatever happens.

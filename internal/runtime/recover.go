@@ -16,8 +16,8 @@ import (
 // recover finds again what an earlier runtime left: sandboxes, containers
 // that run, containers that ended meanwhile. What is half made is removed.
 func (s *service) recover() error {
-	for _, d := range []string{"sandboxes", "containers", "libcontainer"} {
-		if err := os.MkdirAll(filepath.Join(s.cfg.StateDir, d), 0o711); err != nil {
+	for _, d := range []string{filepath.Join(s.cfg.StateDir, "sandboxes"), filepath.Join(s.cfg.StateDir, "containers"), s.lcDir} {
+		if err := os.MkdirAll(d, 0o711); err != nil {
 			return err
 		}
 	}
@@ -88,7 +88,7 @@ func (s *service) recoverCtr(dir, id string) {
 		close(c.gone)
 	case phaseCreated:
 		// A start that was cut short has left a process that has not run anything yet, or just did.
-		if err := errors.Join(container.Discard(s.lcDir(), id), container.Unpin(c.pinPath())); err != nil {
+		if err := errors.Join(container.Discard(s.lcDir, id), container.Unpin(c.pinPath())); err != nil {
 			s.cfg.Logger.Error("cut-short start not cleaned", "container", id, "err", err)
 		}
 	case phaseRunning:
@@ -123,7 +123,7 @@ func (s *service) resume(c *ctr) {
 	c.io = k
 	proc, err := container.Pinned(c.pinPath())
 	if err != nil {
-		proc, err = container.Reopen(s.lcDir(), c.ID, c.state.PID)
+		proc, err = container.Reopen(s.lcDir, c.ID, c.state.PID)
 	}
 	if err != nil {
 		s.exited(c, container.Status{Code: 255, Lost: true, At: time.Now()})

@@ -28,6 +28,7 @@ type service struct {
 	cri.UnimplementedImageServiceServer
 
 	cfg    Config
+	lcDir  string
 	images *image.Store
 	minOOM int
 	events hub
@@ -95,6 +96,9 @@ func newService(cfg Config) (*service, error) {
 		cfg: cfg, images: images, minOOM: minOOM,
 		sandboxes: map[string]*pod{}, containers: map[string]*ctr{}, names: map[string]string{},
 	}
+	if s.lcDir, err = libcontainerDir(cfg); err != nil {
+		return nil, err
+	}
 	s.net.init(cfg)
 	if s.stream, err = stream.New(streams{s}); err != nil {
 		return nil, err
@@ -117,6 +121,30 @@ func (s *service) close() {
 	if s.keeper != nil {
 		s.keeper.Close()
 	}
+}
+
+// libcontainerDir is where libcontainer keeps its state: in the state
+// directory, but under /run when our own binary lies in a directory above that
+// one. For libcontainer shields the binary from containers by an overlay of
+// the two directories, which must not be nested, or else by a copy of the
+// whole binary in memory for every start. Once chosen it stays.
+func libcontainerDir(cfg Config) (string, error) {
+	note := filepath.Join(cfg.StateDir, "libcontainer.path")
+	if raw, err := os.ReadFile(note); err == nil && len(raw) > 0 {
+		return string(raw), nil
+	}
+	dir := filepath.Join(cfg.StateDir, "libcontainer")
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("runtime: find own binary: %w", err)
+	}
+	if rel, err := filepath.Rel(filepath.Dir(self), cfg.StateDir); err == nil && filepath.IsLocal(rel) {
+		dir = filepath.Join("/run/coracle", cfg.ID)
+	}
+	if err := os.WriteFile(note, []byte(dir), 0o600); err != nil {
+		return "", fmt.Errorf("runtime: state directory: %w", err)
+	}
+	return dir, nil
 }
 
 // lockState makes sure that one runtime only works on a state directory.

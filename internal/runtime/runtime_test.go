@@ -74,6 +74,7 @@ touch /rootfile 2>/dev/null && echo root=writable || echo root=readonly
 grep -q ' /proc/keys ' /proc/self/mountinfo && echo keys=masked || echo keys=open
 v=$(cat /proc/sys/kernel/panic); (echo $v >/proc/sys/kernel/panic) 2>/dev/null && echo sys=writable || echo sys=readonly
 df -h /dev/shm | tail -1 | tr -s ' '
+echo direct > /dev/stdout; echo direct2 > /dev/stderr
 unshare -m true 2>/dev/null && echo unshare=allowed || echo unshare=refused
 mknod /tmp/blk b 8 0 2>/dev/null && head -c1 /tmp/blk 2>/dev/null && echo blk=open || echo blk=refused
 `
@@ -94,14 +95,14 @@ func TestContainerEnvironment(t *testing.T) {
 		{"defaults", func(*cri.ContainerConfig) {}, []string{
 			defaultCaps, "Seccomp: 2", "NoNewPrivs: 0", "user=0:0 home=/root cwd=/ host=env", "pid=1",
 			"search default.svc.cluster.local", "nameserver 10.96.0.10", "options ndots:5", "root=writable", "keys=masked", "sys=readonly",
-			"shm 64.0M", "unshare=refused", "blk=refused", "path=/usr/local/sbin:",
+			"shm 64.0M", "unshare=refused", "blk=refused", "direct\n", "direct2\n", "path=/usr/local/sbin:",
 		}, nil},
 		{"user", func(c *cri.ContainerConfig) {
 			sc := c.Linux.SecurityContext
 			sc.RunAsUser, sc.RunAsGroup, sc.SupplementalGroups = &cri.Int64Value{Value: 1234}, &cri.Int64Value{Value: 77}, []int64{88}
 			sc.ReadonlyRootfs, sc.NoNewPrivs = true, true
 			c.WorkingDir, c.Envs = "/var", []*cri.KeyValue{{Key: "VAR", Value: []byte("x y")}}
-		}, []string{"user=1234:77", "home=/tmp cwd=/var", "var=x y", "CapEff: 0000000000000000", "NoNewPrivs: 1", "root=readonly", "Groups: 77 88 3456"}, nil},
+		}, []string{"direct\n", "direct2\n", "user=1234:77", "home=/tmp cwd=/var", "var=x y", "CapEff: 0000000000000000", "NoNewPrivs: 1", "root=readonly", "Groups: 77 88 3456"}, nil},
 		{"name", func(c *cri.ContainerConfig) {
 			c.Linux.SecurityContext.RunAsUsername = "keeper"
 			c.Linux.SecurityContext.SupplementalGroupsPolicy = cri.SupplementalGroupsPolicy_Strict
