@@ -266,6 +266,22 @@ func TestContainersThatCannotStart(t *testing.T) {
 	}
 }
 
+func TestEnvironmentThatIsNotThereYet(t *testing.T) {
+	inWorld(t, func(w *world) {
+		spec := one("server:1")
+		spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "keys"}}}}
+		w.create("pod", spec)
+		w.settle(2 * time.Minute)
+		w.want("pod", "Pending main=CreateContainerConfigError")
+		w.must(&corev1.Secret{ObjectMeta: meta("keys")})
+		w.settle(time.Millisecond) // seen, not polled for
+		w.want("pod", "Running ready main=running")
+		w.delete("pod", nil)
+		w.settle(time.Second)
+		w.want("pod", "gone")
+	})
+}
+
 func TestVolumeThatIsNotThereYet(t *testing.T) {
 	inWorld(t, func(w *world) {
 		spec := one("server:1")

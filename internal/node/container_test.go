@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer/seccomp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"coracle/internal/client"
 )
@@ -126,5 +129,127 @@ func TestRealPod(t *testing.T) {
 	})
 	if raw, err := os.ReadFile(filepath.Join(path, "file")); err != nil || string(raw) != "kept\n" {
 		t.Errorf("claim's data after the pod: %q %v", raw, err)
+	}
+}
+
+func TestRealLastWords(t *testing.T) {
+	m := newMachine(t)
+	file := sh("echo said; echo -n 'to the file' > /dev/termination-log; exit 4")
+	logs := sh("echo one; echo two >&2; exit 5")
+	logs.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+	hungry := sh("x=x; while :; do x=$x$x; done")
+	hungry.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("16Mi")}
+	for name, c := range map[string]corev1.Container{"file": file, "logs": logs, "hungry": hungry} {
+		m.create(name, corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{c}})
+	}
+	m.untilState("file", "Failed main=Error(4)")
+	m.untilState("logs", "Failed main=Error(5)")
+	m.untilState("hungry", "Failed main=OOMKilled(137)")
+	last := func(name string) *corev1.ContainerStateTerminated {
+		return m.pod(name).Status.ContainerStatuses[0].State.Terminated
+	}
+	if got := last("file").Message; got != "to the file" {
+		t.Errorf("message of the file: %q", got)
+	}
+	if got := last("logs").Message; got != "one\ntwo\n" {
+		t.Errorf("message of the logs: %q", got)
+	}
+	m.restartAgent()
+	m.until("logs of a pod that ended, after the agent's restart", func() bool { return m.logs("file", "main", "") == "said\n" })
+	if got := last("file").Message; got != "to the file" {
+		t.Errorf("message after the agent's restart: %q", got)
+	}
+}
+
+func TestRealRestartAndFollow(t *testing.T) {
+	m := newMachine(t)
+	main := sh("echo run; i=0; while [ $i -lt 5 ]; do echo $i; i=$((i+1)); sleep 0.05; done; exit 1")
+	m.create("pod", corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{main}})
+	m.until("the first run", func() bool { return strings.HasPrefix(m.logs("pod", "main", ""), "run") })
+	// A followed log ends with its container, not with the request's patience.
+	if got := m.logs("pod", "main", "?follow=true"); !strings.HasPrefix(got, "run\n0\n1\n2\n3\n4\n") {
+		t.Errorf("followed: %q", got)
+	}
+	m.untilState("pod", "Running main=CrashLoopBackOff*1")
+	if got := m.logs("pod", "main", "?previous=true"); got != "run\n0\n1\n2\n3\n4\n" {
+		t.Errorf("previous: %q", got)
+	}
+	m.delete("pod", nil)
+	m.untilState("pod", "gone")
+}
+
+func TestRealPodSharesAndIsolates(t *testing.T) {
+	m := newMachine(t)
+	server := sh("echo shared > /scratch/f; cat /proc/self/mounts | grep -c /scratch; while :; do echo pong | nc -l -p 8080; done")
+	server.VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}}
+	server.SecurityContext = withUser(server.SecurityContext, 1234)
+	side := sh("id -u; id -G; hostname; cat /etc/resolv.conf; sleep 1000")
+	side.Name = "side"
+	side.VolumeMounts = server.VolumeMounts
+	server.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(8080)}}, PeriodSeconds: 1}
+	spec := corev1.PodSpec{
+		Containers: []corev1.Container{server, side}, Subdomain: "web", ShareProcessNamespace: ptr(true),
+		TerminationGracePeriodSeconds: ptr(int64(1)),
+		SecurityContext:               &corev1.PodSecurityContext{FSGroup: ptr(int64(4321)), RunAsGroup: ptr(int64(99))},
+		Volumes:                       []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
+	}
+	m.create("web-0", spec)
+	other := corev1.PodSpec{Containers: []corev1.Container{sh("sleep 1000")}, TerminationGracePeriodSeconds: ptr(int64(1))}
+	m.create("other", other)
+	m.untilState("web-0", "Running ready main=running side=running")
+	m.untilState("other", "Running ready main=running")
+	ip := m.pod("web-0").Status.PodIP
+	for _, c := range []struct {
+		pod, ctr string
+		command  []string
+		want     string
+	}{
+		{"web-0", "side", []string{"cat", "/scratch/f"}, "shared\n"},                    // one volume
+		{"web-0", "side", []string{"stat", "-c", "%u:%g", "/scratch/f"}, "1234:4321\n"}, // of the pod's group
+		{"web-0", "side", []string{"nc", "127.0.0.1", "8080"}, "pong\n"},                // one loopback
+		{"other", "main", []string{"nc", ip, "8080"}, "pong\n"},                         // reached from another pod
+		{"web-0", "side", []string{"hostname"}, "web-0\n"},
+	} {
+		m.until(strings.Join(c.command, " "), func() bool {
+			out, err := m.exec(c.pod, c.ctr, c.command...)
+			return err == nil && out == c.want
+		})
+	}
+	out, err := m.exec("web-0", "side", "ps", "-o", "args")
+	if err != nil || !strings.Contains(out, "nc -l -p 8080") {
+		t.Errorf("processes of the pod: %q %v", out, err)
+	}
+	out, err = m.exec("web-0", "side", "cat", "/etc/hosts")
+	if err != nil || !strings.Contains(out, ip+"\tweb-0.web.default.svc.cluster.local\tweb-0\n") {
+		t.Errorf("hosts: %q %v", out, err)
+	}
+	for _, pod := range []string{"web-0", "other"} {
+		m.delete(pod, nil)
+	}
+	m.untilState("web-0", "gone")
+	m.untilState("other", "gone")
+}
+
+func withUser(s *corev1.SecurityContext, uid int64) *corev1.SecurityContext {
+	if s == nil {
+		s = &corev1.SecurityContext{}
+	}
+	s.RunAsUser = &uid
+	return s
+}
+
+// BenchmarkRealPodStart measures from the pod's creation to its Ready status, with the built-in
+// runtime and an API in memory.
+func BenchmarkRealPodStart(b *testing.B) {
+	m := newMachine(b)
+	n := 0
+	for b.Loop() {
+		name := fmt.Sprint("pod", n)
+		n++
+		m.create(name, corev1.PodSpec{Containers: []corev1.Container{sh("sleep 1000")}, TerminationGracePeriodSeconds: ptr(int64(0))})
+		m.untilState(name, "Running ready main=running")
+		b.StopTimer()
+		m.delete(name, ptr(int64(0)))
+		b.StartTimer()
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/node/objects"
+	"coracle/internal/node/podsync"
 	"coracle/internal/resource"
 )
 
@@ -121,4 +122,58 @@ func (l lookup) Secret(ctx context.Context, namespace, name string) (*corev1.Sec
 		return nil, err
 	}
 	return obj.(*corev1.Secret), nil
+}
+
+// await watches what a container's environment refers to after its start failed for it, so that
+// the mending is seen at once. Call it with w.mu held.
+func (w *worker) await(name string) {
+	spec := specOf(w.pod, name)
+	if spec == nil {
+		return
+	}
+	key := podsync.StartContainer{Name: name}.Key()
+	for _, ref := range environmentRefs(w.namespace, spec) {
+		if w.awaited[ref] != nil {
+			continue
+		}
+		// The first look, too, asks for another try: the object may have come since the last one.
+		w.awaited[ref] = w.a.hub.Subscribe(ref, func() { w.tell(func() { w.forgetFailure(key) }) })
+	}
+}
+
+func (w *worker) stopAwaiting() {
+	w.mu.Lock()
+	awaited := w.awaited
+	w.awaited = map[objects.Ref]func(){}
+	w.mu.Unlock()
+	for _, stop := range awaited {
+		stop()
+	}
+}
+
+// environmentRefs lists the objects that a container's environment refers to.
+func environmentRefs(namespace string, spec *corev1.Container) []objects.Ref {
+	var out []objects.Ref
+	add := func(res resource.Resource, name string) {
+		out = append(out, objects.Ref{Resource: res, Namespace: namespace, Name: name})
+	}
+	for i := range spec.EnvFrom {
+		if ref := spec.EnvFrom[i].ConfigMapRef; ref != nil {
+			add(resource.ConfigMaps, ref.Name)
+		}
+		if ref := spec.EnvFrom[i].SecretRef; ref != nil {
+			add(resource.Secrets, ref.Name)
+		}
+	}
+	for i := range spec.Env {
+		from := spec.Env[i].ValueFrom
+		switch {
+		case from == nil:
+		case from.ConfigMapKeyRef != nil:
+			add(resource.ConfigMaps, from.ConfigMapKeyRef.Name)
+		case from.SecretKeyRef != nil:
+			add(resource.Secrets, from.SecretKeyRef.Name)
+		}
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -61,6 +62,9 @@ func (w *worker) ended(key string, err error, cancelled bool) {
 	default:
 		f := podsync.Failure{Reason: reasonOf(err), Message: cri.Message(err), At: time.Now(), Times: w.failures[key].Times + 1}
 		w.failures[key] = f
+		if f.Reason == podsync.CreateContainerConfigError {
+			w.await(strings.TrimPrefix(key, podsync.StartContainer{}.Key()))
+		}
 		w.a.cfg.Log.Warn("a step failed", "pod", w.name, "namespace", w.namespace, "step", key, "err", err)
 	}
 }

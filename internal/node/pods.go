@@ -38,7 +38,7 @@ func (a *agent) followPods(ctx context.Context) {
 		if !pause(ctx, wait+rand.N(wait)) {
 			return
 		}
-		wait = min(2*wait, 5*time.Second)
+		wait = min(2*wait, time.Second)
 	}
 }
 
@@ -70,6 +70,7 @@ func (a *agent) watchPods(ctx context.Context) error {
 		}
 	}
 	a.nowListed()
+	a.answers()
 	opts.Revision = revision
 	w, err := a.cfg.Client.Watch(ctx, resource.Pods, opts)
 	if err != nil {
@@ -202,6 +203,14 @@ func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) err
 		a.cfg.Log.Warn("remove the logs of pods that are gone", "err", err)
 	}
 	return nil
+}
+
+// answers tells the workers that the API answers (again): what waits to be published goes at once.
+func (a *agent) answers() {
+	for _, w := range a.allWorkers() {
+		w.tell(func() { w.publish.pause, w.publish.retryAt = 0, time.Time{} })
+	}
+	a.lookAgain()
 }
 
 // nowListed lets the workers begin: every pod of this node is known.

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -84,7 +85,7 @@ type machineUnderTest struct {
 	certs testCerts
 }
 
-func newMachine(t *testing.T) *machineUnderTest {
+func newMachine(t testing.TB) *machineUnderTest {
 	t.Helper()
 	if os.Geteuid() != 0 || testing.Short() {
 		t.Skip("containers need root")
@@ -154,7 +155,7 @@ func (m *machineUnderTest) restartAgent() {
 	m.startAgent(started)
 }
 
-func (m *machineUnderTest) startRuntime(t *testing.T) {
+func (m *machineUnderTest) startRuntime(t testing.TB) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), runtimeEnv+"="+m.base, runtimeEnv+"_ID="+m.id)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -175,14 +176,14 @@ func (m *machineUnderTest) startRuntime(t *testing.T) {
 }
 
 // killRuntime ends the runtime without warning and starts another.
-func (m *machineUnderTest) killRuntime(t *testing.T) {
+func (m *machineUnderTest) killRuntime(t testing.TB) {
 	_ = m.cmd.Process.Kill()
 	_ = m.cmd.Wait()
 	m.cri.Close()
 	m.startRuntime(t)
 }
 
-func (m *machineUnderTest) cleanUp(t *testing.T) {
+func (m *machineUnderTest) cleanUp(t testing.TB) {
 	if m.world != nil {
 		m.stop()
 		<-m.ended
@@ -223,7 +224,7 @@ func (m *machineUnderTest) cleanUp(t *testing.T) {
 }
 
 // removeSandboxes removes what a failed test left; the agent's own removals may still be under way.
-func (m *machineUnderTest) removeSandboxes(ctx context.Context, t *testing.T) {
+func (m *machineUnderTest) removeSandboxes(ctx context.Context, t testing.TB) {
 	for {
 		list, err := m.cri.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 		if err != nil {
@@ -302,11 +303,11 @@ func (m *machineUnderTest) logs(pod, ctr, query string) string {
 // exec runs a command in a container through the face, over SPDY.
 func (m *machineUnderTest) exec(pod, ctr string, command ...string) (string, error) {
 	m.t.Helper()
-	url := "https://" + m.addr + "/exec/default/" + pod + "/" + ctr + "?output=1&error=1"
+	address := "https://" + m.addr + "/exec/default/" + pod + "/" + ctr + "?output=1&error=1"
 	for _, c := range command {
-		url += "&command=" + c
+		address += "&command=" + url.QueryEscape(c)
 	}
-	req, err := http.NewRequest(http.MethodPost, url, nil)
+	req, err := http.NewRequest(http.MethodPost, address, nil)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -324,7 +325,7 @@ func (m *machineUnderTest) exec(pod, ctr string, command ...string) (string, err
 }
 
 // busyboxRoot makes a root file system of Debian's busybox-static.
-func busyboxRoot(t *testing.T) string {
+func busyboxRoot(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{"bin", "etc", "tmp", "var"} {
@@ -367,7 +368,7 @@ func (c testCerts) rest() rest.TLSClientConfig {
 	return rest.TLSClientConfig{CAData: c.ca, CertData: c.cert, KeyData: c.key}
 }
 
-func makeCerts(t *testing.T) testCerts {
+func makeCerts(t testing.TB) testCerts {
 	t.Helper()
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

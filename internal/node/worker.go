@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/node/container"
+	"coracle/internal/node/objects"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/status"
 )
@@ -44,6 +45,7 @@ type worker struct {
 	probes   map[string]*probed
 	messages map[string]string        // termination messages by container ID
 	ends     map[string]chan struct{} // closed when a container no longer runs
+	awaited  map[objects.Ref]func()   // what a container that cannot start refers to; stops watching
 	publish  publisher
 }
 
@@ -59,7 +61,7 @@ func newWorker(a *agent, pod *corev1.Pod, gone bool) *worker {
 	return &worker{
 		a: a, uid: pod.UID, namespace: pod.Namespace, name: pod.Name, pod: pod, gone: gone, stale: true,
 		wake: make(chan struct{}, 1), failures: map[string]podsync.Failure{}, busy: map[string]*operation{},
-		probes: map[string]*probed{}, messages: map[string]string{}, ends: map[string]chan struct{}{},
+		probes: map[string]*probed{}, messages: map[string]string{}, ends: map[string]chan struct{}{}, awaited: map[objects.Ref]func(){},
 	}
 }
 
@@ -96,6 +98,7 @@ func (w *worker) forgetFailure(key string) { delete(w.failures, key) }
 // run works until the pod has finished or ctx ends.
 func (w *worker) run(ctx context.Context) {
 	defer w.stopProbes()
+	defer w.stopAwaiting()
 	defer w.tell(func() {
 		w.world = podsync.World{}
 		w.closeEnds()

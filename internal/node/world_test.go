@@ -24,7 +24,7 @@ import (
 
 // world is a cluster, a runtime and an agent between them, in a bubble of virtual time.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	cluster *clientfake.Cluster
 	runtime *crifake.Runtime
 	cfg     Config

@@ -62,6 +62,9 @@ func (h *Hub) Subscribe(ref Ref, notify func()) (cancel func()) {
 	}
 	key := &notify
 	e.subscribers[key] = struct{}{}
+	if e.synced {
+		go notify() // the first look was before this subscriber's time
+	}
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()

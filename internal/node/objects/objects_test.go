@@ -63,6 +63,13 @@ func TestHub(t *testing.T) {
 		if got, err := hub.Get(ctx, ref); err != nil || got.(*corev1.ConfigMap).Data["a"] != "1" {
 			t.Errorf("%v %v", got, err)
 		}
+		three := 0
+		stopThree := hub.Subscribe(ref, func() { three++ })
+		synctest.Wait()
+		if three != 1 {
+			t.Errorf("a late subscriber is told %d times", three)
+		}
+		stopThree()
 		stopTwo()
 		set("2")
 		settle(3, 2, "edited after one has left")
