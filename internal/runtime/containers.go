@@ -26,6 +26,9 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 	if cfg.GetMetadata().GetName() == "" {
 		return nil, status.Error(codes.InvalidArgument, "config.metadata.name is required")
 	}
+	if len(cfg.GetCDIDevices()) > 0 {
+		return nil, status.Error(codes.InvalidArgument, "config.CDI_devices: CDI is not supported by this runtime")
+	}
 	p, err := s.pod(req.GetPodSandboxId())
 	if err != nil {
 		return nil, err

@@ -28,6 +28,9 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 	if h := req.GetRuntimeHandler(); h != "" && h != handlerName {
 		return nil, status.Errorf(codes.InvalidArgument, "runtime handler %q is not known (there is only %q)", h, handlerName)
 	}
+	if u := cfg.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(); u != nil && u.GetMode() != cri.NamespaceMode_NODE {
+		return nil, status.Error(codes.InvalidArgument, "user namespaces (hostUsers: false) are not supported by this runtime")
+	}
 	id := newID()
 	p := &pod{dir: s.podDir(id), config: cfg, state: podState{Ready: true}, podIdentity: podIdentity{
 		ID: id, Created: time.Now().UnixNano(), Handler: req.GetRuntimeHandler(),

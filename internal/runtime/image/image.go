@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -208,6 +209,27 @@ func (s *Store) Remove(ref string) error {
 	return s.collect()
 }
 
+// Prune collects what no name and no container needs any more: the rest of
+// images whose names moved to newer ones.
+func (s *Store) Prune() error {
+	unlock, err := s.lock(contentLock, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	used := s.usedImages()
+	err = s.change(func(old []entry) []entry {
+		return slices.DeleteFunc(old, func(e entry) bool {
+			in, err := s.info(e.desc.Digest)
+			return e.name == "" && err == nil && !used[in.id]
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return s.collect()
+}
+
 // collect removes blobs and layers that neither the index nor a lease needs.
 // The content lock is held exclusively.
 func (s *Store) collect() error {
@@ -245,7 +267,12 @@ func (s *Store) collect() error {
 	if err := sweep(filepath.Join(s.dir, "layers"), layers); err != nil {
 		return err
 	}
-	// Nobody adds content while we hold the lock: what is in tmp was left by a crash.
+	// Nobody adds content while we hold the lock: what is in tmp was left by a crash,
+	// perhaps with the parents of a layer still mounted.
+	half, _ := filepath.Glob(filepath.Join(s.dir, "tmp", "layer-*", "merged"))
+	for _, m := range half {
+		_ = unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
 	return sweep(filepath.Join(s.dir, "tmp"), nil)
 }
 

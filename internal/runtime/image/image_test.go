@@ -436,6 +436,54 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// TestNameMoves builds a name anew while a container uses what it meant.
+func TestNameMoves(t *testing.T) {
+	s := open(t)
+	ver := func(body string) Image {
+		t.Helper()
+		images, err := s.Import(dockerSave(t, "app:1", imageOf(t, layerOf(t, false, file{name: "run", body: body}))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return images[0]
+	}
+	unused := ver("zero")
+	used := ver("one")
+	owner := t.TempDir()
+	layers, err := s.Acquire(used, "ctr", owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := ver("two")
+	if i, err := s.Get("app:1"); err != nil || i.ID != now.ID {
+		t.Errorf("the name means %v %v", i.ID, err)
+	}
+	if i, err := s.Get(used.ID); err != nil || len(i.Names) != 0 {
+		t.Errorf("the image in use: %v %v", i, err)
+	}
+	if _, err := s.Get(unused.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the image nobody uses: %v", err)
+	}
+	if err := s.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(layers[0]); err != nil {
+		t.Errorf("the layer in use: %v", err)
+	}
+	if err := s.Release("ctr"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.List(); err != nil || len(list) != 1 {
+		t.Errorf("left: %v %v", list, err)
+	}
+	if left, err := os.ReadDir(filepath.Join(s.Dir(), "layers")); err != nil || len(left) != 1 {
+		t.Errorf("layers left: %v %v", left, err)
+	}
+}
+
 func TestPull(t *testing.T) {
 	s := open(t)
 	server := httptest.NewServer(registry.New())

@@ -103,6 +103,15 @@ func (s *Store) leases() map[string]lease {
 	return held
 }
 
+// usedImages are the IDs of the images that containers use.
+func (s *Store) usedImages() map[string]bool {
+	used := map[string]bool{}
+	for _, l := range s.leases() {
+		used[l.Image] = true
+	}
+	return used
+}
+
 func (s *Store) users(img Image) []string {
 	var ids []string
 	for id, l := range s.leases() {

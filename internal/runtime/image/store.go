@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -147,28 +148,44 @@ func (s *Store) change(f func([]entry) []entry) error {
 }
 
 // tag gives a manifest its names; a name that meant another manifest moves.
+// A manifest that thereby loses its last name stays, nameless, while a
+// container uses its image.
 func (s *Store) tag(desc v1.Descriptor, names ...string) error {
 	if len(names) == 0 {
 		names = []string{""}
 	}
+	used := s.usedImages()
 	return s.change(func(old []entry) []entry {
-		kept := old[:0]
-		for _, e := range old {
-			moved := false
-			for _, n := range names {
-				moved = moved || e.name == n && (n != "" || e.desc.Digest == desc.Digest)
-			}
-			// A named manifest needs no nameless line beside it.
-			if moved || e.name == "" && e.desc.Digest == desc.Digest {
-				continue
-			}
+		return retag(old, desc, names, func(e entry) bool {
+			in, err := s.info(e.desc.Digest)
+			return err == nil && used[in.id]
+		})
+	})
+}
+
+// retag works out the index after a manifest got its names.
+func retag(old []entry, desc v1.Descriptor, names []string, used func(entry) bool) []entry {
+	var kept, robbed []entry
+	for _, e := range old {
+		switch {
+		case e.desc.Digest == desc.Digest && (e.name == "" || slices.Contains(names, e.name)):
+			// It is written again below; a named manifest needs no nameless line beside it.
+		case e.name != "" && slices.Contains(names, e.name):
+			robbed = append(robbed, entry{"", e.desc})
+		default:
 			kept = append(kept, e)
 		}
-		for _, n := range names {
-			kept = append(kept, entry{n, desc})
+	}
+	for _, n := range names {
+		kept = append(kept, entry{n, desc})
+	}
+	for _, e := range robbed {
+		has := slices.ContainsFunc(kept, func(k entry) bool { return k.desc.Digest == e.desc.Digest })
+		if !has && used(e) {
+			kept = append(kept, e)
 		}
-		return kept
-	})
+	}
+	return kept
 }
 
 // info reads a manifest and its configuration, once.
