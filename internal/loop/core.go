@@ -3,6 +3,7 @@ package loop
 import (
 	"container/heap"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 type Core struct {
 	ctls  []*queue
 	items map[itemKey]*item
+	// crowd is the most items since the map was last made: maps do not shrink by themselves.
+	crowd int
 	// interests says, by kind, whom a change concerns.
 	interests map[resource.Resource]*interest
 	// seen is how recent the picture is, as Changed was told.
@@ -218,6 +221,7 @@ func (c *Core) item(q *queue, k plan.Key) *item {
 	if it == nil {
 		it = &item{itemKey: ik, heapAt: -1}
 		c.items[ik] = it
+		c.crowd = max(c.crowd, len(c.items))
 	}
 	return it
 }
@@ -342,7 +346,18 @@ func (c *Core) Done(t Task, out Outcome, now time.Time) {
 	case it.dirty:
 		c.mark(it)
 	case at.IsZero() && (out.Gone || it.why.State == "") && it.caughtUp(c):
-		delete(c.items, it.itemKey)
+		c.forget(it)
+	}
+}
+
+// forget drops an item of which nothing need be known. After a start-up of 100,000 objects the
+// room they took is given back.
+func (c *Core) forget(it *item) {
+	delete(c.items, it.itemKey)
+	if n := len(c.items); c.crowd > 4096 && n < c.crowd/8 {
+		items := make(map[itemKey]*item, n)
+		maps.Copy(items, c.items)
+		c.items, c.crowd = items, n
 	}
 }
 

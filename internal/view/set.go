@@ -18,6 +18,8 @@ type set struct {
 	pending []change
 	lent    bool
 	members int
+	// hoards, when set, puts the merge off however much is noted: see table.settle.
+	hoards *bool
 }
 
 // change is a noted write; a nil object is a removal.
@@ -32,6 +34,8 @@ const (
 	pendingFloor = 16
 	pendingShare = 8
 )
+
+func newSet(t *table) *set { return &set{hoards: &t.bulk} }
 
 func compareKeys(a, b plan.Key) int {
 	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
@@ -50,6 +54,11 @@ func find(items []plan.Object, k plan.Key) (int, bool) {
 func (s *set) put(k plan.Key, obj plan.Object, member bool) {
 	if !member {
 		s.members++
+		if n := len(s.items); len(s.pending) == 0 && (n == 0 || compareKeys(plan.KeyOf(s.items[n-1]), k) < 0) {
+			// The usual case in a list. What was lent ends before the new last item.
+			s.items = append(s.items, obj)
+			return
+		}
 	} else if !s.lent && len(s.pending) == 0 {
 		if i, ok := find(s.items, k); ok {
 			s.items[i] = obj
@@ -72,7 +81,7 @@ func (s *set) remove(k plan.Key) (empty bool) {
 
 func (s *set) note(c change) {
 	s.pending = append(s.pending, c)
-	if len(s.pending) > pendingFloor+len(s.items)/pendingShare {
+	if len(s.pending) > pendingFloor+len(s.items)/pendingShare && !*s.hoards {
 		s.merge()
 	}
 }

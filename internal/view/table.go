@@ -13,17 +13,20 @@ import (
 type table struct {
 	res      resource.Resource
 	objects  map[plan.Key]plan.Object
-	all      set
+	all      *set
 	spaces   map[string]*set
 	indexes  []*index
 	revision uint64
+	// bulk is set while many objects come at once: sets then merge once, in settle.
+	bulk bool
 
 	// Scratch for the index values of the object before and after a change.
 	was, is []string
 }
 
 type index struct {
-	name string
+	table *table
+	name  string
 	// values appends the values an object is filed under.
 	values  func(into []string, o plan.Object) []string
 	buckets map[string]*set
@@ -35,6 +38,7 @@ func newTable(res resource.Resource) *table {
 		objects: map[plan.Key]plan.Object{},
 		spaces:  map[string]*set{},
 	}
+	t.all = newSet(t)
 	t.addIndex(plan.ByController, controllerOf)
 	t.addIndex(plan.ByOrphan, orphanIn)
 	t.addIndex(plan.ByOwner, ownersOf)
@@ -65,7 +69,7 @@ func ownersOf(into []string, o plan.Object) []string {
 // addIndex declares an index and files what is there already. A second declaration of a name
 // replaces the first.
 func (t *table) addIndex(name string, values func([]string, plan.Object) []string) {
-	ix := &index{name: name, values: values, buckets: map[string]*set{}}
+	ix := &index{table: t, name: name, values: values, buckets: map[string]*set{}}
 	for k, o := range t.objects {
 		ix.refile(k, o, nil, unique(values(nil, o)))
 	}
@@ -122,11 +126,30 @@ func (t *table) set(k plan.Key, after plan.Object) (before plan.Object) {
 	t.all.put(k, after, had)
 	space := t.spaces[k.Namespace]
 	if space == nil {
-		space = &set{}
+		space = newSet(t)
 		t.spaces[k.Namespace] = space
 	}
 	space.put(k, after, had)
 	return before
+}
+
+// settle ends a bulk of changes: every set merges what it noted, once.
+func (t *table) settle() {
+	t.bulk = false
+	settle := func(s *set) {
+		if len(s.pending) > 0 {
+			s.merge()
+		}
+	}
+	settle(t.all)
+	for _, s := range t.spaces {
+		settle(s)
+	}
+	for _, ix := range t.indexes {
+		for _, s := range ix.buckets {
+			settle(s)
+		}
+	}
 }
 
 // refile moves k from the values it was filed under to those it is filed under now.
@@ -142,7 +165,7 @@ func (ix *index) refile(k plan.Key, obj plan.Object, was, is []string) {
 	for _, v := range is {
 		b := ix.buckets[v]
 		if b == nil {
-			b = &set{}
+			b = newSet(ix.table)
 			ix.buckets[v] = b
 		}
 		b.put(k, obj, slices.Contains(was, v))

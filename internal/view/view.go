@@ -140,6 +140,7 @@ func (v *View) Replace(res resource.Resource, objects []plan.Object, revision ui
 	v.mu.Lock()
 	t := v.table(res)
 	t.revision = revision
+	t.bulk = true
 	gone := maps.Clone(t.objects)
 	changes := make([]Change, 0, len(objects)+1)
 	for _, o := range objects {
@@ -159,6 +160,7 @@ func (v *View) Replace(res resource.Resource, objects []plan.Object, revision ui
 	for k := range gone {
 		changes = append(changes, Change{res, t.set(k, nil), nil, revision})
 	}
+	t.settle()
 	changes = append(changes, Change{Resource: res, Revision: revision})
 	subs := v.subscribers
 	v.mu.Unlock()
