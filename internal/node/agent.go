@@ -31,9 +31,10 @@ type agent struct {
 	host    status.Host // its Scheme is known once the runtime has answered, before the first worker
 	dns     container.DNS
 	machine machine
-	// surveyed is when the runtime was last asked for its images; only keepNode touches it.
-	surveyed time.Time
-	port     int32 // of the HTTP face
+	// surveyed is when the runtime was last asked for its images, answered when it last answered
+	// at all; only keepNode touches them.
+	surveyed, answered time.Time
+	port               int32 // of the HTTP face
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker

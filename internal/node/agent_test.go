@@ -1,12 +1,15 @@
 package node
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	quantity "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"coracle/internal/client"
@@ -457,6 +460,40 @@ func TestActiveDeadline(t *testing.T) {
 	})
 }
 
+func TestVolumeOverItsLimitEvicts(t *testing.T) {
+	inWorld(t, func(w *world) {
+		limit := quantity.MustParse("64Ki")
+		spec := one("server:1")
+		spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &limit}}}}
+		p := w.create("pod", spec)
+		w.settle(time.Minute)
+		w.want("pod", "Running ready main=running")
+		file := filepath.Join(w.cfg.Dir, "pods", string(p.UID), "volumes/scratch/big")
+		if err := os.WriteFile(file, make([]byte, 256<<10), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.settle(31 * time.Second)
+		w.want("pod", "Failed main=Error(143)")
+		if st := w.pod("pod").Status; st.Reason != "Evicted" || st.Message != `Usage of EmptyDir volume "scratch" exceeds the limit "64Ki". ` {
+			t.Errorf("reason %q message %q", st.Reason, st.Message)
+		}
+	})
+}
+
+func TestEventsOfOneObjectAreBounded(t *testing.T) {
+	inWorld(t, func(w *world) {
+		spec := one("sick:1")
+		spec.Containers[0].ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"x"}}}, PeriodSeconds: 1}
+		w.create("pod", spec)
+		w.settle(10 * time.Minute)
+		before := w.cluster.Calls()["update"] + w.cluster.Calls()["create"]
+		w.settle(10 * time.Minute)
+		if more := w.cluster.Calls()["update"] + w.cluster.Calls()["create"] - before; more > 60+4 { // the lease, and a few
+			t.Errorf("%d writes in ten minutes", more)
+		}
+	})
+}
+
 func TestImageEditRestartsTheContainer(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.create("pod", one("server:1"))
@@ -551,6 +588,10 @@ func TestRuntimeAway(t *testing.T) {
 		w.failing.Store(ptr("everything"))
 		w.create("late", one("server:1"))
 		w.settle(20 * time.Second)
+		if c := nodeReady(w.node()); c.Status != corev1.ConditionTrue {
+			t.Errorf("a runtime that restarts makes its node not ready: %+v", c)
+		}
+		w.settle(25 * time.Second)
 		if c := nodeReady(w.node()); c.Status != corev1.ConditionFalse || !strings.Contains(c.Message, "container runtime is down") {
 			t.Errorf("Ready: %+v", c)
 		}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
 )
@@ -25,6 +26,38 @@ type recorder struct {
 	known  map[eventKey]*corev1.Event
 	order  []eventKey
 	stamp  atomic.Int64 // of the last event: names are times, and no two the same
+	spent  map[types.UID]*allowance
+}
+
+// allowance is a token bucket: what one object may still say.
+type allowance struct {
+	left float64
+	at   time.Time
+}
+
+// As client-go's spam filter: 25 events of one object at once, then one in five minutes.
+const (
+	eventBurst = 25
+	eventEvery = 5 * time.Minute
+)
+
+// allow says whether an object may have another event.
+func (r *recorder) allow(uid types.UID, now time.Time) bool {
+	a := r.spent[uid]
+	if a == nil {
+		if len(r.spent) >= eventsKept {
+			clear(r.spent)
+		}
+		a = &allowance{left: eventBurst, at: now}
+		r.spent[uid] = a
+	}
+	a.left = min(a.left+float64(now.Sub(a.at))/float64(eventEvery), eventBurst)
+	a.at = now
+	if a.left < 1 {
+		return false
+	}
+	a.left--
+	return true
 }
 
 type eventKey struct {
@@ -37,7 +70,7 @@ const (
 )
 
 func newRecorder(c client.Interface, node string, log *slog.Logger) *recorder {
-	return &recorder{client: c, node: node, log: log, queue: make(chan *corev1.Event, eventQueue), known: map[eventKey]*corev1.Event{}}
+	return &recorder{client: c, node: node, log: log, queue: make(chan *corev1.Event, eventQueue), known: map[eventKey]*corev1.Event{}, spent: map[types.UID]*allowance{}}
 }
 
 // pod records an event about a pod, or one of its containers.
@@ -106,6 +139,9 @@ func (r *recorder) write(ctx context.Context, ev *corev1.Event) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	o := ev.InvolvedObject
+	if !r.allow(o.UID, ev.LastTimestamp.Time) {
+		return
+	}
 	key := eventKey{o.Namespace, o.Name, string(o.UID), o.FieldPath, ev.Type, ev.Reason, ev.Message}
 	if old := r.known[key]; old != nil {
 		next := old.DeepCopy()

@@ -81,7 +81,7 @@ func (w *worker) pull(ctx context.Context, pod *corev1.Pod, spec *corev1.Contain
 	began := time.Now()
 	ref, err := w.pullWith(ctx, pod, spec.Image)
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !cri.IsUnavailable(err) {
 			w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", spec.Image, cri.Message(err)))
 			w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: ErrImagePull")
 		}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -27,6 +28,13 @@ func (w *worker) messageFile(name string, attempt uint32) string {
 
 // readMessages adds the termination messages of containers that ended, each read once.
 func (w *worker) readMessages(world *podsync.World) {
+	w.mu.Lock()
+	for id := range w.messages {
+		if !slices.ContainsFunc(world.Containers, func(c podsync.Container) bool { return c.ID == id }) {
+			delete(w.messages, id)
+		}
+	}
+	w.mu.Unlock()
 	for i := range world.Containers {
 		c := &world.Containers[i]
 		if c.State != podsync.Exited {

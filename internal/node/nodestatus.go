@@ -123,9 +123,18 @@ func (a *agent) conditions(ctx context.Context, node *corev1.Node) []corev1.Node
 	}
 }
 
+// runtimePatience is for how long a runtime may be silent before its node is not ready, as the
+// kubelet has it.
+const runtimePatience = 30 * time.Second
+
 func (a *agent) problems(ctx context.Context, node *corev1.Node) []string {
 	res, err := a.cri.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
-	if err != nil {
+	switch {
+	case err == nil:
+		a.answered = time.Now()
+	case time.Since(a.answered) < runtimePatience:
+		return nil // it restarts; its containers run on
+	default:
 		return []string{"container runtime is down: " + cri.Message(err)}
 	}
 	var out []string

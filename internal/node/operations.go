@@ -78,9 +78,11 @@ type failed struct {
 func (f failed) Error() string { return cri.Message(f.err) }
 func (f failed) Unwrap() error { return f.err }
 
+// reasonOf returns the word a container status shows; none while the runtime is away, which is no
+// fault of the container's.
 func reasonOf(err error) string {
 	var f failed
-	if errors.As(err, &f) {
+	if errors.As(err, &f) && !cri.IsUnavailable(err) {
 		return f.reason
 	}
 	return ""
@@ -198,7 +200,7 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 	handler := ""
 	_, err := w.a.cri.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !cri.IsUnavailable(err) {
 			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Message(err))
 		}
 		return fmt.Errorf("run sandbox: %w", err)

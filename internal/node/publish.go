@@ -33,7 +33,7 @@ const (
 // Call it with w.mu held.
 func (w *worker) tellAPI(ctx context.Context, st corev1.PodStatus, now time.Time) time.Time {
 	p := &w.publish
-	if p.busy || status.Equal(&st, &w.pod.Status) {
+	if p.busy {
 		return time.Time{}
 	}
 	if p.sent != nil && p.revision == w.pod.ResourceVersion && status.Equal(&st, p.sent) {

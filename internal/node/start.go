@@ -51,7 +51,7 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 }
 
 func (w *worker) startFailed(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, reason string, err error) error {
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !cri.IsUnavailable(err) {
 		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
 	}
 	return failed{reason, err}

@@ -39,6 +39,8 @@ type worker struct {
 	released bool
 	remount  bool // an object shown by a volume has changed
 	refresh  time.Time
+	measure  time.Time // when volumes with a size limit are measured next
+	evicted  *podsync.Stop
 	ending   time.Time
 	failures map[string]podsync.Failure
 	busy     map[string]*operation
@@ -174,7 +176,8 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 		in.EndingSince = now
 	}
 	st := status.Of(&in, w.a.host)
-	in.Published = status.Equal(&st, &w.pod.Status)
+	told := status.Equal(&st, &w.pod.Status)
+	in.Published = told
 	d := podsync.Decide(in)
 	if d.Stopped && !w.stopped.Swap(true) {
 		w.a.wakeSuccessors(w)
@@ -186,8 +189,8 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 		w.begin(ctx, step)
 	}
 	w.refreshVolumes(ctx, now)
-	again = earliest(d.Again, status.Again(&in), w.refresh)
-	if !w.gone && w.a.knowsPods() {
+	again = earliest(d.Again, status.Again(&in), w.refresh, w.measureVolumes(ctx, now))
+	if !told && !w.gone && w.a.knowsPods() {
 		again = earliest(again, w.tellAPI(ctx, st, now))
 	}
 	return again, false
@@ -212,7 +215,7 @@ func earliest(times ...time.Time) time.Time {
 // input gathers what a decision depends on.
 func (w *worker) input(now time.Time) podsync.Input {
 	in := podsync.Input{
-		Pod: w.pod, Gone: w.gone, World: w.world, Mounted: w.mounted, Released: w.released,
+		Pod: w.pod, Gone: w.gone, Stop: w.evicted, World: w.world, Mounted: w.mounted, Released: w.released,
 		Failures: w.failures, EndingSince: w.ending, Now: now,
 		Blocked: w.blocked(), Probes: make(map[string]podsync.Probes, len(w.probes)),
 		Busy: make(map[string]time.Time, len(w.busy)),

@@ -17,6 +17,7 @@ const (
 	gatesNotReady  = "ReadinessGatesNotReady"
 	podCompleted   = "PodCompleted"
 	podFailed      = "PodFailed"
+	evicted        = "Evicted" // a pod's reason, which also makes it a disruption target
 )
 
 func (c *composer) conditions(st *corev1.PodStatus) {
@@ -32,6 +33,11 @@ func (c *composer) conditions(st *corev1.PodStatus) {
 		ready = c.gates(st)
 	}
 	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}
+	if c.verdict != nil && c.verdict.Reason == evicted {
+		c.set(st, corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: c.verdict.Message,
+		})
+	}
 	for _, cond := range []corev1.PodCondition{sandbox, initialized, ready, containers, scheduled} {
 		c.set(st, cond)
 	}

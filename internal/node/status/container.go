@@ -118,7 +118,7 @@ func (c *composer) waiting(spec *corev1.Container, ended *podsync.Container, idl
 	if c.in.Starting(spec.Name) && ended != nil {
 		return nil
 	}
-	if f, failed := c.in.StartFailure(spec.Name); failed && !c.ending {
+	if f, failed := c.in.StartFailure(spec.Name); failed && f.Reason != "" && !c.ending {
 		if f.Reason == podsync.ErrImagePull && c.in.Now.Sub(f.At) >= pullShown {
 			return &corev1.ContainerStateWaiting{
 				Reason:  podsync.ImagePullBackOff,

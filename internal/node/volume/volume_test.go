@@ -408,6 +408,26 @@ func TestEmptyDirs(t *testing.T) {
 	}
 }
 
+func TestOverfull(t *testing.T) {
+	f := newFixture(t)
+	limit := resource.MustParse("1Mi")
+	pod := podWith("p", corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &limit}}})
+	f.mustMount(pod)
+	big := filepath.Join(f.path(pod, "v"), "big")
+	for _, c := range []struct {
+		size int
+		over string
+	}{{700 << 10, ""}, {2 << 20, "v"}} {
+		if err := os.WriteFile(big, make([]byte, c.size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Link(big, big+"-again") // a second name takes no room
+		if got, _, err := f.m.Overfull(context.Background(), pod); err != nil || got != c.over {
+			t.Errorf("%d bytes: %q %v, want %q", c.size, got, err, c.over)
+		}
+	}
+}
+
 func TestTokensAreRenewed(t *testing.T) {
 	needRoot(t)
 	f := newFixture(t)
