@@ -3,6 +3,7 @@ package nodelife
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -171,16 +172,17 @@ func taintsFor(node *corev1.Node, evict bool, now time.Time) (taints []corev1.Ta
 	}
 	note(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule, node.Spec.Unschedulable)
 
+	var lapsed, undated, added []string
 	for _, t := range node.Spec.Taints {
 		id := corev1.Taint{Key: t.Key, Effect: t.Effect}
 		if managed[id] && !wanted[id] {
-			because = fmt.Sprintf("taint %s:%s no longer holds", t.Key, t.Effect)
+			lapsed = append(lapsed, t.ToString())
 			continue
 		}
 		if t.Effect == corev1.TaintEffectNoExecute && t.TimeAdded == nil {
 			// Pods that tolerate it for a time need to know since when.
 			t.TimeAdded = ptr(metav1.NewTime(now.Truncate(time.Second)))
-			because = fmt.Sprintf("taint %s:%s counts from now", t.Key, t.Effect)
+			undated = append(undated, t.ToString())
 		}
 		taints = append(taints, t)
 		delete(wanted, id)
@@ -200,12 +202,27 @@ func taintsFor(node *corev1.Node, evict bool, now time.Time) (taints []corev1.Ta
 	for _, t := range missing {
 		t.TimeAdded = ptr(metav1.NewTime(now.Truncate(time.Second)))
 		taints = append(taints, t)
-		because = fmt.Sprintf("taint %s:%s follows from its conditions", t.Key, t.Effect)
-		if t.Key == corev1.TaintNodeUnschedulable {
-			because = "it is cordoned"
+		added = append(added, t.ToString())
+	}
+	return taints, changes(lapsed, undated, added)
+}
+
+// changes says in words what becomes of a node's taints; empty when nothing does.
+func changes(lapsed, undated, added []string) string {
+	var out []string
+	for _, c := range []struct {
+		taints []string
+		words  string
+	}{
+		{added, "its conditions or its cordon ask for "},
+		{lapsed, "no longer due: "},
+		{undated, "counted from now on: "},
+	} {
+		if len(c.taints) > 0 {
+			out = append(out, c.words+strings.Join(c.taints, ", "))
 		}
 	}
-	return taints, because
+	return strings.Join(out, "; ")
 }
 
 func ptr[T any](v T) *T { return &v }

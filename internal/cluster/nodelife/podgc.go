@@ -3,6 +3,7 @@ package nodelife
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -61,6 +62,13 @@ func planCollection(in plan.Input) plan.Plan {
 }
 
 func collect(in plan.Input, pod *corev1.Pod, absent []plan.Ref, message, because string) plan.Plan {
+	if g := pod.DeletionGracePeriodSeconds; pod.DeletionTimestamp != nil && g != nil && *g == 0 {
+		// Nothing more can be asked of the API: finalizers hold it.
+		return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "be gone", Waits: []plan.Wait{{
+			Reason: "FinalizersRemaining", Message: "the pod is held by the finalizers " + strings.Join(pod.Finalizers, ", "),
+			Hint: "the controllers that set the finalizers must remove them",
+		}}}}
+	}
 	marks := disrupted(pod, "DeletionByPodGC", message, corev1.PodFailed, because, in.Now)
 	for i := range marks {
 		mark := marks[i].(plan.Update)

@@ -1,0 +1,13 @@
+package volume_test
+
+import (
+	"testing"
+
+	"coracle/internal/cluster/volume"
+	"coracle/internal/workload/scenario"
+)
+
+// TestScenarios are plans and explanations spelled out; -update rewrites what is expected.
+func TestScenarios(t *testing.T) {
+	scenario.Run(t, "testdata", volume.Controllers(volume.Config{SharedRoot: "/data/shared"})...)
+}
