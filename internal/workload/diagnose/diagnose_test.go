@@ -1,0 +1,169 @@
+package diagnose_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/workload/diagnose"
+	"coracle/internal/workload/model"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func at(seconds int) metav1.Time {
+	return metav1.Time{Time: epoch.Add(time.Duration(seconds) * time.Second)}
+}
+
+// world has a node that is ready, one that is not, and classes that bind at once and late.
+func world() *model.World {
+	w := model.New(epoch)
+	node := func(name string, ready corev1.ConditionStatus) {
+		w.Put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+			{Type: corev1.NodeReady, Status: ready, LastTransitionTime: at(5), Message: "Kubelet stopped posting node status."}}}})
+	}
+	node("good", corev1.ConditionTrue)
+	node("lost", corev1.ConditionUnknown)
+	now, late := storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer
+	w.Put(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "now"}, VolumeBindingMode: &now})
+	w.Put(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, VolumeBindingMode: &late})
+	claim := func(name, class string, phase corev1.PersistentVolumeClaimPhase) {
+		c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.PersistentVolumeClaimStatus{Phase: phase}}
+		if class != "" {
+			c.Spec.StorageClassName = &class
+		}
+		w.Put(c)
+	}
+	claim("bound", "now", corev1.ClaimBound)
+	claim("binding", "now", corev1.ClaimPending)
+	claim("waiting", "late", corev1.ClaimPending)
+	claim("classless", "", corev1.ClaimPending)
+	claim("unclassed", "none", corev1.ClaimPending)
+	claim("lost", "now", corev1.ClaimLost)
+	return w
+}
+
+func TestPod(t *testing.T) {
+	w := world()
+	grace := int64(30)
+	ending := func(p *corev1.Pod) {
+		deleted := at(40)
+		p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &deleted, &grace
+	}
+	claims := func(names ...string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.NodeName, p.Status = "", corev1.PodStatus{Phase: corev1.PodPending}
+			for _, n := range names {
+				p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{VolumeSource: corev1.VolumeSource{
+					PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: n}}})
+			}
+		}
+	}
+	waits := func(reason, message string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Status.ContainerStatuses[0].State.Waiting = &corev1.ContainerStateWaiting{Reason: reason, Message: message}
+		}
+	}
+	unready := func(p *corev1.Pod) {
+		p.Status.Conditions[0].Status = corev1.ConditionFalse
+		p.Status.Conditions[0].Reason, p.Status.Conditions[0].Message = "ContainersNotReady", "containers with unready status: [c]"
+		p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		reason string
+		says   string
+		on     string
+		since  metav1.Time
+		stuck  bool
+		hint   string
+	}{
+		{"ready, not long enough", func(*corev1.Pod) {}, "MinReadySeconds", "for 10 seconds", "pods p", at(20), false, ""},
+		{"terminating", ending, "Terminating", "is terminating", "pods p", at(10), false, ""},
+		{"terminating on a lost node", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "lost" }, "NodeUnreachable", "node lost is not ready to confirm it", "nodes lost", at(10), true, "--force"},
+		{"terminating on a node that is gone", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone" }, "NodeUnreachable", "no longer exists", "pods p", at(10), true, "--force"},
+		{"terminating with finalizers, overdue", func(p *corev1.Pod) { ending(p); p.Finalizers = []string{"a/b"} }, "FinalizersRemaining", "a/b", "pods p", at(10), false, ""},
+		{"evicted", func(p *corev1.Pod) {
+			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "the node was low on memory"
+		}, "Evicted", "low on memory", "pods p", metav1.Time{}, false, ""},
+		{"no node yet", claims(), "NotScheduled", "has no node yet", "pods p", at(0), false, ""},
+		{"unschedulable", func(p *corev1.Pod) {
+			claims("waiting")(p)
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes are available", LastTransitionTime: at(7)}}
+		}, "Unschedulable", "0/1 nodes are available", "pods p", at(7), false, ""},
+		{"claim not bound", claims("bound", "binding"), "ClaimNotBound", "claim binding is not bound yet (storage class now)", "persistentvolumeclaims binding", at(0), false, ""},
+		{"claim without a class", claims("classless"), "ClaimNotBound", "names no storage class", "persistentvolumeclaims classless", at(0), false, ""},
+		{"claim of a class that is not there", claims("unclassed"), "ClaimNotBound", `storage class "none" does not exist`, "persistentvolumeclaims unclassed", at(0), false, ""},
+		{"claim that lost its volume", claims("lost"), "ClaimNotBound", "has lost its volume", "persistentvolumeclaims lost", at(0), false, ""},
+		{"claim that does not exist", claims("absent"), "ClaimNotBound", "claim absent does not exist", "persistentvolumeclaims absent", at(0), false, ""},
+		{"on a lost node", func(p *corev1.Pod) { p.Spec.NodeName = "lost" }, "NodeNotReady", "stopped posting", "nodes lost", at(5), false, ""},
+		{"on a node that is gone", func(p *corev1.Pod) { p.Spec.NodeName = "gone" }, "NodeGone", "no longer exists", "pods p", metav1.Time{}, true, ""},
+		{"image", waits("ImagePullBackOff", "Back-off pulling image x"), "ImagePullBackOff", "container c: ImagePullBackOff: Back-off pulling image x", "pods p", metav1.Time{}, true, "image"},
+		{"config", waits("CreateContainerConfigError", `configmap "x" not found`), "CreateContainerConfigError", `configmap "x" not found`, "pods p", metav1.Time{}, true, "ConfigMap"},
+		{"crash loop", func(p *corev1.Pod) {
+			waits("CrashLoopBackOff", "back-off 10s")(p)
+			p.Status.ContainerStatuses[0].RestartCount = 3
+			p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled", FinishedAt: at(9)}
+		}, "CrashLoopBackOff", "last exit code 137, OOMKilled, 3 restarts", "pods p", at(9), true, "--previous"},
+		{"creating", func(p *corev1.Pod) { waits("ContainerCreating", "")(p); p.Status.Phase = corev1.PodPending }, "Starting", "is starting on node good", "pods p", at(0), false, ""},
+		{"probe", func(p *corev1.Pod) { unready(p); p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{} }, "ContainersNotReady", "running but not ready: containers with unready", "pods p", at(20), false, "probe of c"},
+		{"not ready without a probe", unready, "ContainersNotReady", "running but not ready", "pods p", at(20), false, ""},
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", CreationTimestamp: at(0)},
+			Spec: corev1.PodSpec{NodeName: "good", Containers: []corev1.Container{{Name: "c"}}},
+			Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "c"}},
+				Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: at(20)}}}}
+		tc.change(pod)
+		v := diagnose.Pod(w, pod, 10, at(60).Time)
+		on := v.On.Resource.Plural + " " + v.On.Name
+		if v.Reason != tc.reason || !strings.Contains(v.Message, tc.says) || on != tc.on || v.Stuck != tc.stuck || !v.Since.Equal(tc.since.Time) ||
+			(tc.hint == "") != (v.Hint == "") || !strings.Contains(v.Hint, tc.hint) {
+			t.Errorf("%s: %+v on %s since %s stuck %t", tc.name, v.Wait, on, v.Since, v.Stuck)
+		}
+	}
+}
+
+func TestConclude(t *testing.T) {
+	act := plan.Delete{Object: plan.RefOf(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}}), Because: "it may go"}
+	wait, note := plan.Wait{Reason: "W"}, plan.Wait{Reason: "N"}
+	refused := &plan.Failure{Action: plan.Create{Object: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "p-"}}},
+		Status: metav1.Status{Reason: metav1.StatusReasonForbidden, Message: "exceeded quota"}, At: epoch}
+	for _, tc := range []struct {
+		name         string
+		actions      []plan.Action
+		last         *plan.Failure
+		waits, notes []plan.Wait
+		stuck        bool
+		state        plan.State
+		next         string
+		first        string
+	}{
+		{"nothing", nil, nil, nil, nil, false, plan.Steady, "", ""},
+		{"only said", nil, nil, nil, []plan.Wait{note}, false, plan.Steady, "", "N"},
+		{"waits", nil, nil, []plan.Wait{wait}, []plan.Wait{note}, false, plan.Waiting, "", "W"},
+		{"stuck", nil, nil, []plan.Wait{wait}, nil, true, plan.Stuck, "", "W"},
+		{"acts", []plan.Action{act, act}, nil, []plan.Wait{wait}, nil, true, plan.Progressing, "delete Pod p: it may go (and 1 more)", "W"},
+		{"refused", []plan.Action{act}, refused, []plan.Wait{wait}, nil, false, plan.Progressing, "delete Pod p: it may go", "Forbidden"},
+	} {
+		out := plan.Plan{Actions: tc.actions}
+		diagnose.Conclude(&out, plan.Input{Last: tc.last}, plan.Ref{}, tc.waits, tc.notes, tc.stuck)
+		first := ""
+		if len(out.Why.Waits) > 0 {
+			first = out.Why.Waits[0].Reason
+		}
+		if out.Why.State != tc.state || out.Why.Next != tc.next || first != tc.first {
+			t.Errorf("%s: %+v", tc.name, out.Why)
+		}
+	}
+	var out plan.Plan
+	diagnose.Conclude(&out, plan.Input{Last: refused}, plan.Ref{}, nil, nil, false)
+	if w := out.Why.Waits[0]; w.Message != "the API refused create Pod p-*: exceeded quota" || !w.Since.Equal(epoch) {
+		t.Errorf("refusal: %+v", w)
+	}
+}
