@@ -21,6 +21,7 @@ func (cfg Config) claims() plan.Controller {
 			{Resource: resource.PersistentVolumes, Keys: claimsByVolume},
 			{Resource: resource.StorageClasses, Keys: claimsByClass},
 			{Resource: resource.Nodes, Keys: claimsByNode},
+			{Resource: resource.Pods, Keys: claimsByPod},
 		},
 		Plan: cfg.planClaim,
 	}
@@ -66,6 +67,25 @@ func claimsByNode(r plan.Reader, before, after plan.Object) []plan.Key {
 		o = before
 	}
 	return keysOf(r.Indexed(resource.PersistentVolumeClaims, indexSelected, o.GetName()))
+}
+
+// claimsByPod asks for claims that wait for their first consumer when one comes or goes.
+func claimsByPod(r plan.Reader, before, after plan.Object) []plan.Key {
+	if before != nil && after != nil {
+		return nil
+	}
+	o := after
+	if o == nil {
+		o = before
+	}
+	var keys []plan.Key
+	for _, name := range claimsOf(o.(*corev1.Pod)) {
+		k := plan.Key{Namespace: o.GetNamespace(), Name: name}
+		if c := getClaim(r, k); c != nil && !isBound(c) && c.Annotations[helper.AnnSelectedNode] == "" {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // decision gathers one claim's plan.

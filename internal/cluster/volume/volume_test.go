@@ -118,6 +118,14 @@ func TestLocalVolumeLife(t *testing.T) {
 		if pvc.Status.Phase != corev1.ClaimPending || !told(c, pvc, "WaitForFirstConsumer", "waiting for first consumer to be created before binding") {
 			t.Errorf("phase %s, events %v", pvc.Status.Phase, looptest.Reasons(c, pvc))
 		}
+		looptest.Make(c, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: "first"}, Spec: corev1.PodSpec{
+			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}},
+		}})
+		synctest.Wait()
+		if why := c.Loop.Why(resource.PersistentVolumeClaims, plan.KeyOf(pvc)); len(why) == 0 || why[0].Why.Waits[0].On.Name != "first" {
+			t.Errorf("why: %+v", why)
+		}
+		looptest.Remove(c, looptest.Find[*corev1.Pod](c, resource.Pods, "d", "first"), "")
 		sel(c, "data", "n2")
 		synctest.Wait()
 		pvc = getClaim(c, "data")
