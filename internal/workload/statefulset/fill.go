@@ -148,10 +148,18 @@ func (d *decision) hold(m member) {
 	if d.doomed[m.pod.Name] {
 		return
 	}
+	if d.explained == few {
+		d.unexplained++
+		return
+	}
+	d.explained++
 	v := diagnose.Pod(d.in.Reader, m.pod, d.set.Spec.MinReadySeconds, d.in.Now)
 	d.stuck = d.stuck || v.Stuck
 	d.wait(v.Wait)
 }
+
+// few is how many pods, or names, an explanation lists.
+const few = 10
 
 // settleIdentity restores the labels of a member's identity, and says so where its volumes are not
 // those of its identity, which only a new pod can cure.

@@ -40,9 +40,11 @@ type decision struct {
 	// condemned are the members of unwanted ordinals, highest first.
 	condemned []member
 
-	ordered bool // podManagementPolicy OrderedReady
-	blocked bool // what follows in order must wait
-	waits   []plan.Wait
+	ordered                bool // podManagementPolicy OrderedReady
+	blocked                bool // what follows in order must wait
+	waits                  []plan.Wait
+	explained, unexplained int // pods that are waited for, told one by one and not
+
 	faults  []string        // what is wrong with the annotations
 	stuck   bool            // something that is waited for needs the user
 	touched map[string]bool // claims already written in this plan
@@ -59,6 +61,9 @@ func Plan(in plan.Input) plan.Plan {
 	}
 	d := &decision{in: in, set: set}
 	d.run()
+	if d.unexplained > 0 {
+		d.wait(plan.Wait{Reason: "MorePods", Message: fmt.Sprintf("%d more pods are not available", d.unexplained), On: plan.RefOf(set)})
+	}
 	diagnose.Conclude(&d.out, in, plan.RefOf(set), d.waits, nil, d.stuck)
 	return d.out
 }

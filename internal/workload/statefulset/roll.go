@@ -106,7 +106,6 @@ func (d *decision) noteOutdated(reason, why, hint string) {
 	if len(names) == 0 {
 		return
 	}
-	const few = 10
 	text := strings.Join(names[:min(few, len(names))], ", ")
 	if len(names) > few {
 		text += " and " + strconv.Itoa(len(names)-few) + " more"
