@@ -28,8 +28,12 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // machine is a world in which the user, the nodes and the planners take turns at random, plans
 // being carried out one action at a time while the others go on.
 type machine struct {
-	t           *rapid.T
-	w           *model.World
+	t *rapid.T
+	w *model.World
+	// view is what planners see: each kind lags behind by itself. A planner does not look before the view
+	// has its own last writes: behind says how far the view of a kind must catch up first.
+	view        *model.View
+	behind      map[string]map[resource.Resource]int
 	controllers []plan.Controller
 	// flying are plans under way, by controller and key.
 	flying map[string]*flight
@@ -70,6 +74,10 @@ func newMachine(t *rapid.T) *machine {
 	}
 	d.Annotations = m.drawAnnotations()
 	m.w.Put(d)
+	m.view, m.behind = model.NewView(m.w), map[string]map[resource.Resource]int{}
+	if err := m.check(m.w, m.w.Now); err != nil {
+		t.Fatal(err)
+	}
 	return m
 }
 
@@ -100,11 +108,13 @@ func (m *machine) edit(change func(*appsv1.Deployment)) { model.Edit(m.w, "defau
 
 // step lets one party act, and checks the promises.
 func (m *machine) step() {
-	actions := []func(){m.plan, m.plan, m.plan, m.fly, m.fly, m.fly, m.fly, m.ready, m.ready, m.gone, m.user, m.tick}
+	actions := []func(){m.plan, m.plan, m.plan, m.fly, m.fly, m.fly, m.fly, m.ready, m.ready, m.gone, m.user, m.tick,
+		m.deliver, m.deliver, m.deliver, m.deliver}
 	if !m.calm {
 		actions = append(actions, m.crash, m.lose)
 	}
 	actions[rapid.IntRange(0, len(actions)-1).Draw(m.t, "who")]()
+	m.view.Note()
 	if err := m.check(m.w, m.w.Now); err != nil {
 		m.t.Fatalf("%v\n%s", err, m.picture())
 	}
@@ -124,10 +134,25 @@ func (m *machine) picture() string {
 	return b.String()
 }
 
-// plan starts a plan for an object that has none under way.
+// deliver lets the view of a kind catch up, in part or whole.
+func (m *machine) deliver() {
+	res := rapid.SampledFrom([]resource.Resource{resource.Deployments, resource.ReplicaSets, resource.Pods}).Draw(m.t, "kind")
+	if n := m.view.Behind(res); n > 0 {
+		m.show(res, rapid.IntRange(1, n).Draw(m.t, "states"))
+	}
+}
+
+func (m *machine) show(res resource.Resource, states int) {
+	m.view.Deliver(res, states)
+	for _, waits := range m.behind {
+		waits[res] = max(0, waits[res]-states)
+	}
+}
+
+// plan starts a plan for an object that has none under way and whose last writes are in view.
 func (m *machine) plan() {
 	c := m.controllers[rapid.IntRange(0, len(m.controllers)-1).Draw(m.t, "controller")]
-	objs := m.w.List(c.For, "")
+	objs := m.view.List(c.For, "")
 	if len(objs) == 0 {
 		return
 	}
@@ -136,14 +161,48 @@ func (m *machine) plan() {
 	if m.flying[id] != nil {
 		return
 	}
-	p := c.Plan(plan.Input{Reader: m.w, Key: key, Now: m.w.Now, Last: m.last[id]})
+	for _, states := range m.behind[id] {
+		if states > 0 {
+			return
+		}
+	}
+	p := c.Plan(plan.Input{Reader: m.view, Key: key, Now: m.w.Now, Last: m.last[id]})
 	m.last[id] = nil
 	if len(p.Actions) > 0 || p.Status != nil {
+		m.foresee(p)
 		m.flying[id] = &flight{plan: p}
 		m.order = append(m.order, id)
 	} else if len(m.flying) == 0 && invariant.AtRest(m.controllers...)(m.w, m.w.Now) == nil {
 		m.excuse = 0
 	}
+}
+
+// foresee notes the pods that a plan takes for not ready because the view lags behind.
+func (m *machine) foresee(p plan.Plan) {
+	for _, a := range p.Actions {
+		set, ok := a.Target(), false
+		if u, isUpdate := a.(plan.Update); isUpdate {
+			set, ok = plan.RefOf(u.Object), set.Resource == resource.ReplicaSets
+		}
+		if d, isDelete := a.(plan.Delete); isDelete && set.Resource == resource.Pods {
+			if o, there := m.w.Get(resource.Pods, set.Namespace, set.Name); there {
+				set, ok = plan.Ref{Key: plan.Key{Name: d.Object.Name}, UID: o.GetOwnerReferences()[0].UID}, true
+			}
+		}
+		if ok {
+			m.doom[set.UID] += max(0, readyPods(m.w, set.UID)-readyPods(m.view, set.UID))
+		}
+	}
+}
+
+func readyPods(r plan.Reader, owner types.UID) int {
+	n := 0
+	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(owner)) {
+		if p := o.(*corev1.Pod); podstate.Active(p) && podstate.Ready(p) {
+			n++
+		}
+	}
+	return n
 }
 
 // fly carries out the next action of a plan under way; the API refuses some.
@@ -154,6 +213,7 @@ func (m *machine) fly() {
 	i := rapid.IntRange(0, len(m.order)-1).Draw(m.t, "flight")
 	id := m.order[i]
 	f := m.flying[id]
+	defer func() { m.view.Note(); m.await(id, f.plan) }()
 	land := func() {
 		m.w.Apply(plan.Plan{Status: f.plan.Status})
 		delete(m.flying, id)
@@ -177,6 +237,21 @@ func (m *machine) fly() {
 	if out.Failure != nil {
 		m.last[id] = out.Failure
 		land()
+	}
+}
+
+// await makes a planner wait until the view has all that its plan may have written by now.
+func (m *machine) await(id string, p plan.Plan) {
+	if m.behind[id] == nil {
+		m.behind[id] = map[resource.Resource]int{}
+	}
+	for _, a := range p.Actions {
+		res := a.Target().Resource
+		m.behind[id][res] = m.view.Behind(res)
+	}
+	if p.Status != nil {
+		res := resource.Of(p.Status)
+		m.behind[id][res] = m.view.Behind(res)
 	}
 }
 
@@ -310,10 +385,18 @@ func (m *machine) user() {
 	}
 }
 
+func (m *machine) catchUp() {
+	m.view.Note()
+	for _, res := range []resource.Resource{resource.Deployments, resource.ReplicaSets, resource.Pods} {
+		m.view.Deliver(res, m.view.Behind(res))
+	}
+}
+
 // converge lets everybody do their duty until nothing is left to do.
 func (m *machine) converge() {
 	m.edit(func(d *appsv1.Deployment) { d.Spec.Paused = false })
 	for range 400 {
+		m.catchUp()
 		for len(m.order) > 0 {
 			id := m.order[0]
 			f := m.flying[id]
@@ -332,7 +415,8 @@ func (m *machine) converge() {
 		for _, c := range m.controllers {
 			for _, o := range m.w.List(c.For, "") {
 				id := c.Name + " " + plan.KeyOf(o).String()
-				p := c.Plan(plan.Input{Reader: m.w, Key: plan.KeyOf(o), Now: m.w.Now, Last: m.last[id]})
+				m.catchUp()
+				p := c.Plan(plan.Input{Reader: m.view, Key: plan.KeyOf(o), Now: m.w.Now, Last: m.last[id]})
 				for _, a := range p.Actions {
 					m.forgive(a)
 				}

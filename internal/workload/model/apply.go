@@ -48,7 +48,7 @@ func (w *World) Apply(p plan.Plan) Outcome {
 	}
 	if p.Status != nil {
 		out.Writes++
-		w.writeStatus(p.Status)
+		w.statusAfter(p)
 	}
 	out.Events = append(append(out.Events, out.Told...), p.Events...)
 	return out
@@ -144,8 +144,7 @@ func (w *World) update(a plan.Update) *metav1.Status {
 		return refuse(apierrors.NewConflict(res.GroupResource(), a.Object.GetName(), fmt.Errorf("the object has been modified")))
 	}
 	if a.Subresource == "status" {
-		w.writeStatus(a.Object)
-		return nil
+		return w.writeStatus(a.Object)
 	}
 	o := a.Object.DeepCopyObject().(plan.Object)
 	copyField(o, old, "Status")
@@ -160,12 +159,28 @@ func (w *World) update(a plan.Update) *metav1.Status {
 	return nil
 }
 
+// statusAfter writes a plan's status after its actions. As the shell does, it allows for what the plan
+// itself has changed of the primary, and leaves a status that somebody else has overtaken to the next plan.
+func (w *World) statusAfter(p plan.Plan) {
+	next := p.Status
+	for _, a := range p.Actions {
+		if u, ok := a.(plan.Update); ok && plan.RefOf(u.Object) == plan.RefOf(next) {
+			next = next.DeepCopyObject().(plan.Object)
+			next.SetResourceVersion("")
+		}
+	}
+	w.writeStatus(next)
+}
+
 // writeStatus writes the status and, as upstream's status strategies allow, the annotations.
-func (w *World) writeStatus(object plan.Object) {
+func (w *World) writeStatus(object plan.Object) *metav1.Status {
 	res := resource.Of(object)
 	old, ok := w.Get(res, object.GetNamespace(), object.GetName())
 	if !ok || old.GetUID() != object.GetUID() {
-		return
+		return refuse(apierrors.NewNotFound(res.GroupResource(), object.GetName()))
+	}
+	if v := object.GetResourceVersion(); v != "" && v != old.GetResourceVersion() {
+		return refuse(apierrors.NewConflict(res.GroupResource(), object.GetName(), fmt.Errorf("the object has been modified")))
 	}
 	o := old.DeepCopyObject().(plan.Object)
 	copyField(o, object.DeepCopyObject().(plan.Object), "Status")
@@ -173,6 +188,7 @@ func (w *World) writeStatus(object plan.Object) {
 	if !equality.Semantic.DeepEqual(old, o) {
 		w.store(res, o)
 	}
+	return nil
 }
 
 // copyField copies a field of a struct where both have it (kinds without a status do not).
