@@ -87,7 +87,8 @@ func Edit[T plan.Object](c *Cluster, res resource.Resource, namespace, name stri
 			}
 			next := o.DeepCopyObject().(T)
 			change(next)
-			if last, err = c.Update(c.t.Context(), next, subresource); err == nil {
+			if o, err = c.Update(c.t.Context(), next, subresource); err == nil {
+				last = o
 				break
 			}
 			if !apierrors.IsConflict(err) {
