@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -34,7 +35,9 @@ type agent struct {
 	// surveyed is when the runtime was last asked for its images, answered when it last answered
 	// at all; only keepNode touches them.
 	surveyed, answered time.Time
-	port               int32 // of the HTTP face
+	// lease is as last written; one renewal is under way at a time.
+	lease *coordinationv1.Lease
+	port  int32 // of the HTTP face
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker

@@ -460,6 +460,46 @@ func TestActiveDeadline(t *testing.T) {
 	})
 }
 
+func TestPodWithAFinalizer(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create("pod", one("server:1"))
+		w.settle(time.Second)
+		p := w.pod("pod").DeepCopy()
+		p.Finalizers = []string{"example.com/wait"}
+		if _, err := w.cluster.Update(t.Context(), p, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.delete("pod", nil)
+		w.settle(time.Second)
+		w.want("pod", "Failed main=Error(143)")
+		before := w.cluster.Calls()["delete"]
+		w.settle(5 * time.Minute)
+		if more := w.cluster.Calls()["delete"] - before; more != 0 {
+			t.Errorf("the object was deleted %d times more", more)
+		}
+		p = w.pod("pod").DeepCopy()
+		p.Finalizers = nil
+		if _, err := w.cluster.Update(t.Context(), p, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.settle(time.Second)
+		w.want("pod", "gone")
+		w.clean()
+	})
+}
+
+func TestStatusThatTheAPIRefuses(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create("pod", one("server:1"))
+		w.settle(time.Second)
+		w.refuseStatus.Store(true)
+		w.delete("pod", nil)
+		w.settle(time.Second)
+		w.want("pod", "gone") // a pod must not be kept for a status that nobody will take
+		w.clean()
+	})
+}
+
 func TestVolumeOverItsLimitEvicts(t *testing.T) {
 	inWorld(t, func(w *world) {
 		limit := quantity.MustParse("64Ki")
@@ -647,7 +687,7 @@ func TestIdleAgentWritesOnlyItsLease(t *testing.T) {
 		for verb, n := range w.cluster.Calls() {
 			more := n - api[verb]
 			switch {
-			case verb == "get" && more <= 12, verb == "update" && more == 12: // the lease, every ten seconds
+			case verb == "update" && more == 12: // the lease, every ten seconds
 			case more != 0:
 				t.Errorf("an idle agent made %d calls of %q in two minutes", more, verb)
 			}

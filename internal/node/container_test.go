@@ -135,7 +135,7 @@ func TestRealPod(t *testing.T) {
 func TestRealLastWords(t *testing.T) {
 	m := newMachine(t)
 	file := sh("echo said; echo -n 'to the file' > /dev/termination-log; exit 4")
-	logs := sh("echo one; echo two >&2; exit 5")
+	logs := sh("echo one; echo two; exit 5")
 	logs.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
 	hungry := sh("x=x; while :; do x=$x$x; done")
 	hungry.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("16Mi")}

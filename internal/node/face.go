@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,8 +56,8 @@ func (f face) Log(namespace, pod, ctr string, previous bool) (string, <-chan str
 		return "", nil, server.Refuse(http.StatusBadRequest, "container %s is not valid for pod %s", ctr, pod)
 	}
 	attempts := w.world.Attempts(ctr)
-	if len(attempts) > 0 && attempts[0].State == podsync.Created {
-		attempts = attempts[1:] // has said nothing yet
+	if len(attempts) > 0 && attempts[0].State == podsync.Created && !exists(w.logFile(attempts[0])) {
+		attempts = attempts[1:] // has said nothing yet; it may have begun to before we hear that it runs
 	}
 	if len(attempts) == 0 {
 		if last := podsync.Latest(w.pod, w.world, ctr); last != nil {
@@ -79,12 +80,21 @@ func (f face) Log(namespace, pod, ctr string, previous bool) (string, <-chan str
 		return "", nil, server.Refuse(http.StatusBadRequest, "container %q in pod %q is waiting to start: %s", ctr, pod, reason)
 	}
 	c := attempts[0]
-	return filepath.Join(w.logDir(), container.LogPath(ctr, c.Attempt)), w.endOf(c), nil
+	return w.logFile(c), w.endOf(c), nil
 }
 
-// endOf returns a channel that closes when the container no longer runs. Call it with w.mu held.
+func (w *worker) logFile(c *podsync.Container) string {
+	return filepath.Join(w.logDir(), container.LogPath(c.Name, c.Attempt))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// endOf returns a channel that closes when the container has ended. Call it with w.mu held.
 func (w *worker) endOf(c *podsync.Container) <-chan struct{} {
-	if c.State == podsync.Running {
+	if c.State != podsync.Exited {
 		if w.ends[c.ID] == nil {
 			w.ends[c.ID] = make(chan struct{})
 		}
@@ -95,14 +105,14 @@ func (w *worker) endOf(c *podsync.Container) <-chan struct{} {
 	return done
 }
 
-// closeEnds tells those who wait for the end of containers that run no more. Call it with w.mu held.
+// closeEnds tells those who wait for the end of containers that have ended. Call it with w.mu held.
 func (w *worker) closeEnds() {
 	for id, ch := range w.ends {
-		running := false
+		alive := false
 		for i := range w.world.Containers {
-			running = running || w.world.Containers[i].ID == id && w.world.Containers[i].State == podsync.Running
+			alive = alive || w.world.Containers[i].ID == id && w.world.Containers[i].State != podsync.Exited
 		}
-		if !running {
+		if !alive {
 			close(ch)
 			delete(w.ends, id)
 		}

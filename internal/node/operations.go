@@ -212,7 +212,7 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 func (w *worker) deleteObject(ctx context.Context, pod *corev1.Pod) error {
 	now := int64(0)
 	ref := plan.Ref{Resource: resource.Pods, Key: plan.KeyOf(pod), UID: pod.UID}
-	_, err := w.a.cfg.Client.Delete(ctx, ref, metav1.DeleteOptions{GracePeriodSeconds: &now})
+	left, err := w.a.cfg.Client.Delete(ctx, ref, metav1.DeleteOptions{GracePeriodSeconds: &now})
 	switch {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		w.tell(func() { w.gone = true })
@@ -220,8 +220,12 @@ func (w *worker) deleteObject(ctx context.Context, pod *corev1.Pod) error {
 	case err != nil:
 		return err
 	}
-	if len(pod.Finalizers) == 0 {
-		w.tell(func() { w.gone = true })
-	}
+	w.tell(func() {
+		after, ok := left.(*corev1.Pod)
+		if ok {
+			w.adopt(after)
+		}
+		w.gone = w.gone || !ok || len(after.Finalizers) == 0
+	})
 	return nil
 }

@@ -22,6 +22,8 @@ type publisher struct {
 	// otherwise is not told again and again.
 	sent     *corev1.PodStatus
 	revision string
+	// refused: the API will not have this status, now or ever. The pod must not be kept for it.
+	refused bool
 }
 
 const (
@@ -86,12 +88,13 @@ func (w *worker) told(pod *corev1.Pod, st *corev1.PodStatus, err error) {
 	}
 	switch {
 	case err == nil:
-		p.pause, p.retryAt = 0, time.Time{}
+		p.pause, p.retryAt, p.refused = 0, time.Time{}, false
 		p.sent, p.revision = st, pod.ResourceVersion
 	case err == errConflict:
 	case apierrors.IsNotFound(err):
 		w.gone = true
 	default:
+		p.refused = apierrors.IsInvalid(err) || apierrors.IsForbidden(err)
 		p.pause = min(max(2*p.pause, firstRetry), longestRetry)
 		p.retryAt = time.Now().Add(p.pause)
 		w.a.cfg.Log.Warn("write a pod's status", "pod", w.name, "namespace", w.namespace, "err", err)

@@ -179,26 +179,46 @@ func (a *agent) renewLease(ctx context.Context) {
 	}
 }
 
+// tryLease renews with one call: the last answer is what the next is made from.
 func (a *agent) tryLease(ctx context.Context) error {
 	now := metav1.NewMicroTime(time.Now())
+	if a.lease != nil {
+		next := a.lease.DeepCopy()
+		next.Spec.RenewTime = &now
+		obj, err := a.cfg.Client.Update(ctx, next, "")
+		if err == nil {
+			a.lease = obj.(*coordinationv1.Lease)
+			return nil
+		}
+		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return err
+		}
+		a.lease = nil
+	}
 	obj, err := a.cfg.Client.Get(ctx, resource.Leases, corev1.NamespaceNodeLease, a.cfg.Name)
-	if apierrors.IsNotFound(err) {
-		holder, duration := a.cfg.Name, int32(leaseDuration)
-		lease := &coordinationv1.Lease{
-			ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: a.cfg.Name},
-			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &duration, RenewTime: &now},
-		}
-		if node, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err == nil {
-			lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: a.cfg.Name, UID: node.GetUID()}}
-		}
-		_, err = a.cfg.Client.Create(ctx, lease)
-		return err
+	if err == nil {
+		lease := obj.(*coordinationv1.Lease).DeepCopy()
+		lease.Spec.RenewTime = &now
+		obj, err = a.cfg.Client.Update(ctx, lease, "")
+	} else if apierrors.IsNotFound(err) {
+		obj, err = a.cfg.Client.Create(ctx, a.newLease(ctx, now))
 	}
 	if err != nil {
 		return err
 	}
-	lease := obj.(*coordinationv1.Lease).DeepCopy()
-	lease.Spec.RenewTime = &now
-	_, err = a.cfg.Client.Update(ctx, lease, "")
-	return err
+	a.lease = obj.(*coordinationv1.Lease)
+	return nil
+}
+
+func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinationv1.Lease {
+	holder, duration := a.cfg.Name, int32(leaseDuration)
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: a.cfg.Name},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &duration, RenewTime: &now},
+	}
+	// The lease goes with its node.
+	if node, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err == nil {
+		lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: a.cfg.Name, UID: node.GetUID()}}
+	}
+	return lease
 }

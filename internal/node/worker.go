@@ -177,7 +177,7 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	}
 	st := status.Of(&in, w.a.host)
 	told := status.Equal(&st, &w.pod.Status)
-	in.Published = told
+	in.Published = told || w.publish.refused
 	d := podsync.Decide(in)
 	if d.Stopped && !w.stopped.Swap(true) {
 		w.a.wakeSuccessors(w)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	clientfake "coracle/internal/client/fake"
@@ -34,10 +35,15 @@ type world struct {
 	// fail, or "everything".
 	apiAway atomic.Bool
 	failing atomic.Pointer[string]
+	// refuseStatus makes the API find every pod status invalid.
+	refuseStatus atomic.Bool
 }
 
 func (w *world) breakable() {
-	w.cluster.Fail = func(string, plan.Ref, string) error {
+	w.cluster.Fail = func(verb string, ref plan.Ref, sub string) error {
+		if w.refuseStatus.Load() && verb == "update" && sub == "status" && ref.Resource == resource.Pods {
+			return apierrors.NewInvalid(resource.Pods.GVK().GroupKind(), ref.Name, nil)
+		}
 		if w.apiAway.Load() {
 			return errors.New("connection refused")
 		}

@@ -48,9 +48,16 @@ func (s *decision) end() {
 	switch {
 	case s.Gone:
 		s.bury()
-	case s.Pod.DeletionTimestamp != nil && s.Published:
+	case s.Pod.DeletionTimestamp != nil && s.Published && !s.released():
 		s.do(DeleteObject{})
 	}
+}
+
+// released says whether the API already knows that nothing of the pod runs: its grace is spent,
+// and what it waits for are finalizers.
+func (s *decision) released() bool {
+	g := s.Pod.DeletionGracePeriodSeconds
+	return g != nil && *g == 0 && len(s.Pod.Finalizers) > 0
 }
 
 // bury removes the remains of a pod that the API no longer knows.
