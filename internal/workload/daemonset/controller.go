@@ -20,6 +20,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
+	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
 	"coracle/internal/workload/podstate"
 )
@@ -56,7 +57,8 @@ func Controller() plan.Controller {
 			claim.Watch(resource.ControllerRevisions, resource.DaemonSets, selectorOf, nil),
 			{Resource: resource.Nodes, Keys: nodeKeys},
 		},
-		Plan: Plan,
+		Indexes: diagnose.Indexes(),
+		Plan:    Plan,
 	}
 }
 

@@ -224,7 +224,7 @@ func containers(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	return Verdict{}, false
 }
 
-func notReady(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func notReady(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	c := condition(pod, corev1.PodReady)
 	if c != nil && c.Status == corev1.ConditionTrue && pod.Status.Phase == corev1.PodRunning {
 		return Verdict{}, false
@@ -252,7 +252,10 @@ func notReady(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		}
 	}
 	if len(names) > 0 {
-		v.Hint = "the readiness or startup probe of " + strings.Join(names, ", ") + " does not pass; kubectl describe pod shows its answer"
+		v.Hint = "the readiness or startup probe of " + strings.Join(names, ", ") + " does not pass; kubectl describe pod shows its answers"
+		if text := answer(r, pod, v.Since); text != "" {
+			v.Message += "; " + text
+		}
 	}
 	return v, true
 }

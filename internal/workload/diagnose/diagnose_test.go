@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/plan"
 	"coracle/internal/workload/diagnose"
@@ -22,7 +23,16 @@ func at(seconds int) metav1.Time {
 
 // world has a node that is ready, one that is not, and classes that bind at once and late.
 func world() *model.World {
-	w := model.New(epoch)
+	w := model.New(epoch, plan.Controller{Indexes: diagnose.Indexes()})
+	told := func(name, pod, reason, message string, seconds int) {
+		w.Put(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: name}, InvolvedObject: corev1.ObjectReference{UID: types.UID(pod)},
+			Reason: reason, Message: message, LastTimestamp: at(seconds)})
+	}
+	told("e1", "asked", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503", 30)
+	told("e2", "asked", "Unhealthy", "Readiness probe failed: connection refused", 25)
+	told("e3", "asked", "Pulled", "image is there", 40)
+	told("e4", "other", "Unhealthy", "of another pod", 50)
+	told("e5", "old", "Unhealthy", "from another time", -100)
 	node := func(name string, ready corev1.ConditionStatus) {
 		w.Put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
 			{Type: corev1.NodeReady, Status: ready, LastTransitionTime: at(5), Message: "Kubelet stopped posting node status."}}}})
@@ -113,6 +123,10 @@ func TestPod(t *testing.T) {
 		}, "CrashLoopBackOff", "last exit code 137, OOMKilled, 3 restarts", "pods p", at(9), true, "--previous"},
 		{"creating", func(p *corev1.Pod) { waits("ContainerCreating", "")(p); p.Status.Phase = corev1.PodPending }, "Starting", "is starting on node good", "pods p", at(0), false, ""},
 		{"probe", func(p *corev1.Pod) { unready(p); p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{} }, "ContainersNotReady", "running but not ready: containers with unready", "pods p", at(20), false, "probe of c"},
+		{"probe that answered", func(p *corev1.Pod) { unready(p); p.UID, p.Spec.Containers[0].ReadinessProbe = "asked", &corev1.Probe{} },
+			"ContainersNotReady", "[c]; Readiness probe failed: HTTP probe failed with statuscode: 503", "pods p", at(20), false, "probe of c"},
+		{"probe that answered before it was ready", func(p *corev1.Pod) { unready(p); p.UID, p.Spec.Containers[0].ReadinessProbe = "old", &corev1.Probe{} },
+			"ContainersNotReady", "containers with unready status: [c]", "pods p", at(20), false, "probe of c"},
 		{"not ready without a probe", unready, "ContainersNotReady", "running but not ready", "pods p", at(20), false, ""},
 	} {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", CreationTimestamp: at(0)},

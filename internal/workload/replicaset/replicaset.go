@@ -17,6 +17,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
+	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/rollout"
 )
@@ -31,6 +32,7 @@ func Controller() plan.Controller {
 		Name:    "replicaset-controller",
 		For:     resource.ReplicaSets,
 		Watches: []plan.Watch{claim.Watch(resource.Pods, resource.ReplicaSets, selectorOf, alike)},
+		Indexes: diagnose.Indexes(),
 		Plan:    planFor(resource.ReplicaSets),
 	}
 }
@@ -41,6 +43,7 @@ func ReplicationController() plan.Controller {
 		Name:    "replication-controller",
 		For:     resource.ReplicationControllers,
 		Watches: []plan.Watch{claim.Watch(resource.Pods, resource.ReplicationControllers, selectorOf, alike)},
+		Indexes: diagnose.Indexes(),
 		Plan:    planFor(resource.ReplicationControllers),
 	}
 }

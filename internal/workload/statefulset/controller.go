@@ -22,6 +22,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
+	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
 )
 
@@ -43,7 +44,8 @@ func Controller() plan.Controller {
 			{Resource: resource.StorageClasses, Keys: classKeys},
 			revisions,
 		},
-		Plan: Plan,
+		Indexes: diagnose.Indexes(),
+		Plan:    Plan,
 	}
 }
 
