@@ -9,3 +9,25 @@ func Queued(s *Store) int {
 
 // CompactEngine compacts the durable state now.
 func CompactEngine(s *Store) error { return s.engine.Compact(s.newestDurable, s.Revision) }
+
+// Dispatched returns the newest revision handed to the watches and the history.
+func Dispatched(s *Store) int64 { return s.dispatched.Load() }
+
+// Retained returns how many changes and versions a collection holds.
+func Retained(c *Collection) (changes, versions int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, it := range c.items {
+		for v := it.head; v != nil; v = v.prev {
+			versions++
+		}
+	}
+	return len(c.past.live()), versions
+}
+
+// Keys returns how many keys a collection holds, deleted ones that history needs included.
+func Keys(c *Collection) int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.index.size
+}

@@ -111,7 +111,6 @@ func (c *Collection) decode(data []byte, rev int64) (runtime.Object, error) {
 
 func (c *Collection) encode(obj runtime.Object) ([]byte, error) {
 	var buf bytes.Buffer
-	buf.Grow(1024)
 	if err := c.res.Codec.Encode(obj, &buf); err != nil {
 		return nil, err
 	}

@@ -51,6 +51,7 @@ func (e *Engine) Compact(live func(key string, revision int64) bool, revision fu
 	e.mu.Lock()
 	e.snapshot = segment{name: snapName(upTo), number: upTo, size: size}
 	e.sealed = nil
+	e.measure()
 	e.mu.Unlock()
 	for _, s := range append(sealed, old) {
 		if s.name != "" {
@@ -82,6 +83,7 @@ func (e *Engine) seal() (int64, error) {
 		return 0, err
 	}
 	e.sealed = append(e.sealed, seg)
+	e.measure()
 	// The zeroes laid out ahead are not needed any more; that they stay would do no harm.
 	_ = old.Truncate(seg.size)
 	return e.last, old.Close()

@@ -47,6 +47,7 @@ func (e *Engine) Load(fn func(engine.Record) error) (engine.Loaded, error) {
 	}
 	loaded.Revision = e.last
 	e.loaded = true
+	e.measure()
 	return loaded, nil
 }
 
@@ -259,23 +260,32 @@ type reader struct {
 	buf  []byte // read ahead
 }
 
-const readAhead = 1 << 20
+const readAhead = 256 << 10
 
-// next returns the following n bytes, fewer at the end of the file.
+// next returns the following n bytes, fewer at the end of the file. What it returns may be kept:
+// large pieces get memory of just their size, so that they pin nothing else.
 func (r *reader) next(n int64) ([]byte, error) {
-	if int64(len(r.buf)) < n {
-		have := int64(len(r.buf))
-		want := min(max(n, readAhead), r.size-r.off)
-		if want > have {
-			buf := make([]byte, want)
-			copy(buf, r.buf)
-			if m, err := r.f.ReadAt(buf[have:], r.off+have); err != nil && !(errors.Is(err, io.EOF) && int64(m) == want-have) {
+	n = min(n, r.size-r.off)
+	have := int64(len(r.buf))
+	if large := n >= readAhead/8; large || have < n {
+		want := n
+		if !large {
+			want = min(readAhead, r.size-r.off)
+		}
+		buf := make([]byte, max(want, n))
+		copied := int64(copy(buf, r.buf))
+		if copied < want {
+			if m, err := r.f.ReadAt(buf[copied:], r.off+copied); err != nil && !(errors.Is(err, io.EOF) && int64(m) == want-copied) {
 				return nil, err
 			}
-			r.buf = buf
 		}
+		if large {
+			r.buf = r.buf[min(n, have):]
+			r.off += n
+			return buf, nil
+		}
+		r.buf = buf
 	}
-	n = min(n, int64(len(r.buf)))
 	out := r.buf[:n:n]
 	r.buf = r.buf[n:]
 	r.off += n

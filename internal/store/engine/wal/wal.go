@@ -53,6 +53,8 @@ type Engine struct {
 	failed   error
 	loaded   bool
 
+	compacted  atomic.Int64 // what Size returns
+	since      atomic.Int64
 	closing    atomic.Bool
 	compacting sync.Mutex
 }
@@ -117,6 +119,7 @@ func (e *Engine) Commit(batch []engine.Record) error {
 		return e.fail(fmt.Errorf("sync %s: %w", e.name, err))
 	}
 	e.off += int64(len(buf))
+	e.since.Add(int64(len(buf)))
 	e.last = batch[len(batch)-1].Revision
 	return nil
 }
@@ -177,15 +180,17 @@ func writeZeroes(f File, from, to int64) error {
 	return nil
 }
 
-// Size implements engine.Engine.
-func (e *Engine) Size() (compacted, since int64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	since = e.off
+// Size implements engine.Engine. It does not wait for a commit under way.
+func (e *Engine) Size() (compacted, since int64) { return e.compacted.Load(), e.since.Load() }
+
+// measure must be called with e.mu held, after any change of the files.
+func (e *Engine) measure() {
+	since := e.off
 	for _, s := range e.sealed {
 		since += s.size
 	}
-	return e.snapshot.size, since
+	e.compacted.Store(e.snapshot.size)
+	e.since.Store(since)
 }
 
 // Close implements engine.Engine.

@@ -6,8 +6,8 @@ import (
 	"os/exec"
 )
 
-func rerun(dir string) Result {
-	cmd := exec.Command(os.Args[0], "-restart", dir)
+func rerun(mode, dir string) Result {
+	cmd := exec.Command(os.Args[0], mode, dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	check(err)
