@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"coracle/internal/plan"
 	"coracle/internal/workload/rollout"
 )
@@ -133,6 +135,9 @@ func (p *picture) stepCanary() {
 		return
 	}
 	c.at++
+	p.told = append(p.told, plan.Event{Regarding: plan.RefOf(p.d), Type: corev1.EventTypeNormal, Reason: "CanaryStep",
+		Message: fmt.Sprintf("Canary step %d of %d of replica set %s: %d of %d replicas", c.at+1, len(c.steps), m.set.Name,
+			c.steps[c.at].Target(p.replicas), p.replicas)})
 	because := fmt.Sprintf("canary step %d of %d (%d%%)", c.at+1, len(c.steps), c.steps[c.at].Percent)
 	m.annotate(stepKey, strconv.Itoa(c.at+1), because)
 	m.annotate(stepSinceKey, p.stamp(), because)

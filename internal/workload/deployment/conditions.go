@@ -151,7 +151,11 @@ func (p *picture) setRolledBack(conds *conditions) {
 
 const invalidAnnotation = "InvalidAnnotation"
 
-func (p *picture) checkPolicy() {
+// checkAnnotations looks for values that make no sense; the steps are checked where they are read.
+func (p *picture) checkAnnotations() {
+	if v := p.d.Annotations[autoRollbackKey]; v != "" && v != "true" && v != "false" {
+		p.flaws = append(p.flaws, fmt.Sprintf("%s: %q is neither true nor false; it is ignored", autoRollbackKey, v))
+	}
 	if v := p.d.Annotations[rollout.ReplacementAnnotation]; v != "" && p.policy == rollout.Habit {
 		p.flaws = append(p.flaws, fmt.Sprintf("%s: %q is neither %s nor %s; it is ignored",
 			rollout.ReplacementAnnotation, v, rollout.TerminationStarted, rollout.TerminationComplete))

@@ -117,6 +117,7 @@ func (p *picture) finish() plan.Plan {
 	if p.worthWriting(status) {
 		out.Status, out.Events = status, p.events
 	}
+	out.Events = append(out.Events, p.told...)
 	if p.birth == nil {
 		out.Again = p.again
 	}

@@ -31,11 +31,12 @@ type picture struct {
 	canary canary
 
 	// What is decided so far.
-	birth  *birth
-	events []plan.Event
-	again  time.Time
-	waits  []plan.Wait
-	next   []string
+	birth *birth
+	// events belong to the status and are told with it, told ones to the actions.
+	events, told []plan.Event
+	again        time.Time
+	waits        []plan.Wait
+	next         []string
 	// resting says that a canary pause holds the rollout: the progress deadline does not run.
 	resting bool
 	// noWayBack says why there is no automatic rollback though it is time for one.
@@ -81,7 +82,7 @@ func newPicture(in plan.Input, d *appsv1.Deployment, sets []plan.Object) *pictur
 		}
 	}
 	p.canary = p.readCanary()
-	p.checkPolicy()
+	p.checkAnnotations()
 	return p
 }
 
