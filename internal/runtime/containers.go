@@ -136,6 +136,12 @@ func (s *service) remove(ctx context.Context, c *ctr) error {
 	}
 	c.op.Lock()
 	defer c.op.Unlock()
+	s.mu.RLock()
+	known := s.containers[c.ID] == c
+	s.mu.RUnlock()
+	if !known {
+		return nil // removed meanwhile
+	}
 	if err := s.discard(c); err != nil {
 		return err
 	}

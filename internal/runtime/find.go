@@ -39,6 +39,13 @@ func (s *service) pod(id string) (*pod, error) {
 	return nil, status.Errorf(codes.NotFound, "sandbox %q not found", id)
 }
 
+// known says whether a sandbox has not been removed meanwhile.
+func (s *service) known(p *pod) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.sandboxes[p.ID] == p
+}
+
 func (s *service) ctr(id string) (*ctr, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

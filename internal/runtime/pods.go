@@ -195,6 +195,9 @@ func (s *service) StopPodSandbox(ctx context.Context, req *cri.StopPodSandboxReq
 	}
 	p.op.Lock()
 	defer p.op.Unlock()
+	if !s.known(p) {
+		return &cri.StopPodSandboxResponse{}, nil
+	}
 	if err := s.stopPod(ctx, p); err != nil {
 		return nil, fmt.Errorf("stop sandbox %s: %w", p.ID, err)
 	}
@@ -230,6 +233,9 @@ func (s *service) RemovePodSandbox(ctx context.Context, req *cri.RemovePodSandbo
 	}
 	p.op.Lock()
 	defer p.op.Unlock()
+	if !s.known(p) {
+		return &cri.RemovePodSandboxResponse{}, nil
+	}
 	if err := s.stopPod(ctx, p); err != nil {
 		return nil, fmt.Errorf("remove sandbox %s: %w", p.ID, err)
 	}
