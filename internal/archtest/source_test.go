@@ -1,6 +1,7 @@
 package archtest
 
 import (
+	"errors"
 	"go/ast"
 	"go/build/constraint"
 	"go/parser"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -39,13 +41,24 @@ func (f *file) imports() []string {
 	return paths
 }
 
-// tree parses every Go file of the module, but for other modules, testdata, generated files and files that
-// are never built.
+// tree returns every Go file of the module, but for other modules, testdata, generated files and files that
+// are never built. It is read once.
 func tree(t *testing.T) []*file {
 	t.Helper()
-	root := moduleRoot(t)
+	files, err := readTree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+var readTree = sync.OnceValues(func() ([]*file, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return nil, err
+	}
 	var files []*file
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -65,11 +78,8 @@ func tree(t *testing.T) []*file {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
-}
+	return files, err
+})
 
 func parse(root, path string) (*file, error) {
 	text, err := os.ReadFile(path)
@@ -108,19 +118,18 @@ func neverBuilt(f *ast.File) bool {
 	return false
 }
 
-func moduleRoot(t *testing.T) string {
-	t.Helper()
+func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
+			return dir, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			t.Fatal("no go.mod above the test")
+			return "", errors.New("no go.mod above the test")
 		}
 		dir = parent
 	}
