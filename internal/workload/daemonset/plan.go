@@ -55,6 +55,7 @@ type decision struct {
 	waits            []plan.Wait
 	notes            []plan.Wait // said, but not waited for
 	faults           []string    // what is wrong with the annotations
+	ending           bool        // the namespace is terminating
 	stuck            bool
 }
 
@@ -89,6 +90,10 @@ func (d *decision) run() {
 	}
 	d.survey(pods)
 	d.hold()
+	var w plan.Wait
+	if w, d.ending = diagnose.Ending(d.in.Reader, d.set.Namespace); d.ending {
+		d.wait(w)
+	}
 	d.manage()
 	if len(d.deletes)+len(d.creates) == 0 {
 		d.roll()
@@ -223,6 +228,9 @@ func (d *decision) deletePod(pod *corev1.Pod, because string) {
 
 // createPod plans a pod for a node, at the revision that the node shall run.
 func (d *decision) createPod(s *spot, failures int, because string) {
+	if d.ending {
+		return
+	}
 	template, hash := &d.set.Spec.Template, d.hash
 	if s.held && d.heldAt != d.history.Present {
 		old, err := revision.Template(d.heldAt)

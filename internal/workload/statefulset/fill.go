@@ -50,13 +50,19 @@ func (d *decision) cure() {
 // available; in parallel none waits.
 func (d *decision) fill() {
 	var claims, pods []plan.Action
+	var w plan.Wait
+	if w, d.ending = diagnose.Ending(d.in.Reader, d.set.Namespace); d.ending {
+		d.wait(w)
+	}
 	for _, m := range d.replicas {
 		if d.ordered && d.blocked {
 			break
 		}
 		if m.pod == nil {
-			d.create(m.ordinal, &claims, &pods)
 			d.blocked = true
+			if !d.ending {
+				d.create(m.ordinal, &claims, &pods)
+			}
 			continue
 		}
 		d.keep(m, &claims)
@@ -110,7 +116,7 @@ func (d *decision) keep(m member, claims *[]plan.Action) {
 		d.hold(m)
 		return
 	}
-	if m.pod.Status.Phase == corev1.PodPending && !d.leavingPod(m) {
+	if m.pod.Status.Phase == corev1.PodPending && !d.leavingPod(m) && !d.ending {
 		d.needClaims(m.ordinal, claims)
 	}
 	if !d.isAvailable(m) {
