@@ -41,6 +41,7 @@ type decision struct {
 	condemned []member
 
 	ordered                bool // podManagementPolicy OrderedReady
+	ending                 bool // the namespace is terminating
 	blocked                bool // what follows in order must wait
 	waits                  []plan.Wait
 	explained, unexplained int // pods that are waited for, told one by one and not
