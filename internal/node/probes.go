@@ -134,6 +134,8 @@ func (w *worker) toldBefore(id string) podsync.Probes {
 // report takes one answer in: a verdict wakes the worker only when it changes something.
 func (w *worker) report(pod *corev1.Pod, spec *corev1.Container, kind string, r probe.Report, set func(ok bool) bool) (stop bool) {
 	switch {
+	case r.Unknown && r.Message == "":
+		return false
 	case r.Unknown:
 		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored: %s", kind, r.Message))
 		return false
@@ -178,8 +180,11 @@ func (w *worker) target(spec *corev1.Container, c *podsync.Container) probe.Targ
 	id := c.ID
 	t.Exec = func(ctx context.Context, command []string, timeout time.Duration) (string, int32, error) {
 		out, code, err := w.exec(ctx, id, command, timeout)
-		if err != nil && cri.IsTimeout(err) {
+		switch {
+		case err != nil && cri.IsTimeout(err):
 			return "command timed out", 1, nil
+		case err != nil && cri.IsUnavailable(err):
+			return "", 0, probe.ErrAway
 		}
 		return out, code, err
 	}

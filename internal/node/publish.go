@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -97,7 +98,11 @@ func (w *worker) told(pod *corev1.Pod, st *corev1.PodStatus, err error) {
 		p.refused = apierrors.IsInvalid(err) || apierrors.IsForbidden(err)
 		p.pause = min(max(2*p.pause, firstRetry), longestRetry)
 		p.retryAt = time.Now().Add(p.pause)
-		w.a.cfg.Log.Warn("write a pod's status", "pod", w.name, "namespace", w.namespace, "err", err)
+		level := slog.LevelWarn
+		if apierrors.IsForbidden(err) { // what a node hears of a pod that was just removed
+			level = slog.LevelDebug
+		}
+		w.a.cfg.Log.Log(context.Background(), level, "write a pod's status", "pod", w.name, "namespace", w.namespace, "err", err)
 	}
 }
 

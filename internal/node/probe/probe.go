@@ -8,6 +8,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -25,12 +26,16 @@ type Target struct {
 	Exec func(ctx context.Context, command []string, timeout time.Duration) (output string, exitCode int32, err error)
 }
 
+// ErrAway is what Exec returns while there is nobody to run a command: no fault of the container's.
+var ErrAway = errors.New("the container runtime is away")
+
 // Result is the answer to one probe.
 type Result struct {
 	OK bool
 	// Message says why not, in the words of the Unhealthy event.
 	Message string
-	// Unknown: the probe could not be made at all; it counts for nothing.
+	// Unknown: the probe could not be made at all; it counts for nothing. Without a Message it is
+	// not worth an event either.
 	Unknown bool
 }
 
@@ -120,6 +125,9 @@ func execProbe(ctx context.Context, command []string, timeout time.Duration, t T
 	out, code, err := t.Exec(ctx, command, timeout)
 	if ctx.Err() == context.DeadlineExceeded {
 		return Result{Message: fmt.Sprintf("command timed out: %q timed out after %s", fmt.Sprint(command), timeout)}
+	}
+	if errors.Is(err, ErrAway) {
+		return Result{Unknown: true}
 	}
 	if err != nil {
 		return Result{Unknown: true, Message: err.Error()}

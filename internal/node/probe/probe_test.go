@@ -118,7 +118,8 @@ func TestExec(t *testing.T) {
 	for name, c := range map[string]struct{ got, want Result }{
 		"well":       {answer("", 0, nil), Result{OK: true}},
 		"ill":        {answer("ouch", 2, nil), Result{Message: "ouch"}},
-		"no runtime": {answer("", 0, errors.New("away")), Result{Unknown: true, Message: "away"}},
+		"impossible": {answer("", 0, errors.New("no such container")), Result{Unknown: true, Message: "no such container"}},
+		"no runtime": {answer("", 0, fmt.Errorf("dial: %w", ErrAway)), Result{Unknown: true}},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, c.got, c.want)
