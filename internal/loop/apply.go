@@ -15,6 +15,27 @@ import (
 
 // Apply carries one action out. Errors are the API's.
 func Apply(ctx context.Context, c client.Interface, a plan.Action) Result {
+	r := apply(ctx, c, a)
+	if r.Err != nil && looksOld(Forgive(a, r.Err)) {
+		r.Object = Live(ctx, c, a.Target())
+	}
+	return r
+}
+
+// Live reads the object that an action met otherwise than it expected, so that the next plan can
+// wait for a picture that shows it. It returns nil when there is none.
+func Live(ctx context.Context, c client.Interface, ref plan.Ref) plan.Object {
+	if ref.Name == "" {
+		return nil
+	}
+	o, err := c.Get(ctx, ref.Resource, ref.Namespace, ref.Name)
+	if err != nil {
+		return nil
+	}
+	return o
+}
+
+func apply(ctx context.Context, c client.Interface, a plan.Action) Result {
 	switch a := a.(type) {
 	case plan.Create:
 		o, err := c.Create(ctx, a.Object)

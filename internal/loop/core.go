@@ -52,6 +52,9 @@ type Outcome struct {
 	Failure *plan.Failure
 	// Retry asks for another pass after a backoff though Failure is nil.
 	Retry bool
+	// Stale says that the retry is due to an old picture and Writes holds how recent it must be:
+	// it need not wait for a backoff, unless that happens again and again.
+	Stale bool
 	Again time.Time
 	Why   plan.Why
 	// Told holds the events told together with Failure, which the next pass need not tell again.
@@ -88,6 +91,7 @@ type item struct {
 	expects  []Write
 	failure  *plan.Failure
 	failures int
+	stales   int
 	told     []plan.Event
 	at       time.Time // timer; zero when none is set
 	heapAt   int       // index in timers, -1 when none
@@ -333,13 +337,17 @@ func (c *Core) Done(t Task, out Outcome, now time.Time) {
 	it.failure, it.told = out.Failure, out.Told
 	it.why, it.whyAt = out.Why, now
 	at := out.Again
-	if out.Failure != nil || out.Retry {
+	switch {
+	case out.Failure == nil && out.Stale && it.stales < staleTries:
+		it.stales++
+		it.dirty = true
+	case out.Failure != nil || out.Retry:
 		it.failures++
 		if retry := now.Add(Backoff(it.failures)); at.IsZero() || retry.Before(at) {
 			at = retry
 		}
-	} else {
-		it.failures = 0
+	default:
+		it.failures, it.stales = 0, 0
 	}
 	c.setTimer(it, at)
 	switch {
@@ -360,6 +368,9 @@ func (c *Core) forget(it *item) {
 		c.items, c.crowd = items, n
 	}
 }
+
+// staleTries is how often in a row an old picture costs no backoff.
+const staleTries = 3
 
 // caughtUp says that nothing of the item need be remembered for freshness.
 func (it *item) caughtUp(c *Core) bool {

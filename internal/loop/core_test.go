@@ -299,6 +299,7 @@ func TestAnswers(t *testing.T) {
 		{"exists", create, apierrors.NewAlreadyExists(gr, "p"), 0, "look again"},
 		{"exists for long", create, apierrors.NewAlreadyExists(gr, "p"), QuietTries, "failed 3"},
 		{"conflict", update, apierrors.NewConflict(gr, "p", errors.New("RV")), 0, "look again"},
+		{"conflict for long", update, apierrors.NewConflict(gr, "p", errors.New("RV")), 20, "look again"},
 		{"gone", update, apierrors.NewNotFound(gr, "p"), 1, "look again"},
 		{"evicted already", plan.Evict{Pod: ref}, apierrors.NewNotFound(gr, "p"), 0, "done"},
 		{"budget", plan.Evict{Pod: ref}, apierrors.NewTooManyRequests("budget", 1), 0, "failed 1"},
@@ -320,5 +321,33 @@ func TestAnswers(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
+	}
+}
+
+// TestOldPicture costs no backoff while the picture catches up each time, and one after that.
+func TestOldPicture(t *testing.T) {
+	c, v := NewCore([]plan.Controller{{Name: "a", For: resource.Pods}}, 1), view.New()
+	v.Apply(view.Event{Type: "ADDED", Object: podAt("p", 1)})
+	c.Start(v)
+	c.Changed(v, view.Change{Resource: resource.Pods, Revision: 1})
+	now := time.Unix(1000, 0)
+	conflict := apierrors.NewConflict(resource.Pods.GroupResource(), "p", errors.New("RV"))
+	for try := 1; try <= staleTries+1; try++ {
+		task, ok := c.Next()
+		if !ok {
+			t.Fatalf("try %d: nothing due", try)
+		}
+		live := podAt("p", uint64(10*try))
+		pass := Begin(task, plan.Plan{Actions: []plan.Action{plan.Update{Object: podAt("p", 1)}}})
+		pass.Report(pass.Next(), []Result{{Object: live, Err: conflict}}, now)
+		c.Done(task, pass.Outcome(plan.Plan{}, nil, false), now)
+		if _, ok := c.Next(); ok {
+			t.Fatalf("try %d: planned on a picture known to be old", try)
+		}
+		if at, ok := c.NextTimer(); ok != (try > staleTries) {
+			t.Errorf("try %d: timer %v %v", try, at, ok)
+		}
+		// The event does not make the key due: its own wish to look again does.
+		c.Changed(v, view.Change{Resource: resource.Pods, Revision: uint64(10 * try)})
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"coracle/internal/client"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -218,6 +220,9 @@ func (l *Loop) pass(t Task) Outcome {
 	if s := run.Status(); s != nil && l.ctx.Err() == nil {
 		o, err := l.client.Update(ctx, s, "status")
 		l.Counters.Statuses.Add(1)
+		if apierrors.IsConflict(err) {
+			o = Live(ctx, l.client, plan.RefOf(s))
+		}
 		run.ReportStatus(Result{o, err}, time.Now())
 		l.log.Debug("status written", "controller", t.Controller.Name, "key", t.Key.String(), "error", err)
 	}

@@ -32,17 +32,20 @@ type Pass struct {
 	failed  *plan.Failure
 	quiet   bool // the pass ended early, but no user need hear of it
 	retry   bool
+	stale   bool // and how recent the picture must be is known
 }
 
 // Result is what came of one action.
 type Result struct {
-	// Object is the object as the action left it; nil when there is none.
+	// Object is the object as the action left it; nil when there is none. When Err says that the
+	// picture is old, it is the object as it is: see Live.
 	Object plan.Object
 	Err    error
 }
 
-// QuietTries is how often in a row an answer that usually means "your picture is old" (Conflict,
-// AlreadyExists, NotFound on update) is not yet a Failure that the planner is told of.
+// QuietTries is how often in a row an answer that usually means "your picture is old"
+// (AlreadyExists, NotFound on update) is not yet a Failure that the planner is told of. Conflict
+// never is one.
 const QuietTries = 2
 
 // Begin starts carrying out p.
@@ -123,13 +126,25 @@ func (p *Pass) report(a plan.Action, r Result, now time.Time) {
 	if it := p.task.item; it != nil {
 		times += it.failures
 	}
-	if looksOld(err) && times <= QuietTries {
+	if apierrors.IsConflict(err) || looksOld(err) && times <= QuietTries {
 		p.quiet, p.retry = true, true
+		p.outdated(r)
 		return
 	}
 	p.failed = &plan.Failure{Action: a, Status: statusOf(err), At: now, Times: times}
 	if _, failed := tells(a); failed != nil {
 		p.events = append(p.events, failed.Fill(a.Target().Name, p.failed.Status.Message))
+	}
+}
+
+// outdated notes that the next pass needs a picture that shows the object as it is.
+func (p *Pass) outdated(r Result) {
+	if r.Object == nil {
+		return
+	}
+	if rev := view.RevisionOf(r.Object); rev > 0 {
+		p.writes = append(p.writes, Write{plan.RefOf(r.Object).Resource, rev})
+		p.stale = true
 	}
 }
 
@@ -217,6 +232,7 @@ func (p *Pass) ReportStatus(r Result, now time.Time) {
 	case apierrors.IsNotFound(r.Err):
 	case apierrors.IsConflict(r.Err):
 		p.retry = true
+		p.outdated(r)
 	default:
 		p.retry = true
 		if p.failed == nil {
@@ -239,7 +255,7 @@ func (p *Pass) Events() []plan.Event { return p.events }
 // one.
 func (p *Pass) Outcome(used plan.Plan, told []plan.Event, gone bool) Outcome {
 	return Outcome{
-		Writes: p.writes, Failure: p.failed, Retry: p.retry, Again: used.Again, Why: used.Why, Told: told, Gone: gone,
+		Writes: p.writes, Failure: p.failed, Retry: p.retry, Stale: p.stale, Again: used.Again, Why: used.Why, Told: told, Gone: gone,
 	}
 }
 

@@ -169,8 +169,8 @@ func TestSlicesAgreeWithPods(t *testing.T) {
 			looptest.Make(c, service())
 			alive := map[string]bool{}
 			next := 0
-			for range rapid.IntRange(1, 6).Draw(rt, "rounds") {
-				for range rapid.IntRange(0, 150).Draw(rt, "born") {
+			for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
+				for range rapid.IntRange(0, 90).Draw(rt, "born") {
 					name := fmt.Sprintf("p%03d", next)
 					next++
 					looptest.Make(c, pod(name, fmt.Sprintf("10.1.%d.%d", next/250, next%250+1), true))

@@ -54,9 +54,9 @@ func TestPropagation(t *testing.T) {
 				c := looptest.Run(t, fake.New(), garbage.Controllers(kinds)...)
 				d, _ := family(c)
 				looptest.Edit(c, resource.Pods, "d", "web-1-b", func(p *corev1.Pod) { p.Finalizers = []string{"example.com/hold"} })
-				synctest.Wait()
+				looptest.Rest()
 				looptest.Remove(c, d, tt.policy)
-				synctest.Wait()
+				looptest.Rest()
 				all := func() string {
 					return fmt.Sprint(looptest.Names(c, resource.Deployments, "d"), looptest.Names(c, resource.ReplicaSets, "d"), looptest.Names(c, resource.Pods, "d"))
 				}
@@ -64,7 +64,7 @@ func TestPropagation(t *testing.T) {
 					t.Errorf("while a pod is held: %s, want %s", got, tt.held)
 				}
 				looptest.Edit(c, resource.Pods, "d", "web-1-b", func(p *corev1.Pod) { p.Finalizers = nil })
-				synctest.Wait()
+				looptest.Rest()
 				if got := all(); got != tt.released {
 					t.Errorf("at last: %s, want %s", got, tt.released)
 				}
@@ -88,7 +88,7 @@ func TestAnOwnerOfTheSameNameIsAnother(t *testing.T) {
 		foreign := meta("foreign")
 		foreign.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Widget", Name: "w", UID: "w"}}
 		looptest.Make(c, &corev1.Pod{ObjectMeta: foreign})
-		synctest.Wait()
+		looptest.Rest()
 		if d := cmp.Diff([]string{"both", "foreign", "ours"}, looptest.Names(c, resource.Pods, "d")); d != "" {
 			t.Error(d)
 		}
@@ -109,7 +109,7 @@ func TestClusterScoped(t *testing.T) {
 		confused.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "nobody", UID: "nobody"}}
 		confused = looptest.Make(c, confused)
 		looptest.Remove(c, node, "")
-		synctest.Wait()
+		looptest.Rest()
 		if got := looptest.Names(c, resource.Pods, "d"); len(got) != 0 {
 			t.Errorf("left: %v", got)
 		}
@@ -130,9 +130,9 @@ func TestForegroundCircleIsCut(t *testing.T) {
 		a = looptest.Edit(c, resource.ConfigMaps, "d", "a", func(o *corev1.ConfigMap) {
 			o.OwnerReferences = []metav1.OwnerReference{looptest.Owner(b)}
 		})
-		synctest.Wait()
+		looptest.Rest()
 		looptest.Remove(c, a, metav1.DeletePropagationForeground)
-		synctest.Wait()
+		looptest.Rest()
 		if got := looptest.Names(c, resource.ConfigMaps, "d"); len(got) != 0 {
 			t.Errorf("left: %v", got)
 		}
@@ -176,7 +176,7 @@ func TestNoOrphanAfterCollection(t *testing.T) {
 					}
 				}
 				if rapid.Bool().Draw(rt, "wait") {
-					synctest.Wait()
+					looptest.Rest()
 				}
 			}
 			looptest.Settle(c) // conflicts between collectors are tried again after a pause

@@ -62,6 +62,7 @@ func taints(c *looptest.Cluster, name string) string {
 	for _, t := range looptest.Find[*corev1.Node](c, resource.Nodes, "", name).Spec.Taints {
 		out = append(out, strings.TrimPrefix(t.ToString(), "node.kubernetes.io/"))
 	}
+	slices.Sort(out)
 	return strings.Join(out, " ")
 }
 
@@ -114,6 +115,7 @@ func TestSilentNode(t *testing.T) {
 				renew(c, "alive")
 				synctest.Wait()
 			}
+			looptest.Rest()
 		}
 		time.Sleep(20 * time.Second)
 		renew(c, "dead")
@@ -169,14 +171,14 @@ func TestNoEvictionWhileNoNodeIsReady(t *testing.T) {
 		readyNode(c, "b")
 		looptest.Make(c, onNode("p", "a"))
 		time.Sleep(time.Hour)
-		synctest.Wait()
+		looptest.Rest()
 		if got := taints(c, "a"); got != "unreachable:NoSchedule" || len(terminating(c)) > 0 {
 			t.Errorf("taints %q, terminating %v", got, terminating(c))
 		}
 		renew(c, "b")
 		setReady(c, "b", corev1.ConditionTrue)
-		synctest.Wait()
-		if got := taints(c, "a"); got != "unreachable:NoSchedule unreachable:NoExecute" || len(terminating(c)) != 1 {
+		looptest.Rest()
+		if got := taints(c, "a"); got != "unreachable:NoExecute unreachable:NoSchedule" || len(terminating(c)) != 1 {
 			t.Errorf("once another is ready: taints %q, terminating %v", got, terminating(c))
 		}
 	})
@@ -191,12 +193,12 @@ func TestServerWasAway(t *testing.T) {
 		time.Sleep(time.Hour)
 		c := looptest.Run(t, f, nodelife.Controllers(nodelife.Config{Started: time.Now()})...)
 		time.Sleep(30 * time.Second)
-		synctest.Wait()
+		looptest.Rest()
 		if got := ready(c, "n").Status; got != corev1.ConditionTrue {
 			t.Errorf("judged %s before it could report", got)
 		}
 		time.Sleep(11 * time.Second)
-		synctest.Wait()
+		looptest.Rest()
 		if got := ready(c, "n").Status; got != corev1.ConditionUnknown {
 			t.Errorf("still %s", got)
 		}
@@ -213,8 +215,8 @@ func TestTaintsFollowConditionsAndCordon(t *testing.T) {
 			n.Spec.Taints = []corev1.Taint{{Key: "mine", Effect: corev1.TaintEffectNoExecute}}
 			n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{Type: corev1.NodeDiskPressure, Status: corev1.ConditionTrue})
 		})
-		synctest.Wait()
-		if got := taints(c, "n"); got != "mine:NoExecute disk-pressure:NoSchedule unschedulable:NoSchedule" {
+		looptest.Rest()
+		if got := taints(c, "n"); got != "disk-pressure:NoSchedule mine:NoExecute unschedulable:NoSchedule" {
 			t.Errorf("taints: %s", got)
 		}
 		if looptest.Find[*corev1.Node](c, resource.Nodes, "", "n").Spec.Taints[0].TimeAdded == nil {
@@ -222,8 +224,8 @@ func TestTaintsFollowConditionsAndCordon(t *testing.T) {
 		}
 		setReady(c, "n", corev1.ConditionFalse)
 		looptest.Edit(c, resource.Nodes, "", "n", func(n *corev1.Node) { n.Spec.Unschedulable = false })
-		synctest.Wait()
-		if got := taints(c, "n"); got != "mine:NoExecute disk-pressure:NoSchedule not-ready:NoExecute not-ready:NoSchedule" {
+		looptest.Rest()
+		if got := taints(c, "n"); got != "disk-pressure:NoSchedule mine:NoExecute not-ready:NoExecute not-ready:NoSchedule" {
 			t.Errorf("taints: %s", got)
 		}
 	})
@@ -241,12 +243,12 @@ func TestUserTaintIsToleratedFor(t *testing.T) {
 			n.Spec.Taints = []corev1.Taint{{Key: "mine", Value: "yes", Effect: corev1.TaintEffectNoExecute}}
 		})
 		time.Sleep(4 * time.Second)
-		synctest.Wait()
+		looptest.Rest()
 		if d := cmp.Diff([]string{"q"}, terminating(c)); d != "" {
 			t.Error(d)
 		}
 		time.Sleep(time.Second)
-		synctest.Wait()
+		looptest.Rest()
 		if d := cmp.Diff([]string{"p", "q"}, terminating(c)); d != "" {
 			t.Error(d)
 		}
@@ -267,14 +269,14 @@ func TestPodCollection(t *testing.T) {
 		time.Sleep(35 * time.Second)
 		renew(c, "alive")
 		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		looptest.Rest()
 		if d := cmp.Diff([]string{"fine", "stuck"}, looptest.Names(c, resource.Pods, "d")); d != "" {
 			t.Fatal(d)
 		}
 		looptest.Edit(c, resource.Nodes, "", out.Name, func(n *corev1.Node) {
 			n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: corev1.TaintNodeOutOfService, Effect: corev1.TaintEffectNoExecute})
 		})
-		synctest.Wait()
+		looptest.Rest()
 		if d := cmp.Diff([]string{"fine"}, looptest.Names(c, resource.Pods, "d")); d != "" {
 			t.Error(d)
 		}
@@ -284,7 +286,7 @@ func TestPodCollection(t *testing.T) {
 			looptest.Make(c, p)
 			time.Sleep(time.Second)
 		}
-		synctest.Wait()
+		looptest.Rest()
 		if d := cmp.Diff([]string{"done-2", "done-3", "fine"}, looptest.Names(c, resource.Pods, "d")); d != "" {
 			t.Error(d)
 		}
@@ -301,7 +303,7 @@ func TestRanges(t *testing.T) {
 		for i := range 5 {
 			nodes = append(nodes, readyNode(c, fmt.Sprintf("n%d", i)))
 		}
-		synctest.Wait()
+		looptest.Rest()
 		var got []string
 		for _, n := range nodes {
 			got = append(got, given(n.Name))
@@ -323,7 +325,7 @@ func TestRanges(t *testing.T) {
 		}
 		want := given(freed.Name)
 		looptest.Remove(c, freed, "")
-		synctest.Wait()
+		looptest.Rest()
 		if got := given(poor.Name); got != want {
 			t.Errorf("given %q, want the freed %q", got, want)
 		}

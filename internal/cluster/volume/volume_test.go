@@ -110,7 +110,7 @@ func TestLocalVolumeLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := run(t, fake.New())
 		pvc := looptest.Make(c, claim("data", "<none>"))
-		synctest.Wait()
+		looptest.Rest()
 		pvc = getClaim(c, "data")
 		if pvc.Spec.StorageClassName == nil || *pvc.Spec.StorageClassName != "local" {
 			t.Fatalf("class %v, want the default", pvc.Spec.StorageClassName)
@@ -121,13 +121,13 @@ func TestLocalVolumeLife(t *testing.T) {
 		looptest.Make(c, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: "first"}, Spec: corev1.PodSpec{
 			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}},
 		}})
-		synctest.Wait()
+		looptest.Rest()
 		if why := c.Loop.Why(resource.PersistentVolumeClaims, plan.KeyOf(pvc)); len(why) == 0 || why[0].Why.Waits[0].On.Name != "first" {
 			t.Errorf("why: %+v", why)
 		}
 		looptest.Remove(c, looptest.Find[*corev1.Pod](c, resource.Pods, "d", "first"), "")
 		sel(c, "data", "n2")
-		synctest.Wait()
+		looptest.Rest()
 		pvc = getClaim(c, "data")
 		name := "pvc-" + string(pvc.UID)
 		v := getPV(c, name)
@@ -152,7 +152,7 @@ func TestLocalVolumeLife(t *testing.T) {
 		looptest.Settle(c)
 		writes := c.Revision()
 		time.Sleep(time.Hour)
-		synctest.Wait()
+		looptest.Rest()
 		if c.Revision() != writes {
 			t.Errorf("%d writes at rest", c.Revision()-writes)
 		}
@@ -160,7 +160,7 @@ func TestLocalVolumeLife(t *testing.T) {
 		looptest.Edit(c, resource.PersistentVolumeClaims, "d", "data", func(p *corev1.PersistentVolumeClaim) {
 			p.Spec.Resources.Requests[corev1.ResourceStorage] = apires.MustParse("3Gi")
 		})
-		synctest.Wait()
+		looptest.Rest()
 		if got, size := getClaim(c, "data").Status.Capacity.Storage().String(), getPV(c, name).Spec.Capacity.Storage().String(); got != "3Gi" || size != "3Gi" {
 			t.Errorf("after growth: claim %s, volume %s", got, size)
 		}
@@ -170,7 +170,7 @@ func TestLocalVolumeLife(t *testing.T) {
 			Volumes:  []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}},
 		}})
 		looptest.Remove(c, pvc, "")
-		synctest.Wait()
+		looptest.Rest()
 		if getClaim(c, "data") == nil {
 			t.Fatal("the claim went while a pod used it")
 		}
@@ -179,7 +179,7 @@ func TestLocalVolumeLife(t *testing.T) {
 		if _, err := c.Delete(t.Context(), plan.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		looptest.Rest()
 		if getClaim(c, "data") != nil {
 			t.Fatal("the claim stays though nothing uses it")
 		}
@@ -187,7 +187,7 @@ func TestLocalVolumeLife(t *testing.T) {
 			t.Fatalf("volume %+v", v)
 		}
 		agent(c, name, "n2")
-		synctest.Wait()
+		looptest.Rest()
 		if getPV(c, name) != nil {
 			t.Error("the volume stays though its data are gone")
 		}
@@ -202,7 +202,7 @@ func TestSharedVolume(t *testing.T) {
 		})
 		looptest.Make(c, claim("mine", "efs", corev1.ReadWriteMany))
 		looptest.Make(c, claim("ours", "shared", corev1.ReadWriteMany))
-		synctest.Wait()
+		looptest.Rest()
 		for name, root := range map[string]string{"mine": "/mnt/efs/", "ours": "/data/shared/"} {
 			pvc := getClaim(c, name)
 			if pvc.Status.Phase != corev1.ClaimBound {
@@ -216,14 +216,14 @@ func TestSharedVolume(t *testing.T) {
 		// The node asked to remove the data falls ill: another one is asked.
 		v := getPV(c, getClaim(c, "mine").Spec.VolumeName)
 		looptest.Remove(c, getClaim(c, "mine"), "")
-		synctest.Wait()
+		looptest.Rest()
 		if got := getPV(c, v.Name).Annotations[volume.ReclaimBy]; got != "n1" {
 			t.Fatalf("asked %q", got)
 		}
 		looptest.Edit(c, resource.Nodes, "", "n1", func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
-		synctest.Wait()
+		looptest.Rest()
 		agent(c, v.Name, "n2")
-		synctest.Wait()
+		looptest.Rest()
 		if getPV(c, v.Name) != nil {
 			t.Error("the volume stays")
 		}
@@ -265,7 +265,7 @@ func TestRefusals(t *testing.T) {
 					v.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "d", Name: "another"}
 				}))
 				pvc := looptest.Make(c, tt.claim)
-				synctest.Wait()
+				looptest.Rest()
 				if got := getClaim(c, pvc.Name).Status.Phase; got != corev1.ClaimPending {
 					t.Errorf("phase %s", got)
 				}
@@ -295,41 +295,41 @@ func TestStaticVolumes(t *testing.T) {
 		looptest.Make(c, pv("reserved", "slow", "1Gi", func(v *corev1.PersistentVolume) {
 			v.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "d", Name: "late"}
 		}))
-		synctest.Wait()
+		looptest.Rest()
 		looptest.Make(c, claim("first", "slow"))
-		synctest.Wait()
+		looptest.Rest()
 		looptest.Make(c, claim("second", "slow"))
 		looptest.Make(c, claim("late", "slow"))
-		synctest.Wait()
+		looptest.Rest()
 		for name, want := range map[string]string{"first": "fit", "second": "big", "late": "reserved"} {
 			if got := getClaim(c, name); got.Spec.VolumeName != want || got.Status.Phase != corev1.ClaimBound {
 				t.Errorf("%s has %q (%s), want %q", name, got.Spec.VolumeName, got.Status.Phase, want)
 			}
 		}
 		third := looptest.Make(c, claim("third", "slow"))
-		synctest.Wait()
+		looptest.Rest()
 		if !told(c, third, "ProvisioningFailed", "not found") {
 			t.Errorf("events %v", looptest.Reasons(c, third))
 		}
 		// Retain: the data wait for a person, who lets them be claimed anew.
 		looptest.Remove(c, getClaim(c, "first"), "")
-		synctest.Wait()
+		looptest.Rest()
 		if got := getPV(c, "fit"); got.Status.Phase != corev1.VolumeReleased || getClaim(c, "third").Status.Phase != corev1.ClaimPending {
 			t.Fatalf("phase %s", got.Status.Phase)
 		}
 		looptest.Edit(c, resource.PersistentVolumes, "", "fit", func(v *corev1.PersistentVolume) { v.Spec.ClaimRef = nil })
-		synctest.Wait()
+		looptest.Rest()
 		if got := getClaim(c, "third"); got.Spec.VolumeName != "fit" || got.Status.Phase != corev1.ClaimBound {
 			t.Errorf("third has %q (%s)", got.Spec.VolumeName, got.Status.Phase)
 		}
 		// A bound volume is protected from deletion until its claim goes.
 		looptest.Remove(c, getPV(c, "big"), "")
-		synctest.Wait()
+		looptest.Rest()
 		if getPV(c, "big") == nil {
 			t.Fatal("a bound volume went")
 		}
 		looptest.Remove(c, getClaim(c, "second"), "")
-		synctest.Wait()
+		looptest.Rest()
 		if getPV(c, "big") != nil {
 			t.Error("the volume stays though no claim holds it")
 		}
@@ -341,11 +341,11 @@ func TestLostVolume(t *testing.T) {
 		c := run(t, fake.New())
 		looptest.Make(c, pv("v", "slow", "1Gi"))
 		pvc := looptest.Make(c, claim("c", "slow"))
-		synctest.Wait()
+		looptest.Rest()
 		looptest.Settle(c)
 		looptest.Remove(c, getPV(c, "v"), "")
 		looptest.Edit(c, resource.PersistentVolumes, "", "v", func(v *corev1.PersistentVolume) { v.Finalizers = nil })
-		synctest.Wait()
+		looptest.Rest()
 		if got := getClaim(c, "c"); got.Status.Phase != corev1.ClaimLost || !told(c, pvc, "ClaimLost", "Data on the volume is lost!") {
 			t.Errorf("phase %s, events %v", got.Status.Phase, looptest.Reasons(c, pvc))
 		}
@@ -367,11 +367,11 @@ func TestRefusedProvisioning(t *testing.T) {
 		}
 		c := run(t, f)
 		pvc := looptest.Make(c, claim("c", "shared"))
-		synctest.Wait()
+		looptest.Rest()
 		if got := getClaim(c, "c"); got.Status.Phase == corev1.ClaimBound || !told(c, pvc, "ProvisioningFailed", "no more volumes") {
 			t.Errorf("phase %s, events %v", got.Status.Phase, looptest.Reasons(c, pvc))
 		}
-		synctest.Wait()
+		looptest.Rest()
 		refuse.Store(false)
 		looptest.Settle(c)
 		if got := getClaim(c, "c"); got.Status.Phase != corev1.ClaimBound {
@@ -385,13 +385,13 @@ func TestNodeOfDataIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := run(t, fake.New())
 		looptest.Make(c, claim("c", "local"))
-		synctest.Wait()
+		looptest.Rest()
 		sel(c, "c", "n1")
-		synctest.Wait()
+		looptest.Rest()
 		v := getPV(c, getClaim(c, "c").Spec.VolumeName)
 		looptest.Remove(c, looptest.Find[*corev1.Node](c, resource.Nodes, "", "n1"), "")
 		looptest.Remove(c, getClaim(c, "c"), "")
-		synctest.Wait()
+		looptest.Rest()
 		if getPV(c, v.Name) != nil || !told(c, v, "VolumeDataAbandoned", "node n1 is gone") {
 			t.Errorf("volume %+v, events %v", getPV(c, v.Name), looptest.Reasons(c, v))
 		}
@@ -403,14 +403,14 @@ func TestSelectedNodeIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := run(t, fake.New())
 		looptest.Make(c, claim("c", "local"))
-		synctest.Wait()
+		looptest.Rest()
 		sel(c, "c", "n3")
-		synctest.Wait()
+		looptest.Rest()
 		if got := getClaim(c, "c").Annotations[selectedNode]; got != "" {
 			t.Errorf("still selected: %s", got)
 		}
 		sel(c, "c", "n1")
-		synctest.Wait()
+		looptest.Rest()
 		if got := getClaim(c, "c").Status.Phase; got != corev1.ClaimBound {
 			t.Errorf("phase %s", got)
 		}

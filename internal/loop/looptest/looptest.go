@@ -139,6 +139,13 @@ func Reasons(c *Cluster, obj plan.Object) []string {
 	return out
 }
 
+// Rest waits, within a synctest bubble, until the controllers rest, and lets what conflicted be
+// tried again: a tenth of a second of the bubble's time.
+func Rest() {
+	time.Sleep(100 * time.Millisecond)
+	synctest.Wait()
+}
+
 // Settle lets a minute of a synctest bubble's time pass, for what is tried again after a pause.
 func Settle(c *Cluster) {
 	c.t.Helper()
