@@ -55,3 +55,16 @@ func BenchmarkSandbox(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// BenchmarkExecSync measures one command in a running container, as an exec probe runs it.
+func BenchmarkExecSync(b *testing.B) {
+	n := newNode(b)
+	pod, cfg := n.pod("bench")
+	id := n.sh(pod, cfg, "main", "exec sleep 1000")
+	n.startCtr(id)
+	for b.Loop() {
+		if _, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"true"}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -96,6 +96,9 @@ func (s *service) prepare(c *ctr, img image.Image) error {
 	if err != nil {
 		return err
 	}
+	if err := s.declaredVolumes(c, img, root); err != nil {
+		return err
+	}
 	return writeState(c.dir, ctrRecord{c.ctrIdentity, c.state})
 }
 

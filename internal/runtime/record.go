@@ -81,7 +81,9 @@ type ctrIdentity struct {
 	User       container.User `json:"user"`
 	Cgroup     string         `json:"cgroup"`
 	Layers     []string       `json:"layers,omitempty"`
-	Created    int64          `json:"created"`
+	// Volumes are the directories of volumes the image declares, by path in the container.
+	Volumes map[string]string `json:"volumes,omitempty"`
+	Created int64             `json:"created"`
 }
 
 // ctrState is what changes. Times are Unix nanoseconds.

@@ -13,6 +13,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/runtime/cgroup"
+	"coracle/internal/runtime/image"
 )
 
 func TestContainerLife(t *testing.T) {
@@ -174,6 +175,26 @@ test -d /made && echo made=ok`, func(c *cri.ContainerConfig) {
 	}
 	if raw, err := os.ReadFile(filepath.Join(host, "rw/c")); err != nil || string(raw) != "new\n" {
 		t.Errorf("written file: %q %v", raw, err)
+	}
+}
+
+func TestDeclaredVolumes(t *testing.T) {
+	n := newNode(t)
+	const img = "volumes:1"
+	if _, err := n.store.Build(img, busyboxRoot(t), image.BuildOptions{Volumes: []string{"/etc", "/new/place", "/given"}}); err != nil {
+		t.Fatal(err)
+	}
+	pod, cfg := n.pod("volumes")
+	given := filepath.Join(n.base, "given")
+	writeFile(t, filepath.Join(given, "f"), "from the pod")
+	out := n.output(pod, cfg, "main", `touch /root-file 2>/dev/null || echo root=ro
+echo x > /new/place/x && echo y > /etc/y && echo volumes=rw; grep -c keeper /etc/passwd; cat /given/f`, func(c *cri.ContainerConfig) {
+		c.Image.Image = img
+		c.Linux.SecurityContext.ReadonlyRootfs = true
+		c.Mounts = []*cri.Mount{{ContainerPath: "/given", HostPath: given}}
+	})
+	if want := "root=ro\nvolumes=rw\n1\nfrom the pod"; out != want {
+		t.Errorf("container says %q, want %q", out, want)
 	}
 }
 

@@ -3,17 +3,46 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/runtime/image"
 	"coracle/internal/runtime/snapshot"
 )
+
+// declaredVolumes makes a directory for each volume the image declares
+// (VOLUME) and the container mounts nothing at, with what the image has there.
+// It lives as long as the container. So a read-only root keeps its writable places.
+func (s *service) declaredVolumes(c *ctr, img image.Image, root string) error {
+	for _, path := range slices.Sorted(maps.Keys(img.Config.Volumes)) {
+		to := filepath.Clean("/" + path)
+		if to == "/" || slices.ContainsFunc(c.config.GetMounts(), func(m *cri.Mount) bool { return filepath.Clean(m.GetContainerPath()) == to }) {
+			continue
+		}
+		dir := filepath.Join(c.dir, "declared", strconv.Itoa(len(c.Volumes)))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if from, err := below(root, to); err == nil {
+			if err := snapshot.Copy(from, dir); err != nil {
+				return err
+			}
+		}
+		if c.Volumes == nil {
+			c.Volumes = map[string]string{}
+		}
+		c.Volumes[to] = dir
+	}
+	return nil
+}
 
 // imageMounts mounts the images that a container mounts as volumes (KEP-4639)
 // and returns the source directory of each, by path in the container.
@@ -80,7 +109,7 @@ func below(root, sub string) (string, error) {
 	defer unix.Close(dir)
 	fd, err := unix.Openat2(dir, sub, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 	if err != nil {
-		return "", fmt.Errorf("image_sub_path %q: %w", sub, err)
+		return "", fmt.Errorf("path %q: %w", sub, err)
 	}
 	defer unix.Close(fd)
 	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))

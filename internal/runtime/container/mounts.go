@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,6 +107,9 @@ func sandboxMounts(in Input) []specs.Mount {
 	bind(in.Hosts, "/etc/hosts", ro)
 	bind(in.ResolvConf, "/etc/resolv.conf", ro)
 	bind(in.Shm, "/dev/shm", "rw")
+	for _, to := range slices.Sorted(maps.Keys(in.Volumes)) {
+		bind(in.Volumes[to], to, "rw")
+	}
 	return list
 }
 

@@ -41,6 +41,8 @@ type Input struct {
 	Hosts, HostnameFile, ResolvConf, Shm string
 	// ImageMounts are the directories of mounts whose source is an image, by container path.
 	ImageMounts map[string]string
+	// Volumes are the directories of volumes that the image declares, by container path.
+	Volumes map[string]string
 	// Cgroup2 says that the machine's hierarchy is unified.
 	Cgroup2 bool
 	// Controllers are where the cgroup v1 controllers that the container may see are mounted.

@@ -28,7 +28,9 @@ type BuildOptions struct {
 	// User is "user", "uid", "user:group" or "uid:gid".
 	User       string
 	StopSignal string
-	Labels     map[string]string
+	// Volumes are the paths declared as volumes.
+	Volumes []string
+	Labels  map[string]string
 }
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -77,6 +79,13 @@ func (s *Store) Build(name, path string, opts BuildOptions) (Image, error) {
 
 func (o BuildOptions) config(layer v1.Hash) *v1.ConfigFile {
 	env := o.Env
+	var volumes map[string]struct{}
+	for _, v := range o.Volumes {
+		if volumes == nil {
+			volumes = map[string]struct{}{}
+		}
+		volumes[v] = struct{}{}
+	}
 	if !hasPath(env) {
 		env = append([]string{defaultPath}, env...)
 	}
@@ -86,7 +95,7 @@ func (o BuildOptions) config(layer v1.Hash) *v1.ConfigFile {
 		RootFS:       v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{layer}},
 		Config: v1.Config{
 			Entrypoint: o.Entrypoint, Cmd: o.Cmd, Env: env, WorkingDir: o.WorkingDir,
-			User: o.User, StopSignal: o.StopSignal, Labels: o.Labels,
+			User: o.User, Volumes: volumes, StopSignal: o.StopSignal, Labels: o.Labels,
 		},
 	}
 }
