@@ -113,7 +113,7 @@ func (d *decision) holdLast(stay int) {
 // runsPresent says whether a pod of the present revision is on the node.
 func (d *decision) runsPresent(s *spot) bool {
 	for _, pod := range s.pods {
-		if d.present(pod) && podstate.Active(pod) {
+		if d.fresh(s, pod) && podstate.Active(pod) {
 			return true
 		}
 	}

@@ -91,9 +91,9 @@ func (d *decision) prune(s *spot, running []*corev1.Pod) {
 	var newer, older *corev1.Pod
 	for _, pod := range running {
 		switch {
-		case d.present(pod) && newer == nil:
+		case d.fresh(s, pod) && newer == nil:
 			newer = pod
-		case !d.present(pod) && older == nil:
+		case !d.fresh(s, pod) && older == nil:
 			older = pod
 		default:
 			d.deletePod(pod, "node "+s.node.Name+" has more than one of its kind")

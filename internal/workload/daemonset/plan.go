@@ -26,6 +26,8 @@ type spot struct {
 	verdict placement.Verdict
 	// pods are the best first: bound before unbound, then older, then by name.
 	pods []*corev1.Pod
+	// fresh says that the best pod is of the present template; see decision.fresh.
+	fresh bool
 	// held says that the rolling update shall not reach the node.
 	held bool
 	// lost says that the node was not ready before the rollout began.
@@ -158,6 +160,20 @@ func (d *decision) survey(pods []*corev1.Pod) {
 			slices.SortFunc(s.pods, better)
 		}
 	}
+	for i := range d.spots {
+		if s := &d.spots[i]; len(s.pods) > 0 {
+			s.fresh = d.present(s.pods[0])
+		}
+	}
+}
+
+// fresh is present for a pod of a node. The answer for the best pod, nearly always the only one, is
+// kept: labels of thousands of pods are far apart in memory.
+func (d *decision) fresh(s *spot, pod *corev1.Pod) bool {
+	if pod == s.pods[0] {
+		return s.fresh
+	}
+	return d.present(pod)
 }
 
 // better orders pods of one node: bound first, then older, then by name.

@@ -48,7 +48,7 @@ func (d *decision) pair(s *spot) (newer, older *corev1.Pod, ok bool) {
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		if d.present(pod) {
+		if d.fresh(s, pod) {
 			if newer != nil {
 				return nil, nil, false
 			}

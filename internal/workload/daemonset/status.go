@@ -74,7 +74,7 @@ func (d *decision) count(s *appsv1.DaemonSetStatus) (complete bool) {
 		} else if !spot.lost {
 			complete = false
 		}
-		if d.present(best) {
+		if spot.fresh {
 			s.UpdatedNumberScheduled++
 		} else if !spot.held {
 			complete = false
