@@ -68,11 +68,11 @@ type owners struct {
 	invalid                  []metav1.OwnerReference
 }
 
-func classify(r plan.Reader, o plan.Object) owners {
+func (g *graph) classify(r plan.Reader, o plan.Object) owners {
 	var out owners
 	for _, ref := range o.GetOwnerReferences() {
 		res, known := resource.ByKind(ref.APIVersion, ref.Kind)
-		if !known {
+		if !known || !slices.Contains(g.kinds, res) {
 			out.solid = append(out.solid, ref)
 			continue
 		}
@@ -103,7 +103,7 @@ func classify(r plan.Reader, o plan.Object) owners {
 // collect decides about an object that nobody deleted: keep it, free it of owners that go, or
 // delete it with them.
 func (g *graph) collect(r plan.Reader, o plan.Object) plan.Plan {
-	by := classify(r, o)
+	by := g.classify(r, o)
 	p := plan.Plan{Events: invalidOwners(o, by.invalid)}
 	switch {
 	case len(by.waiting) == 0 && len(by.dangling) == 0:

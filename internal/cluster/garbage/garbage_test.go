@@ -88,8 +88,11 @@ func TestAnOwnerOfTheSameNameIsAnother(t *testing.T) {
 		foreign := meta("foreign")
 		foreign.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Widget", Name: "w", UID: "w"}}
 		looptest.Make(c, &corev1.Pod{ObjectMeta: foreign})
+		unserved := meta("unserved")
+		unserved.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ResourceQuota", Name: "q", UID: "q"}}
+		looptest.Make(c, &corev1.Pod{ObjectMeta: unserved})
 		looptest.Rest()
-		if d := cmp.Diff([]string{"both", "foreign", "ours"}, looptest.Names(c, resource.Pods, "d")); d != "" {
+		if d := cmp.Diff([]string{"both", "foreign", "ours", "unserved"}, looptest.Names(c, resource.Pods, "d")); d != "" {
 			t.Error(d)
 		}
 		if both := looptest.Find[*corev1.Pod](c, resource.Pods, "d", "both"); len(both.OwnerReferences) != 1 || both.OwnerReferences[0].UID != rs.UID {
