@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -151,7 +152,12 @@ func (h *History) record(r plan.Reader, o Owner, patch []byte, number int64) {
 			free.DeletionTimestamp == nil && metav1.GetControllerOf(free) == nil {
 			taken := free.DeepCopy()
 			taken.OwnerReferences = append(taken.OwnerReferences, claim.Reference(o.Object))
-			h.Actions = append(h.Actions, plan.Update{Object: taken, Because: "it holds the present template and nobody controls it"})
+			if taken.Labels == nil {
+				taken.Labels = make(map[string]string, len(rev.Labels))
+			}
+			maps.Copy(taken.Labels, rev.Labels) // else it would be released again at once
+			alive := plan.RefOf(o.Object)
+			h.Actions = append(h.Actions, plan.Update{Object: taken, Provided: &alive, Because: "it holds the present template and nobody controls it"})
 			return
 		}
 		next := int32(1)

@@ -190,6 +190,25 @@ func TestReadCollision(t *testing.T) {
 	}
 }
 
+// TestReadAdoptsItsName takes over a revision that holds the template, that nobody controls, and that
+// does not match the selector.
+func TestReadAdoptsItsName(t *testing.T) {
+	w := model.New(epoch)
+	made := settle(t, w, owner(w, "app:1")).Present
+	w = model.New(epoch)
+	w.Put(&appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: made.Name}, Data: made.Data})
+	h, err := revision.Read(w, owner(w, "app:1"), "")
+	if err != nil || len(h.Actions) != 1 {
+		t.Fatalf("actions %v, error %v", h.Actions, err)
+	}
+	if u, ok := h.Actions[0].(plan.Update); !ok || u.Object.GetName() != made.Name || u.Provided == nil {
+		t.Errorf("not an adoption by a living owner: %+v", h.Actions[0])
+	}
+	if got := settle(t, w, owner(w, "app:1")); got.Present.Name != made.Name || len(got.Owned) != 1 {
+		t.Errorf("settles with %v", got.Owned)
+	}
+}
+
 // TestReadDifferentSpelling finds a revision that was exported and applied again, spelled otherwise.
 func TestReadDifferentSpelling(t *testing.T) {
 	w := model.New(epoch)
