@@ -70,12 +70,8 @@ func (p *picture) saturated() bool {
 // as it is. The biggest takes what rounding leaves: the newest of equals when growing, the oldest when
 // shrinking.
 func (p *picture) scaleInProportion(because string) {
-	list := active(p.all)
-	whole := p.room.Most(p.replicas)
-	if p.holding() {
-		// A canary step uses no surge of its own accord: more pods would only be taken away again.
-		whole = min(whole, max(p.replicas, total(list)))
-	}
+	all := active(p.all)
+	list, whole := p.sharers()
 	growing := whole > total(list)
 	slices.SortStableFunc(list, func(a, b *member) int {
 		if growing {
@@ -96,8 +92,24 @@ func (p *picture) scaleInProportion(because string) {
 		missing += size - granted
 		p.setSize(m, granted, because)
 	}
-	for _, m := range list {
+	for _, m := range all {
 		p.noteScaled(m, missing == 0)
+	}
+}
+
+// sharers returns the members that share a change of size, and what they are to come to. In a canary
+// the step says how many pods the new template may have, so that only the old ones grow here; and a step uses no
+// surge of its own accord: more pods would only be taken away again.
+func (p *picture) sharers() ([]*member, int32) {
+	list, whole := active(p.all), p.room.Most(p.replicas)
+	switch now := total(list); {
+	case !p.holding():
+		return list, whole
+	case p.replicas > now:
+		old := active(p.old)
+		return old, max(total(old), p.replicas-p.canary.target(p))
+	default:
+		return list, min(whole, now)
 	}
 }
 

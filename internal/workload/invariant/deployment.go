@@ -107,6 +107,55 @@ func noted(r plan.Reader, d *appsv1.Deployment) bool {
 	return true
 }
 
+// CanaryHeld holds when no step makes the new replica set of a canary (annotation coracle.io/steps) larger
+// than the canary's step allows, at the Deployment's size or at the one it was sized for. It looks when the controller
+// has taken note of the Deployment's last change.
+func CanaryHeld() Check {
+	type state struct {
+		steps, set string
+		size       int32
+	}
+	seen := map[types.UID]state{}
+	return func(r plan.Reader, _ time.Time) error {
+		for _, o := range r.List(resource.Deployments, "") {
+			d := o.(*appsv1.Deployment)
+			before := seen[d.UID]
+			delete(seen, d.UID)
+			steps, err := rollout.ParseSteps(d.Annotations[rollout.StepsAnnotation])
+			fresh, old := split(r, d)
+			if err != nil || fresh == nil || old == 0 || fresh.Name == d.Annotations["coracle.io/rolled-back-to"] ||
+				d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+				continue
+			}
+			at, err := strconv.Atoi(fresh.Annotations["coracle.io/step"])
+			if err != nil || at < 1 || at > len(steps) {
+				continue
+			}
+			now := state{d.Annotations[rollout.StepsAnnotation], fresh.Name, size(fresh.Spec.Replicas)}
+			seen[d.UID] = now
+			sized, _ := recorded(fresh, "deployment.kubernetes.io/desired-replicas")
+			most := max(steps[at-1].Target(size1(d.Spec.Replicas)), steps[at-1].Target(sized))
+			if d.Status.ObservedGeneration == d.Generation && now.steps == before.steps && now.set == before.set && now.size > before.size && now.size > most {
+				return fmt.Errorf("canary held: deployment %s has grown replica set %s to %d in step %d, which allows %d",
+					plan.KeyOf(d), fresh.Name, now.size, at, most)
+			}
+		}
+		return nil
+	}
+}
+
+// split returns the replica set with the Deployment's template, and how many replicas the others ask for.
+func split(r plan.Reader, d *appsv1.Deployment) (fresh *appsv1.ReplicaSet, old int32) {
+	for _, set := range setsOf(r, d) {
+		if fresh == nil && present(d, set) {
+			fresh = set
+		} else {
+			old += size(set.Spec.Replicas)
+		}
+	}
+	return fresh, old
+}
+
 // OneTemplate holds when a Deployment with strategy Recreate has pods of one template only,
 // those that terminate included.
 func OneTemplate(r plan.Reader, _ time.Time) error {
