@@ -33,7 +33,7 @@ type agent struct {
 	dns     container.DNS
 	machine machine
 	// surveyed is when the runtime was last asked for its images, answered when it last answered
-	// at all; only keepNode touches them.
+	// at all (at first: when this agent began); only keepNode touches them.
 	surveyed, answered time.Time
 	// lease is as last written; one renewal is under way at a time.
 	lease *coordinationv1.Lease
@@ -91,7 +91,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		}
 	}
 	a := &agent{
-		cfg: cfg, cri: runtime, workers: map[types.UID]*worker{}, recheck: make(chan struct{}, 1),
+		cfg: cfg, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(), recheck: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
 		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),
 		host:   status.Host{IPs: []string{cfg.NodeIP.String()}},

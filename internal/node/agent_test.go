@@ -631,6 +631,11 @@ func TestRuntimeAway(t *testing.T) {
 		if c := nodeReady(w.node()); c.Status != corev1.ConditionTrue {
 			t.Errorf("a runtime that restarts makes its node not ready: %+v", c)
 		}
+		w.restart() // an agent that comes up before its runtime has the same patience
+		w.settle(20 * time.Second)
+		if c := nodeReady(w.node()); c.Status != corev1.ConditionTrue {
+			t.Errorf("an agent's restart makes its node not ready: %+v", c)
+		}
 		w.settle(25 * time.Second)
 		if c := nodeReady(w.node()); c.Status != corev1.ConditionFalse || !strings.Contains(c.Message, "container runtime is down") {
 			t.Errorf("Ready: %+v", c)

@@ -173,3 +173,22 @@ func (p *player) run() (again time.Time) {
 	p.trace("does not come to rest")
 	return time.Time{}
 }
+
+// BenchmarkDecide: the decision at rest, which every event of a pod costs.
+func BenchmarkDecide(b *testing.B) {
+	m := newModel(parsePod([]string{"init:a", "side:proxy", "main:web", "main:log"}))
+	for range 20 {
+		m.decide()
+		for _, key := range m.under() {
+			m.complete(key)
+		}
+		m.exit("a#0", 0)
+	}
+	if d := m.decide(); len(d.Steps) != 0 || len(m.running()) != 3 {
+		b.Fatalf("not at rest: %v %v", d.Steps, m.running())
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		Decide(m.in)
+	}
+}
