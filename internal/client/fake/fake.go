@@ -107,6 +107,33 @@ func (c *Cluster) Compact() {
 	c.compacted, c.log = c.revision, nil
 }
 
+// Fork returns a cluster of its own that begins as this one is now, with no history: a watch on
+// it begins with a list. The clock is shared until it is set anew; Fail is not.
+func (c *Cluster) Fork() *Cluster {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := New()
+	f.Now, f.revision, f.serial, f.compacted = c.Now, c.revision, c.serial, c.revision
+	for res, table := range c.objects {
+		f.objects[res] = maps.Clone(table)
+	}
+	return f
+}
+
+// Load puts objects in as they are, identity and status included, as another cluster's: for
+// rehearsals. It is an error of the caller to load into a cluster that is being watched.
+func (c *Cluster) Load(objects ...plan.Object) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range objects {
+		c.table(resource.Of(o))[plan.KeyOf(o)] = o
+		if rev, err := strconv.ParseUint(o.GetResourceVersion(), 10, 64); err == nil {
+			c.revision = max(c.revision, rev)
+		}
+	}
+	c.compacted, c.log = c.revision, nil
+}
+
 // begin counts a call and asks Fail.
 func (c *Cluster) begin(ctx context.Context, verb string, ref plan.Ref, subresource string) error {
 	if err := ctx.Err(); err != nil {
