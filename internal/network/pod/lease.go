@@ -130,6 +130,14 @@ func (l *leases) saveCursor() error {
 	return nil
 }
 
+// of returns the address of a sandbox that holds one.
+func (l *leases) of(sandbox string) (ip netip.Addr, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ip, ok = l.holder[sandbox]
+	return ip, ok
+}
+
 func (l *leases) release(sandbox string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

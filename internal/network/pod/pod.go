@@ -1,11 +1,11 @@
 // Package pod gives the pods of one node their network: a bridge that holds the node's pod
-// range, one veth pair for each sandbox, addresses that survive restarts, and masquerading of
-// what leaves the cluster.
+// range, one veth pair for each sandbox, addresses that survive restarts, masquerading of
+// what leaves the cluster, and ports published at the host's addresses.
 //
 // It owns the bridge, the veths whose master it is, one nftables table and the leases under its
 // state directory. Pods on different nodes of one machine reach each other because every bridge
-// is in the host's network namespace and its range is a connected route. It refuses services,
-// host ports and network policy (package network/proxy), and everything about the namespace
+// is in the host's network namespace and its range is a connected route. It refuses services
+// and network policy (package network/proxy), and everything about the namespace
 // itself: the caller makes it and hands over its path.
 package pod
 
@@ -63,6 +63,7 @@ type Network struct {
 	host    netns.NsHandle
 	links   *netlink.Handle
 	leases  *leases
+	ports   *ports
 
 	mu   sync.Mutex
 	busy map[string]*turn // one Attach or Detach at a time for a sandbox
@@ -120,6 +121,9 @@ func (n *Network) open() error {
 	if n.leases, err = openLeases(n.cfg.StateDir, n.cfg.CIDR); err != nil {
 		return err
 	}
+	if n.ports, err = openPorts(n.cfg.StateDir); err != nil {
+		return err
+	}
 	if err := n.ensureBridge(); err != nil {
 		return err
 	}
@@ -175,12 +179,15 @@ func (n *Network) Attach(ctx context.Context, netnsPath, sandboxID string) (Atta
 	return at, nil
 }
 
-// Detach removes a sandbox's link and frees its address. It succeeds when there is nothing left
+// Detach removes a sandbox's link, takes back its published ports and frees its address. It succeeds when there is nothing left
 // to do, and does not need the namespace.
 func (n *Network) Detach(sandboxID string) error {
 	defer n.lock(sandboxID)()
 	if err := n.unplug(n.vethName(sandboxID)); err != nil {
 		return fmt.Errorf("detach pod %s: %w", sandboxID, err)
+	}
+	if err := n.publish(sandboxID, nil); err != nil {
+		return fmt.Errorf("detach pod %s: take back its ports: %w", sandboxID, err)
 	}
 	if err := n.leases.release(sandboxID); err != nil {
 		return fmt.Errorf("detach pod %s: %w", sandboxID, err)
@@ -191,7 +198,7 @@ func (n *Network) Detach(sandboxID string) error {
 // Destroy removes the bridge, every veth on it, the rules and the leases, and closes the network.
 func (n *Network) Destroy() error {
 	defer n.Close()
-	err := errors.Join(n.removeLinks(), n.removeRules(), n.leases.remove())
+	err := errors.Join(n.removeLinks(), n.removeRules(), n.leases.remove(), os.RemoveAll(n.ports.dir))
 	if err != nil {
 		return fmt.Errorf("destroy pod network %s: %w", n.cfg.Bridge, err)
 	}

@@ -16,21 +16,28 @@ func (n *Network) nft() (*nftables.Conn, error) {
 	return nftables.New(nftables.WithNetNSFd(int(n.host)))
 }
 
+func (n *Network) table() *nftables.Table {
+	return &nftables.Table{Family: nftables.TableFamilyIPv4, Name: n.cfg.NFTable}
+}
+
 // ensureRules writes the table anew in one transaction: masquerade what goes from this node's
-// pods to anywhere but pods and multicast.
+// pods to anywhere but pods and multicast, and lead published ports to their pods.
 func (n *Network) ensureRules() error {
 	c, err := n.nft()
 	if err != nil {
 		return err
 	}
-	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: n.cfg.NFTable}
+	table := n.table()
 	c.AddTable(table) // so that the delete below finds one
 	c.DelTable(table)
 	c.AddTable(table)
+	n.addPortRules(c, table)
+	n.addPortHooks(c, table)
 	nat := c.AddChain(&nftables.Chain{
 		Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 	})
+	c.AddRule(&nftables.Rule{Table: table, Chain: nat, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: hairpinChain}}})
 	var exprs []expr.Any
 	exprs = append(exprs, matchAddr(sourceOffset, n.cfg.CIDR, expr.CmpOpEq)...)
 	exprs = append(exprs, matchAddr(destOffset, n.cfg.ClusterCIDR, expr.CmpOpNeq)...)
@@ -48,7 +55,7 @@ func (n *Network) removeRules() error {
 	if err != nil {
 		return err
 	}
-	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: n.cfg.NFTable}
+	table := n.table()
 	c.AddTable(table)
 	c.DelTable(table)
 	if err := c.Flush(); err != nil {
