@@ -73,8 +73,21 @@ func namespacesOf(cfg *cri.PodSandboxConfig) sandbox.Config {
 	return sandbox.Config{
 		Net: !hostNet, IPC: ns.GetIpc() != cri.NamespaceMode_NODE,
 		// A pod in the node's network has the node's name, as under containerd.
-		UTS: !hostNet, Hostname: cfg.GetHostname(), Sysctls: cfg.GetLinux().GetSysctls(),
+		UTS: !hostNet, Hostname: cfg.GetHostname(), Sysctls: sysctls(cfg, hostNet),
 	}
+}
+
+// sysctls are the pod's own over the defaults of containerd 2: in a network
+// namespace of its own, a pod without privileges may use any port and ping.
+func sysctls(cfg *cri.PodSandboxConfig, hostNet bool) map[string]string {
+	if hostNet {
+		return cfg.GetLinux().GetSysctls()
+	}
+	all := map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+	for name, v := range cfg.GetLinux().GetSysctls() {
+		all[name] = v
+	}
+	return all
 }
 
 func (s *service) podCgroup(cfg *cri.PodSandboxConfig, id string) string {

@@ -75,6 +75,7 @@ touch /rootfile 2>/dev/null && echo root=writable || echo root=readonly
 grep -q ' /proc/keys ' /proc/self/mountinfo && echo keys=masked || echo keys=open
 v=$(cat /proc/sys/kernel/panic); (echo $v >/proc/sys/kernel/panic) 2>/dev/null && echo sys=writable || echo sys=readonly
 df -h /dev/shm | tail -1 | tr -s ' '
+cat /proc/sys/net/ipv4/ip_unprivileged_port_start | sed s/^/ports=/
 echo direct > /dev/stdout; echo direct2 > /dev/stderr
 unshare -m true 2>/dev/null && echo unshare=allowed || echo unshare=refused
 mknod /tmp/blk b 8 0 2>/dev/null && head -c1 /tmp/blk 2>/dev/null && echo blk=open || echo blk=refused
@@ -96,7 +97,7 @@ func TestContainerEnvironment(t *testing.T) {
 		{"defaults", func(*cri.ContainerConfig) {}, []string{
 			defaultCaps, "Seccomp: 2", "NoNewPrivs: 0", "user=0:0 home=/root cwd=/ host=env", "pid=1",
 			"search default.svc.cluster.local", "nameserver 10.96.0.10", "options ndots:5", "root=writable", "keys=masked", "sys=readonly",
-			"shm 64.0M", "unshare=refused", "blk=refused", "direct\n", "direct2\n", "path=/usr/local/sbin:",
+			"shm 64.0M", "unshare=refused", "blk=refused", "direct\n", "direct2\n", "ports=0\n", "path=/usr/local/sbin:",
 		}, nil},
 		{"user", func(c *cri.ContainerConfig) {
 			sc := c.Linux.SecurityContext

@@ -106,12 +106,23 @@ func (g *Group) OOMKills() uint64 {
 	return n
 }
 
+// dir is the group's directory on a hierarchy that we use: the library asks
+// the devices controller, which is the containers' only.
+func (g *Group) dir() string {
+	for _, controller := range []string{"pids", "memory", "cpu"} {
+		if p := g.m.Path(controller); p != "" {
+			return p
+		}
+	}
+	return g.m.Path("")
+}
+
 // Exists says whether the group is there.
-func (g *Group) Exists() bool { return g.m.Exists() }
+func (g *Group) Exists() bool { return cgroups.PathExists(g.dir()) }
 
 // Pids returns the processes in the group and below it.
 func (g *Group) Pids() ([]int, error) {
-	pids, err := g.m.GetAllPids()
+	pids, err := cgroups.GetAllPids(g.dir())
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return nil, nil
 	}

@@ -28,7 +28,7 @@ type Stdio struct {
 // and returns the process's pid. The process is a child of ours until we die;
 // it must be reaped through Watch.
 func Start(root, id string, s *specs.Spec, stdio Stdio) (int, error) {
-	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: s, NoNewKeyring: true})
+	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: s})
 	if err != nil {
 		return 0, fmt.Errorf("container configuration: %w", err)
 	}

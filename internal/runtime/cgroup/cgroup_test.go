@@ -1,0 +1,94 @@
+package cgroup
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestResources(t *testing.T) {
+	r := Resources(&cri.LinuxContainerResources{
+		CpuShares: 1024, CpuQuota: -1, CpuPeriod: 100000, MemoryLimitInBytes: 64 << 20, CpusetCpus: "0", Unified: map[string]string{"memory.high": "1"},
+		HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: 1}},
+	})
+	if r.CpuShares != 1024 || r.CpuWeight < 30 || r.CpuWeight > 110 || r.CpuQuota != -1 || r.Memory != 64<<20 || r.CpusetCpus != "0" || r.Unified["memory.high"] != "1" || r.HugetlbLimit[0].Limit != 1 {
+		t.Errorf("%+v", r)
+	}
+	if r := Resources(nil); r.Memory != 0 || r.CpuWeight != 0 {
+		t.Errorf("nothing said: %+v", r)
+	}
+}
+
+func TestOpenRefusesOddPaths(t *testing.T) {
+	for _, p := range []string{"", "/", "relative", "/a/../b", "/a/"} {
+		if _, err := Open(p); err == nil {
+			t.Errorf("%q was accepted", p)
+		}
+	}
+}
+
+func TestGroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cgroups need root")
+	}
+	name := "/coracle-cgtest-" + strings.ReplaceAll(strings.ToLower(t.TempDir()), "/", "-")[1:]
+	top, err := Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := Open(name + "/pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for range 2 { // also when there is nothing left
+			if err := top.Remove(); err != nil {
+				t.Error(err)
+			}
+		}
+		if g.Exists() {
+			t.Error("the group is left")
+		}
+	}()
+	for range 2 {
+		if err := g.Create(&cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 512}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !g.Exists() || top.Empty() || !g.Empty() {
+		t.Errorf("exists %t, parent empty %t, empty %t", g.Exists(), top.Empty(), g.Empty())
+	}
+	cmd := exec.Command("/bin/sh", "-c", "read x")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Add(cmd.Process.Pid); err != nil {
+		t.Error(err)
+	}
+	if pids, err := top.Pids(); err != nil || len(pids) != 1 || pids[0] != cmd.Process.Pid {
+		t.Errorf("processes: %v %v", pids, err)
+	}
+	st, err := g.Stats()
+	if err != nil || st.Limit != 64<<20 || st.Pids != 1 || st.At.IsZero() {
+		t.Errorf("stats: %+v %v", st, err)
+	}
+	if err := g.Set(&cri.LinuxContainerResources{MemoryLimitInBytes: 128 << 20}); err != nil {
+		t.Error(err)
+	}
+	if st, err := g.Stats(); err != nil || st.Limit != 128<<20 {
+		t.Errorf("stats after the change: %+v %v", st, err)
+	}
+	if n := g.OOMKills(); n != 0 {
+		t.Errorf("%d kills", n)
+	}
+	Warm() // nothing to see, and no harm
+	in.Close()
+	_ = cmd.Wait()
+}
