@@ -138,7 +138,7 @@ func TestRealLastWords(t *testing.T) {
 	logs := sh("echo one; echo two; exit 5")
 	logs.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
 	hungry := sh("x=x; while :; do x=$x$x; done")
-	hungry.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("16Mi")}
+	hungry.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")}
 	for name, c := range map[string]corev1.Container{"file": file, "logs": logs, "hungry": hungry} {
 		m.create(name, corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{c}})
 	}
