@@ -9,7 +9,6 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
-	"coracle/internal/view"
 )
 
 // Core decides which decision is due: a deduplicating queue for each controller, freshness,
@@ -107,16 +106,6 @@ type queue struct {
 	fifo    []*item
 }
 
-type interest struct {
-	primaries []*queue
-	watches   []interestedWatch
-}
-
-type interestedWatch struct {
-	queue *queue
-	keys  func(plan.Reader, plan.Object, plan.Object) []plan.Key
-}
-
 // NewCore returns a core for controllers, each of which may have up to workers tasks out at once.
 // It hands out nothing before Start.
 func NewCore(controllers []plan.Controller, workers int) *Core {
@@ -140,35 +129,6 @@ func NewCore(controllers []plan.Controller, workers int) *Core {
 	return c
 }
 
-func (c *Core) interest(res resource.Resource) *interest {
-	in := c.interests[res]
-	if in == nil {
-		in = &interest{}
-		c.interests[res] = in
-	}
-	return in
-}
-
-// Resources lists the kinds the controllers need in the picture.
-func (c *Core) Resources() []resource.Resource {
-	var out []resource.Resource
-	add := func(r resource.Resource) {
-		if !slices.Contains(out, r) {
-			out = append(out, r)
-		}
-	}
-	for _, q := range c.ctls {
-		add(q.For)
-		for _, w := range q.Watches {
-			add(w.Resource)
-		}
-		for _, ix := range q.Indexes {
-			add(ix.Resource)
-		}
-	}
-	return out
-}
-
 // Start makes every primary due: the picture is whole. Start-up is an ordinary pass over all.
 func (c *Core) Start(r plan.Reader) {
 	c.started = true
@@ -179,41 +139,6 @@ func (c *Core) Start(r plan.Reader) {
 			}
 		}
 	}
-}
-
-// Changed makes due what a change to the picture concerns, and frees what waited for it.
-func (c *Core) Changed(r plan.Reader, ch view.Change) {
-	if ch.Revision > c.seen[ch.Resource] {
-		c.seen[ch.Resource] = ch.Revision
-		c.unblock(ch.Resource)
-	}
-	in := c.interests[ch.Resource]
-	if in == nil || !c.started || ch.Before == nil && ch.After == nil {
-		return
-	}
-	obj := ch.After
-	if obj == nil {
-		obj = ch.Before
-	}
-	for _, q := range in.primaries {
-		if q.Cares == nil || q.Cares(ch.Before, ch.After) {
-			c.mark(c.item(q, plan.KeyOf(obj)))
-		}
-	}
-	for _, w := range in.watches {
-		for _, k := range c.watchKeys(w, r, ch) {
-			c.mark(c.item(w.queue, k))
-		}
-	}
-}
-
-func (c *Core) watchKeys(w interestedWatch, r plan.Reader, ch view.Change) (keys []plan.Key) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			c.onPanic(w.queue.Name, cause)
-		}
-	}()
-	return w.keys(r, ch.Before, ch.After)
 }
 
 func (c *Core) item(q *queue, k plan.Key) *item {
@@ -396,49 +321,6 @@ func newest(writes []Write) []Write {
 	return out
 }
 
-// Backoff is the pause after n failures in a row: 5 ms doubling to 1000 s, client-go's
-// DefaultTypedControllerRateLimiter.
-func Backoff(n int) time.Duration {
-	const first, last = 5 * time.Millisecond, 1000 * time.Second
-	if n < 1 {
-		return 0
-	}
-	if n > 18 { // 5 ms << 18 is past the last
-		return last
-	}
-	return min(first<<(n-1), last)
-}
-
-// NextTimer says when Wake has something to do; false when never.
-func (c *Core) NextTimer() (time.Time, bool) {
-	if len(c.timers) == 0 {
-		return time.Time{}, false
-	}
-	return c.timers[0].at, true
-}
-
-// Wake makes due the items whose time has come.
-func (c *Core) Wake(now time.Time) {
-	for len(c.timers) > 0 && !c.timers[0].at.After(now) {
-		it := c.timers[0]
-		c.setTimer(it, time.Time{})
-		c.mark(it)
-	}
-}
-
-func (c *Core) setTimer(it *item, at time.Time) {
-	it.at = at
-	switch {
-	case at.IsZero() && it.heapAt >= 0:
-		heap.Remove(&c.timers, it.heapAt)
-	case at.IsZero():
-	case it.heapAt >= 0:
-		heap.Fix(&c.timers, it.heapAt)
-	default:
-		heap.Push(&c.timers, it)
-	}
-}
-
 // Idle says that no task is out, due or blocked; timers may be set.
 func (c *Core) Idle() bool {
 	for _, q := range c.ctls {
@@ -454,32 +336,6 @@ func (c *Core) Idle() bool {
 	return true
 }
 
-// Explanation is the latest word of one controller about one object.
-type Explanation struct {
-	Controller string
-	Why        plan.Why
-	// At is when it was decided.
-	At time.Time
-	// Failure is how carrying it out failed; nil when it did not.
-	Failure *plan.Failure
-	// Again is when it will be looked at again though nothing changes; zero means never.
-	Again time.Time
-}
-
-// Why returns what the controllers last said about an object.
-func (c *Core) Why(res resource.Resource, key plan.Key) []Explanation {
-	var out []Explanation
-	for _, q := range c.ctls {
-		if q.For != res {
-			continue
-		}
-		if it := c.items[itemKey{q.index, key}]; it != nil && (it.why.State != "" || it.failure != nil) {
-			out = append(out, Explanation{q.Name, it.why, it.whyAt, it.failure, it.at})
-		}
-	}
-	return out
-}
-
 // String counts the items by state, for logs and tests.
 func (c *Core) String() string {
 	var n [4]int
@@ -487,40 +343,4 @@ func (c *Core) String() string {
 		n[it.state]++
 	}
 	return fmt.Sprintf("idle %d, blocked %d, queued %d, running %d", n[idle], n[blocked], n[queued], n[running])
-}
-
-type blockedHeap []*item
-
-func (h blockedHeap) Len() int           { return len(h) }
-func (h blockedHeap) Less(i, j int) bool { return h[i].expects[0].Revision < h[j].expects[0].Revision }
-func (h blockedHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *blockedHeap) Push(x any)        { *h = append(*h, x.(*item)) }
-func (h *blockedHeap) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return last
-}
-
-type timerHeap []*item
-
-func (h timerHeap) Len() int           { return len(h) }
-func (h timerHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h timerHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].heapAt, h[j].heapAt = i, j
-}
-func (h *timerHeap) Push(x any) {
-	it := x.(*item)
-	it.heapAt = len(*h)
-	*h = append(*h, it)
-}
-func (h *timerHeap) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	last.heapAt = -1
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return last
 }

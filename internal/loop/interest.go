@@ -1,0 +1,83 @@
+package loop
+
+import (
+	"slices"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+type interest struct {
+	primaries []*queue
+	watches   []interestedWatch
+}
+
+type interestedWatch struct {
+	queue *queue
+	keys  func(plan.Reader, plan.Object, plan.Object) []plan.Key
+}
+
+func (c *Core) interest(res resource.Resource) *interest {
+	in := c.interests[res]
+	if in == nil {
+		in = &interest{}
+		c.interests[res] = in
+	}
+	return in
+}
+
+// Resources lists the kinds the controllers need in the picture.
+func (c *Core) Resources() []resource.Resource {
+	var out []resource.Resource
+	add := func(r resource.Resource) {
+		if !slices.Contains(out, r) {
+			out = append(out, r)
+		}
+	}
+	for _, q := range c.ctls {
+		add(q.For)
+		for _, w := range q.Watches {
+			add(w.Resource)
+		}
+		for _, ix := range q.Indexes {
+			add(ix.Resource)
+		}
+	}
+	return out
+}
+
+// Changed makes due what a change to the picture concerns, and frees what waited for it.
+func (c *Core) Changed(r plan.Reader, ch view.Change) {
+	if ch.Revision > c.seen[ch.Resource] {
+		c.seen[ch.Resource] = ch.Revision
+		c.unblock(ch.Resource)
+	}
+	in := c.interests[ch.Resource]
+	if in == nil || !c.started || ch.Before == nil && ch.After == nil {
+		return
+	}
+	obj := ch.After
+	if obj == nil {
+		obj = ch.Before
+	}
+	for _, q := range in.primaries {
+		if q.Cares == nil || q.Cares(ch.Before, ch.After) {
+			c.mark(c.item(q, plan.KeyOf(obj)))
+		}
+	}
+	for _, w := range in.watches {
+		for _, k := range c.watchKeys(w, r, ch) {
+			c.mark(c.item(w.queue, k))
+		}
+	}
+}
+
+func (c *Core) watchKeys(w interestedWatch, r plan.Reader, ch view.Change) (keys []plan.Key) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			c.onPanic(w.queue.Name, cause)
+		}
+	}()
+	return w.keys(r, ch.Before, ch.After)
+}
