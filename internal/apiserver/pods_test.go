@@ -14,7 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
+	portforwardserver "k8s.io/cri-streaming/pkg/streaming/portforward"
 	remotecommandserver "k8s.io/cri-streaming/pkg/streaming/remotecommand"
 
 	"coracle/internal/pki"
@@ -120,6 +124,16 @@ func (face) ExecInContainer(_ context.Context, name, uid, container string, cmd 
 	return err
 }
 
+// PortForward implements portforwardserver.PortForwarder: it names the port and echoes.
+func (face) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+	defer stream.Close()
+	if _, err := fmt.Fprintf(stream, "port %d: ", port); err != nil {
+		return err
+	}
+	_, err := io.Copy(stream, stream)
+	return err
+}
+
 func (f face) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if user := req.TLS.PeerCertificates[0].Subject.CommonName; user != pki.APIServerUser {
 		http.Error(w, "wrong user "+user, http.StatusForbidden)
@@ -131,6 +145,15 @@ func (f face) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 		fmt.Fprintf(w, "log of %s, tail %s", name, req.URL.Query().Get("tailLines"))
+		return
+	}
+	if strings.HasPrefix(req.URL.Path, "/portForward/default/p") {
+		options, err := portforwardserver.NewV4Options(req)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		portforwardserver.ServePortForward(w, req, f, "p", "", options, time.Minute, time.Minute, portforwardserver.SupportedProtocols)
 		return
 	}
 	container := req.URL.Path[strings.LastIndexByte(req.URL.Path, '/')+1:]
@@ -202,7 +225,7 @@ func TestExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := c.restConfig("admin", pki.MastersGroup)
-	spdy, err := remotecommand.NewSPDYExecutor(config, "POST", u)
+	framed, err := remotecommand.NewSPDYExecutor(config, "POST", u)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +233,7 @@ func TestExec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, executor := range map[string]remotecommand.Executor{"SPDY": spdy, "WebSocket": websocket} {
+	for name, executor := range map[string]remotecommand.Executor{"SPDY": framed, "WebSocket": websocket} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			err := executor.StreamWithContext(ctxOf(t), remotecommand.StreamOptions{Stdin: strings.NewReader("hello"), Stdout: &out})
@@ -219,4 +242,78 @@ func TestExec(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPortForward(t *testing.T) {
+	c := start(t)
+	withNode(t, c)
+	u, err := url.Parse(c.url + pods + "/p/portforward")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := c.restConfig("admin", pki.MastersGroup)
+	transport, upgrader, err := spdy.RoundTripperFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tunnel, err := portforward.NewSPDYOverWebsocketDialer(u, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, dialer := range map[string]httpstream.Dialer{
+		"SPDY":      spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", u),
+		"WebSocket": tunnel,
+	} {
+		t.Run(name, func(t *testing.T) {
+			stop, up, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+			forward, err := portforward.New(dialer, []string{"0:80"}, stop, up, io.Discard, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { done <- forward.ForwardPorts() }()
+			defer func() {
+				close(stop)
+				<-done
+			}()
+			select {
+			case <-up:
+			case <-ctxOf(t).Done():
+				t.Fatal("not ready")
+			}
+			ports, err := forward.GetPorts()
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0].Local))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			want := "port 80: hello"
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+}
+
+// TestPodWaitsForItsAccount posts a pod right after its namespace, before the account controller
+// has been there.
+func TestPodWaitsForItsAccount(t *testing.T) {
+	c := start(t)
+	made := make(chan answer, 1)
+	go func() {
+		made <- c.post(pods, `{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}`)
+	}()
+	account(t, c)
+	(<-made).want(201).wantField("spec.serviceAccountName", "default")
+	c.post(pods, `{"metadata":{"name":"q"},"spec":{"serviceAccountName":"none","containers":[{"name":"c","image":"i"}]}}`).want(403).
+		wantBody(`error looking up service account default/none: serviceaccount \"none\" not found`)
 }

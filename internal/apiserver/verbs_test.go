@@ -210,13 +210,16 @@ type event struct {
 	}
 }
 
-func (c *cluster) watch(t *testing.T, path string) *events {
+func (c *cluster) watch(t *testing.T, path string, headers ...string) *events {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, "GET", c.url+path, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -306,10 +309,16 @@ func TestTables(t *testing.T) {
 	a.wantBody(`"name":"Status"`).wantBody(`"cells":["default","Active",`)
 	partial := "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 	c.get("/api/v1/namespaces", "Accept", partial).want(200).wantField("kind", "PartialObjectMetadataList")
-	// The watch of kubectl get -w.
-	e, ok := c.watch(t, "/api/v1/namespaces?watch=1").next()
-	if !ok || e.Object.Kind != "Namespace" {
-		t.Errorf("watch gave %+v", e)
+	// The watches of kubectl get -w, beside one of the objects themselves: they share events.
+	plain := c.watch(t, "/api/v1/namespaces?watch=1")
+	whole := c.watch(t, "/api/v1/namespaces?watch=1&includeObject=Object", "Accept", table)
+	for range 4 {
+		if e, ok := plain.next(); !ok || e.Object.Kind != "Namespace" {
+			t.Errorf("watch gave %+v", e)
+		}
+		if e, ok := whole.next(); !ok || e.Object.Kind != "Table" {
+			t.Errorf("watch of tables gave %+v", e)
+		}
 	}
 }
 
