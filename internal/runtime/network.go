@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	netpod "coracle/internal/network/pod"
 )
 
@@ -98,13 +100,46 @@ func (n *network) ready() (*netpod.Network, error) {
 	return n.open, n.err
 }
 
-func (n *network) attach(ctx context.Context, netns, id string) (netip.Addr, error) {
+// attach gives a sandbox its address and publishes its host ports.
+func (n *network) attach(ctx context.Context, netns, id string, mappings []*cri.PortMapping) (netip.Addr, error) {
 	open, err := n.ready()
 	if err != nil {
 		return netip.Addr{}, err
 	}
+	ports, err := hostPorts(mappings)
+	if err != nil {
+		return netip.Addr{}, err
+	}
 	a, err := open.Attach(ctx, netns, id)
-	return a.IP, err
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if err := open.Publish(id, ports); err != nil {
+		return netip.Addr{}, errors.Join(err, open.Detach(id))
+	}
+	return a.IP, nil
+}
+
+// hostPorts are the mappings that ask for a port of the host; 0 asks for none.
+func hostPorts(mappings []*cri.PortMapping) ([]netpod.Port, error) {
+	var out []netpod.Port
+	for _, m := range mappings {
+		if m.GetHostPort() == 0 {
+			continue
+		}
+		p := netpod.Port{Protocol: m.GetProtocol().String(), HostPort: uint16(m.GetHostPort()), ContainerPort: uint16(m.GetContainerPort())}
+		if ip := m.GetHostIp(); ip != "" {
+			addr, err := netip.ParseAddr(ip)
+			if err != nil {
+				return nil, fmt.Errorf("port mapping: host IP %q: %w", ip, err)
+			}
+			if !addr.IsUnspecified() { // 0.0.0.0 is every address
+				p.HostIP = addr
+			}
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 // detach does nothing when the network was never opened.

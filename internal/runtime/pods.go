@@ -124,7 +124,7 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 		}
 	}
 	if p.Namespaces.Net {
-		ip, err := s.net.attach(ctx, sandbox.NetPath(p.dir), p.ID)
+		ip, err := s.net.attach(ctx, sandbox.NetPath(p.dir), p.ID, p.config.GetPortMappings())
 		if err != nil {
 			return err
 		}
