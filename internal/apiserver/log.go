@@ -3,18 +3,15 @@ package apiserver
 import (
 	"context"
 	"log/slog"
-	"sync"
 
 	"k8s.io/klog/v2"
 )
 
-var adopted sync.Once
-
-// adoptKlog sends what the Kubernetes libraries log to the first server's log, one level lower:
-// what they call news ("Adding GroupVersion ...") is none to an operator. klog is global, and may
-// be set once only.
-func adoptKlog(log *slog.Logger) {
-	adopted.Do(func() { klog.SetSlogLogger(slog.New(lowered{log.Handler()}).With("library", "kubernetes")) })
+// AdoptKlog sends what the Kubernetes libraries log (through klog, which is global) to log, one
+// level lower: what they call news ("Adding GroupVersion ...") is none to an operator. A process
+// calls it once, before it makes a server; without it klog writes to standard error.
+func AdoptKlog(log *slog.Logger) {
+	klog.SetSlogLogger(slog.New(lowered{log.Handler()}).With("library", "kubernetes"))
 }
 
 // lowered demotes information to debugging; warnings and errors stay.

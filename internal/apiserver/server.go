@@ -85,7 +85,6 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	adoptKlog(cfg.Log)
 	s := &Server{
 		cfg:     cfg,
 		log:     cfg.Log,
