@@ -69,6 +69,17 @@ type Reader interface {
 	Indexed(res resource.Resource, index, value string) []Object
 }
 
+// Any says whether a kind has any object in a namespace, or anywhere when namespace is empty. A
+// Reader that has a method of this name answers without making the list.
+func Any(r Reader, res resource.Resource, namespace string) bool {
+	if quick, ok := r.(interface {
+		Any(res resource.Resource, namespace string) bool
+	}); ok {
+		return quick.Any(res, namespace)
+	}
+	return len(r.List(res, namespace)) > 0
+}
+
 // Indexes that every Reader keeps for every kind, from object metadata alone.
 const (
 	// ByController files an object under the UID of its controlling owner reference.

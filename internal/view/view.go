@@ -232,6 +232,13 @@ func (v *View) Indexed(res resource.Resource, index, value string) []plan.Object
 	return still{v}.Indexed(res, index, value)
 }
 
+// Any implements plan.Any.
+func (v *View) Any(res resource.Resource, namespace string) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return still{v}.Any(res, namespace)
+}
+
 // still reads a view whose lock is held.
 type still struct{ v *View }
 
@@ -256,6 +263,18 @@ func (s still) List(res resource.Resource, namespace string) []plan.Object {
 		return space.list()
 	}
 	return nil
+}
+
+// Any implements plan.Any: it counts, and merges nothing.
+func (s still) Any(res resource.Resource, namespace string) bool {
+	t := s.v.tables[res]
+	if t == nil {
+		return false
+	}
+	if namespace == "" {
+		return len(t.objects) > 0
+	}
+	return t.spaces[namespace] != nil
 }
 
 // Indexed panics on an index nobody declared: the answer "none" would be a lie.

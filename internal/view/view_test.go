@@ -145,6 +145,11 @@ func TestViewAgreesWithAPlainMap(t *testing.T) {
 				if len(held) > 8 {
 					held = held[1:]
 				}
+				for _, ns := range []string{"", "a", "b", "c"} {
+					if got := plan.Any(v, resource.Pods, ns); got != (len(v.List(resource.Pods, ns)) > 0) {
+						t.Fatalf("any in %q: %v", ns, got)
+					}
+				}
 				if revision > 0 && v.Revision(resource.Pods) > revision {
 					t.Fatalf("revision %d is ahead of %d", v.Revision(resource.Pods), revision)
 				}

@@ -57,7 +57,7 @@ func contentOf(res resource.Resource) func(plan.Reader, plan.Object, plan.Object
 		if !ok || ns.GetDeletionTimestamp() == nil {
 			return nil
 		}
-		if after == nil && len(r.List(res, o.GetNamespace())) > 0 {
+		if after == nil && plan.Any(r, res, o.GetNamespace()) {
 			return nil
 		}
 		return []plan.Key{{Name: o.GetNamespace()}}
