@@ -146,8 +146,9 @@ func TestViewAgreesWithAPlainMap(t *testing.T) {
 					held = held[1:]
 				}
 				for _, ns := range []string{"", "a", "b", "c"} {
-					if got := plan.Any(v, resource.Pods, ns); got != (len(v.List(resource.Pods, ns)) > 0) {
-						t.Fatalf("any in %q: %v", ns, got)
+					any := len(want(func(p *corev1.Pod) bool { return ns == "" || p.Namespace == ns })) > 0
+					if got := plan.Any(v, resource.Pods, ns); got != any {
+						t.Fatalf("any in %q: %v, want %v", ns, got, any)
 					}
 				}
 				if revision > 0 && v.Revision(resource.Pods) > revision {
