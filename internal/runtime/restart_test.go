@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/client-go/tools/remotecommand"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/runtime/cgroup"
@@ -105,6 +106,24 @@ func TestRuntimeKilled(t *testing.T) {
 	r, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: counter, Cmd: []string{"echo", "hi"}})
 	if err != nil || string(r.Stdout) != "hi\n" {
 		t.Errorf("exec after restart: %v %v", r, err)
+	}
+	// The terminal still works, both ways.
+	a, err := n.Attach(n.ctx(), &cri.AttachRequest{ContainerId: tty, Stdin: true, Stdout: true, Tty: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out safeBuffer
+	err = executor(t, a.Url).StreamWithContext(n.ctx(), remotecommand.StreamOptions{
+		Stdin: strings.NewReader("echo sum $((40+2))\nexit 5\n"), Stdout: &out, Tty: true,
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if st := n.finished(tty); st.ExitCode != 5 || !strings.Contains(out.String(), "sum 42") {
+		t.Errorf("terminal after restart: exit code %d, %q", st.ExitCode, out.String())
+	}
+	if text := logText(t, filepath.Join(cfg.LogDirectory, "tty.log")); !strings.Contains(text, "sum 42") {
+		t.Errorf("terminal's log after restart: %q", text)
 	}
 	// A second restart, and the exit of a container that is nobody's child any more.
 	n.kill()

@@ -13,7 +13,6 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/runtime/cgroup"
-	"coracle/internal/runtime/image"
 )
 
 func TestContainerLife(t *testing.T) {
@@ -139,110 +138,6 @@ func TestContainerEnvironment(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestMounts(t *testing.T) {
-	n := newNode(t)
-	pod, cfg := n.pod("mounts")
-	host := filepath.Join(n.base, "vol")
-	for name, text := range map[string]string{"rw/a": "a", "ro/b": "b", "file": "f"} {
-		p := filepath.Join(host, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out := n.output(pod, cfg, "main", `
-cat /data/a /data/deep/b /etc/hosts /image/bin/../etc/group; echo
-echo new > /data/c && echo rw=ok
-touch /data/deep/x 2>/dev/null && echo ro=writable || echo ro=ok
-touch /image/x 2>/dev/null && echo image=writable || echo image=ok
-test -d /made && echo made=ok`, func(c *cri.ContainerConfig) {
-		c.Mounts = []*cri.Mount{
-			{ContainerPath: "/data/deep", HostPath: filepath.Join(host, "ro"), Readonly: true},
-			{ContainerPath: "/data", HostPath: filepath.Join(host, "rw")},
-			{ContainerPath: "/etc/hosts", HostPath: filepath.Join(host, "file")},
-			{ContainerPath: "/made", HostPath: filepath.Join(host, "made")},
-			{ContainerPath: "/image", Image: &cri.ImageSpec{Image: busybox}, Readonly: true},
-		}
-	})
-	for _, want := range []string{"ab", "f", "keepers", "rw=ok", "ro=ok", "image=ok", "made=ok"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("lacks %q: %q", want, out)
-		}
-	}
-	if raw, err := os.ReadFile(filepath.Join(host, "rw/c")); err != nil || string(raw) != "new\n" {
-		t.Errorf("written file: %q %v", raw, err)
-	}
-}
-
-func TestDeclaredVolumes(t *testing.T) {
-	n := newNode(t)
-	const img = "volumes:1"
-	if _, err := n.store.Build(img, busyboxRoot(t), image.BuildOptions{Volumes: []string{"/etc", "/new/place", "/given"}}); err != nil {
-		t.Fatal(err)
-	}
-	pod, cfg := n.pod("volumes")
-	given := filepath.Join(n.base, "given")
-	writeFile(t, filepath.Join(given, "f"), "from the pod")
-	out := n.output(pod, cfg, "main", `touch /root-file 2>/dev/null || echo root=ro
-echo x > /new/place/x && echo y > /etc/y && echo volumes=rw; grep -c keeper /etc/passwd; cat /given/f`, func(c *cri.ContainerConfig) {
-		c.Image.Image = img
-		c.Linux.SecurityContext.ReadonlyRootfs = true
-		c.Mounts = []*cri.Mount{{ContainerPath: "/given", HostPath: given}}
-	})
-	if want := "root=ro\nvolumes=rw\n1\nfrom the pod"; out != want {
-		t.Errorf("container says %q, want %q", out, want)
-	}
-}
-
-func TestStartErrors(t *testing.T) {
-	n := newNode(t)
-	pod, cfg := n.pod("bad")
-	tests := []struct {
-		name    string
-		command []string
-		code    int32
-		says    string
-	}{
-		{"missing", []string{"/no/such/file"}, 127, "no such file"},
-		{"notexec", []string{"/etc/passwd"}, 126, "permission denied"},
-		{"path", []string{"nosuchcommand"}, 127, "executable file not found"},
-	}
-	for _, tt := range tests {
-		id := n.sh(pod, cfg, tt.name, "", func(c *cri.ContainerConfig) { c.Command = tt.command })
-		_, err := n.StartContainer(n.ctx(), &cri.StartContainerRequest{ContainerId: id})
-		if err == nil || !strings.Contains(err.Error(), tt.says) {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-		if st := n.status(id); st.State != cri.ContainerState_CONTAINER_EXITED || st.ExitCode != tt.code || st.Reason != "StartError" {
-			t.Errorf("%s: %s %d %s", tt.name, st.State, st.ExitCode, st.Reason)
-		}
-	}
-	_, err := n.CreateContainer(n.ctx(), &cri.CreateContainerRequest{PodSandboxId: pod, SandboxConfig: cfg, Config: &cri.ContainerConfig{
-		Metadata: &cri.ContainerMetadata{Name: "x"}, Image: &cri.ImageSpec{Image: "nosuchimage"},
-	}})
-	if status.Code(err) != codes.NotFound {
-		t.Errorf("missing image: %v", err)
-	}
-	_, err = n.RunPodSandbox(n.ctx(), &cri.RunPodSandboxRequest{Config: &cri.PodSandboxConfig{
-		Metadata: &cri.PodSandboxMetadata{Name: "n", Uid: "u", Namespace: "d"},
-	}})
-	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "network not ready") {
-		t.Errorf("no pod CIDR yet: %v", err)
-	}
-	_, err = n.RunPodSandbox(n.ctx(), &cri.RunPodSandboxRequest{Config: cfg})
-	if status.Code(err) != codes.AlreadyExists {
-		t.Errorf("same pod again: %v", err)
-	}
-	bad := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "s", Uid: "s"}, Linux: &cri.LinuxPodSandboxConfig{
-		Sysctls: map[string]string{"vm.swappiness": "1"}, SecurityContext: cfg.Linux.SecurityContext,
-	}}
-	if _, err = n.RunPodSandbox(n.ctx(), &cri.RunPodSandboxRequest{Config: bad}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("node sysctl: %v", err)
 	}
 }
 
