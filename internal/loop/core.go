@@ -129,6 +129,9 @@ func NewCore(controllers []plan.Controller, workers int) *Core {
 	return c
 }
 
+// OnPanic has f told of each Keys function that panics; the change is lost on that controller alone.
+func (c *Core) OnPanic(f func(controller string, cause any)) { c.onPanic = f }
+
 // Start makes every primary due: the picture is whole. Start-up is an ordinary pass over all.
 func (c *Core) Start(r plan.Reader) {
 	c.started = true

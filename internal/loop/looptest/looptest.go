@@ -33,12 +33,14 @@ type Cluster struct {
 	t    testing.TB
 }
 
-// Run starts the controllers; they end with the test.
+// Run starts the controllers; they end with the test, which fails if one of them changed an
+// object that is shared.
 func Run(t testing.TB, c *fake.Cluster, controllers ...plan.Controller) *Cluster {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	v := view.New()
 	l := loop.New(c, v, controllers, loop.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	shared := watchShared(v)
 	f := view.Follow(ctx, c, v, resource.All()...)
 	done := make(chan struct{})
 	go func() {
@@ -49,6 +51,9 @@ func Run(t testing.TB, c *fake.Cluster, controllers ...plan.Controller) *Cluster
 		cancel()
 		<-done
 		<-f.Done()
+		if spoilt := shared.spoilt(); len(spoilt) > 0 {
+			t.Errorf("a planner changed shared objects: %v", spoilt)
+		}
 	})
 	return &Cluster{Cluster: c, View: v, Loop: l, t: t}
 }
