@@ -5,8 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -110,8 +113,49 @@ func (c *storageCodec) Decode(data []byte, _ *schema.GroupVersionKind, into runt
 		return nil, nil, fmt.Errorf("stored %s: %w", c.gvk.Kind, err)
 	}
 	into.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	if m, ok := into.(metav1.Object); ok {
+		entries := m.GetManagedFields()
+		for i := range entries {
+			entries[i].FieldsV1 = fieldSets.share(entries[i].FieldsV1)
+		}
+	}
 	if c.defaults != nil {
 		c.defaults(into)
 	}
 	return into, &c.gvk, nil
+}
+
+// fieldSets is what the managed fields of stored objects share.
+var fieldSets = sharer{sets: map[uint64]*metav1.FieldsV1{}}
+
+// sharer keeps one copy of equal field sets: all pods of a template, and all their statuses, have
+// the same, and they would be a third of a pod's memory. Stored objects are immutable.
+type sharer struct {
+	mu   sync.RWMutex
+	sets map[uint64]*metav1.FieldsV1
+}
+
+// maxShared bounds the sets remembered; past it the memory starts anew.
+const maxShared = 4096
+
+var shareSeed = maphash.MakeSeed()
+
+func (s *sharer) share(set *metav1.FieldsV1) *metav1.FieldsV1 {
+	if set == nil || len(set.Raw) == 0 {
+		return set
+	}
+	sum := maphash.Bytes(shareSeed, set.Raw)
+	s.mu.RLock()
+	known := s.sets[sum]
+	s.mu.RUnlock()
+	if known != nil && bytes.Equal(known.Raw, set.Raw) {
+		return known
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.sets) >= maxShared {
+		clear(s.sets)
+	}
+	s.sets[sum] = set
+	return set
 }
