@@ -81,13 +81,16 @@ func runRole(cmd *cobra.Command, process string, verbose bool, run func(context.
 	return run(cmd.Context(), role{dir: dir, cfg: cfg, log: log, ready: func(err error) {
 		once.Do(func() {
 			here.report(err)
-			time.AfterFunc(settleTime, trimMemory)
+			for _, after := range settleTimes {
+				time.AfterFunc(after, trimMemory)
+			}
 		})
 	}})
 }
 
-// settleTime is how long after it is ready a process has done what starting takes.
-const settleTime = 3 * time.Second
+// settleTimes are when, after it is ready, a process has done what starting takes, and what its
+// first clients and first pods make it do once.
+var settleTimes = []time.Duration{3 * time.Second, 30 * time.Second}
 
 func runServer(ctx context.Context, r role) error {
 	authority, err := pki.Ensure(r.dir.PKI(), serverHosts(r.cfg))
