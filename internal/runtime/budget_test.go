@@ -14,6 +14,9 @@ const memoryBudget = 20 << 10
 // TestMemoryBudget counts anonymous memory: the pages of the binary are shared
 // by all processes that run it, and the kernel drops them when it needs to.
 func TestMemoryBudget(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector has a budget of its own")
+	}
 	n := newNode(t)
 	pod, cfg := n.pod("budget")
 	before, threads := n.usage()
