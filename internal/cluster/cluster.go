@@ -43,7 +43,7 @@ func Controllers(cfg Config) []plan.Controller {
 	out = append(out, namespace.Controller(Kinds()))
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, endpoint.Controllers()...)
-	out = append(out, disruption.Controller())
+	out = append(out, disruption.Controllers()...)
 	out = append(out, garbage.Controllers(owned())...)
 	return out
 }

@@ -1,7 +1,7 @@
 // Package disruption keeps the status of PodDisruptionBudgets: how many of the pods they guard
 // are healthy, how many must be, and so how many may be evicted now (policy/v1, KEP-85).
 //
-// It owns one pure planner. The eviction subresource, which spends what the status allows, is the
+// It owns pure planners. The eviction subresource, which spends what the status allows, is the
 // API server's. It refuses to guess where it cannot count: then nothing may be evicted.
 package disruption
 
@@ -27,8 +27,10 @@ import (
 // DeletionTimeout is how long an evicted pod counts as disrupted without being deleted.
 const DeletionTimeout = 2 * time.Minute
 
-// Controller returns the planner.
-func Controller() plan.Controller {
+// Controllers returns the planners.
+func Controllers() []plan.Controller { return []plan.Controller{budgets(), stale()} }
+
+func budgets() plan.Controller {
 	ctl := plan.Controller{
 		Name: "disruption-controller", For: resource.PodDisruptionBudgets, Plan: planBudget,
 		Watches: []plan.Watch{{Resource: resource.Pods, Keys: budgetsOf}},

@@ -38,7 +38,7 @@ func ready(is bool) corev1.PodStatus {
 
 // world makes a Deployment of 10 with nine pods, eight of them ready, and a budget.
 func world(t *testing.T, spec policyv1.PodDisruptionBudgetSpec) *looptest.Cluster {
-	c := looptest.Run(t, fake.New(), disruption.Controller())
+	c := looptest.Run(t, fake.New(), disruption.Controllers()...)
 	ten := int32(10)
 	d := looptest.Make(c, &appsv1.Deployment{ObjectMeta: meta("web"), Spec: appsv1.DeploymentSpec{Replicas: &ten}})
 	rs := looptest.Make(c, &appsv1.ReplicaSet{ObjectMeta: meta("web-1", d), Spec: appsv1.ReplicaSetSpec{Replicas: &ten}})
@@ -140,6 +140,35 @@ func TestWhatCannotBeCounted(t *testing.T) {
 		b := budget(c)
 		if b.Status.DisruptionsAllowed != 0 || b.Status.Conditions[0].Reason != "SyncFailed" || b.Status.Conditions[0].Message != `found no controllers for pod "ds-1"` {
 			t.Errorf("status %+v", b.Status)
+		}
+	})
+}
+
+func TestAnnouncementIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := looptest.Run(t, fake.New(), disruption.Controllers()...)
+		announce := func(name string) {
+			p := &corev1.Pod{ObjectMeta: meta(name), Spec: corev1.PodSpec{NodeName: "n"}, Status: ready(true)}
+			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{
+				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", LastTransitionTime: metav1.NewTime(time.Now()),
+			})
+			looptest.Make(c, p)
+		}
+		announce("stays")
+		announce("goes")
+		looptest.Remove(c, looptest.Find[*corev1.Pod](c, resource.Pods, "d", "goes"), "")
+		target := func(name string) corev1.ConditionStatus {
+			return looptest.Find[*corev1.Pod](c, resource.Pods, "d", name).Status.Conditions[1].Status
+		}
+		time.Sleep(119 * time.Second)
+		synctest.Wait()
+		if got := target("stays"); got != corev1.ConditionTrue {
+			t.Errorf("taken back too soon: %s", got)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if target("stays") != corev1.ConditionFalse || target("goes") != corev1.ConditionTrue {
+			t.Errorf("stays %s, goes %s", target("stays"), target("goes"))
 		}
 	})
 }
