@@ -56,6 +56,9 @@ type Scheduler struct {
 	state *place.State
 	queue *queue.Queue
 	slots chan struct{}
+	// now tells the time, and spawn runs an effect beside the decisions: see Stepper.
+	now   func() time.Time
+	spawn func(ctx context.Context, wg *sync.WaitGroup, do func(context.Context))
 }
 
 // fate is how a binding, or the selection of a node for its claims, ended.
@@ -73,7 +76,9 @@ func New(c client.Interface, v *view.View, tell func(plan.Event)) *Scheduler {
 	s := &Scheduler{
 		client: c, view: v, tell: tell, wake: make(chan struct{}, 1),
 		state: place.NewState(), queue: queue.New(), slots: make(chan struct{}, binders),
+		now: time.Now,
 	}
+	s.spawn = s.background
 	kinds := map[resource.Resource]bool{}
 	for _, r := range Resources() {
 		kinds[r] = true
@@ -100,25 +105,21 @@ func (s *Scheduler) nudge() {
 // Run places pods until ctx ends. The view must be whole.
 func (s *Scheduler) Run(ctx context.Context) {
 	ctx = client.WithManager(ctx, "kube-scheduler")
-	for _, res := range Resources() {
-		for _, o := range s.view.List(res, "") {
-			s.changed(view.Change{Resource: res, After: o}, time.Now())
-		}
-	}
+	s.takeAll()
 	var binding sync.WaitGroup
 	defer binding.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		s.drain(time.Now())
+		s.drain(s.now())
 		for {
-			it := s.queue.Pop(time.Now())
+			it := s.queue.Pop(s.now())
 			if it == nil {
 				break
 			}
 			s.place(ctx, it, &binding)
 			if s.pending() {
-				s.drain(time.Now())
+				s.drain(s.now())
 			}
 		}
 		timer.Stop()
@@ -130,6 +131,15 @@ func (s *Scheduler) Run(ctx context.Context) {
 			return
 		case <-s.wake:
 		case <-timer.C:
+		}
+	}
+}
+
+// takeAll takes in all that the view shows.
+func (s *Scheduler) takeAll() {
+	for _, res := range Resources() {
+		for _, o := range s.view.List(res, "") {
+			s.changed(view.Change{Resource: res, After: o}, s.now())
 		}
 	}
 }
@@ -290,13 +300,13 @@ func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.Wai
 	case clearing:
 		// Victims are still ending there: the room they leave stays the pod's.
 		s.state.AddPod(it.Pod, it.Prefer)
-		s.queue.Refuse(it, d.Causes, time.Now())
+		s.queue.Refuse(it, d.Causes, s.now())
 	default:
 		it.Prefer = ""
-		s.queue.Refuse(it, d.Causes, time.Now())
+		s.queue.Refuse(it, d.Causes, s.now())
 		if d.Causes != place.CauseGates {
 			pod := it.Pod.Object
-			s.background(ctx, binding, func(ctx context.Context) { s.explain(ctx, pod, d.Message(), "") })
+			s.spawn(ctx, binding, func(ctx context.Context) { s.explain(ctx, pod, d.Message(), "") })
 		}
 	}
 }
@@ -306,7 +316,7 @@ func (s *Scheduler) carryOut(ctx context.Context, it *queue.Item, d place.Decisi
 	it.Prefer = d.Node
 	s.state.AddPod(it.Pod, d.Node)
 	pod := it.Pod.Object
-	s.background(ctx, binding, func(ctx context.Context) {
+	s.spawn(ctx, binding, func(ctx context.Context) {
 		f := fate{item: it, waits: len(d.Select)+len(d.Bind) > 0}
 		if f.waits {
 			f.err = s.prepareVolumes(ctx, d)
@@ -328,9 +338,9 @@ func (s *Scheduler) makeRoom(ctx context.Context, it *queue.Item, d place.Decisi
 	}
 	it.Prefer = room.Node
 	s.state.AddPod(it.Pod, room.Node)
-	s.queue.Refuse(it, d.Causes, time.Now())
+	s.queue.Refuse(it, d.Causes, s.now())
 	pod := it.Pod.Object
-	s.background(ctx, binding, func(ctx context.Context) {
+	s.spawn(ctx, binding, func(ctx context.Context) {
 		s.explain(ctx, pod, d.Message(), room.Node)
 		for _, v := range room.Victims {
 			s.evict(ctx, v.Object, pod, room.Node)
@@ -347,7 +357,7 @@ func (s *Scheduler) evict(ctx context.Context, victim, by *corev1.Pod, node stri
 	message := Name + ": preempting to accommodate a higher priority pod"
 	setCondition(marked, corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-		Message: message, LastTransitionTime: metav1.Now(),
+		Message: message, LastTransitionTime: metav1.NewTime(s.now()),
 	})
 	if _, err := s.client.Update(ctx, marked, "status"); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		slog.Warn("cannot mark a victim of preemption", "pod", plan.KeyOf(victim).String(), "error", err)
@@ -450,7 +460,7 @@ func (s *Scheduler) explain(ctx context.Context, pod *corev1.Pod, message, nomin
 	next.Status.NominatedNodeName = nominated
 	setCondition(next, corev1.PodCondition{
 		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
-		Message: message, LastTransitionTime: metav1.Now(), ObservedGeneration: pod.Generation,
+		Message: message, LastTransitionTime: metav1.NewTime(s.now()), ObservedGeneration: pod.Generation,
 	})
 	if _, err := s.client.Update(ctx, next, "status"); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		slog.Warn("cannot say why a pod has no place", "pod", plan.KeyOf(pod).String(), "error", err)

@@ -123,6 +123,11 @@ func (q *Queue) Pop(now time.Time) *Item {
 	return it
 }
 
+// Due says that Pop would hand out a pod.
+func (q *Queue) Due(now time.Time) bool {
+	return len(q.active) > 0 || len(q.resting) > 0 && !q.resting[0].ready.After(now)
+}
+
 // Next is when a resting pod may be tried, zero when none rests.
 func (q *Queue) Next() time.Time {
 	if len(q.resting) == 0 {
