@@ -1,0 +1,118 @@
+// Package e2e drives whole clusters as a user does: with the real binary and the real kubectl.
+// Every test starts a cluster of its own and afterwards checks that no trace of it is left.
+//
+// It owns what only a whole cluster shows; what a room can show by itself is tested in that room.
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// The flags of the Makefile, so that its build cache serves here too.
+const (
+	buildTags    = "seccomp netgo osusergo"
+	buildLDFlags = "-s -w -X coracle/internal/version.Version=v1.37.2+coracle.0.1 -extldflags -static"
+)
+
+// built is what all tests share: the binary, root file systems for images, and the kubectls.
+var built struct {
+	dir      string
+	binary   string
+	counters map[string]string // release to static binary
+	rootfs   string            // of the image e2e/tools
+	// stock is the machine's kubectl, or the embedded one where there is none.
+	stock, embedded string
+}
+
+func TestMain(m *testing.M) {
+	if os.Geteuid() != 0 {
+		fmt.Println("skipped: the e2e tests run containers, which takes root")
+		return
+	}
+	code, err := runAll(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runAll(m *testing.M) (code int, err error) {
+	// A path of its own, short: the unix sockets below it have 107 bytes at most.
+	if built.dir, err = os.MkdirTemp("/tmp", "e2e"); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(built.dir)) }()
+	if err := build(); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+func build() error {
+	built.binary = filepath.Join(built.dir, "coracle")
+	if err := goBuild("1", "-tags", buildTags, "-ldflags", buildLDFlags, "-o", built.binary, "./cmd/coracle"); err != nil {
+		return err
+	}
+	built.counters = map[string]string{}
+	for release, suffix := range map[string]string{"1.1": "", "1.2": "(1.2)"} {
+		out := filepath.Join(built.dir, "counter-"+release)
+		if err := goBuild("0", "-trimpath", "-ldflags", fmt.Sprintf("-s -w -X 'main.release=%s'", suffix), "-o", out, "./examples/counter"); err != nil {
+			return err
+		}
+		built.counters[release] = out
+	}
+	built.embedded = filepath.Join(built.dir, "kubectl")
+	if err := os.Symlink(built.binary, built.embedded); err != nil {
+		return err
+	}
+	built.stock = built.embedded
+	if named := os.Getenv("CORACLE_E2E_KUBECTL"); named != "" {
+		built.stock = named
+	} else if found, err := exec.LookPath("kubectl"); err == nil {
+		built.stock = found
+	}
+	return buildTools()
+}
+
+// buildTools makes a root file system of busybox, for the tests that need a shell.
+func buildTools() error {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		return fmt.Errorf("busybox is missing (`make deps` installs it): %w", err)
+	}
+	raw, err := os.ReadFile(busybox)
+	if err != nil {
+		return err
+	}
+	built.rootfs = filepath.Join(built.dir, "rootfs")
+	bin := filepath.Join(built.rootfs, "bin")
+	if err := errors.Join(os.MkdirAll(bin, 0o755), os.MkdirAll(filepath.Join(built.rootfs, "tmp"), 0o1777)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(bin, "busybox"), raw, 0o755); err != nil {
+		return err
+	}
+	for _, applet := range []string{"sh", "cat", "echo", "sleep", "nc", "httpd", "wget", "ls", "rm", "touch", "test", "env", "true", "false", "mkdir", "date", "seq"} {
+		if err := os.Symlink("busybox", filepath.Join(bin, applet)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goBuild runs `go build` in the module's root, two folders up.
+func goBuild(cgo string, args ...string) error {
+	cmd := exec.Command("go", append([]string{"build"}, args...)...)
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %v: %w\n%s", args, err, out)
+	}
+	return nil
+}

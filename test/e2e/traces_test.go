@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"fmt"
+	"hash/fnv"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// nodeID is the name under which a node's bridge, cgroup and nftables table go: FNV-1a of
+// CLUSTER/NODE.
+func (c *cluster) nodeID(node string) string {
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%s/%s", c.id, node)
+	return fmt.Sprintf("%08x", h.Sum32())
+}
+
+// cgroups are the directories of a node's cgroup, in every hierarchy that has one.
+func (c *cluster) cgroups(node string) []string {
+	name := "coracle-" + c.nodeID(node)
+	v1, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	v2, _ := filepath.Glob("/sys/fs/cgroup/" + name)
+	return append(v1, v2...)
+}
+
+// containerPIDs are all processes in a node's cgroup.
+func (c *cluster) containerPIDs(node string) []int {
+	seen := map[int]bool{}
+	var pids []int
+	for _, top := range c.cgroups(node) {
+		_ = filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.Name() != "cgroup.procs" {
+				return nil
+			}
+			raw, _ := os.ReadFile(path)
+			for _, f := range strings.Fields(string(raw)) {
+				if pid, err := strconv.Atoi(f); err == nil && pid > 0 && !seen[pid] {
+					seen[pid] = true
+					pids = append(pids, pid)
+				}
+			}
+			return nil
+		})
+	}
+	return pids
+}
+
+// traces is what is left of a cluster that was taken down.
+func (c *cluster) traces() []string {
+	var found []string
+	if _, err := os.Lstat(c.dir); err == nil {
+		left, _ := filepath.Glob(c.dir + "/*")
+		found = append(found, fmt.Sprintf("data directory, with %v", left))
+	}
+	found = append(found, c.processesLeft()...)
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, c.root+"/") {
+			found = append(found, "mount "+strings.TrimSpace(line))
+		}
+	}
+	for _, node := range c.nodes {
+		id := c.nodeID(node)
+		for _, group := range c.cgroups(node) {
+			found = append(found, "cgroup "+group)
+		}
+		if _, err := net.InterfaceByName("cor-" + id); err == nil {
+			found = append(found, "bridge cor-"+id)
+		}
+		if exec.Command("nft", "list", "table", "ip", "coracle-pod-"+id).Run() == nil {
+			found = append(found, "nft table coracle-pod-"+id)
+		}
+		named, _ := filepath.Glob("/run/netns/*" + id + "*")
+		for _, path := range named {
+			found = append(found, "network namespace "+path)
+		}
+		sockets, _ := filepath.Glob("/run/coracle-" + id + "*")
+		for _, path := range sockets {
+			found = append(found, "file "+path)
+		}
+	}
+	return found
+}
+
+// processesLeft are the processes that run this cluster's binary, or that name its directory.
+// A container's own processes are found by their cgroup.
+func (c *cluster) processesLeft() []string {
+	var found []string
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range all {
+		if dir == "/proc/"+strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		exe, _ := os.Readlink(dir + "/exe")
+		line, _ := os.ReadFile(dir + "/cmdline")
+		text := strings.ReplaceAll(string(line), "\x00", " ")
+		if strings.HasPrefix(exe, c.root+"/") || strings.Contains(text, c.root+"/") {
+			found = append(found, fmt.Sprintf("process %s: %s (%s)", filepath.Base(dir), text, exe))
+		}
+	}
+	return found
+}
