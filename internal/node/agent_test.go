@@ -12,7 +12,10 @@ import (
 	quantity "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"coracle/internal/client"
+	"coracle/internal/node/cri"
 	"coracle/internal/resource"
 )
 
@@ -618,6 +621,21 @@ func TestForceDeletedWhileTheAgentWasDown(t *testing.T) {
 		if n := len(w.runtime.Containers()); n != 1 {
 			t.Errorf("%d containers", n)
 		}
+	})
+}
+
+// TestSandboxThatComesUpLate: its making was given up with its pod, and it came all the same.
+func TestSandboxThatComesUpLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.settle(time.Second)
+		_, err := w.runtime.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: &runtimeapi.PodSandboxConfig{
+			Metadata: &runtimeapi.PodSandboxMetadata{Name: "late", Namespace: "default", Uid: "gone"}, Labels: map[string]string{cri.PodUID: "gone"},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.settle(time.Second)
+		w.clean()
 	})
 }
 

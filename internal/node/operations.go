@@ -56,6 +56,7 @@ func (w *worker) begin(ctx context.Context, step podsync.Step) {
 func (w *worker) ended(key string, err error, cancelled bool) {
 	delete(w.busy, key)
 	w.stale = true
+	w.writes++
 	switch {
 	case err == nil || cancelled:
 		delete(w.failures, key)

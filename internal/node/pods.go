@@ -126,10 +126,14 @@ func (a *agent) podGone(pod *corev1.Pod) {
 	}
 }
 
-// begin starts the worker of a pod.
+// begin starts the worker of a pod, unless it has one.
 func (a *agent) begin(ctx context.Context, pod *corev1.Pod, gone bool) {
 	w := newWorker(a, pod, gone)
 	a.mu.Lock()
+	if a.workers[pod.UID] != nil {
+		a.mu.Unlock()
+		return
+	}
 	w.before = a.samePod(pod)
 	a.workers[pod.UID] = w
 	a.mu.Unlock()

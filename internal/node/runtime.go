@@ -32,7 +32,7 @@ func (a *agent) followRuntime(ctx context.Context) {
 		}
 		a.lookAgain()
 		if cri.IsUnimplemented(err) {
-			a.relistForever(ctx, relistWithoutEvents)
+			a.relistForever(ctx, ctx, relistWithoutEvents)
 			return
 		}
 		a.cfg.Log.Info("runtime events broke off", "err", err)
@@ -44,9 +44,9 @@ func (a *agent) followRuntime(ctx context.Context) {
 }
 
 func (a *agent) runtimeEvents(ctx context.Context) (connected bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
+	while, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := a.cri.Runtime.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
+	stream, err := a.cri.Runtime.GetContainerEvents(while, &runtimeapi.GetEventsRequest{})
 	if err != nil {
 		return false, err
 	}
@@ -56,7 +56,7 @@ func (a *agent) runtimeEvents(ctx context.Context) (connected bool, err error) {
 	a.mu.Unlock()
 	a.lookAgain()
 	a.allStale()
-	go a.relistForever(ctx, relistWithEvents)
+	go a.relistForever(ctx, while, relistWithEvents)
 	for {
 		ev, err := stream.Recv()
 		if err != nil {
@@ -69,15 +69,41 @@ func (a *agent) runtimeEvents(ctx context.Context) (connected bool, err error) {
 		if ev.PodSandboxStatus == nil || ev.PodSandboxStatus.Metadata == nil {
 			continue
 		}
-		if w := a.worker(types.UID(ev.PodSandboxStatus.Metadata.Uid)); w != nil {
+		m := ev.PodSandboxStatus.Metadata
+		w := a.worker(types.UID(m.Uid))
+		switch {
+		case w != nil:
 			w.tell(func() { w.stale = true })
+		case ev.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT && a.knowsPods():
+			a.begin(ctx, orphan(cri.Identity{UID: m.Uid, Namespace: m.Namespace, Name: m.Name}), true)
 		}
 	}
 }
 
-func (a *agent) relistForever(ctx context.Context, every time.Duration) {
-	for pause(ctx, every+rand.N(every/4+1)) {
+// relistForever looks again now and then, while the second context lasts.
+func (a *agent) relistForever(ctx, while context.Context, every time.Duration) {
+	for pause(while, every+rand.N(every/4+1)) {
 		a.allStale()
+		a.takeOrphans(ctx)
+	}
+}
+
+// takeOrphans gives workers to pods of the runtime that nobody looks after: a sandbox that was
+// given up while it was made may come up all the same, after its pod has gone. (A pod's worker is
+// there before its sandbox: what has none is no pod of the API's.)
+func (a *agent) takeOrphans(ctx context.Context) {
+	if !a.knowsPods() {
+		return // findOrphans will
+	}
+	known, err := a.cri.Pods(ctx)
+	if err != nil {
+		a.cfg.Log.Debug("list the runtime's pods", "err", err)
+		return
+	}
+	for _, id := range known {
+		if a.worker(types.UID(id.UID)) == nil {
+			a.begin(ctx, orphan(id), true)
+		}
 	}
 }
 

@@ -30,25 +30,28 @@ type worker struct {
 	recall  recall
 	stopped atomic.Bool // nothing of the pod runs any more
 
-	mu       sync.Mutex // guards all below
-	pod      *corev1.Pod
-	gone     bool
-	world    podsync.World
-	stale    bool // world may have changed
-	mounted  bool
-	released bool
-	remount  bool // an object shown by a volume has changed
-	refresh  time.Time
-	measure  time.Time // when volumes with a size limit are measured next
-	evicted  *podsync.Stop
-	ending   time.Time
-	failures map[string]podsync.Failure
-	busy     map[string]*operation
-	probes   map[string]*probed
-	messages map[string]string        // termination messages by container ID
-	ends     map[string]chan struct{} // closed when a container no longer runs
-	awaited  map[objects.Ref]func()   // what a container that cannot start refers to; stops watching
-	publish  publisher
+	mu    sync.Mutex // guards all below
+	pod   *corev1.Pod
+	gone  bool
+	world podsync.World
+	stale bool // world may have changed
+	// writes counts ended operations, seen those that world includes: nothing is decided on a
+	// world older than our own last write.
+	writes, seen uint64
+	mounted      bool
+	released     bool
+	remount      bool // an object shown by a volume has changed
+	refresh      time.Time
+	measure      time.Time // when volumes with a size limit are measured next
+	evicted      *podsync.Stop
+	ending       time.Time
+	failures     map[string]podsync.Failure
+	busy         map[string]*operation
+	probes       map[string]*probed
+	messages     map[string]string        // termination messages by container ID
+	ends         map[string]chan struct{} // closed when a container no longer runs
+	awaited      map[objects.Ref]func()   // what a container that cannot start refers to; stops watching
+	publish      publisher
 }
 
 // operation is one step under way.
@@ -138,7 +141,7 @@ func untilOr(t time.Time, never time.Duration) time.Duration {
 // ok is false and again says when to ask again.
 func (w *worker) observe(ctx context.Context, retry *time.Duration) (again time.Time, ok bool) {
 	w.mu.Lock()
-	stale := w.stale
+	stale, writes := w.stale, w.writes
 	w.stale = false
 	w.mu.Unlock()
 	if !stale {
@@ -158,7 +161,7 @@ func (w *worker) observe(ctx context.Context, retry *time.Duration) (again time.
 	*retry = 100 * time.Millisecond
 	w.readMessages(&world)
 	w.mu.Lock()
-	w.world = world
+	w.world, w.seen = world, writes
 	w.closeEnds()
 	w.mu.Unlock()
 	return time.Time{}, true
@@ -169,6 +172,9 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
+	if w.seen != w.writes {
+		return now, false // an operation ended while we looked
+	}
 	w.followProbes(ctx, now) // first: it takes over what an earlier agent knew
 	in := w.input(now)
 	if w.ending.IsZero() && podsync.Ending(in) {

@@ -170,7 +170,7 @@ func (n *Network) Attach(ctx context.Context, netnsPath, sandboxID string) (Atta
 	}
 	at := Attachment{Interface: podInterface, IP: ip, Gateway: n.gateway, MAC: macOf(ip), MTU: n.mtu}
 	if err := n.wire(netnsPath, n.vethName(sandboxID), at); err != nil {
-		n.unplug(n.vethName(sandboxID))
+		err = errors.Join(err, n.unplug(n.vethName(sandboxID)))
 		if !held {
 			err = errors.Join(err, n.leases.release(sandboxID))
 		}

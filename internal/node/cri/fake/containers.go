@@ -233,6 +233,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveCon
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c := r.containers[req.ContainerId]; c != nil {
+		c.tell(137)
 		delete(r.containers, req.ContainerId)
 		if box := r.sandboxes[c.Sandbox]; box != nil {
 			r.event(box, c.ID, runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT)
