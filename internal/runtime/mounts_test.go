@@ -151,3 +151,24 @@ func TestStartErrors(t *testing.T) {
 		t.Errorf("node sysctl: %v", err)
 	}
 }
+
+// TestNobodyElseReachesContainerFiles: what is set-user-ID in a container must
+// not be so for the node's users.
+func TestNobodyElseReachesContainerFiles(t *testing.T) {
+	n := newNode(t)
+	pod, cfg := n.pod("closed")
+	n.startCtr(n.sh(pod, cfg, "main", "cp /bin/busybox /tmp/su; chmod 4755 /tmp/su; exec sleep 1000"))
+	for _, dir := range []string{"images/layers", "images/blobs", "images/tmp", "state/containers", "state/sandboxes"} {
+		st, err := os.Stat(filepath.Join(n.base, dir))
+		if err != nil || st.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v %v", dir, st.Mode(), err)
+		}
+	}
+	// A container's own unprivileged user must still be able to work.
+	out := n.output(pod, cfg, "user", "cat /etc/hostname && ls /tmp && echo fine", func(c *cri.ContainerConfig) {
+		c.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 1234}
+	})
+	if !strings.HasSuffix(out, "fine\n") {
+		t.Errorf("container says %q", out)
+	}
+}

@@ -17,7 +17,8 @@ import (
 // that run, containers that ended meanwhile. What is half made is removed.
 func (s *service) recover() error {
 	for _, d := range []string{filepath.Join(s.cfg.StateDir, "sandboxes"), filepath.Join(s.cfg.StateDir, "containers"), s.lcDir} {
-		if err := os.MkdirAll(d, 0o711); err != nil {
+		// What containers write may be set-user-ID too: see image.Open.
+		if err := os.MkdirAll(d, 0o700); err != nil {
 			return err
 		}
 	}

@@ -67,8 +67,9 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
+	// Images hold set-user-ID programs: nobody but root may reach them here (CVE-2021-41103).
 	for _, d := range []string{"blobs/sha256", "layers", "leases", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o711); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
 	}
