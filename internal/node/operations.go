@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -66,7 +67,11 @@ func (w *worker) ended(key string, err error, cancelled bool) {
 		if f.Reason == podsync.CreateContainerConfigError {
 			w.await(strings.TrimPrefix(key, podsync.StartContainer{}.Key()))
 		}
-		w.a.cfg.Log.Warn("a step failed", "pod", w.name, "namespace", w.namespace, "step", key, "err", err)
+		level := slog.LevelWarn
+		if apierrors.IsForbidden(err) { // what a node hears of a pod that was just removed
+			level = slog.LevelDebug
+		}
+		w.a.cfg.Log.Log(context.Background(), level, "a step failed", "pod", w.name, "namespace", w.namespace, "step", key, "err", err)
 	}
 }
 

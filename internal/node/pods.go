@@ -33,7 +33,7 @@ func (a *agent) followPods(ctx context.Context) {
 		if err == nil {
 			wait = 100 * time.Millisecond
 		} else {
-			a.cfg.Log.Warn("watch of this node's pods broke", "err", err)
+			a.cfg.Log.Info("watch of this node's pods broke", "err", err)
 		}
 		if !pause(ctx, wait+rand.N(wait)) {
 			return

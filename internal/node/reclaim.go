@@ -18,7 +18,7 @@ func (a *agent) followVolumes(ctx context.Context) {
 	wait := time.Second
 	for ctx.Err() == nil {
 		if err := a.watchVolumes(ctx); err != nil && ctx.Err() == nil {
-			a.cfg.Log.Warn("watch of persistent volumes broke", "err", err)
+			a.cfg.Log.Info("watch of persistent volumes broke", "err", err)
 		} else {
 			wait = time.Second
 		}

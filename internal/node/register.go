@@ -36,7 +36,7 @@ func (a *agent) keepNode(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		a.cfg.Log.Warn("register the node", "err", err)
+		a.cfg.Log.Info("register the node", "err", err)
 		if !pause(ctx, wait) {
 			return
 		}
