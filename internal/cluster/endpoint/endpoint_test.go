@@ -170,7 +170,7 @@ func TestSlicesAgreeWithPods(t *testing.T) {
 			alive := map[string]bool{}
 			next := 0
 			for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
-				for range rapid.IntRange(0, 90).Draw(rt, "born") {
+				for range rapid.IntRange(0, 60).Draw(rt, "born") {
 					name := fmt.Sprintf("p%03d", next)
 					next++
 					looptest.Make(c, pod(name, fmt.Sprintf("10.1.%d.%d", next/250, next%250+1), true))
