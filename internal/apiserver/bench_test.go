@@ -16,6 +16,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
+	"coracle/internal/resource"
 	"coracle/internal/store"
 )
 
@@ -82,6 +83,62 @@ func BenchmarkHTTPGet(b *testing.B) {
 	send(b, c, func(int64) (string, string, []byte) {
 		return "GET", "/api/v1/namespaces/default/configmaps/c", nil
 	}, http.StatusOK)
+}
+
+// BenchmarkHTTPList is PEERS' list of 5,001: whole, and as raw bytes.
+func BenchmarkHTTPList(b *testing.B) {
+	c := durable(b)
+	i, ctx := c.Client(), context.Background()
+	for n := range 5000 {
+		m := configMap(fmt.Sprint("c", n), map[string]string{"k": strings.Repeat("x", 900)})
+		if _, err := i.Create(ctx, m); err != nil {
+			b.Fatal(err)
+		}
+	}
+	far := c.remote("admin", pki.MastersGroup)
+	b.Run("raw", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			c.get(configMaps).want(200)
+		}
+	})
+	b.Run("objects", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if items, _, err := far.List(ctx, resource.ConfigMaps, client.ListOptions{Namespace: "default"}); err != nil || len(items) != 5000 {
+				b.Fatal(len(items), err)
+			}
+		}
+	})
+	b.Run("local", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if items, _, err := i.List(ctx, resource.ConfigMaps, client.ListOptions{Namespace: "default"}); err != nil || len(items) != 5000 {
+				b.Fatal(len(items), err)
+			}
+		}
+	})
+}
+
+// BenchmarkHTTPStatusUpdate is what a node's report of a pod costs.
+func BenchmarkHTTPStatusUpdate(b *testing.B) {
+	c := durable(b)
+	account(b, c)
+	far := c.remote("admin", pki.MastersGroup)
+	ctx := client.WithManager(context.Background(), "kubelet")
+	made, err := far.Create(ctx, benchPod("p"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for round := 0; b.Loop(); round++ {
+		next := made.(*corev1.Pod).DeepCopy()
+		next.Status.Phase = corev1.PodRunning
+		next.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: []corev1.ConditionStatus{"True", "False"}[round%2], LastTransitionTime: metav1.Now()}}
+		if made, err = far.Update(ctx, next, "status"); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func benchPod(name string) *corev1.Pod {

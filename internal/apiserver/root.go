@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -56,12 +57,17 @@ func (r *root) paths() []string {
 
 // serveHealth answers 200 while the store takes writes. Serve is only called once the server can
 // answer, so that ready and healthy are one.
-func (s *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) serveHealth(w http.ResponseWriter, req *http.Request) {
+	check := strings.Trim(req.URL.Path, "/")
 	if err := s.cfg.Store.Ready(); err != nil {
-		http.Error(w, "[-]store failed: "+err.Error(), http.StatusInternalServerError)
+		http.Error(w, "[-]store failed: "+err.Error()+"\n"+check+" check failed", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if req.URL.Query().Has("verbose") {
+		fmt.Fprintf(w, "[+]store ok\n%s check passed\n", check)
+		return
+	}
 	io.WriteString(w, "ok")
 }
 

@@ -44,6 +44,10 @@ type Config struct {
 	ClusterDomain string
 	// Tokens maps static bearer tokens to users, for bootstrap; empty allows none.
 	Tokens map[string]authn.User
+	// Extra serves paths that are no resources, each key the beginning of such paths, such as
+	// "/coracle/why/". They pass authentication and authorization, which lets only the group
+	// system:masters reach them.
+	Extra map[string]http.Handler
 	// Log receives what an operator must know; nil discards.
 	Log *slog.Logger
 }
@@ -127,7 +131,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.docs = newDocuments(face.container)
 	s.routes = newRoutes(face.container)
-	inner := filters.WithWarningRecorder(&root{routes: s.routes, server: s})
+	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{routes: s.routes, server: s}})
 	s.handler = newChain(s.codecs, s.authn, s.authz, inner, s.drain, s.log)
 	return s, nil
 }

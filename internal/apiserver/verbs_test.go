@@ -51,6 +51,16 @@ func TestErrorsAreStatuses(t *testing.T) {
 	}
 }
 
+func TestHealth(t *testing.T) {
+	c := start(t)
+	c.get("/readyz").want(200).wantBody("ok")
+	c.get("/readyz?verbose").want(200).wantBody("[+]store ok\nreadyz check passed")
+	if err := c.cfg.Store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.get("/readyz").want(500).wantBody("[-]store failed")
+}
+
 func TestFieldValidation(t *testing.T) {
 	c := start(t)
 	body := func(name string) string { return fmt.Sprintf(`{"metadata":{"name":%q},"dta":{}}`, name) }
