@@ -67,6 +67,7 @@ type object interface {
 type cached struct {
 	v1.Object // metadata of the shared object; setters panic by the rule that nobody calls them
 	obj       object
+	solo      bool // has one watcher: nothing to cache for
 
 	mu        sync.Mutex
 	encodings map[runtime.Identifier]*encoding
@@ -82,14 +83,20 @@ var _ runtime.CacheableObject = (*cached)(nil)
 
 func newCached(obj runtime.Object) *cached {
 	o := obj.(object) // checked by compose and decode: meta.Accessor took it
-	return &cached{Object: o, obj: o, encodings: map[runtime.Identifier]*encoding{}}
+	return &cached{Object: o, obj: o}
 }
 
 // CacheEncode implements runtime.CacheableObject.
 func (o *cached) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
+	if o.solo {
+		return encode(o.GetObject(), w)
+	}
 	o.mu.Lock()
 	e := o.encodings[id]
 	if e == nil {
+		if o.encodings == nil {
+			o.encodings = map[runtime.Identifier]*encoding{}
+		}
 		e = &encoding{}
 		o.encodings[id] = e
 	}

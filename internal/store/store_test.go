@@ -50,7 +50,7 @@ func backend(t testing.TB, s *store.Store) storetest.Backend {
 
 func TestConformance(t *testing.T) {
 	t.Run("Memory", func(t *testing.T) {
-		storetest.Run(t, func(t testing.TB) storetest.Backend {
+		storetest.Ours(t, func(t testing.TB) storetest.Backend {
 			return backend(t, openStore(t, store.Config{BookmarkInterval: time.Second}))
 		})
 	})

@@ -65,11 +65,11 @@ func (s subject) stored(ctx context.Context, t *testing.T, key string) {
 
 func noCalls(*testing.T, uint64, uint64) {}
 
-// upstream runs the tests that Kubernetes runs against its own storages (k8s.io/apiserver/pkg/storage/testing). Left out are
+// Upstream runs the tests that Kubernetes runs against its own storages (k8s.io/apiserver/pkg/storage/testing). Left out are
 // those that test what this store does not have: value transformers (TransformationFailure,
 // WatchError, WatchErrorEventIsBlockingFurtherEvent, GuaranteedUpdateChecksStoredData, the stale
 // case of GuaranteedUpdate) and deletion of objects that cannot be decoded (AllowUnsafeMalformedObjectDeletion).
-func upstream(t *testing.T, open Factory) {
+func Upstream(t *testing.T, open Factory) {
 	tests := map[string]func(context.Context, *testing.T, subject){
 		"Create":                                  func(ctx context.Context, t *testing.T, s subject) { storagetesting.RunTestCreate(ctx, t, s, s.stored) },
 		"CreateWithTTL":                           plain(storagetesting.RunTestCreateWithTTL),
