@@ -1,0 +1,293 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/client/fake"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/workload/claim"
+	"coracle/internal/workload/invariant"
+	"coracle/internal/workload/podstate"
+)
+
+// checks holds a world against the promises.
+type checks struct {
+	w     *World
+	each  invariant.Check
+	plans map[string]invariant.PlanCheck
+	// excused counts available pods that a Deployment lost by no controller's hand, or by a decision that
+	// could not know them available.
+	excused int32
+	// running says on which nodes the containers of an identity run.
+	running map[string][]string
+	// deleted holds workloads as they were when they went, to be made again.
+	deleted map[resource.Resource]plan.Object
+	// silent, when set, is the promise that forbids any write.
+	silent string
+	// daemons is the most daemons a node may have, surge included.
+	daemons int
+}
+
+func newChecks(w *World) checks {
+	c := checks{w: w, running: map[string][]string{}, deleted: map[resource.Resource]plan.Object{}, daemons: 1}
+	c.each = invariant.All(invariant.OneController, invariant.Surge(), invariant.OneTemplate,
+		invariant.Available(func(*appsv1.Deployment) int32 { return w.checks.excused }))
+	c.plans = map[string]invariant.PlanCheck{
+		"deployment-controller": deploymentPlan, "replicaset-controller": replicaSetPlan,
+		"statefulset-controller": invariant.StatefulSetPlan, "daemonset-controller": invariant.DaemonSetPlan,
+	}
+	return c
+}
+
+// plan holds a decision against what it was decided on.
+func (c *checks) plan(r plan.Reader, ctl *plan.Controller, key plan.Key, p plan.Plan, now time.Time) error {
+	if err := wholesome(r, p); err != nil {
+		return fmt.Errorf("%w (%s %s)", err, ctl.Name, key)
+	}
+	if check := c.plans[ctl.Name]; check != nil {
+		if err := check(r, key, p, now); err != nil {
+			return fmt.Errorf("plan %w", err)
+		}
+	}
+	return nil
+}
+
+// wholesome holds what any plan must: deletions name the very object, adoption asks whether the owner lives,
+// and nobody takes what another controls.
+func wholesome(r plan.Reader, p plan.Plan) error {
+	seen := map[plan.Ref]bool{}
+	for _, a := range p.Actions {
+		switch a := a.(type) {
+		case plan.Delete:
+			if a.Object.UID == "" {
+				return fmt.Errorf("plan safe: %s is deleted whatever its identity", a.Object)
+			}
+			if seen[a.Object] {
+				return fmt.Errorf("plan safe: %s is deleted twice", a.Object)
+			}
+			seen[a.Object] = true
+		case plan.Update:
+			before, ok := r.Get(plan.RefOf(a.Object).Resource, a.Object.GetNamespace(), a.Object.GetName())
+			if !ok {
+				continue
+			}
+			was, is := claim.Controller(before), claim.Controller(a.Object)
+			switch {
+			case was != nil && is != nil && was.UID != is.UID:
+				return fmt.Errorf("plan safe: %s is taken from %s", a.Object.GetName(), was.Name)
+			case was == nil && is != nil && a.Provided == nil && a.Object.GetNamespace() != "":
+				return fmt.Errorf("plan safe: %s is adopted without asking whether its owner lives", a.Object.GetName())
+			}
+			if a.Object.GetResourceVersion() == "" {
+				return fmt.Errorf("plan safe: %s is updated whatever its state", a.Object.GetName())
+			}
+		}
+	}
+	return nil
+}
+
+func podsOf(r plan.Reader, owner plan.Object) (active []*corev1.Pod) {
+	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(owner.GetUID())) {
+		if pod := o.(*corev1.Pod); podstate.Active(pod) {
+			active = append(active, pod)
+		}
+	}
+	return active
+}
+
+// replicaSetPlan holds when a ReplicaSet makes up just the difference, and deletes no pod that is ready while
+// it keeps one that is not.
+func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error {
+	o, ok := r.Get(resource.ReplicaSets, key.Namespace, key.Name)
+	if !ok {
+		return nil
+	}
+	set := o.(*appsv1.ReplicaSet)
+	active := podsOf(r, set)
+	created, adopted, deleted := 0, 0, map[types.UID]bool{}
+	for _, a := range p.Actions {
+		switch a := a.(type) {
+		case plan.Create:
+			created++
+		case plan.Update:
+			if pod, ok := a.Object.(*corev1.Pod); ok && podstate.Active(pod) {
+				if claim.ControlledBy(pod, set.UID) {
+					adopted++
+				} else {
+					adopted--
+				}
+			}
+		case plan.Delete:
+			deleted[a.Object.UID] = true
+		}
+	}
+	want, after := int(*set.Spec.Replicas), len(active)+adopted+created-len(deleted)
+	switch {
+	case created > 0 && len(deleted) > 0:
+		return fmt.Errorf("replicas: %s creates %d and deletes %d", key, created, len(deleted))
+	case created > 0 && after > want || len(deleted) > 0 && after < want:
+		return fmt.Errorf("replicas: %s asks for %d and would have %d", key, want, after)
+	}
+	for _, victim := range active {
+		for _, kept := range active {
+			if deleted[victim.UID] && !deleted[kept.UID] && claim.ControlledBy(kept, set.UID) && podstate.Ready(victim) && !podstate.Ready(kept) && adopted >= 0 {
+				return fmt.Errorf("replicas: %s deletes %s, which is ready, and keeps %s, which is not", key, victim.Name, kept.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// deploymentPlan holds when a rolling update's plan keeps replicas - maxUnavailable of the available
+// pods it knows of, and asks for no more than replicas + maxSurge.
+func deploymentPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error {
+	o, ok := r.Get(resource.Deployments, key.Namespace, key.Name)
+	if !ok {
+		return nil
+	}
+	d := o.(*appsv1.Deployment)
+	if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || d.DeletionTimestamp != nil {
+		return nil
+	}
+	next, grown := map[string]*appsv1.ReplicaSet{}, false
+	for _, o := range r.Indexed(resource.ReplicaSets, plan.ByController, string(d.UID)) {
+		next[o.GetName()] = o.(*appsv1.ReplicaSet)
+	}
+	taken := false
+	for _, a := range p.Actions {
+		switch a := a.(type) {
+		case plan.Create:
+			if set, ok := a.Object.(*appsv1.ReplicaSet); ok {
+				next[set.Name] = set
+				grown = grown || *set.Spec.Replicas > 0
+			}
+		case plan.Update:
+			set, ok := a.Object.(*appsv1.ReplicaSet)
+			if was := next[a.Object.GetName()]; ok && was != nil {
+				grown = grown || *set.Spec.Replicas > *was.Spec.Replicas
+				taken = taken || *set.Spec.Replicas < min(*was.Spec.Replicas, was.Status.AvailableReplicas)
+			}
+			if ok {
+				next[set.Name] = set
+			}
+		}
+	}
+	most, least := bounds(d)
+	asked, kept := int32(0), int32(0)
+	for _, set := range next {
+		asked += *set.Spec.Replicas
+		kept += min(*set.Spec.Replicas, set.Status.AvailableReplicas)
+	}
+	switch {
+	case grown && asked > most:
+		return fmt.Errorf("rolling: %s asks for %d pods, at most %d may be", key, asked, most)
+	case taken && kept < least:
+		return fmt.Errorf("rolling: %s keeps %d available pods, %d must be", key, kept, least)
+	}
+	return nil
+}
+
+// written holds a write against the promises.
+func (c *checks) written(e fake.Entry) {
+	if c.silent != "" && !(c.w.actor == byNode && e.Resource == resource.Leases) {
+		c.w.violate(fmt.Errorf("%s: %s writes %s %s", c.silent, c.w.actor, e.Resource, plan.KeyOf(e.Object)))
+	}
+	switch o := e.Object.(type) {
+	case *appsv1.Deployment, *appsv1.StatefulSet:
+		c.remember(e)
+	case *appsv1.DaemonSet:
+		c.remember(e)
+		if s := o.Spec.UpdateStrategy.RollingUpdate; s.MaxSurge.IntValue() > 0 {
+			c.daemons = 2
+		}
+	case *corev1.PersistentVolumeClaim:
+		if before := e.Before; before != nil && before.GetDeletionTimestamp() == nil && (o.DeletionTimestamp != nil || e.Type == "DELETED") &&
+			c.w.actor != byUser && len(before.GetOwnerReferences()) == 0 {
+			c.w.violate(fmt.Errorf("claims kept: %s deletes claim %s, which nobody owns", c.w.actor, o.Name))
+		}
+	case *corev1.Pod:
+		c.lost(e)
+	}
+}
+
+func (c *checks) remember(e fake.Entry) {
+	if e.Type == "DELETED" {
+		c.deleted[e.Resource] = e.Object
+	} else {
+		delete(c.deleted, e.Resource)
+	}
+}
+
+// lost excuses the loss of a ready pod that no ReplicaSet's decision is to blame for.
+func (c *checks) lost(e fake.Entry) {
+	before, ok := e.Before.(*corev1.Pod)
+	if !ok || e.Before == nil || !podstate.Active(before) || !podstate.Ready(before) {
+		return
+	}
+	after := e.Object.(*corev1.Pod)
+	gone := e.Type == "DELETED" || !podstate.Active(after) || !podstate.Ready(after) || claim.Controller(before) != nil && claim.Controller(after) == nil
+	if gone && c.w.actor != "replicaset-controller" {
+		c.excused++
+	}
+}
+
+// applying excuses a ReplicaSet that deletes a pod that was not ready when it was decided.
+func (c *checks) applying(p *pass, a plan.Action) {
+	d, ok := a.(plan.Delete)
+	if !ok || p.ready == nil || p.ready[d.Object.UID] {
+		return
+	}
+	if o, ok := c.w.truth.Get(resource.Pods, d.Object.Namespace, d.Object.Name); ok && podstate.Ready(o.(*corev1.Pod)) {
+		c.excused++
+	}
+}
+
+// started and stopped keep account of containers that run.
+func (c *checks) started(n *node, pod *corev1.Pod) {
+	id, ok := identity(pod)
+	if !ok {
+		return
+	}
+	if on := c.running[id]; len(on) > 0 {
+		c.w.violate(fmt.Errorf("one identity: %s starts on %s while it runs on %s", id, n.name, on[0]))
+	}
+	c.running[id] = append(c.running[id], n.name)
+}
+
+func (c *checks) stopped(n *node, pod *corev1.Pod) {
+	id, _ := identity(pod)
+	if at := slices.Index(c.running[id], n.name); at >= 0 {
+		c.running[id] = slices.Delete(c.running[id], at, at+1)
+	}
+}
+
+// state holds the cluster as it is against the promises.
+func (c *checks) state(r plan.Reader, now time.Time) error {
+	return errors.Join(c.each(r, now), c.oneDaemon(r))
+}
+
+// oneDaemon holds when no node has two daemons of one set, surge aside.
+func (c *checks) oneDaemon(r plan.Reader) error {
+	for _, o := range r.List(resource.DaemonSets, "") {
+		on := map[string]int{}
+		for _, pod := range podsOf(r, o) {
+			if name := pod.Spec.NodeName; name != "" {
+				if on[name]++; on[name] > c.daemons {
+					return fmt.Errorf("one daemon: node %s has %d daemons of %s", name, on[name], o.GetName())
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// passed tells the checks that time has passed: pods may have become available.
+func (c *checks) passed(r plan.Reader, now time.Time) { _ = c.each(r, now) }

@@ -1,0 +1,31 @@
+package sim
+
+import (
+	"coracle/internal/loop"
+	"coracle/internal/plan"
+)
+
+// Mutation is a defect put into the product on purpose, to prove that a simulation finds its like.
+type Mutation struct {
+	Name string
+	// Controller is whose plans Plan changes.
+	Controller string
+	Plan       func(in plan.Input, p plan.Plan) plan.Plan
+	// Action changes an action just before it is carried out.
+	Action func(plan.Action) plan.Action
+	// Outcome changes what the loop is told came of a pass.
+	Outcome func(loop.Task, *loop.Outcome)
+}
+
+func (m *Mutation) action(a plan.Action) plan.Action {
+	if m == nil || m.Action == nil {
+		return a
+	}
+	return m.Action(a)
+}
+
+func (m *Mutation) outcome(t loop.Task, o *loop.Outcome) {
+	if m != nil && m.Outcome != nil {
+		m.Outcome(t, o)
+	}
+}

@@ -1,0 +1,228 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/resource"
+	"coracle/internal/workload/claim"
+	"coracle/internal/workload/invariant"
+)
+
+// Limits of a run: after the last accident a world must be at rest within so much virtual time and
+// so many steps.
+const (
+	patience  = 45 * time.Minute
+	calmSteps = 60000
+)
+
+// Steps is how many events a world sees before it is left in peace.
+const Steps = 350
+
+// Result is what came of one world.
+type Result struct {
+	Seed uint64
+	// Broken is the first promise that was broken; nil when all were kept.
+	Broken error
+	// Trace holds the events up to the moment the world was left in peace, or to the breach.
+	Trace []Event
+	Steps int
+	// Calm says that the breach came after the trace, while the world was left in peace.
+	Calm bool
+	// Revision is that of the last write, for comparing runs.
+	Revision uint64
+}
+
+// Run lets the world of a seed happen for so many steps and then come to rest.
+func Run(seed uint64, steps int, m *Mutation) Result {
+	w := New(seed, m)
+	var buffer []choice
+	for range steps {
+		if w.broken != nil {
+			break
+		}
+		buffer = w.step(buffer)
+	}
+	return w.end()
+}
+
+// Replay lets the world of a seed go through a trace; events that cannot happen are passed over.
+func Replay(seed uint64, trace []Event, m *Mutation) Result {
+	w := New(seed, m)
+	var buffer []choice
+	for _, e := range trace {
+		if w.broken != nil {
+			break
+		}
+		buffer = w.replay(e, buffer)
+	}
+	return w.end()
+}
+
+func (w *World) end() Result {
+	out := Result{Seed: w.seed, Trace: w.trace}
+	if w.broken == nil {
+		out.Calm = true
+		w.settle()
+	}
+	out.Broken, out.Steps, out.Revision = w.broken, w.steps, w.cluster.Revision()
+	return out
+}
+
+// Sort is the promise that an error says was broken, without particulars.
+func Sort(err error) string {
+	sort, _, _ := strings.Cut(err.Error(), ":")
+	return sort
+}
+
+// settle ends all accidents, has the user put right what only a user can, and waits for rest.
+func (w *World) settle() {
+	w.fail = nil
+	w.as(byUser, w.appease)
+	deadline := w.now.Add(patience)
+	var last error
+	looked := uint64(0)
+	for w.broken == nil {
+		if w.work() {
+			if w.steps > calmSteps {
+				w.violate(fmt.Errorf("endless: still busy after %d steps: %v", w.steps, last))
+			}
+			continue
+		}
+		if w.pulled != looked || last != nil {
+			looked = w.pulled
+			w.as(byUser, w.sweep)
+			if last = w.restful(); last == nil {
+				break
+			}
+		}
+		if w.now.After(deadline) {
+			w.violate(fmt.Errorf("%w (after %s of peace)", last, patience))
+			return
+		}
+		next, ok := w.next()
+		if !ok {
+			w.violate(fmt.Errorf("%w (nothing is due any more)", last))
+			return
+		}
+		w.pass(next.Sub(w.now))
+	}
+	w.quiet("quiet")
+	if w.broken == nil {
+		w.boot()
+		w.quiet("quiet after a restart")
+	}
+}
+
+// restful says what is not yet as it shall be.
+func (w *World) restful() error {
+	if err := exact(w.truth, w.now); err != nil {
+		return err
+	}
+	return invariant.AtRest(w.controllers...)(w.truth, w.now)
+}
+
+// quiet lets time pass and demands that nothing but heartbeats be written.
+func (w *World) quiet(promise string) {
+	until := w.now.Add(2 * time.Minute)
+	w.checks.silent = promise
+	for w.now.Before(until) && w.broken == nil {
+		if w.work() {
+			continue
+		}
+		next, ok := w.next()
+		if !ok {
+			break
+		}
+		w.pass(next.Sub(w.now))
+	}
+	w.checks.silent = ""
+}
+
+// work does something that is due, in a fixed order; false when nothing is.
+func (w *World) work() bool {
+	for _, s := range sorts[:6] {
+		if list := s.list(w, nil); len(list) > 0 {
+			w.steps++
+			list[0].do()
+			return true
+		}
+	}
+	return false
+}
+
+// appease has nodes come back and the user take back what keeps a world from rest.
+func (w *World) appease() {
+	for _, n := range w.nodes {
+		if !n.alive() {
+			w.revive(n)
+		}
+		edit(w, resource.Nodes, n.name, func(o *corev1.Node) {
+			o.Spec.Unschedulable = false
+			var taints []corev1.Taint
+			for _, t := range o.Spec.Taints {
+				if t.Key != "user" {
+					taints = append(taints, t)
+				}
+			}
+			o.Spec.Taints = taints
+		})
+	}
+	for name := range workloads {
+		w.editTemplate(name, func(t *corev1.PodTemplateSpec) {
+			if strings.HasPrefix(t.Spec.Containers[0].Image, "bad") {
+				t.Spec.Containers[0].Image = "good:9"
+			}
+		})
+	}
+	edit(w, resource.Deployments, "dep", func(d *appsv1.Deployment) { d.Spec.Paused = false })
+	edit(w, resource.StatefulSets, "sts", func(s *appsv1.StatefulSet) { s.Spec.UpdateStrategy.RollingUpdate.Partition = new(int32) })
+}
+
+// sweep deletes pods that nobody controls and that stand in the way of a name.
+func (w *World) sweep() {
+	for _, o := range w.truth.List(resource.Pods, ns) {
+		if claim.Controller(o) == nil && o.GetDeletionTimestamp() == nil {
+			w.delete(resource.Pods, o.GetName(), metav1.DeleteOptions{})
+		}
+	}
+}
+
+// Shrink cuts a failing run's trace down to events without which it does not fail in the same way,
+// within so many tries.
+func Shrink(r Result, m *Mutation, tries int) Result {
+	want := Sort(r.Broken)
+	for size := max(1, len(r.Trace)/2); tries > 0; size /= 2 {
+		for at := 0; at < len(r.Trace) && tries > 0; {
+			cut := append(append([]Event(nil), r.Trace[:at]...), r.Trace[min(len(r.Trace), at+size):]...)
+			tries--
+			if next := Replay(r.Seed, cut, m); next.Broken != nil && Sort(next.Broken) == want {
+				r = next
+			} else {
+				at += size
+			}
+		}
+		if size <= 1 {
+			break
+		}
+	}
+	return r
+}
+
+// Report spells out a failure, with how to see it again.
+func Report(r Result) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %v\n", r.Seed, r.Broken)
+	for i, e := range r.Trace {
+		fmt.Fprintf(&b, "%4d %s\n", i+1, e)
+	}
+	if r.Calm {
+		b.WriteString("     and then in peace\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,439 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apires "k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"coracle/internal/cluster/volume"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/workload/podstate"
+)
+
+func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
+
+func ptr[T any](v T) *T { return &v }
+
+// furnish makes what the world begins with.
+func (w *World) furnish(r *rand.Rand) {
+	w.actor = byUser
+	w.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})
+	w.make(&storagev1.StorageClass{
+		ObjectMeta: metav1.ObjectMeta{Name: "local"}, Provisioner: volume.Local,
+		VolumeBindingMode: ptr(storagev1.VolumeBindingWaitForFirstConsumer), ReclaimPolicy: ptr(corev1.PersistentVolumeReclaimDelete),
+	})
+	for i := range 2 + r.IntN(4) {
+		w.addNode(fmt.Sprintf("n%d", i))
+	}
+	which := r.IntN(8)
+	if which < 4 || which == 7 {
+		w.make(w.deployment(r))
+	}
+	if which == 4 || which == 5 || which == 7 {
+		w.make(w.statefulSet(r))
+	}
+	if which == 6 || which == 7 || which == 0 {
+		w.make(w.daemonSet(r))
+	}
+	w.actor = ""
+}
+
+func (w *World) make(o plan.Object) {
+	if _, err := w.cluster.Create(w.ctx, o); err != nil && !apierrors.IsAlreadyExists(err) {
+		w.violate(fmt.Errorf("harness: %w", err))
+	}
+}
+
+func (w *World) addNode(name string) {
+	if slices.ContainsFunc(w.nodes, func(n *node) bool { return n.name == name }) {
+		return
+	}
+	now := metav1.NewTime(w.now)
+	room := corev1.ResourceList{"cpu": apires.MustParse("8"), "memory": apires.MustParse("16Gi"), "pods": apires.MustParse("40")}
+	w.make(&corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name, "half": string('a' + name[1]%2)},
+			Annotations: map[string]string{volume.RootAnnotation: "/volumes"}},
+		Status: corev1.NodeStatus{Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{
+			{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: now, LastTransitionTime: now}}},
+	})
+	w.nodes = append(w.nodes, &node{name: name, at: len(w.logs[resource.Pods]), volumes: len(w.logs[resource.PersistentVolumes]), beat: w.now})
+}
+
+// removeNode takes a machine away for good: its power first, then its object.
+func (w *World) removeNode(n *node) {
+	w.crash(n)
+	w.nodes = slices.DeleteFunc(w.nodes, func(o *node) bool { return o == n })
+	w.delete(resource.Nodes, n.name, metav1.DeleteOptions{})
+}
+
+func meta(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: ns, Name: name} }
+
+func selector(app string) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}
+}
+
+func template(r *rand.Rand, app string) corev1.PodTemplateSpec {
+	t := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": app}},
+		Spec: corev1.PodSpec{
+			SchedulerName: corev1.DefaultSchedulerName, RestartPolicy: corev1.RestartPolicyAlways, DNSPolicy: corev1.DNSClusterFirst,
+			TerminationGracePeriodSeconds: ptr(int64(30)),
+			Containers:                    []corev1.Container{{Name: "c", Image: "good:0"}},
+		},
+	}
+	if seconds := pick(r, 0, 60, 300, 300); app != "ds" && seconds > 0 {
+		for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+			t.Spec.Tolerations = append(t.Spec.Tolerations, corev1.Toleration{
+				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr(int64(seconds))})
+		}
+	}
+	return t
+}
+
+func amount(r *rand.Rand) *intstr.IntOrString {
+	return ptr(pick(r, intstr.FromInt32(0), intstr.FromInt32(1), intstr.FromInt32(2), intstr.FromString("25%"), intstr.FromString("50%")))
+}
+
+func rolling(r *rand.Rand) appsv1.DeploymentStrategy {
+	s := appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType,
+		RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: amount(r), MaxUnavailable: amount(r)}}
+	if s.RollingUpdate.MaxSurge.String() == "0" && s.RollingUpdate.MaxUnavailable.String() == "0" {
+		s.RollingUpdate.MaxSurge = ptr(intstr.FromInt32(1))
+	}
+	return s
+}
+
+func (w *World) deployment(r *rand.Rand) *appsv1.Deployment {
+	d := &appsv1.Deployment{ObjectMeta: meta("dep"), Spec: appsv1.DeploymentSpec{
+		Replicas: ptr(int32(r.IntN(8))), Selector: selector("dep"), Template: template(r, "dep"), Strategy: rolling(r),
+		MinReadySeconds: pick(r, int32(0), 0, 5), RevisionHistoryLimit: ptr(pick(r, int32(0), 2, 10)), ProgressDeadlineSeconds: ptr(int32(600)),
+	}}
+	if r.IntN(5) == 0 {
+		d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
+	}
+	return d
+}
+
+func (w *World) statefulSet(r *rand.Rand) *appsv1.StatefulSet {
+	s := &appsv1.StatefulSet{ObjectMeta: meta("sts"), Spec: appsv1.StatefulSetSpec{
+		Replicas: ptr(int32(r.IntN(6))), Selector: selector("sts"), Template: template(r, "sts"), ServiceName: "sts",
+		PodManagementPolicy: pick(r, appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement),
+		MinReadySeconds:     pick(r, int32(0), 0, 5), RevisionHistoryLimit: ptr(pick(r, int32(0), 2, 10)),
+		UpdateStrategy: appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType,
+			RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: ptr(int32(r.IntN(3))), MaxUnavailable: ptr(intstr.FromInt32(1 + r.Int32N(2)))}},
+	}}
+	keep := []appsv1.PersistentVolumeClaimRetentionPolicyType{appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType}
+	s.Spec.PersistentVolumeClaimRetentionPolicy = &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{WhenDeleted: pick(r, keep...), WhenScaled: pick(r, keep...)}
+	if r.IntN(2) == 0 {
+		s.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: ptr("local"), VolumeMode: ptr(corev1.PersistentVolumeFilesystem),
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": apires.MustParse("1Gi")}},
+		}}}
+	}
+	return s
+}
+
+func daemonStrategy(r *rand.Rand) appsv1.DaemonSetUpdateStrategy {
+	ru := &appsv1.RollingUpdateDaemonSet{MaxUnavailable: ptr(intstr.FromInt32(1 + r.Int32N(2))), MaxSurge: ptr(intstr.FromInt32(0))}
+	if r.IntN(2) == 0 {
+		ru.MaxSurge, ru.MaxUnavailable = ru.MaxUnavailable, ru.MaxSurge
+	}
+	return appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType, RollingUpdate: ru}
+}
+
+func (w *World) daemonSet(r *rand.Rand) *appsv1.DaemonSet {
+	d := &appsv1.DaemonSet{ObjectMeta: meta("ds"), Spec: appsv1.DaemonSetSpec{
+		Selector: selector("ds"), Template: template(r, "ds"), UpdateStrategy: daemonStrategy(r),
+		MinReadySeconds: pick(r, int32(0), 0, 5), RevisionHistoryLimit: ptr(pick(r, int32(0), 2, 10)),
+	}}
+	if r.IntN(3) == 0 {
+		d.Spec.Template.Spec.NodeSelector = map[string]string{"half": "a"}
+	}
+	return d
+}
+
+// edit changes an object as kubectl edit does; it is not there or not willing: nothing happens.
+func edit[T plan.Object](w *World, res resource.Resource, name string, change func(T)) {
+	space := ""
+	if res.Namespaced {
+		space = ns
+	}
+	o, err := w.cluster.Get(w.ctx, res, space, name)
+	if err != nil {
+		return
+	}
+	next := o.DeepCopyObject().(T)
+	change(next)
+	_, _ = w.cluster.Update(w.ctx, next, "")
+}
+
+func (w *World) delete(res resource.Resource, name string, opts metav1.DeleteOptions) {
+	space := ""
+	if res.Namespaced {
+		space = ns
+	}
+	_, _ = w.cluster.Delete(w.ctx, plan.Ref{Resource: res, Key: plan.Key{Namespace: space, Name: name}}, opts)
+}
+
+var workloads = map[string]resource.Resource{"dep": resource.Deployments, "sts": resource.StatefulSets, "ds": resource.DaemonSets}
+
+func (w *World) editTemplate(name string, change func(*corev1.PodTemplateSpec)) {
+	switch name {
+	case "dep":
+		edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { change(&d.Spec.Template) })
+	case "sts":
+		edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) { change(&s.Spec.Template) })
+	case "ds":
+		edit(w, resource.DaemonSets, name, func(d *appsv1.DaemonSet) { change(&d.Spec.Template) })
+	}
+}
+
+// somePod names a pod that exists, or none.
+func (w *World) somePod() plan.Key {
+	pods := w.truth.List(resource.Pods, ns)
+	if len(pods) == 0 {
+		return plan.Key{}
+	}
+	return plan.KeyOf(pods[w.rand.IntN(len(pods))])
+}
+
+// userWishes draws one wish of a user.
+func (w *World) userWishes(out []choice) []choice {
+	e := Event{Does: "user", Who: pick(w.rand, "scale", "scale", "image", "image", "image", "bad", "strategy", "pause", "partition", "delete-pod", "delete-pod",
+		"evict", "relabel", "cordon", "taint", "add-node", "remove-node", "orphan", "background", "foreground", "remake", "remake")}
+	e.Key.Name = pick(w.rand, "dep", "sts", "ds")
+	e.N = w.rand.IntN(8)
+	switch e.Who {
+	case "delete-pod", "evict", "relabel":
+		e.Key = w.somePod()
+	case "cordon", "taint", "add-node", "remove-node":
+		e.Key.Name = fmt.Sprintf("n%d", w.rand.IntN(8))
+	}
+	return w.draw(e, out)
+}
+
+// faults draws one accident.
+func (w *World) faults(out []choice) []choice {
+	e := Event{Does: "fault", Who: pick(w.rand, "relist", "relist", "repeat", "repeat", "restart", "conflict", "conflict", "error", "error", "crash", "cut", "revive", "revive", "revive", "pod-fails", "pod-unready")}
+	switch e.Who {
+	case "relist", "repeat":
+		f := pick(w.rand, w.followers()...)
+		e.Key.Name, e.Kind = f.name, pick(w.rand, f.kinds...).Plural
+	case "crash", "cut", "revive":
+		e.Key.Name = fmt.Sprintf("n%d", w.rand.IntN(8))
+	case "pod-fails", "pod-unready":
+		e.Key = w.somePod()
+	}
+	return w.draw(e, out)
+}
+
+func (w *World) draw(e Event, out []choice) []choice {
+	if c, ok := w.wish(e); ok {
+		out = append(out, c)
+	}
+	return out
+}
+
+// wish is a user's or an accident's event with what it does; false when it cannot be.
+func (w *World) wish(e Event) (choice, bool) {
+	do := w.faultDoes(e)
+	if e.Does == "user" {
+		do = w.userDoes(e)
+	}
+	if do == nil {
+		return choice{}, false
+	}
+	return choice{e, func() { w.as(byUser, do) }}, true
+}
+
+func (w *World) userDoes(e Event) func() {
+	name, r := e.Key.Name, rand.New(rand.NewPCG(uint64(e.N), 7))
+	res, isWorkload := workloads[name]
+	switch e.Who {
+	case "scale":
+		return func() {
+			edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { d.Spec.Replicas = ptr(int32(e.N)) })
+			edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) { s.Spec.Replicas = ptr(int32(min(e.N, 5))) })
+		}
+	case "image":
+		return func() {
+			w.editTemplate(name, func(t *corev1.PodTemplateSpec) { t.Spec.Containers[0].Image = fmt.Sprintf("good:%d", e.N%4) })
+		}
+	case "bad":
+		return func() { w.editTemplate(name, func(t *corev1.PodTemplateSpec) { t.Spec.Containers[0].Image = "bad:0" }) }
+	case "strategy":
+		return func() {
+			edit(w, resource.Deployments, name, func(d *appsv1.Deployment) {
+				if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
+					d.Spec.Strategy = rolling(r)
+				}
+			})
+			edit(w, resource.DaemonSets, name, func(d *appsv1.DaemonSet) { d.Spec.UpdateStrategy = daemonStrategy(r) })
+		}
+	case "pause":
+		return func() {
+			edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { d.Spec.Paused = e.N%2 == 0 })
+		}
+	case "partition":
+		return func() {
+			edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) {
+				s.Spec.UpdateStrategy.RollingUpdate.Partition = ptr(int32(e.N % 4))
+			})
+		}
+	case "delete-pod":
+		return func() { w.delete(resource.Pods, name, metav1.DeleteOptions{}) }
+	case "evict":
+		return func() {
+			_, _ = w.cluster.CreateSub(w.ctx, plan.Ref{Resource: resource.Pods, Key: e.Key}, "eviction",
+				&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}})
+		}
+	case "relabel":
+		return func() {
+			edit(w, resource.Pods, name, func(p *corev1.Pod) {
+				if app, gone := strings.CutPrefix(p.Labels["app"], "gone-"); gone {
+					p.Labels["app"] = app
+				} else {
+					p.Labels["app"] = "gone-" + p.Labels["app"]
+				}
+			})
+		}
+	case "orphan", "background", "foreground":
+		policy := map[string]metav1.DeletionPropagation{"orphan": metav1.DeletePropagationOrphan,
+			"background": metav1.DeletePropagationBackground, "foreground": metav1.DeletePropagationForeground}[e.Who]
+		if !isWorkload || e.N > 2 {
+			return nil
+		}
+		return func() { w.delete(res, name, metav1.DeleteOptions{PropagationPolicy: &policy}) }
+	case "remake":
+		o, deleted := w.checks.deleted[res]
+		if !isWorkload || !deleted {
+			return nil
+		}
+		return func() { w.make(bare(o)) }
+	}
+	return w.userNode(e)
+}
+
+// bare is an object as its manifest had it.
+func bare(o plan.Object) plan.Object {
+	o = o.DeepCopyObject().(plan.Object)
+	fresh := meta(o.GetName())
+	switch o := o.(type) {
+	case *appsv1.Deployment:
+		return &appsv1.Deployment{ObjectMeta: fresh, Spec: o.Spec}
+	case *appsv1.StatefulSet:
+		return &appsv1.StatefulSet{ObjectMeta: fresh, Spec: o.Spec}
+	case *appsv1.DaemonSet:
+		return &appsv1.DaemonSet{ObjectMeta: fresh, Spec: o.Spec}
+	}
+	return o
+}
+
+func (w *World) userNode(e Event) func() {
+	name := e.Key.Name
+	n := w.nodeNamed(name)
+	switch {
+	case e.Who == "add-node" && n == nil:
+		return func() { w.addNode(name) }
+	case n == nil:
+		return nil
+	case e.Who == "cordon":
+		return func() {
+			edit(w, resource.Nodes, name, func(n *corev1.Node) { n.Spec.Unschedulable = !n.Spec.Unschedulable })
+		}
+	case e.Who == "taint":
+		effect := []corev1.TaintEffect{corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute}[e.N%2]
+		return func() {
+			edit(w, resource.Nodes, name, func(n *corev1.Node) {
+				was := len(n.Spec.Taints)
+				n.Spec.Taints = slices.DeleteFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == "user" })
+				if len(n.Spec.Taints) == was {
+					n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: "user", Effect: effect})
+				}
+			})
+		}
+	case e.Who == "remove-node" && len(w.nodes) > 2:
+		return func() { w.removeNode(n) }
+	}
+	return nil
+}
+
+func (w *World) nodeNamed(name string) *node {
+	if at := slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == name }); at >= 0 {
+		return w.nodes[at]
+	}
+	return nil
+}
+
+func (w *World) faultDoes(e Event) func() {
+	n := w.nodeNamed(e.Key.Name)
+	switch e.Who {
+	case "relist", "repeat":
+		for _, f := range w.followers() {
+			for _, res := range f.kinds {
+				if f.name == e.Key.Name && res.Plural == e.Kind {
+					if e.Who == "relist" {
+						return func() { w.relist(f, res) }
+					}
+					return func() { w.repeat(f, res) }
+				}
+			}
+		}
+	case "restart":
+		return w.boot
+	case "conflict":
+		return func() { w.fail = apierrors.NewConflict(resource.Pods.GroupResource(), "", nil) }
+	case "error":
+		return func() { w.fail = apierrors.NewInternalError(fmt.Errorf("an accident")) }
+	case "crash", "cut", "revive":
+		switch {
+		case n == nil || n.alive() == (e.Who == "revive"):
+		case e.Who == "crash":
+			return func() { w.crash(n) }
+		case e.Who == "cut":
+			return func() { n.cut = true }
+		default:
+			return func() { w.revive(n) }
+		}
+	case "pod-fails", "pod-unready":
+		return w.podFault(e)
+	}
+	return nil
+}
+
+func (w *World) podFault(e Event) func() {
+	for _, n := range w.nodes {
+		for _, l := range n.pods {
+			if plan.KeyOf(l.pod) != e.Key || l.state != up || !n.alive() || podstate.Ended(l.pod) {
+				continue
+			}
+			if e.Who == "pod-unready" {
+				return func() {
+					l.state, l.due = starting, w.now.Add(w.delay(l.pod, "recover", 20))
+					w.report(l.pod, func(s *corev1.PodStatus) { setReady(s, corev1.ConditionFalse, w.now) })
+				}
+			}
+			return func() {
+				l.state = failed
+				w.stop(n, l)
+				w.report(l.pod, func(s *corev1.PodStatus) {
+					s.Phase, s.Reason = corev1.PodFailed, "Evicted"
+					setReady(s, corev1.ConditionFalse, w.now)
+				})
+			}
+		}
+	}
+	return nil
+}
