@@ -131,6 +131,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.docs = newDocuments(face.container)
 	s.routes = newRoutes(face.container)
+	s.shorten(s.routes)
 	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{routes: s.routes, server: s}})
 	s.handler = newChain(s.codecs, s.authn, s.authz, inner, s.drain, s.log)
 	return s, nil

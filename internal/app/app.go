@@ -1,5 +1,5 @@
-// Package app composes the rooms into processes and commands: up, down, status, server, node,
-// runtime, image, kubeconfig, kubectl.
+// Package app composes the rooms into processes and commands: up, down, status, why, server,
+// node, runtime, image, kubeconfig, kubectl.
 //
 // It owns the command line, the data directory and the life of processes. It is the only room
 // that imports across roles. It refuses decisions: those are the planners'.
@@ -74,7 +74,7 @@ real Linux containers, on a cluster of one or more nodes on this machine.
 		}
 	}
 	add("cluster", newUp(), newDown(), newStatus())
-	add("use", newKubectl(), newKubeconfig(), newImage())
+	add("use", newWhy(), newKubectl(), newKubeconfig(), newImage())
 	add("role", newServer(), newNode(), newRuntime())
 	return root
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"sync"
@@ -105,9 +106,10 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
+	explain := &explainer{}
 	api, err := apiserver.New(apiserver.Config{
 		Store: st, PKI: authority, Advertise: advertise, ServiceCIDR: r.cfg.ServiceCIDR,
-		ClusterDomain: r.cfg.Domain, Log: r.log,
+		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain},
 	})
 	if err != nil {
 		return errors.Join(err, st.Close())
@@ -119,7 +121,7 @@ func runServer(ctx context.Context, r role) error {
 	var parts sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parts.Go(func() { runControllers(ctx, r, api.Client(), authority) })
+	parts.Go(func() { runControllers(ctx, r, api.Client(), authority, explain) })
 	r.ready(nil)
 	err = api.Serve(ctx, listener)
 	cancel()
@@ -128,11 +130,12 @@ func runServer(ctx context.Context, r role) error {
 }
 
 // runControllers runs everything that decides, on one shared picture of the cluster.
-func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority) {
+func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *explainer) {
 	picture := view.New()
 	decide := loop.New(api, picture, controllers(r, authority), loop.Options{Log: r.log})
 	place := scheduler.New(api, picture, func(e plan.Event) { decide.Tell("default-scheduler", e) })
 	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources())...)
+	explain.follow(api, picture, decide, following)
 	var parts sync.WaitGroup
 	parts.Go(func() { decide.Run(ctx, following.Synced()) })
 	parts.Go(func() {

@@ -258,6 +258,7 @@ func (d *decision) bindAny() {
 	case class == nil:
 		d.pend()
 		d.refuse("ProvisioningFailed", fmt.Sprintf("storageclass.storage.k8s.io %q not found", name), "create the StorageClass, or name one that exists (kubectl get storageclass)")
+		d.plan.Why.Waits[0].On = plan.Ref{Resource: resource.StorageClasses, Key: plan.Key{Name: name}}
 	default:
 		d.provision(class)
 	}

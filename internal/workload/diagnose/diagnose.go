@@ -27,9 +27,17 @@ type Verdict struct {
 	Stuck bool
 }
 
-// Pod explains a pod that exists. Call it for a pod that is not available for minReady seconds at
-// now; for an available one the answer has no meaning.
+// Pod explains a pod that exists, as a wait on that pod. Call it for a pod that is not available for
+// minReady seconds at now; for an available one the answer has no meaning.
 func Pod(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
+	v := Cause(r, pod, minReady, now)
+	v.On = plan.RefOf(pod)
+	return v
+}
+
+// Cause is Pod as the pod itself would say it: a wait on what the pod waits for, such as a claim or a
+// node, or on the pod where there is nothing beyond it.
+func Cause(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
 	for _, ask := range []func(plan.Reader, *corev1.Pod, time.Time) (Verdict, bool){
 		terminating, ended, unscheduled, nodeLost, containers, notReady,
 	} {
@@ -67,7 +75,7 @@ func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) 
 	if g := pod.DeletionGracePeriodSeconds; g != nil {
 		v.Since = v.Since.Add(-time.Duration(*g) * time.Second)
 	}
-	if node, gone, lost := hostOf(r, pod); lost {
+	if node, gone, lost := Host(r, pod); lost {
 		v.Reason, v.Stuck = "NodeUnreachable", true
 		v.Message = fmt.Sprintf("pod %s is terminating, but its node %s is not ready to confirm it", pod.Name, pod.Spec.NodeName)
 		v.Hint = "bring the node back; or, once it is certain that the node is off, taint it node.kubernetes.io/out-of-service or delete the pod with --force --grace-period=0"
@@ -85,8 +93,8 @@ func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) 
 	return v, true
 }
 
-// hostOf returns the pod's node; lost says that it is gone or not ready.
-func hostOf(r plan.Reader, pod *corev1.Pod) (node *corev1.Node, gone, lost bool) {
+// Host returns the pod's node; lost says that it is gone or not ready.
+func Host(r plan.Reader, pod *corev1.Pod) (node *corev1.Node, gone, lost bool) {
 	if pod.Spec.NodeName == "" {
 		return nil, false, false
 	}
@@ -125,10 +133,11 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	if c := condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
 		v.Message = fmt.Sprintf("pod %s cannot be scheduled: %s", pod.Name, c.Message)
+		v.Hint = roomHint(pod, c.Message)
 	}
 	if claim, why, found := claimInTheWay(r, pod); found {
 		v.Reason, v.Message = "ClaimNotBound", fmt.Sprintf("pod %s: %s", pod.Name, why)
-		v.On = claim
+		v.On, v.Hint = claim, ""
 	}
 	return v, true
 }
@@ -171,7 +180,7 @@ func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
 }
 
 func nodeLost(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
-	node, gone, lost := hostOf(r, pod)
+	node, gone, lost := Host(r, pod)
 	if !lost {
 		return Verdict{}, false
 	}

@@ -134,7 +134,7 @@ func TestPod(t *testing.T) {
 			Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "c"}},
 				Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: at(20)}}}}
 		tc.change(pod)
-		v := diagnose.Pod(w, pod, 10, at(60).Time)
+		v := diagnose.Cause(w, pod, 10, at(60).Time)
 		on := v.On.Resource.Plural + " " + v.On.Name
 		if v.Reason != tc.reason || !strings.Contains(v.Message, tc.says) || on != tc.on || v.Stuck != tc.stuck || !v.Since.Equal(tc.since.Time) ||
 			(tc.hint == "") != (v.Hint == "") || !strings.Contains(v.Hint, tc.hint) {

@@ -1,0 +1,149 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/client"
+	"coracle/internal/loop"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+	"coracle/internal/why"
+	"coracle/internal/workload/diagnose"
+)
+
+// whyPath begins the paths at which a server explains objects: RESOURCE/NAME or
+// RESOURCE/NAMESPACE/NAME follow, RESOURCE as in "pods" or "deployments.apps".
+const whyPath = "/coracle/why/"
+
+// explainer answers GET requests below whyPath with a why.Report, from what the controllers of the
+// same process said last.
+type explainer struct {
+	source atomic.Pointer[source]
+}
+
+// source is where explanations come from.
+type source struct {
+	api     client.Interface
+	picture *view.View
+	decide  *loop.Loop
+	synced  <-chan struct{}
+}
+
+// follow tells the explainer of the controllers.
+func (e *explainer) follow(api client.Interface, picture *view.View, decide *loop.Loop, following *view.Following) {
+	picture.AddIndexes(diagnose.Indexes()...)
+	e.source.Store(&source{api, picture, decide, following.Synced()})
+}
+
+// ServeHTTP implements http.Handler.
+func (e *explainer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	report, err := e.explain(req)
+	if err != nil {
+		status := apierrors.NewInternalError(err).Status()
+		if known := apierrors.APIStatus(nil); errors.As(err, &known) {
+			status = known.Status()
+		}
+		status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+		answerJSON(w, int(status.Code), status)
+		return
+	}
+	answerJSON(w, http.StatusOK, report)
+}
+
+func answerJSON(w http.ResponseWriter, code int, value any) {
+	body, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	w.Write(append(body, '\n')) //nolint:errcheck // the client has gone
+}
+
+func (e *explainer) explain(req *http.Request) (*why.Report, error) {
+	if req.Method != http.MethodGet {
+		return nil, apierrors.NewMethodNotSupported(metav1.SchemeGroupVersion.WithResource("why").GroupResource(), req.Method)
+	}
+	res, key, err := parseWhyPath(strings.TrimPrefix(req.URL.Path, whyPath))
+	if err != nil {
+		return nil, err
+	}
+	src := e.source.Load()
+	if src == nil || !src.whole() {
+		return nil, apierrors.NewServiceUnavailable("the controllers are still starting, please try again")
+	}
+	var report *why.Report
+	found := false
+	src.picture.Read(func(r plan.Reader) {
+		report, found = why.Explain(src.reader(req.Context(), r), src.said, res, key, time.Now())
+	})
+	if !found {
+		return nil, apierrors.NewNotFound(res.GroupResource(), key.Name)
+	}
+	return report, nil
+}
+
+func (s *source) whole() bool {
+	select {
+	case <-s.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// said translates what the loop remembers.
+func (s *source) said(res resource.Resource, key plan.Key) []why.Word {
+	var words []why.Word
+	for _, x := range s.decide.Why(res, key) {
+		words = append(words, why.Word{Controller: x.Controller, Why: x.Why, Failure: x.Failure})
+	}
+	return words
+}
+
+// wide is a picture that asks the API for objects of kinds that no controller follows.
+type wide struct {
+	plan.Reader
+	ctx context.Context
+	api client.Interface
+}
+
+func (s *source) reader(ctx context.Context, r plan.Reader) plan.Reader { return wide{r, ctx, s.api} }
+
+// Get implements plan.Reader.
+func (w wide) Get(res resource.Resource, namespace, name string) (plan.Object, bool) {
+	if o, ok := w.Reader.Get(res, namespace, name); ok {
+		return o, true
+	}
+	o, err := w.api.Get(w.ctx, res, namespace, name)
+	return o, err == nil && o != nil
+}
+
+// parseWhyPath reads RESOURCE/NAME or RESOURCE/NAMESPACE/NAME.
+func parseWhyPath(path string) (resource.Resource, plan.Key, error) {
+	parts := strings.Split(path, "/")
+	for _, res := range resource.All() {
+		if res.String() != parts[0] {
+			continue
+		}
+		switch {
+		case res.Namespaced && len(parts) == 3 && parts[1] != "" && parts[2] != "":
+			return res, plan.Key{Namespace: parts[1], Name: parts[2]}, nil
+		case !res.Namespaced && len(parts) == 2 && parts[1] != "":
+			return res, plan.Key{Name: parts[1]}, nil
+		}
+	}
+	return resource.Resource{}, plan.Key{}, apierrors.NewBadRequest(
+		"the path must be " + whyPath + "RESOURCE/NAMESPACE/NAME, or " + whyPath + "RESOURCE/NAME for kinds without namespaces; RESOURCE such as pods or deployments.apps")
+}

@@ -1,0 +1,176 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"coracle/internal/kind"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/why"
+)
+
+// notSteady is the exit code of `coracle why` for an object that is not as its user asked.
+const notSteady = exitCode(2)
+
+func newWhy() *cobra.Command {
+	var namespace, output, kubeconfig string
+	cmd := &cobra.Command{
+		Use:   "why KIND/NAME",
+		Short: "Explain what an object waits for, down to the root cause",
+		Long: `Explain what the controllers do next for an object and what they wait for, and follow that
+from object to object (Deployment, ReplicaSet, Pod, claim, class, node) to the root cause.
+
+The exit code is 0 when the object is steady, 2 when something is yet to happen or stuck,
+and 1 when the question cannot be answered.`,
+		Example: `  coracle why deploy/web
+  coracle why -n shop statefulset db
+  coracle why pod/db-0 -o json`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "" && output != "text" && output != "json" {
+				return fmt.Errorf("--output %q: it is text or json", output)
+			}
+			res, name, err := parseObject(args)
+			if err != nil {
+				return err
+			}
+			if kubeconfig == "" {
+				dir, err := dataDir(cmd)
+				if err != nil {
+					return err
+				}
+				if _, err := loadConfig(dir); err != nil {
+					return err
+				}
+				kubeconfig = dir.Kubeconfig()
+			}
+			raw, report, err := askWhy(cmd.Context(), kubeconfig, res, namespace, name)
+			if err != nil {
+				return err
+			}
+			return showWhy(cmd.OutOrStdout(), raw, report, output == "json")
+		},
+	}
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "the object's namespace (default: the kubeconfig's)")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "ask the cluster of this kubeconfig instead of --data-dir's")
+	return cmd
+}
+
+func showWhy(out io.Writer, raw []byte, report *why.Report, asJSON bool) error {
+	var err error
+	if asJSON {
+		_, err = out.Write(raw)
+	} else {
+		err = report.Text(out)
+	}
+	if err == nil && !report.Steady() {
+		err = notSteady
+	}
+	return err
+}
+
+// parseObject reads KIND/NAME or KIND NAME.
+func parseObject(args []string) (resource.Resource, string, error) {
+	word, name, slash := strings.Cut(args[0], "/")
+	switch {
+	case len(args) == 2 && !slash:
+		name = args[1]
+	case len(args) == 2 || name == "" || strings.Contains(name, "/"):
+		return resource.Resource{}, "", fmt.Errorf("%q: name one object, as KIND/NAME or KIND NAME, such as deployment/web", strings.Join(args, " "))
+	}
+	res, ok := findKind(strings.ToLower(word))
+	if !ok {
+		return res, "", fmt.Errorf("the server doesn't have a resource type %q", word)
+	}
+	return res, name, nil
+}
+
+// findKind finds a kind by its plural, singular or short name, with its group or without.
+func findKind(word string) (resource.Resource, bool) {
+	for _, k := range kind.All() {
+		plain, group, qualified := strings.Cut(word, ".")
+		if qualified && group != k.Group {
+			continue
+		}
+		if plain == k.Plural || plain == k.Singular || plain == strings.ToLower(k.Resource.Kind) || slices.Contains(k.ShortNames, plain) {
+			return k.Resource, true
+		}
+	}
+	return resource.Resource{}, false
+}
+
+// askWhy asks a cluster's server; a refusal is the API's own message.
+func askWhy(ctx context.Context, kubeconfig string, res resource.Resource, namespace, name string) ([]byte, *why.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}, &clientcmd.ConfigOverrides{})
+	config, err := loaded.ClientConfig()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+	}
+	if namespace == "" {
+		if namespace, _, err = loaded.Namespace(); err != nil {
+			return nil, nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+		}
+	}
+	raw, err := getRaw(ctx, config, whyPathOf(res, plan.Key{Namespace: namespace, Name: name}))
+	if err != nil {
+		return nil, nil, err
+	}
+	report := &why.Report{}
+	if err := json.Unmarshal(raw, report); err != nil {
+		return nil, nil, fmt.Errorf("read the server's explanation: %w", err)
+	}
+	return raw, report, nil
+}
+
+func whyPathOf(res resource.Resource, key plan.Key) string {
+	if !res.Namespaced {
+		return whyPath + res.String() + "/" + key.Name
+	}
+	return whyPath + res.String() + "/" + key.Namespace + "/" + key.Name
+}
+
+// getRaw reads a path of the API server that is no resource.
+func getRaw(ctx context.Context, config *rest.Config, path string) ([]byte, error) {
+	api, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("reach the cluster: %w", err)
+	}
+	defer api.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(config.Host, "/")+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reach the cluster: %w", err)
+	}
+	resp, err := api.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("reach the cluster: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read the server's answer: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return body, nil
+	}
+	status := metav1.Status{}
+	if json.Unmarshal(body, &status) == nil && status.Message != "" {
+		return nil, &apierrors.StatusError{ErrStatus: status}
+	}
+	return nil, fmt.Errorf("the server answered %s to %s", resp.Status, path)
+}

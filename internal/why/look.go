@@ -1,0 +1,137 @@
+package why
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/workload/diagnose"
+	"coracle/internal/workload/placement"
+	"coracle/internal/workload/podstate"
+)
+
+// look explains, from the object itself, kinds that no planner speaks for.
+func (w *walk) look(obj plan.Object) (plan.State, []plan.Wait) {
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		return w.lookAtPod(o)
+	case *corev1.Service:
+		return w.lookAtService(o)
+	case *corev1.ResourceQuota:
+		return lookAtQuota(o)
+	case *corev1.Node:
+		return lookAtNode(o)
+	}
+	return "", nil
+}
+
+func (w *walk) lookAtPod(pod *corev1.Pod) (plan.State, []plan.Wait) {
+	if pod.DeletionTimestamp == nil && (podstate.Ready(pod) && pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded) {
+		if _, _, lost := diagnose.Host(w.r, pod); !lost || pod.Status.Phase == corev1.PodSucceeded {
+			return plan.Steady, nil
+		}
+	}
+	v := diagnose.Cause(w.r, pod, 0, w.now)
+	if v.Reason == corev1.PodReasonUnschedulable {
+		if text := shortage(w.r, pod, v.Message); text != "" {
+			v.Message += " " + text
+		}
+	}
+	if v.Stuck {
+		return plan.Stuck, []plan.Wait{v.Wait}
+	}
+	return plan.Waiting, []plan.Wait{v.Wait}
+}
+
+// lookAtService explains a service whose selector finds no pod that is ready.
+func (w *walk) lookAtService(s *corev1.Service) (plan.State, []plan.Wait) {
+	if len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {
+		return plan.Steady, nil
+	}
+	selector := labels.SelectorFromSet(s.Spec.Selector)
+	var waits []plan.Wait
+	for _, o := range w.r.List(resource.Pods, s.Namespace) {
+		pod, ok := o.(*corev1.Pod)
+		if !ok || !selector.Matches(labels.Set(pod.Labels)) {
+			continue
+		}
+		if podstate.Ready(pod) && pod.DeletionTimestamp == nil {
+			return plan.Steady, nil
+		}
+		if len(waits) < few {
+			v := diagnose.Pod(w.r, pod, 0, w.now)
+			waits = append(waits, v.Wait)
+		}
+	}
+	if len(waits) == 0 {
+		return plan.Stuck, []plan.Wait{{
+			Reason: "NoPods", Message: "no pod has the labels of its selector: " + selector.String(),
+			Hint: "correct the service's selector or the pods' labels, or start the pods",
+		}}
+	}
+	return plan.Waiting, waits
+}
+
+// few is how many objects of a sort an explanation names.
+const few = 3
+
+// lookAtQuota explains a quota that is used up.
+func lookAtQuota(q *corev1.ResourceQuota) (plan.State, []plan.Wait) {
+	var full []string
+	for name, hard := range q.Status.Hard {
+		if used, ok := q.Status.Used[name]; ok && used.Cmp(hard) >= 0 {
+			full = append(full, string(name))
+		}
+	}
+	if len(full) == 0 {
+		return plan.Waiting, nil
+	}
+	return plan.Stuck, nil
+}
+
+// pressures are the conditions that are bad when True.
+var pressures = []corev1.NodeConditionType{corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure, corev1.NodeNetworkUnavailable}
+
+// lookAtNode adds to the node controller's word what keeps pods off a node that is ready.
+func lookAtNode(n *corev1.Node) (plan.State, []plan.Wait) {
+	var waits []plan.Wait
+	for _, c := range n.Status.Conditions {
+		for _, bad := range pressures {
+			if c.Type == bad && c.Status == corev1.ConditionTrue {
+				waits = append(waits, plan.Wait{Reason: string(c.Type), Message: c.Message, Since: c.LastTransitionTime.Time})
+			}
+		}
+	}
+	if n.Spec.Unschedulable {
+		waits = append(waits, plan.Wait{Reason: "Cordoned", Message: "the node is cordoned: no new pod is placed on it", Hint: "kubectl uncordon " + n.Name})
+	}
+	if len(waits) > 0 {
+		return plan.Waiting, waits
+	}
+	return plan.Steady, nil
+}
+
+// nodeSummary says a node's state and what it asks pods to tolerate.
+func nodeSummary(n *corev1.Node) string {
+	parts := []string{"not ready"}
+	if ready, _ := placement.Ready(n); ready {
+		parts[0] = "ready"
+	}
+	for i := range n.Spec.Taints {
+		parts = append(parts, "taint "+placement.TaintText(&n.Spec.Taints[i]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func quotaSummary(q *corev1.ResourceQuota) string {
+	var parts []string
+	for _, name := range sortedNames(q.Status.Hard) {
+		hard, used := q.Status.Hard[name], q.Status.Used[name]
+		parts = append(parts, fmt.Sprintf("%s: %s of %s used", name, used.String(), hard.String()))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,130 @@
+package why
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"coracle/internal/plan"
+)
+
+// Text writes a report for people: the object, the chain below it, and what is at its end.
+func (r *Report) Text(out io.Writer) error {
+	t := &text{now: r.At}
+	t.line("", r.Object.Subject.String(), string(r.Object.State), r.Object.Summary)
+	for _, next := range r.Object.Next {
+		t.put("  next: " + next)
+	}
+	t.waits(r.Object, "")
+	if len(r.Causes) > 0 {
+		t.put("")
+	}
+	for i, c := range r.Causes[:min(few, len(r.Causes))] {
+		title := "Root cause: "
+		if i > 0 {
+			title = "Besides:    "
+		}
+		t.put(title + c.Subject.String() + ": " + c.Reason + t.since(c.Since) + ": " + sentence(c.Message, c.Reason, c.Name))
+		if c.Hint != "" {
+			t.put("  → what you can do: " + c.Hint)
+		}
+	}
+	if more := len(r.Causes) - few; more > 0 {
+		t.put(fmt.Sprintf("And %d more (see -o json).", more))
+	}
+	_, err := io.WriteString(out, t.b.String())
+	return err
+}
+
+// String prints "Deployment shop/web".
+func (s Subject) String() string {
+	return s.Kind + " " + plan.Key{Namespace: s.Namespace, Name: s.Name}.String()
+}
+
+type text struct {
+	now time.Time
+	b   strings.Builder
+}
+
+func (t *text) put(line string) { t.b.WriteString(strings.TrimRight(line, " ") + "\n") }
+
+func (t *text) line(indent, what string, parts ...string) {
+	line := indent + what
+	sep := "  "
+	for _, p := range parts {
+		if p != "" {
+			line += sep + p
+			sep = ": "
+		}
+	}
+	t.put(line)
+}
+
+// waits prints what an entry waits for.
+func (t *text) waits(e *Entry, indent string) {
+	for i := range e.Waits {
+		w := &e.Waits[i]
+		if w.Because == nil {
+			t.line(indent, "└ "+w.Reason+t.since(w.Since)+": "+w.sentence(e.Name))
+			continue
+		}
+		b := w.Because
+		name := "└ " + w.shortName(e, b)
+		switch own := b.only(); {
+		case b.Missing:
+			t.line(indent, name, "does not exist")
+		case own == nil:
+			t.line(indent, name, b.Summary)
+			t.waits(b, indent+"  ")
+		case own.Because == nil:
+			t.line(indent, name, own.Reason+t.since(own.Since), own.sentence(b.Name))
+		default:
+			t.line(indent, name, own.Reason+t.since(own.Since), own.sentence(b.Name))
+			t.waits(b, indent+"  ")
+		}
+	}
+}
+
+// only returns the one wait of an object that can stand for the object in its line; nil when there
+// are several, or when the object is better summed up, as workloads are by the number of their pods.
+func (e *Entry) only() *Wait {
+	if len(e.Waits) != 1 || e.Waits[0].Because != nil && e.Kind != "Pod" && e.Kind != "PersistentVolumeClaim" {
+		return nil
+	}
+	return &e.Waits[0]
+}
+
+// sentence is the message without what its line says already: the name of the object and the reason.
+func (w *Wait) sentence(name string) string { return sentence(w.Message, w.Reason, name) }
+
+func sentence(message, reason, name string) string {
+	return strings.Replace(bare(message, name), reason+": ", "", 1)
+}
+
+// shortName names an entry's object, with its namespace only where it differs from its parent's.
+func (w *Wait) shortName(parent, e *Entry) string {
+	if e.Namespace == parent.Namespace {
+		return e.Kind + " " + e.Name
+	}
+	return e.Subject.String()
+}
+
+func (t *text) since(at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return " for " + duration.HumanDuration(t.now.Sub(*at))
+}
+
+// bare takes the name of the object a sentence is about off its beginning: the line has it.
+func bare(message, name string) string {
+	for _, kind := range []string{"pod ", "claim "} {
+		if rest, ok := strings.CutPrefix(message, kind+name); ok {
+			return strings.TrimLeft(rest, ": ")
+		}
+	}
+	return message
+}
