@@ -205,8 +205,10 @@ func (l local) Update(ctx context.Context, obj client.Object, subresource string
 	}
 	options := &metav1.UpdateOptions{}
 	u := &replacement{
-		chain: l.s.admit, object: o, obj: obj, fields: fields,
-		manager: client.ManagerFrom(ctx, defaultManager), subresource: subresource, options: options,
+		chain: l.s.admit, object: o, obj: obj, fields: fields, manager: client.ManagerFrom(ctx, defaultManager),
+		attributes: func(next, live runtime.Object) admission.Attributes {
+			return attributes(res, subresource, next, live, obj.GetNamespace(), obj.GetName(), admission.Update, options)
+		},
 	}
 	ctx = l.context(ctx, obj.GetNamespace())
 	var validate rest.ValidateObjectUpdateFunc
@@ -223,13 +225,14 @@ func (l local) Update(ctx context.Context, obj client.Object, subresource string
 // replacement implements rest.UpdatedObjectInfo: the writer's object in place of the live one,
 // as often as the registry has to try.
 type replacement struct {
-	chain       admission.MutationInterface
-	object      *object
-	obj         client.Object
-	fields      *managed.Tracker
-	manager     string
-	subresource string
-	options     *metav1.UpdateOptions
+	chain   admission.MutationInterface
+	object  *object
+	obj     client.Object
+	fields  *managed.Tracker
+	manager string
+	// mustExist refuses to make what is not there, where the kind would let an update do that.
+	mustExist  bool
+	attributes func(next, live runtime.Object) admission.Attributes
 }
 
 // Preconditions implements rest.UpdatedObjectInfo: an update of another object of the same name
@@ -244,6 +247,9 @@ func (u *replacement) Preconditions() *metav1.Preconditions {
 
 // UpdatedObject implements rest.UpdatedObjectInfo.
 func (u *replacement) UpdatedObject(ctx context.Context, live runtime.Object) (runtime.Object, error) {
+	if m, ok := live.(metav1.Object); u.mustExist && ok && m.GetUID() == "" {
+		return nil, apierrors.NewNotFound(u.object.kind.GroupResource(), u.obj.GetName())
+	}
 	next := u.obj.DeepCopyObject()
 	if u.object.kind.Default != nil {
 		u.object.kind.Default(next)
@@ -252,10 +258,6 @@ func (u *replacement) UpdatedObject(ctx context.Context, live runtime.Object) (r
 		return nil, apierrors.NewInternalError(err)
 	}
 	return next, u.chain.Admit(ctx, u.attributes(next, live), nil)
-}
-
-func (u *replacement) attributes(next, live runtime.Object) admission.Attributes {
-	return attributes(u.object.kind.Resource, u.subresource, next, live, u.obj.GetNamespace(), u.obj.GetName(), admission.Update, u.options)
 }
 
 // Delete implements client.Interface.
