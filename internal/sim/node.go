@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
+	"coracle/internal/workload/podstate"
 )
 
 const heartbeat = 10 * time.Second
@@ -100,6 +102,10 @@ func (w *World) hear(n *node) {
 	l.pod = pod
 	if pod.DeletionTimestamp != nil && l.state != ending && l.state != ended {
 		l.state, l.due = ending, w.now.Add(w.delay(pod, "end", 4))
+	}
+	if l.state == up && !podstate.Ready(pod) {
+		// Somebody else said so, while the node was silent: it tells again.
+		l.state, l.due = starting, w.now
 	}
 }
 
@@ -188,12 +194,34 @@ func (w *World) heart(n *node) {
 	next := o.(*corev1.Node).DeepCopy()
 	at := metav1.NewTime(w.now.Truncate(time.Second))
 	for i := range next.Status.Conditions {
-		if c := &next.Status.Conditions[i]; c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
-			c.Status, c.LastTransitionTime, c.LastHeartbeatTime = corev1.ConditionTrue, at, at
-			c.Reason, c.Message = "KubeletReady", ""
-			_, _ = w.cluster.Update(w.ctx, next, "status")
+		c := &next.Status.Conditions[i]
+		well := corev1.ConditionFalse
+		if c.Type == corev1.NodeReady {
+			well = corev1.ConditionTrue
+		}
+		if c.Status != well {
+			c.Status, c.LastTransitionTime, c.LastHeartbeatTime = well, at, at
+			c.Reason, c.Message = "KubeletSays", ""
 		}
 	}
+	_, _ = w.cluster.Update(w.ctx, next, "status")
+}
+
+// settled says that the node has nothing left to do and is known to be well.
+func (w *World) settled(n *node) error {
+	for _, l := range n.pods {
+		if l.state != up && l.state != failed && l.state != hopeless {
+			return fmt.Errorf("node %s: %s is on its way", n.name, l.pod.Name)
+		}
+	}
+	if o, ok := w.truth.Get(resource.Nodes, "", n.name); ok {
+		for _, c := range o.(*corev1.Node).Status.Conditions {
+			if (c.Type == corev1.NodeReady) != (c.Status == corev1.ConditionTrue) {
+				return fmt.Errorf("node %s: condition %s is %s", n.name, c.Type, c.Status)
+			}
+		}
+	}
+	return nil
 }
 
 // crash takes the power from a node; revive gives power and network back.

@@ -121,6 +121,11 @@ func (w *World) settle() {
 
 // restful says what is not yet as it shall be.
 func (w *World) restful() error {
+	for _, n := range w.nodes {
+		if err := w.settled(n); err != nil {
+			return err
+		}
+	}
 	if err := exact(w.truth, w.now); err != nil {
 		return err
 	}
@@ -173,7 +178,7 @@ func (w *World) appease() {
 			o.Spec.Taints = taints
 		})
 	}
-	for name := range workloads {
+	for _, name := range []string{"dep", "sts", "ds"} {
 		w.editTemplate(name, func(t *corev1.PodTemplateSpec) {
 			if strings.HasPrefix(t.Spec.Containers[0].Image, "bad") {
 				t.Spec.Containers[0].Image = "good:9"

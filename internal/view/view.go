@@ -7,9 +7,12 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/watch"
@@ -157,7 +160,10 @@ func (v *View) Replace(res resource.Resource, objects []plan.Object, revision ui
 		}
 		changes = append(changes, Change{res, before, o, revision})
 	}
-	for k := range gone {
+	left := slices.SortedFunc(maps.Keys(gone), func(a, b plan.Key) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	for _, k := range left {
 		changes = append(changes, Change{res, t.set(k, nil), nil, revision})
 	}
 	t.settle()

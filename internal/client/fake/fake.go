@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -332,6 +333,10 @@ func (c *Cluster) update(ref plan.Ref, obj plan.Object, subresource string) (pla
 		status := obj
 		obj = before.DeepCopyObject().(plan.Object)
 		copyField(obj, status, "Status")
+		if _, ok := obj.(*appsv1.Deployment); ok {
+			// The API lets a Deployment's status carry annotations, where its revision is told.
+			obj.SetAnnotations(maps.Clone(status.GetAnnotations()))
+		}
 	case "finalize":
 		ns, ok := obj.(*corev1.Namespace)
 		if !ok {

@@ -229,7 +229,10 @@ func (h byPriority) Less(i, j int) bool {
 	if a != b {
 		return a > b
 	}
-	return h[i].Added.Before(h[j].Added)
+	if !h[i].Added.Equal(h[j].Added) {
+		return h[i].Added.Before(h[j].Added)
+	}
+	return h[i].Pod.UID < h[j].Pod.UID // any order will do, as long as it is always the same
 }
 
 func (h byPriority) Swap(i, j int) {
@@ -253,7 +256,12 @@ func (h *byPriority) Pop() any {
 type byTime []*Item
 
 func (h byTime) Len() int           { return len(h) }
-func (h byTime) Less(i, j int) bool { return h[i].ready.Before(h[j].ready) }
+func (h byTime) Less(i, j int) bool {
+	if !h[i].ready.Equal(h[j].ready) {
+		return h[i].ready.Before(h[j].ready)
+	}
+	return h[i].Pod.UID < h[j].Pod.UID
+}
 func (h byTime) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j
