@@ -32,6 +32,8 @@ type checks struct {
 	deleted map[resource.Resource]plan.Object
 	// silent, when set, is the promise that forbids any write.
 	silent string
+	// wrote is when something other than a heartbeat was last written.
+	wrote time.Time
 	// daemons is the most daemons a node may have, surge included.
 	daemons int
 }
@@ -199,6 +201,9 @@ func deploymentPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 func (c *checks) written(e fake.Entry) {
 	if c.silent != "" && !(c.w.actor == byNode && e.Resource == resource.Leases) {
 		c.w.violate(fmt.Errorf("%s: %s writes %s %s", c.silent, c.w.actor, e.Resource, plan.KeyOf(e.Object)))
+	}
+	if e.Resource != resource.Leases {
+		c.wrote = c.w.now
 	}
 	switch o := e.Object.(type) {
 	case *appsv1.Deployment, *appsv1.StatefulSet:

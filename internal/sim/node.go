@@ -105,7 +105,7 @@ func (w *World) hear(n *node) {
 	}
 	if l.state == up && !podstate.Ready(pod) {
 		// Somebody else said so, while the node was silent: it tells again.
-		l.state, l.due = starting, w.now
+		l.state, l.due = starting, w.now.Add(time.Second)
 	}
 }
 
