@@ -184,6 +184,7 @@ func (n *node) cleanUp() {
 				}
 			}
 		}
+		n.noZombies()
 		n.conn.Close()
 		_ = n.cmd.Process.Signal(syscall.SIGTERM)
 		if err := n.cmd.Wait(); err != nil {
