@@ -16,6 +16,9 @@ var symptoms = map[string]bool{
 	"Partition": true, "OnDelete": true, "InvalidAnnotation": true,
 }
 
+// notFound is the reason of a cause that is an object that does not exist.
+const notFound = "NotFound"
+
 // causes returns the ends of the chain below an entry. Those that nothing explains further come
 // first; symptoms count only when there is nothing else.
 func causes(e *Entry) []Cause {
@@ -27,7 +30,7 @@ func causes(e *Entry) []Cause {
 	var walk func(e *Entry)
 	walk = func(e *Entry) {
 		if e.Missing {
-			all = append(all, ranked{Cause: Cause{Subject: e.Subject, Reason: "NotFound", Message: "does not exist"}})
+			all = append(all, ranked{Cause: Cause{Subject: e.Subject, Reason: notFound, Message: "does not exist"}})
 		}
 		for i := range e.Waits {
 			w := &e.Waits[i]

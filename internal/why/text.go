@@ -27,7 +27,11 @@ func (r *Report) Text(out io.Writer) error {
 		if i > 0 {
 			title = "Besides:    "
 		}
-		t.put(title + c.Subject.String() + ": " + c.Reason + t.since(c.Since) + ": " + sentence(c.Message, c.Reason, c.Name))
+		if c.Reason == notFound {
+			t.put(title + c.Subject.String() + " does not exist" + t.since(c.Since))
+		} else {
+			t.put(title + c.Subject.String() + ": " + c.Reason + t.since(c.Since) + ": " + sentence(c.Message, c.Reason, c.Name))
+		}
 		if c.Hint != "" {
 			t.put("  → what you can do: " + c.Hint)
 		}

@@ -174,11 +174,12 @@ func (w *walk) wait(from place, in plan.Wait) Wait {
 		out.Since = &since
 	}
 	on := place{in.On.Resource, in.On.Key}
-	if quota, ok := quotaOf(from.Namespace, in.Message); ok {
-		on = place{resource.ResourceQuotas, quota}
-	}
 	if on.Name == "" || on == from {
-		return out
+		quota, ok := quotaOf(from.Namespace, in.Message)
+		if !ok {
+			return out
+		}
+		on = place{resource.ResourceQuotas, quota}
 	}
 	s := subject(on.Resource, on.Key)
 	out.On = &s

@@ -134,6 +134,9 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
 		v.Message = fmt.Sprintf("pod %s cannot be scheduled: %s", pod.Name, c.Message)
 		v.Hint = roomHint(pod, c.Message)
+		if node := placement.Pinned(&pod.Spec); node != "" {
+			v.On = plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: node}}
+		}
 	}
 	if claim, why, found := claimInTheWay(r, pod); found {
 		v.Reason, v.Message = "ClaimNotBound", fmt.Sprintf("pod %s: %s", pod.Name, why)
@@ -220,6 +223,9 @@ func containers(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		hint, stuck := hopeless[w.Reason]
 		v := Verdict{Stuck: stuck}
 		v.Reason, v.Hint = w.Reason, hint
+		if c := condition(pod, corev1.ContainersReady); c != nil && c.Status == corev1.ConditionFalse {
+			v.Since = c.LastTransitionTime.Time
+		}
 		v.Message = fmt.Sprintf("pod %s: container %s: %s", pod.Name, s.Name, w.Reason)
 		if w.Message != "" {
 			v.Message += ": " + w.Message

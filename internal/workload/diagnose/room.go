@@ -28,6 +28,10 @@ var cures = []struct{ cause, cure string }{
 func roomHint(pod *corev1.Pod, message string) string {
 	var hints []string
 	for _, c := range cures {
+		if c.cause == "had untolerated taint" && strings.Contains(message, c.cause+" {node.kubernetes.io/") {
+			hints = append(hints, "mend the node that is tainted by its condition")
+			continue
+		}
 		if strings.HasPrefix(c.cause, "didn't match Pod") && placement.Pinned(&pod.Spec) != "" {
 			continue
 		}
