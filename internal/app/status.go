@@ -113,6 +113,10 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 		all = all && nodeReady(n)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", n.Name, state, n.Spec.PodCIDR, running[n.Name])
 	}
+	for _, name := range unregistered(dir, nodes) {
+		all = false
+		fmt.Fprintf(w, "%s\tnot registered\t\t\n", name)
+	}
 	return all, w.Flush()
 }
 

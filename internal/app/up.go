@@ -140,7 +140,45 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 			return started, cfg, err
 		}
 	}
+	if err := restartForgotten(bounded, dir); err != nil {
+		return started, cfg, err
+	}
 	return started, cfg, awaitNodes(bounded, dir)
+}
+
+// restartForgotten starts the agents anew of nodes that run but were deleted from the API: an
+// agent registers its node once, when it starts, as upstream's does, so that `kubectl delete
+// node` stays true until somebody wants the node back.
+func restartForgotten(ctx context.Context, dir DataDir) error {
+	api, err := adminClient(dir)
+	if err != nil {
+		return err
+	}
+	nodes, _, err := api.List(ctx, resource.Nodes, client.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("ask the server for its nodes: %w", err)
+	}
+	for _, name := range unregistered(dir, nodes) {
+		process := nodeProcess(name)
+		if _, err := stopProcess(dir.Lock(process), 10*time.Second); err != nil {
+			return fmt.Errorf("restart %s: %w", process, err)
+		}
+		c, err := spawn(dir, process, "node", "--name", name, "--data-dir", string(dir))
+		if err != nil {
+			return err
+		}
+		if err := c.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unregistered are the nodes that have a directory here and no object in the API.
+func unregistered(dir DataDir, nodes []client.Object) []string {
+	return slices.DeleteFunc(dir.NodeNames(), func(name string) bool {
+		return slices.ContainsFunc(nodes, func(n client.Object) bool { return n.GetName() == name })
+	})
 }
 
 // awaitNodes returns when every node of this machine is Ready.

@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/resource"
+)
+
+// TestStatus: the exit code and the words of `coracle status` tell how the cluster is.
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2)
+	status := func(code int, parts ...string) {
+		t.Helper()
+		r := c.run(c.command("status"))
+		if r.code() != code {
+			t.Errorf("status exits with %d, want %d:\n%s%s", r.code(), code, r.out, r.errs)
+		}
+		c.want("status", r.out, parts...)
+	}
+	status(0, "server", "node-node-1", "runtime-node-2", "Ready")
+	c.kill("runtime-node-2")
+	status(1, "not running", "coracle up")
+	c.up(2)
+	await(c, patience, "both nodes Ready", resource.Nodes, "", func(nodes []*corev1.Node) bool {
+		return len(nodes) == 2 && condition(nodes[0], corev1.NodeReady) == corev1.ConditionTrue && condition(nodes[1], corev1.NodeReady) == corev1.ConditionTrue
+	})
+	status(0)
+
+	t.Log("a node that was deleted comes back with the next up")
+	c.k("delete", "node", "node-2")
+	status(1, "node-2", "not registered")
+	c.up(2)
+	status(0)
+	c.up(2)
+
+	c.kill("server")
+	status(1, "not running")
+	c.up(2)
+	status(0)
+	if r := c.run(c.command("up", "--detach", "--listen", "127.0.0.1:1")); r.err == nil || !strings.Contains(r.errs, "this cluster listens on") {
+		t.Errorf("up with another address: %q", r.errs)
+	}
+	if r := c.run(c.command("down", "--node", "node-7")); r.err == nil || !strings.Contains(r.errs, "node-7") {
+		t.Errorf("down of a node that is not there: %q", r.errs)
+	}
+}
+
+// TestStopAndStart: what a stopped cluster holds is there when it starts again, and counts go on.
+func TestStopAndStart(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2).images().withEmbedded()
+	c.example("storageclass-efs.yaml")
+	c.example("counter-statefulset.yaml")
+	c.k("create", "configmap", "kept", "--from-literal=k=v")
+	c.k("create", "secret", "generic", "kept", "--from-literal=k=v")
+	c.pods("default", 1)
+	n := c.counted("default", "counter-0", 3)[2]
+	objects := c.k("get", "cm,secret,pvc,pv,statefulset,storageclass", "-A", "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.name}/{.metadata.uid}\n{end}")
+
+	c.coracle("down", "--keep-data", "--grace", "1s")
+	if left := append(c.processesLeft(), c.containersLeft()...); len(left) != 0 {
+		t.Errorf("after down --keep-data there run %v", left)
+	}
+	c.up(2)
+	if diff := cmp.Diff(objects, c.k("get", "cm,secret,pvc,pv,statefulset,storageclass", "-A", "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.name}/{.metadata.uid}\n{end}")); diff != "" {
+		t.Errorf("objects changed over the stop (-before +after):\n%s", diff)
+	}
+	s := c.stream(nil, "logs", "-f", "counter-0")
+	s.stop()
+	eventually(t, patience, "the count to go on", func() bool {
+		r := c.try("logs", "counter-0", "--tail=1")
+		return number(r.out) > n+1
+	})
+	c.k("rollout", "status", "statefulset/counter", "--timeout=60s")
+	c.k("set", "image", "statefulset/counter", "counter=kahootali/counter:1.2")
+	c.k("rollout", "status", "statefulset/counter", "--timeout=60s")
+}
+
+// containersLeft are the processes in the nodes' cgroups.
+func (c *cluster) containersLeft() []string {
+	var found []string
+	for _, node := range c.nodes {
+		if pids := c.containerPIDs(node); len(pids) > 0 {
+			found = append(found, node)
+		}
+	}
+	return found
+}
