@@ -129,6 +129,7 @@ func TestKubectl(t *testing.T) {
 	k.says("", words("wait --for=jsonpath={.data.a}=b cm/cm --timeout=10s"), "condition met")
 	k.says("", words("describe deploy d"), "Replicas:", "3 desired")
 	k.says("", words("auth can-i create pods"), "yes")
+	k.says("", words("auth can-i --list"), "*.*")
 	k.says("", words("auth whoami"), "system:masters")
 	k.says("", words("create sa robot"), "created")
 	k.says("", words("create token robot"), "eyJ")

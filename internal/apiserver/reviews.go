@@ -14,6 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+
+	"coracle/internal/apiserver/authz"
 )
 
 // review serves a question that is posted and answered, and never stored.
@@ -110,9 +112,9 @@ func (s *Server) reviewToken(ctx context.Context, obj runtime.Object) (runtime.O
 }
 
 // authorizationReviews are the resources of authorization.k8s.io/v1.
-func authorizationReviews(authz authorizer.UnconditionalAuthorizer) map[string]rest.Storage {
+func authorizationReviews(decides authorizer.UnconditionalAuthorizer) map[string]rest.Storage {
 	decide := func(ctx context.Context, a authorizer.Attributes) authorizationv1.SubjectAccessReviewStatus {
-		decision, reason, err := authz.Authorize(ctx, a)
+		decision, reason, err := decides.Authorize(ctx, a)
 		status := authorizationv1.SubjectAccessReviewStatus{
 			Allowed: decision == authorizer.DecisionAllow, Denied: decision == authorizer.DecisionDeny, Reason: reason,
 		}
@@ -136,6 +138,22 @@ func authorizationReviews(authz authorizer.UnconditionalAuthorizer) map[string]r
 					return nil, err
 				}
 				out.Status = decide(ctx, a)
+				return out, nil
+			},
+		},
+		"selfsubjectrulesreviews": &review{
+			singular: "selfsubjectrulesreview",
+			make:     func() runtime.Object { return &authorizationv1.SelfSubjectRulesReview{} },
+			answer: func(ctx context.Context, obj runtime.Object) (runtime.Object, error) {
+				out, ok := obj.DeepCopyObject().(*authorizationv1.SelfSubjectRulesReview)
+				u, known := request.UserFrom(ctx)
+				if !ok || !known {
+					return nil, apierrors.NewBadRequest("no user present on request")
+				}
+				if out.Spec.Namespace == "" {
+					return nil, apierrors.NewBadRequest("no namespace on request")
+				}
+				out.Status = authz.Rules(u)
 				return out, nil
 			},
 		},

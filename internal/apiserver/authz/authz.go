@@ -8,7 +8,8 @@
 //     only secrets, configmaps and service-account tokens that a pod bound to it uses, as
 //     upstream's node authorizer rules;
 //   - whoever is authenticated, service accounts included, may read discovery, OpenAPI, health
-//     and version, and ask about himself (SelfSubjectReview, SelfSubjectAccessReview);
+//     and version, and ask about himself (SelfSubjectReview, SelfSubjectAccessReview,
+//     SelfSubjectRulesReview);
 //   - nobody else may do anything but read health and version.
 package authz
 
@@ -103,9 +104,5 @@ func self(attr authorizer.Attributes) bool {
 	if !attr.IsResourceRequest() || attr.GetVerb() != "create" {
 		return false
 	}
-	switch attr.GetAPIGroup() + "/" + attr.GetResource() {
-	case "authorization.k8s.io/selfsubjectaccessreviews", "authentication.k8s.io/selfsubjectreviews":
-		return true
-	}
-	return false
+	return slices.Contains(selfReviews[attr.GetAPIGroup()], attr.GetResource())
 }

@@ -150,3 +150,30 @@ func TestRules(t *testing.T) {
 		}
 	}
 }
+
+// TestRulesAreTrue asks the authorizer about each rule that a user is told.
+func TestRulesAreTrue(t *testing.T) {
+	for _, u := range []user.Info{master, robot, nobody, node} {
+		rules := Rules(u)
+		if rules.Incomplete != (u == node) {
+			t.Errorf("%s: incomplete is %v", u.GetName(), rules.Incomplete)
+		}
+		for _, r := range rules.ResourceRules {
+			for _, plural := range r.Resources {
+				if !allowed(t, authorizer.AttributesRecord{User: u, Verb: r.Verbs[0], APIGroup: r.APIGroups[0], Resource: plural, ResourceRequest: true}) {
+					t.Errorf("%s is told of %v, and may not", u.GetName(), r)
+				}
+			}
+		}
+		for _, r := range rules.NonResourceRules {
+			for _, path := range r.NonResourceURLs {
+				if !allowed(t, authorizer.AttributesRecord{User: u, Verb: r.Verbs[0], Path: path}) {
+					t.Errorf("%s is told of %s, and may not", u.GetName(), path)
+				}
+			}
+		}
+	}
+	if len(Rules(nobody).ResourceRules) != 0 || len(Rules(robot).ResourceRules) != 2 {
+		t.Errorf("rules of nobody %v, of a robot %v", Rules(nobody), Rules(robot))
+	}
+}
