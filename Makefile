@@ -5,7 +5,7 @@ GO          ?= go
 TAGS        := seccomp netgo osusergo
 VERSION     ?= v1.37.2+coracle.0.1
 LDFLAGS     := -s -w -X coracle/internal/version.Version=$(VERSION) -extldflags -static
-GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.6.2
+GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := help
