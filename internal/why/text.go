@@ -13,7 +13,7 @@ import (
 
 // Text writes a report for people: the object, the chain below it, and what is at its end.
 func (r *Report) Text(out io.Writer) error {
-	t := &text{now: r.At}
+	t := &text{now: r.At, hints: len(r.Causes) == 0}
 	t.line("", r.Object.Subject.String(), string(r.Object.State), r.Object.Summary)
 	for _, next := range r.Object.Next {
 		t.put("  next: " + next)
@@ -51,6 +51,8 @@ func (s Subject) String() string {
 type text struct {
 	now time.Time
 	b   strings.Builder
+	// hints are told beside each wait where there is no root cause that has them.
+	hints bool
 }
 
 func (t *text) put(line string) { t.b.WriteString(strings.TrimRight(line, " ") + "\n") }
@@ -71,11 +73,20 @@ func (t *text) line(indent, what string, parts ...string) {
 func (t *text) waits(e *Entry, indent string) {
 	for i := range e.Waits {
 		w := &e.Waits[i]
-		if w.Because == nil {
+		b := w.Because
+		if b == nil || w.note(e) {
 			t.line(indent, "└ "+w.Reason+t.since(w.Since)+": "+w.sentence(e.Name))
+			if t.hints && w.Hint != "" {
+				t.put(indent + "  → what you can do: " + w.Hint)
+			}
+		}
+		if b == nil {
 			continue
 		}
-		b := w.Because
+		indent := indent
+		if w.note(e) {
+			indent += "  "
+		}
 		name := "└ " + w.shortName(e, b)
 		switch own := b.only(); {
 		case b.Missing:
@@ -90,6 +101,12 @@ func (t *text) waits(e *Entry, indent string) {
 			t.waits(b, indent+"  ")
 		}
 	}
+}
+
+// note says that a wait says more than the object it points to: it counts several nodes, and points to
+// the first.
+func (w *Wait) note(of *Entry) bool {
+	return of.Kind == "DaemonSet" && w.On != nil && w.On.Kind == "Node"
 }
 
 // only returns the one wait of an object that can stand for the object in its line; nil when there

@@ -66,7 +66,7 @@ func TestAnswers(t *testing.T) {
 			[]string{"1 up to date", "Pod db-2", "503", "Root cause: Pod default/db-2"}}},
 		{"daemons: label", func(w *world) {
 			w.make(node("n1", "4"), node("n2", "4"), daemon(func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{"disk": "ssd"} }))
-		}, resource.DaemonSets, "agent", answer{plan.Steady, "", "", "", "", []string{"2 nodes run no pod by node selector or affinity: n1, n2"}}},
+		}, resource.DaemonSets, "agent", answer{plan.Steady, "", "", "", "", []string{"2 nodes run no pod by node selector or affinity: n1, n2", "what you can do: label the node"}}},
 		{"daemons: taint", func(w *world) {
 			w.make(node("n1", "4", tainted("gpu")), node("n2", "4"), daemon())
 			w.pods("agent", ready)
@@ -79,10 +79,19 @@ func TestAnswers(t *testing.T) {
 				}
 			})
 		}, resource.DaemonSets, "agent", answer{plan.Waiting, "Pod", "Unschedulable", "1 Insufficient cpu", "lower the pod's requests", []string{"1 of 2 pods available", "n2"}}},
-		{"daemons: the node is not ready", func(w *world) {
-			w.make(node("n1", "4", notReady), daemon())
-		}, resource.DaemonSets, "agent", answer{plan.Waiting, "Node", "KubeletNotReady", "container runtime is down", "mend the node",
-			[]string{"Pod agent-", "Node n1", "KubeletNotReady"}}},
+		{"daemons: the node is not ready from the beginning", func(w *world) {
+			w.make(node("n1", "4", notReady))
+			w.make(daemon())
+		}, resource.DaemonSets, "agent", answer{plan.Steady, "", "", "", "",
+			[]string{"Taint", "1 node runs no pod by taint node.kubernetes.io/not-ready:NoSchedule: n1", "Node n1  KubeletNotReady", "container runtime is down"}}},
+		{"daemons: the node fails", func(w *world) {
+			w.make(node("n1", "4"))
+			w.make(daemon())
+			w.pods("agent", ready)
+			looptest.Edit(w.Cluster, resource.Nodes, "", "n1", notReady)
+			w.pods("agent", unready)
+		}, resource.DaemonSets, "agent", answer{plan.Waiting, "Node", "KubeletNotReady", "container runtime is down", "",
+			[]string{"Pod agent-", "NodeNotReady", "Node n1", "KubeletNotReady"}}},
 		{"daemons: a cordoned node has its pod", func(w *world) {
 			w.make(node("n1", "4", cordoned), daemon())
 			w.pods("agent", ready)

@@ -55,6 +55,7 @@ func (w *world) make(objects ...plan.Object) {
 	w.t.Helper()
 	for _, o := range objects {
 		looptest.Make(w.Cluster, o)
+		synctest.Wait()
 	}
 	synctest.Wait()
 }
