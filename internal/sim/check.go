@@ -26,6 +26,9 @@ type checks struct {
 	// excused counts available pods that a Deployment lost by no controller's hand, or by a decision that
 	// could not know them available.
 	excused int32
+	// taken counts, by ReplicaSet, the available pods that a Deployment has taken from it knowingly and that are still
+	// to go; known is how many it knew of.
+	taken, known map[types.UID]int32
 	// running says on which nodes the containers of an identity run.
 	running map[string][]string
 	// deleted holds workloads as they were when they went, to be made again.
@@ -39,7 +42,7 @@ type checks struct {
 }
 
 func newChecks(w *World) checks {
-	c := checks{w: w, running: map[string][]string{}, deleted: map[resource.Resource]plan.Object{}, daemons: 1}
+	c := checks{w: w, running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[resource.Resource]plan.Object{}, daemons: 1}
 	c.each = invariant.All(invariant.OneController, invariant.Surge(), invariant.OneTemplate,
 		invariant.Available(func(*appsv1.Deployment) int32 { return w.checks.excused }))
 	c.plans = map[string]invariant.PlanCheck{
@@ -80,6 +83,9 @@ func wholesome(r plan.Reader, p plan.Plan) error {
 			before, ok := r.Get(plan.RefOf(a.Object).Resource, a.Object.GetNamespace(), a.Object.GetName())
 			if !ok {
 				continue
+			}
+			if _, isClaim := a.Object.(*corev1.PersistentVolumeClaim); isClaim {
+				continue // its owners are the retention policy's: see invariant.ClaimsKept
 			}
 			was, is := claim.Controller(before), claim.Controller(a.Object)
 			switch {
@@ -218,6 +224,13 @@ func (c *checks) written(e fake.Entry) {
 			c.w.actor != byUser && len(before.GetOwnerReferences()) == 0 {
 			c.w.violate(fmt.Errorf("claims kept: %s deletes claim %s, which nobody owns", c.w.actor, o.Name))
 		}
+	case *appsv1.ReplicaSet:
+		if before, ok := e.Before.(*appsv1.ReplicaSet); ok && before != nil {
+			c.take(before, o)
+			if claim.Controller(before) != nil && claim.Controller(o) == nil {
+				c.excused += int32(len(podsOf(c.w.truth, o))) // its Deployment is deleted and leaves it behind
+			}
+		}
 	case *corev1.Pod:
 		c.lost(e)
 	}
@@ -238,20 +251,57 @@ func (c *checks) lost(e fake.Entry) {
 		return
 	}
 	after := e.Object.(*corev1.Pod)
-	gone := e.Type == "DELETED" || !podstate.Active(after) || !podstate.Ready(after) || claim.Controller(before) != nil && claim.Controller(after) == nil
-	if gone && c.w.actor != "replicaset-controller" {
+	owner := claim.Controller(before)
+	released := owner != nil && claim.Controller(after) == nil
+	gone := e.Type == "DELETED" || !podstate.Active(after) || !podstate.Ready(after) || released
+	switch {
+	case !gone:
+	case c.w.actor == "replicaset-controller" && !released && owner != nil && c.taken[owner.UID] > 0:
+		c.taken[owner.UID]--
+	default:
 		c.excused++
 	}
 }
 
-// applying excuses a ReplicaSet that deletes a pod that was not ready when it was decided.
-func (c *checks) applying(p *pass, a plan.Action) {
-	d, ok := a.(plan.Delete)
-	if !ok || p.ready == nil || p.ready[d.Object.UID] {
+// take notes how many available pods a Deployment knowingly takes from a ReplicaSet. It goes by the
+// ReplicaSet's status, which tells of the past: pods that have become available since are lost by accident.
+func (c *checks) take(before, after *appsv1.ReplicaSet) {
+	if c.w.actor == "deployment-controller" && *after.Spec.Replicas < *before.Spec.Replicas {
+		c.taken[after.UID] += max(0, min(c.known[after.UID], *before.Spec.Replicas)-*after.Spec.Replicas)
+	}
+}
+
+// forget pardons nothing any more once all is as it should be and everybody knows.
+func (c *checks) forget(r plan.Reader) {
+	if c.excused == 0 || len(c.w.passes) > 0 || c.w.behind(c.w.control, resource.Pods) ||
+		c.w.behind(c.w.control, resource.ReplicaSets) || c.w.behind(c.w.control, resource.Deployments) {
 		return
 	}
-	if o, ok := c.w.truth.Get(resource.Pods, d.Object.Namespace, d.Object.Name); ok && podstate.Ready(o.(*corev1.Pod)) {
-		c.excused++
+	for _, o := range r.List(resource.Deployments, "") {
+		d := o.(*appsv1.Deployment)
+		s := d.Status
+		if s.ObservedGeneration != d.Generation || s.AvailableReplicas != *d.Spec.Replicas || s.Replicas != s.AvailableReplicas {
+			return
+		}
+	}
+	for _, o := range r.List(resource.ReplicaSets, "") {
+		set := o.(*appsv1.ReplicaSet)
+		s := set.Status
+		if s.ObservedGeneration != set.Generation || s.AvailableReplicas != *set.Spec.Replicas || s.Replicas != s.AvailableReplicas ||
+			int(s.Replicas) != len(podsOf(r, set)) {
+			return
+		}
+	}
+	c.excused = 0
+	clear(c.taken)
+}
+
+// applying notes how many available pods of a ReplicaSet a decision over its Deployment knew of.
+func (c *checks) applying(a plan.Action) {
+	if u, ok := a.(plan.Update); ok {
+		if set, ok := u.Object.(*appsv1.ReplicaSet); ok {
+			c.known[set.UID] = set.Status.AvailableReplicas
+		}
 	}
 }
 
@@ -276,7 +326,9 @@ func (c *checks) stopped(n *node, pod *corev1.Pod) {
 
 // state holds the cluster as it is against the promises.
 func (c *checks) state(r plan.Reader, now time.Time) error {
-	return errors.Join(c.each(r, now), c.oneDaemon(r))
+	err := errors.Join(c.each(r, now), c.oneDaemon(r))
+	c.forget(r)
+	return err
 }
 
 // oneDaemon holds when no node has two daemons of one set, surge aside.

@@ -5,15 +5,10 @@ import (
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/client"
 	"coracle/internal/loop"
 	"coracle/internal/plan"
-	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // pass is a pass of the loop that is under way: Loop.pass, cut into steps.
@@ -30,8 +25,6 @@ type pass struct {
 	// status says that the actions are over and the status is to be written.
 	status   bool
 	replayed bool
-	// ready are the pods that were ready in the picture decided on.
-	ready map[types.UID]bool
 }
 
 func taskEvent(does string, t loop.Task) Event {
@@ -48,25 +41,10 @@ func (w *World) begin(t loop.Task) {
 	if !w.decide(p) {
 		return
 	}
-	p.ready = w.readyPods(t.Controller.Name)
 	w.violate(w.checks.plan(w.control.view, t.Controller, t.Key, p.plan, w.now))
 	p.run = loop.Begin(t, p.plan)
 	w.passes = append(w.passes, p)
 	w.advance(p)
-}
-
-// readyPods remembers what a decision over a ReplicaSet knew of pods.
-func (w *World) readyPods(controller string) map[types.UID]bool {
-	if controller != "replicaset-controller" {
-		return nil
-	}
-	ready := map[types.UID]bool{}
-	for _, o := range w.control.view.List(resource.Pods, "") {
-		if pod := o.(*corev1.Pod); podstate.Ready(pod) {
-			ready[pod.UID] = true
-		}
-	}
-	return ready
 }
 
 func (w *World) decide(p *pass) bool {
@@ -123,7 +101,7 @@ func (w *World) apply(p *pass, nth int) {
 		}
 		i := p.left[nth]
 		p.left = slices.Delete(p.left, nth, nth+1)
-		w.checks.applying(p, p.batch[i])
+		w.checks.applying(p.batch[i])
 		p.results[i] = loop.Apply(ctx, w.cluster, w.mutation.action(p.batch[i]))
 		if len(p.left) == 0 {
 			p.run.Report(p.batch, p.results, w.now)

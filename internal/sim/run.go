@@ -128,6 +128,13 @@ func (w *World) restful() error {
 			return err
 		}
 	}
+	for _, o := range w.truth.List(resource.Pods, "") {
+		for _, c := range o.(*corev1.Pod).Status.Conditions {
+			if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+				return fmt.Errorf("disrupted: pod %s was to go and stays", o.GetName()) // its mark is taken back in time
+			}
+		}
+	}
 	if err := exact(w.truth, w.now); err != nil {
 		return err
 	}
