@@ -184,6 +184,9 @@ func (c *cluster) remove() {
 	for _, trace := range c.traces() {
 		t.Errorf("left behind: %s", trace)
 	}
+	if t.Failed() {
+		c.sweep()
+	}
 	if err := os.RemoveAll(c.root); err != nil {
 		t.Errorf("remove what the test left: %v", err)
 	}

@@ -101,7 +101,7 @@ spec:
 	pods := c.pods("network", 2)
 	for i, from := range pods {
 		for _, to := range []*corev1.Pod{pods[i], pods[1-i]} {
-			if got := c.k("exec", "-n", "network", from.Name, "--", "wget", "-q", "-T", "5", "-O", "-", "http://"+to.Status.PodIP+"/"); got != to.Name+"\n" {
+			if got := c.k("exec", "-n", "network", from.Name, "--", "wget", "-q", "-O", "-", "http://"+to.Status.PodIP+"/"); got != to.Name+"\n" {
 				c.t.Errorf("%s asks %s: %q", from.Name, to.Name, got)
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // nodeID is the name under which a node's bridge, cgroup and nftables table go: FNV-1a of
@@ -103,4 +105,19 @@ func (c *cluster) processesLeft() []string {
 		}
 	}
 	return found
+}
+
+// sweep removes what a failed `down` left of the network and of mounts, for the tests after this.
+func (c *cluster) sweep() {
+	raw, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], c.root+"/") {
+			_ = unix.Unmount(f[4], unix.MNT_DETACH)
+		}
+	}
+	for _, node := range c.nodes {
+		id := c.nodeID(node)
+		_ = exec.Command("ip", "link", "delete", "cor-"+id).Run()
+		_ = exec.Command("nft", "delete", "table", "ip", "coracle-pod-"+id).Run()
+	}
 }

@@ -49,7 +49,7 @@ func (n *Network) ensureBridge() error {
 // setBridgeAddress leaves the gateway as the bridge's only IPv4 address.
 func (n *Network) setBridgeAddress(link netlink.Link) error {
 	want := ipNet(n.gateway, n.cfg.CIDR.Bits())
-	have, err := n.links.AddrList(link, netlink.FAMILY_V4)
+	have, err := whole(func() ([]netlink.Addr, error) { return n.links.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("bridge addresses: %w", err)
 	}
@@ -75,7 +75,7 @@ func (n *Network) setBridgeAddress(link netlink.Link) error {
 // refuseOverlap fails when another link of the machine holds addresses of this range: routes
 // would lead half of the pods astray.
 func (n *Network) refuseOverlap() error {
-	addrs, err := n.links.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return n.links.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
@@ -96,7 +96,7 @@ func (n *Network) refuseOverlap() error {
 }
 
 func (n *Network) defaultMTU() int {
-	routes, err := n.links.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := whole(func() ([]netlink.Route, error) { return n.links.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return 1500
 	}
@@ -216,7 +216,7 @@ func (n *Network) unplug(veth string) error {
 
 // removeLinks deletes the bridge and the links whose master it is.
 func (n *Network) removeLinks() error {
-	links, err := n.links.LinkList()
+	links, err := whole(n.links.LinkList)
 	if err != nil {
 		return fmt.Errorf("links: %w", err)
 	}
