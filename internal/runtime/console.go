@@ -94,7 +94,7 @@ func (k *console) openFIFOs(c *ctr, s *stdio) error {
 		names = append(names, stdinFIFO)
 	}
 	for _, n := range names {
-		if err := unix.Mkfifo(filepath.Join(c.dir, n), 0o600); err != nil && err != unix.EEXIST {
+		if err := unix.Mkfifo(filepath.Join(c.dir, n), 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	}

@@ -58,7 +58,9 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 	}
 	cgroup.Warm() // StartContainer comes next
 	if err := s.prepare(c, img); err != nil {
-		s.discard(c)
+		if derr := s.discard(c); derr != nil {
+			s.cfg.Logger.Error("half-made container not removed", "container", id, "err", derr)
+		}
 		s.unreserve(ctrName(c), id)
 		return nil, fmt.Errorf("create container %q: %w", cfg.GetMetadata().GetName(), err)
 	}

@@ -46,8 +46,7 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 	}
 	cgroup.Warm()
 	if err := s.setUpPod(ctx, p); err != nil {
-		s.tearDownPod(p)
-		if rerr := removeDir(p.dir); rerr != nil {
+		if rerr := errors.Join(s.tearDownPod(p), removeDir(p.dir)); rerr != nil {
 			s.cfg.Logger.Error("half-made sandbox not removed", "sandbox", id, "err", rerr)
 		}
 		s.unreserve(podName(p), id)

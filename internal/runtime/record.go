@@ -235,12 +235,6 @@ func removeDir(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// bootID names this run of the machine's kernel.
-func bootID() string {
-	raw, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return string(raw)
-}
-
 // mounted says whether something is mounted at path.
 func mounted(path string) bool {
 	var st, up unix.Stat_t

@@ -3,6 +3,7 @@ package runtime
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -92,9 +93,7 @@ func TestStreams(t *testing.T) {
 }
 
 func asExit(err error, into *utilexec.ExitError) bool {
-	e, ok := err.(utilexec.ExitError)
-	*into = e
-	return ok
+	return errors.As(err, into)
 }
 
 type sizes chan remotecommand.TerminalSize

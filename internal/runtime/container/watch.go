@@ -82,7 +82,7 @@ func Pinned(path string) (*Process, error) {
 
 // Unpin removes a pin. It succeeds when there is none.
 func Unpin(path string) error {
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unpin process: %w", err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -102,7 +102,7 @@ func (p *Process) Signal(sig unix.Signal) error {
 		return cerr
 	}
 	cerr = conn.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
-	if err == unix.ESRCH {
+	if errors.Is(err, unix.ESRCH) {
 		return os.ErrProcessDone
 	}
 	return errors.Join(err, cerr)
@@ -246,7 +246,7 @@ const (
 	pidfdInfoExit = 1 << 3
 	// _IOWR(0xFF, 11, struct pidfd_info); the size is part of the number, and
 	// the kernel accepts every size from the first version's 64 bytes up.
-	pidfdGetInfo = 3<<30 | uintptr(unsafe.Sizeof(info{}))<<16 | 0xFF<<8 | 11
+	pidfdGetInfo = 3<<30 | unsafe.Sizeof(info{})<<16 | 0xFF<<8 | 11
 )
 
 func pidfdInfo(fd int) (info, error) {

@@ -137,7 +137,7 @@ func TestPinnedStatus(t *testing.T) {
 	release(t, fifo)
 	deadline := time.Now().Add(20 * time.Second)
 	for unix.Kill(pid, 0) == nil && time.Now().Before(deadline) { // until its new parent has reaped it
-		if _, err := unix.Poll(nil, 5); err != nil && err != unix.EINTR {
+		if _, err := unix.Poll(nil, 5); err != nil && !errors.Is(err, unix.EINTR) {
 			t.Fatal(err)
 		}
 	}

@@ -49,7 +49,7 @@ func extract(root string, r io.Reader) error {
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return x.setDirTimes()
 		}
 		if err != nil {
@@ -135,7 +135,7 @@ func (x *extraction) dir(p string) (int, error) {
 		if err != nil {
 			return -1, err
 		}
-		if err := unix.Mkdirat(up, path.Base(p), 0o755); err != nil && err != unix.EEXIST {
+		if err := unix.Mkdirat(up, path.Base(p), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 			return -1, fmt.Errorf("mkdir %s: %w", p, err)
 		}
 		x.made[p] = true
@@ -157,7 +157,7 @@ func (x *extraction) open(p string) (int, error) {
 			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 		})
-		if err != unix.EINTR && err != unix.EAGAIN {
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			return fd, err
 		}
 	}
@@ -167,7 +167,7 @@ func (x *extraction) open(p string) (int, error) {
 func (x *extraction) makeRoom(fd int, base string, h *tar.Header) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err != nil {
@@ -196,7 +196,7 @@ func (x *extraction) link(h *tar.Header, fd int, base string) error {
 func create(h *tar.Header, fd int, base string, body io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeDir:
-		if err := unix.Mkdirat(fd, base, 0o755); err != nil && err != unix.EEXIST {
+		if err := unix.Mkdirat(fd, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("mkdir: %w", err)
 		}
 		return nil
@@ -246,7 +246,7 @@ func applyMetadata(h *tar.Header, fd int, base string) error {
 			continue
 		}
 		err := unix.Lsetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", fd, base), attr, []byte(value), 0)
-		if err != nil && err != unix.ENOTSUP && !(err == unix.EPERM && strings.HasPrefix(attr, "user.")) {
+		if err != nil && !errors.Is(err, unix.ENOTSUP) && !(errors.Is(err, unix.EPERM) && strings.HasPrefix(attr, "user.")) {
 			return fmt.Errorf("set attribute %s: %w", attr, err)
 		}
 	}
@@ -320,10 +320,10 @@ func readDirAt(fd int) ([]string, error) {
 // removeAllAt removes an entry and what is below it without following links.
 func removeAllAt(fd int, base string) error {
 	err := unix.Unlinkat(fd, base, 0)
-	if err == nil || err == unix.ENOENT {
+	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if err != unix.EISDIR && err != unix.EPERM {
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("remove %s: %w", base, err)
 	}
 	sub, err := unix.Openat(fd, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -340,7 +340,7 @@ func removeAllAt(fd int, base string) error {
 			return err
 		}
 	}
-	if err := unix.Unlinkat(fd, base, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+	if err := unix.Unlinkat(fd, base, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", base, err)
 	}
 	return nil

@@ -87,7 +87,7 @@ func (a archive) spread(r io.Reader) error {
 	tr := tar.NewReader(plain)
 	for first := true; ; first = false {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -156,7 +156,7 @@ func (s *Store) importDocker(a archive) ([]Image, error) {
 		img, err := s.importSaved(a, m)
 		if err != nil {
 			if errors.Is(err, os.ErrNotExist) {
-				return nil, fmt.Errorf("the archive is not complete: %v", err)
+				return nil, errors.New("the archive is not complete: " + err.Error())
 			}
 			return nil, err
 		}
@@ -240,7 +240,7 @@ func (s *Store) importOCI(a archive) ([]Image, error) {
 		img, err := s.importDescriptor(a, d, names)
 		if err != nil {
 			if errors.Is(err, os.ErrNotExist) {
-				return nil, fmt.Errorf("the layout is not complete: %v", err)
+				return nil, errors.New("the layout is not complete: " + err.Error())
 			}
 			return nil, err
 		}

@@ -32,10 +32,6 @@ func refName(r name.Reference) string {
 	return hub(r.Name())
 }
 
-func repoName(r name.Reference) string {
-	return hub(r.Context().Name())
-}
-
 func hub(s string) string {
 	if rest, ok := strings.CutPrefix(s, name.DefaultRegistry+"/"); ok {
 		return "docker.io/" + rest

@@ -93,7 +93,7 @@ func (s *Store) entries() ([]entry, error) {
 	path := filepath.Join(s.dir, "index.json")
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		if err == unix.ENOENT {
+		if errors.Is(err, unix.ENOENT) {
 			return nil, nil
 		}
 		return nil, fmt.Errorf("read image index: %w", err)

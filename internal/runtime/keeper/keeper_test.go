@@ -120,7 +120,7 @@ func TestItEndsWithNothingToKeep(t *testing.T) {
 	k.Close()
 	deadline := time.Now().Add(10 * time.Second)
 	for alive(dir) && time.Now().Before(deadline) {
-		if _, err := unix.Poll(nil, 5); err != nil && err != unix.EINTR {
+		if _, err := unix.Poll(nil, 5); err != nil && !errors.Is(err, unix.EINTR) {
 			t.Fatal(err)
 		}
 	}

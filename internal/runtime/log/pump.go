@@ -105,11 +105,11 @@ func (p *Pump) take(read func(func(uintptr) bool) error) error {
 		buf = chunks.Get().(*[chunk]byte)
 		for {
 			n, rerr = unix.Read(int(fd), buf[:])
-			if rerr != unix.EINTR {
+			if !errors.Is(rerr, unix.EINTR) {
 				break
 			}
 		}
-		if rerr == unix.EAGAIN {
+		if errors.Is(rerr, unix.EAGAIN) {
 			chunks.Put(buf)
 			buf = nil
 			return false

@@ -239,7 +239,7 @@ func Alive(dir string, cfg Config) bool {
 func Release(dir string) error {
 	var errs []error
 	for _, p := range []string{NetPath(dir), IPCPath(dir), UTSPath(dir), PIDPath(dir), ShmPath(dir)} {
-		if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+		if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", p, err))
 		}
 	}

@@ -118,7 +118,7 @@ func overlayFS(root, upperdir, workdir string, layers []string) error {
 // container wrote stays below dir.
 func Unmount(dir string) error {
 	err := unix.Unmount(filepath.Join(dir, Rootfs), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err != nil && err != unix.EINVAL && err != unix.ENOENT {
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount root file system: %w", err)
 	}
 	return nil
