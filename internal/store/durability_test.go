@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -121,55 +122,114 @@ func nothing[T any](t testing.TB, what string, c <-chan T) {
 
 // TestNothingSeenBeforeDurable holds a commit and looks from all sides.
 func TestNothingSeenBeforeDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		s := openStore(t, store.Config{Engine: g})
+		c := collection(t, s, examplePods("/pods"))
+		w, err := c.Watch(t.Context(), "/pods", storage.ListOptions{Recursive: true, ResourceVersion: "1", Predicate: storage.Everything})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Stop()
+		first := async(c, "a", "1")
+		<-g.arrived
+		blocked := make(chan error, 2)
+		go func() { blocked <- c.Create(context.Background(), keyOf("a"), pod("a"), nil, 0) }()
+		synctest.Wait()
+		second := async(c, "a", "2") // builds on the first while that is not durable
+		synctest.Wait()
+		same := async(c, "a", "2") // changes nothing of what is not durable
+		synctest.Wait()            // everybody has gone as far as they can
+
+		if err := c.Get(t.Context(), keyOf("a"), storage.GetOptions{}, &example.Pod{}); !storage.IsNotFound(err) {
+			t.Errorf("get sees what is not durable: %v", err)
+		}
+		if got := values(t, c); len(got) != 0 {
+			t.Errorf("list sees what is not durable: %v", got)
+		}
+		if s.Revision() != 1 {
+			t.Errorf("revision %d", s.Revision())
+		}
+		nothing(t, "acknowledged before durable", first)
+		nothing(t, "watch event before durable", w.ResultChan())
+		nothing(t, "refused for what is not durable", blocked)
+
+		g.verdict <- nil
+		synctest.Wait()
+		if got := <-first; got.err != nil || got.pod.Annotations["value"] != "1" {
+			t.Errorf("first write: %+v", got)
+		}
+		if err := <-blocked; !storage.IsExist(err) {
+			t.Errorf("create of what exists: %v", err)
+		}
+		batch := <-g.arrived
+		if len(batch) != 1 || batch[0].Revision != 3 {
+			t.Errorf("second commit: %v", batch)
+		}
+		if got := values(t, c); got["a"] != "1" {
+			t.Errorf("between the commits: %v", got)
+		}
+		if !store.NewestDurable(s, keyOf("a"), 2) || store.NewestDurable(s, keyOf("a"), 3) {
+			t.Error("compaction would drop the durable state for one that is not durable")
+		}
+		nothing(t, "acknowledged before durable", second)
+		nothing(t, "found unchanged before durable", same)
+		g.verdict <- nil
+		for _, ch := range []<-chan answer{second, same} {
+			if got := <-ch; got.err != nil || got.pod.ResourceVersion != "3" {
+				t.Errorf("second write: %+v", got)
+			}
+		}
+		for i, want := range []watch.EventType{watch.Added, watch.Modified} {
+			if ev := <-w.ResultChan(); ev.Type != want {
+				t.Errorf("event %d: %v", i, ev)
+			}
+		}
+	})
+}
+
+// TestNothingQueuedWhileUndoing holds the undoing of a failed write and writes elsewhere.
+func TestNothingQueuedWhileUndoing(t *testing.T) {
 	g := newGate()
 	s := openStore(t, store.Config{Engine: g})
-	c := collection(t, s, examplePods("/pods"))
-	w, err := c.Watch(t.Context(), "/pods", storage.ListOptions{Recursive: true, ResourceVersion: "1", Predicate: storage.Everything})
+	a, b := collection(t, s, examplePods("/pods")), collection(t, s, examplePods("/other"))
+	first := async(a, "a", "1")
+	<-g.arrived
+	release := store.Hold(a)
+	g.verdict <- syscall.ENOSPC
+	within(t, "the failed write is being undone", func() bool { return store.Failing(s) })
+	err := b.Create(t.Context(), "/other/ns/b", pod("b"), nil, 0)
+	var ro *store.ReadOnlyError
+	if !errors.As(err, &ro) {
+		t.Errorf("write while another is undone: %v", err)
+	}
+	release()
+	if got := <-first; !errors.Is(got.err, syscall.ENOSPC) {
+		t.Errorf("the failed write: %v", got.err)
+	}
+}
+
+// TestWatchBeginsWhereItsListEnds begins a watch while changes that its initial events tell of are
+// still on their way to the watches.
+func TestWatchBeginsWhereItsListEnds(t *testing.T) {
+	s := openStore(t, store.Config{})
+	a, b := collection(t, s, examplePods("/other")), collection(t, s, examplePods("/pods"))
+	release := store.HoldWatches(a)
+	if err := a.Create(t.Context(), "/other/ns/x", pod("x"), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, b, "p", "1") // durable, but stuck behind the other
+	w, err := b.Watch(t.Context(), "/pods", storage.ListOptions{Recursive: true, Predicate: storage.Everything})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Stop()
-	first := async(c, "a", "1")
-	<-g.arrived
-	second := async(c, "a", "2") // builds on the first while that is not durable
-	blocked := make(chan error, 1)
-	go func() { blocked <- c.Create(context.Background(), keyOf("a"), pod("a"), nil, 0) }()
-
-	if err := c.Get(t.Context(), keyOf("a"), storage.GetOptions{}, &example.Pod{}); !storage.IsNotFound(err) {
-		t.Errorf("get sees what is not durable: %v", err)
-	}
-	if got := values(t, c); len(got) != 0 {
-		t.Errorf("list sees what is not durable: %v", got)
-	}
-	if s.Revision() != 1 {
-		t.Errorf("revision %d", s.Revision())
-	}
-	nothing(t, "acknowledged before durable", first)
-	nothing(t, "watch event before durable", w.ResultChan())
-	nothing(t, "refused for what is not durable", blocked)
-
-	g.verdict <- nil
-	if got := <-first; got.err != nil || got.pod.Annotations["value"] != "1" {
-		t.Errorf("first write: %+v", got)
-	}
-	batch := <-g.arrived
-	if len(batch) != 1 || batch[0].Revision != 3 {
-		t.Errorf("second commit: %v", batch)
-	}
-	if got := values(t, c); got["a"] != "1" {
-		t.Errorf("between the commits: %v", got)
-	}
-	nothing(t, "acknowledged before durable", second)
-	g.verdict <- nil
-	if got := <-second; got.err != nil || got.pod.ResourceVersion != "3" {
-		t.Errorf("second write: %+v", got)
-	}
-	if err := <-blocked; !storage.IsExist(err) { // it may have met the first write or the second
-		t.Errorf("create of what exists: %v", err)
-	}
+	release()
+	mustPut(t, b, "p", "2")
 	for i, want := range []watch.EventType{watch.Added, watch.Modified} {
-		if ev := <-w.ResultChan(); ev.Type != want {
-			t.Errorf("event %d: %v", i, ev)
+		ev := <-w.ResultChan()
+		if got := ev.Object.(runtime.CacheableObject).GetObject().(*example.Pod).Annotations["value"]; ev.Type != want || got != fmt.Sprint(i+1) {
+			t.Errorf("event %d: %s of value %s", i, ev.Type, got)
 		}
 	}
 }

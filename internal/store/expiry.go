@@ -17,10 +17,11 @@ type expiry struct {
 	ended bool
 }
 
+// due names a version rather than hold it: what was deleted before its time is not kept in memory.
 type due struct {
 	c   *Collection
-	it  *item
-	v   *version
+	key string
+	rev int64
 	sec int64
 }
 
@@ -58,7 +59,7 @@ func (e *expiry) schedule(changes []*change) {
 	var add []due
 	for _, ch := range changes {
 		if ch.cur.expires != 0 {
-			add = append(add, due{ch.c, ch.it, ch.cur, ch.cur.expires})
+			add = append(add, due{ch.c, ch.it.key, ch.cur.rev, ch.cur.expires})
 		}
 	}
 	e.add(add)
@@ -101,7 +102,7 @@ func (e *expiry) expire() {
 	e.mu.Unlock()
 	var last *batch
 	for _, d := range ripe {
-		b, err := d.c.propose(d.it.key, d.v.rev, &version{dead: true}, nil)
+		b, err := d.c.propose(d.key, d.rev, &version{dead: true}, nil)
 		switch {
 		case err == nil:
 			last = b

@@ -31,3 +31,25 @@ func Keys(c *Collection) int {
 	defer c.mu.RUnlock()
 	return c.index.size
 }
+
+// NewestDurable is what compaction asks.
+func NewestDurable(s *Store, key string, rev int64) bool { return s.newestDurable(key, rev) }
+
+// Failing tells whether a failed write is being undone.
+func Failing(s *Store) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failing
+}
+
+// Hold keeps a collection from changing until release is called.
+func Hold(c *Collection) (release func()) {
+	c.mu.Lock()
+	return c.mu.Unlock
+}
+
+// HoldWatches keeps the changes of a collection from its watches until release is called.
+func HoldWatches(c *Collection) (release func()) {
+	c.watchMu.Lock()
+	return c.watchMu.Unlock
+}

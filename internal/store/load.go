@@ -117,7 +117,7 @@ func (c *Collection) adopt() {
 		live = append(live, it)
 		c.items[it.key] = it
 		if e := it.head.expires; e != 0 {
-			timed = append(timed, due{c, it, it.head, e})
+			timed = append(timed, due{c, it.key, it.head.rev, e})
 		}
 	}
 	c.index.build(live)

@@ -147,12 +147,13 @@ func (e *Engine) prepareLog() (f File, salt uint32, err error) {
 
 func (e *Engine) switchLog(f File, salt uint32, n int64) error {
 	name := logName(n)
-	err := e.fs.Rename(e.path(tmpLog), e.path(name))
-	if err == nil {
-		err = e.fs.SyncDir(e.dir)
-	}
-	if err != nil {
+	if err := e.fs.Rename(e.path(tmpLog), e.path(name)); err != nil {
 		return errors.Join(err, f.Close())
+	}
+	if err := e.fs.SyncDir(e.dir); err != nil {
+		// Whether the new log is there after a crash is not known: going on with the old one
+		// could leave two logs with a torn end each.
+		return errors.Join(e.fail(err), f.Close())
 	}
 	e.active, e.name, e.number, e.salt, e.off, e.reserved = f, name, n, salt, fileHeader, growMin
 	return nil

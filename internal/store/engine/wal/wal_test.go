@@ -415,7 +415,7 @@ func live(t *rapid.T, fs *faultfs.FS, w *world) {
 	}
 }
 
-// TestFaultAnywhere fails one random operation with EIO; the process lives on and is then restarted cleanly.
+// TestFaultAnywhere fails one random operation with EIO; the process lives on and is then restarted, cleanly or by a crash.
 func TestFaultAnywhere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		fs := faultfs.New()
@@ -448,6 +448,9 @@ func TestFaultAnywhere(t *testing.T) {
 			}
 		}
 		_ = e.Close()
+		if rapid.Bool().Draw(t, "then crash") {
+			fs.Crash(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)))
+		}
 		fs.Fail(nil)
 		e, recs, _, err := tryOpen(fs)
 		if err != nil {
