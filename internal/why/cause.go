@@ -13,7 +13,7 @@ var symptoms = map[string]bool{
 	"OldPodsLeaving": true, "ReplicaSetNotComplete": true, "ReplicaSetNotObserved": true,
 	// Notes of a DaemonSet about nodes that it leaves out as it was told.
 	"NodeSelector": true, "Taint": true,
-	"Partition": true, "OnDelete": true, "InvalidAnnotation": true,
+	"OrderedReady": true, "Partition": true, "OnDelete": true, "InvalidAnnotation": true,
 }
 
 // notFound is the reason of a cause that is an object that does not exist.

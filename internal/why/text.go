@@ -14,7 +14,7 @@ import (
 // Text writes a report for people: the object, the chain below it, and what is at its end.
 func (r *Report) Text(out io.Writer) error {
 	t := &text{now: r.At, hints: len(r.Causes) == 0}
-	t.line("", r.Object.Subject.String(), string(r.Object.State), r.Object.Summary)
+	t.line("", r.Object.Subject.String(), string(r.Object.State)+t.since(r.Object.Since), r.Object.Summary)
 	for _, next := range r.Object.Next {
 		t.put("  next: " + next)
 	}
@@ -30,7 +30,7 @@ func (r *Report) Text(out io.Writer) error {
 		if c.Reason == notFound {
 			t.put(title + c.Subject.String() + " does not exist" + t.since(c.Since))
 		} else {
-			t.put(title + c.Subject.String() + ": " + c.Reason + t.since(c.Since) + ": " + sentence(c.Message, c.Reason, c.Name))
+			t.put(title + c.Subject.String() + ": " + c.Reason + t.since(c.Since) + ": " + sentence(c.Message, c.Reason, c.Subject))
 		}
 		if c.Hint != "" {
 			t.put("  → what you can do: " + c.Hint)
@@ -75,7 +75,7 @@ func (t *text) waits(e *Entry, indent string) {
 		w := &e.Waits[i]
 		b := w.Because
 		if b == nil || w.note(e) {
-			t.line(indent, "└ "+w.Reason+t.since(w.Since)+": "+w.sentence(e.Name))
+			t.line(indent, "└ "+w.Reason+t.since(w.Since)+": "+w.sentence(e.Subject))
 			if t.hints && w.Hint != "" {
 				t.put(indent + "  → what you can do: " + w.Hint)
 			}
@@ -95,9 +95,9 @@ func (t *text) waits(e *Entry, indent string) {
 			t.line(indent, name, b.Summary)
 			t.waits(b, indent+"  ")
 		case own.Because == nil:
-			t.line(indent, name, own.Reason+t.since(own.Since), own.sentence(b.Name))
+			t.line(indent, name, own.Reason+t.since(own.Since), own.sentence(b.Subject))
 		default:
-			t.line(indent, name, own.Reason+t.since(own.Since), own.sentence(b.Name))
+			t.line(indent, name, own.Reason+t.since(own.Since), own.sentence(b.Subject))
 			t.waits(b, indent+"  ")
 		}
 	}
@@ -119,10 +119,10 @@ func (e *Entry) only() *Wait {
 }
 
 // sentence is the message without what its line says already: the name of the object and the reason.
-func (w *Wait) sentence(name string) string { return sentence(w.Message, w.Reason, name) }
+func (w *Wait) sentence(about Subject) string { return sentence(w.Message, w.Reason, about) }
 
-func sentence(message, reason, name string) string {
-	return strings.Replace(bare(message, name), reason+": ", "", 1)
+func sentence(message, reason string, about Subject) string {
+	return strings.Replace(bare(message, about), reason+": ", "", 1)
 }
 
 // shortName names an entry's object, with its namespace only where it differs from its parent's.
@@ -140,12 +140,14 @@ func (t *text) since(at *time.Time) string {
 	return " for " + duration.HumanDuration(t.now.Sub(*at))
 }
 
-// bare takes the name of the object a sentence is about off its beginning: the line has it.
-func bare(message, name string) string {
-	for _, kind := range []string{"pod ", "claim "} {
-		if rest, ok := strings.CutPrefix(message, kind+name); ok {
-			return strings.TrimLeft(rest, ": ")
-		}
+// called are what sentences call the objects that they begin with.
+var called = map[string]string{"Pod": "pod ", "PersistentVolumeClaim": "claim "}
+
+// bare takes the object that a sentence is about off its beginning: the line has it.
+func bare(message string, about Subject) string {
+	rest, ok := strings.CutPrefix(message, called[about.Kind]+about.Name)
+	if !ok || called[about.Kind] == "" || !strings.HasPrefix(rest, " ") && !strings.HasPrefix(rest, ":") {
+		return message
 	}
-	return message
+	return strings.TrimPrefix(strings.TrimLeft(rest, ": "), "is ")
 }

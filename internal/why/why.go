@@ -43,6 +43,8 @@ type Entry struct {
 	// Missing says that there is no such object.
 	Missing bool       `json:"missing,omitempty"`
 	State   plan.State `json:"state"`
+	// Since is when the first of its present waits began, if known.
+	Since *time.Time `json:"since,omitempty"`
 	// Summary says how the object is, such as "1 of 3 pods ready".
 	Summary string `json:"summary,omitempty"`
 	// Next are the sentences of the controllers about what they do next.
@@ -144,6 +146,9 @@ func (w *walk) entry(res resource.Resource, key plan.Key) *Entry {
 		out := w.wait(place{res, key}, wait)
 		if e.State == plan.Waiting && out.Because != nil && out.Because.State == plan.Stuck {
 			e.State = plan.Stuck
+		}
+		if e.State != plan.Steady && out.Since != nil && (e.Since == nil || out.Since.Before(*e.Since)) {
+			e.Since = out.Since
 		}
 		e.Waits = append(e.Waits, out)
 	}

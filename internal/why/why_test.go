@@ -63,7 +63,7 @@ func TestAnswers(t *testing.T) {
 			w.pods("db-2", unready)
 			w.unhealthy("db-2", "Readiness probe failed: HTTP probe failed with statuscode: 503")
 		}, resource.StatefulSets, "db", answer{plan.Waiting, "Pod", "ContainersNotReady", "HTTP probe failed with statuscode: 503", "probe of app does not pass",
-			[]string{"1 up to date", "Pod db-2", "503", "Root cause: Pod default/db-2"}}},
+			[]string{"1 up to date", "Pod db-2", "503", "OrderedReady: pod db-1 is the next to be updated", "Root cause: Pod default/db-2"}}},
 		{"daemons: label", func(w *world) {
 			w.make(node("n1", "4"), node("n2", "4"), daemon(func(s *corev1.PodSpec) { s.NodeSelector = map[string]string{"disk": "ssd"} }))
 		}, resource.DaemonSets, "agent", answer{plan.Steady, "", "", "", "", []string{"2 nodes run no pod by node selector or affinity: n1, n2", "what you can do: label the node"}}},

@@ -108,7 +108,7 @@ func whyUpdate(c *cluster) {
 	c.apply(workload("StatefulSet", "roll", "\n  replicas: 3\n  serviceName: x", sleeper("")))
 	c.explained("sts/roll", 0, "Steady: 3 of 3 pods available")
 	c.apply(workload("StatefulSet", "roll", "\n  replicas: 3\n  serviceName: x", sleeper(probe)))
-	c.explained("sts/roll", 2, "2 of 3 pods available", "Root cause: Pod default/roll-2", "Readiness probe failed", "no-such-file")
+	c.explained("sts/roll", 2, "2 of 3 pods available", "Pod roll-2", "pod roll-1 is the next to be updated", "Root cause: Pod default/roll-2", "Readiness probe failed", "no-such-file")
 }
 
 // whyCordon: a Deployment waits for a node that takes pods; a daemon on a cordoned node does not.

@@ -24,6 +24,7 @@ func (d *decision) roll() {
 		return
 	}
 	if d.ordered && d.blocked {
+		d.noteTurn()
 		return
 	}
 	unavailable, replacing := 0, 0
@@ -84,6 +85,22 @@ func (d *decision) noteBudget(m member, unavailable, most int) {
 		Message: fmt.Sprintf("pod %s is updated when fewer than %d pods are unavailable; now %d are", m.pod.Name, most, unavailable),
 		On:      plan.RefOf(m.pod),
 	})
+}
+
+// noteTurn says that the next member to be updated has to wait for others to be available, whoever they are.
+func (d *decision) noteTurn() {
+	for i := len(d.replicas) - 1; i >= 0 && d.replicas[i].ordinal >= partitionOf(d.set); i-- {
+		m := d.replicas[i]
+		if m.pod == nil || d.leavingPod(m) || revisionOf(m.pod) == d.update.Name {
+			continue
+		}
+		d.wait(plan.Wait{
+			Reason:  "OrderedReady",
+			Message: fmt.Sprintf("pod %s is the next to be updated, when all pods are available", m.pod.Name),
+			On:      plan.RefOf(d.set),
+		})
+		return
+	}
 }
 
 // notePartition says which members stay at the old revision by the user's wish.
