@@ -178,6 +178,19 @@ func (o *object) Update(ctx context.Context, name string, info rest.UpdatedObjec
 	return o.Store.Update(ctx, name, info, create, update, force, options)
 }
 
+// Delete implements rest.GracefulDeleter.
+func (o *object) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	return o.remove(ctx, o.Store, name, validate, options)
+}
+
+// remove deletes through store, which is o.Store or o.whole.
+func (o *object) remove(ctx context.Context, store *genericregistry.Store, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	if o.kind.Resource == resource.Namespaces {
+		return o.endNamespace(ctx, store, name, validate, options)
+	}
+	return store.Delete(ctx, name, validate, options)
+}
+
 // ShortNames implements rest.ShortNamesProvider.
 func (o *object) ShortNames() []string { return o.kind.ShortNames }
 

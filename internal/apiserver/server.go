@@ -156,6 +156,9 @@ func (s *Server) groups() ([]group, error) {
 		}
 		served := byVersion[gv]
 		served[k.Plural] = o
+		if k.Resource == resource.Namespaces {
+			served[k.Plural] = namespaces{o}
+		}
 		subs := s.subresources(o)
 		s.subs[k.Resource] = subs
 		for name, sub := range subs {

@@ -11,6 +11,11 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/client"
+	"coracle/internal/plan"
 	"coracle/internal/store"
 )
 
@@ -342,6 +347,36 @@ func TestDiscovery(t *testing.T) {
 	aggregated := "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 	c.get("/apis", "Accept", aggregated).want(200).wantField("kind", "APIGroupDiscoveryList").wantBody(`"singularResource":"deployment"`)
 	c.get("/api", "Accept", aggregated).want(200).wantBody(`"resource":"pods"`)
+}
+
+func TestNamespaceLingers(t *testing.T) {
+	c := start(t)
+	all := "/api/v1/namespaces"
+	c.post(all, `{"metadata":{"name":"a"}}`).want(201).wantField("spec.finalizers", `["kubernetes"]`)
+	c.call(c.http, "DELETE", all+"/a?dryRun=All", "").want(200)
+	c.get(all+"/a").want(200).wantField("status.phase", "Active")
+	c.call(c.http, "DELETE", all+"/a", `{"preconditions":{"uid":"other"}}`).want(409)
+	c.call(c.http, "DELETE", all+"/a", "").want(200).wantField("status.phase", "Terminating")
+	going := c.get(all+"/a").want(200).wantField("status.phase", "Terminating")
+	if going.field("metadata.deletionTimestamp") == "" {
+		t.Error("no deletion timestamp")
+	}
+	c.call(c.http, "DELETE", all+"/a", "").want(200)
+	c.post(all+"/a/configmaps", `{"metadata":{"name":"c"}}`).want(403).
+		wantBody("unable to create new content in namespace a because it is being terminated").wantBody(`"NamespaceTerminating"`)
+	c.call(c.http, "PUT", all+"/a/finalize", `{"metadata":{"name":"a"},"spec":{}}`).want(200)
+	c.get(all + "/a").want(404)
+	c.call(c.http, "DELETE", all, "").want(405)
+	// The same in process, to the end.
+	i, ctx, ok := c.Client(), ctxOf(t), must[client.Object](t)
+	ns := ok(i.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "b"}}))
+	left := ok(i.Delete(ctx, plan.RefOf(ns), metav1.DeleteOptions{})).DeepCopyObject().(*corev1.Namespace)
+	if left.Status.Phase != corev1.NamespaceTerminating {
+		t.Errorf("phase %s", left.Status.Phase)
+	}
+	left.Spec.Finalizers = nil
+	ok(i.Update(ctx, left, "finalize"))
+	c.get(all + "/b").want(404)
 }
 
 func TestDeleteCollection(t *testing.T) {
