@@ -350,7 +350,10 @@ func (h *file) Truncate(size int64) error {
 		return err
 	}
 	if size < int64(len(h.i.data)) {
-		h.i.data = h.i.data[:size:size]
+		for s := size / sector; s*sector < int64(len(h.i.data)); s++ {
+			h.i.dirty[s] = true
+		}
+		h.i.data = h.i.data[:size]
 		return nil
 	}
 	h.i.data = append(h.i.data, make([]byte, size-int64(len(h.i.data)))...)
@@ -363,7 +366,17 @@ func (h *file) Datasync() error {
 	if err := h.fs.step("sync", h.name); err != nil {
 		return err
 	}
-	h.i.durable = slices.Clone(h.i.data)
+	size := len(h.i.data)
+	if size <= len(h.i.durable) {
+		h.i.durable = h.i.durable[:size]
+	} else {
+		h.i.durable = append(h.i.durable, h.i.data[len(h.i.durable):]...)
+	}
+	for s := range h.i.dirty {
+		if s*sector < int64(size) {
+			copy(h.i.durable[s*sector:], h.i.data[s*sector:min((s+1)*sector, int64(size))])
+		}
+	}
 	h.i.dirty = map[int64]bool{}
 	return nil
 }
