@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -242,8 +243,8 @@ func TestFullDisk(t *testing.T) {
 	closeEngine(t, e)
 	e, recs, _ := open(t, fs)
 	defer closeEngine(t, e)
-	if diff := cmp.Diff(acked, recs); diff != "" {
-		t.Error("records differ:", diff)
+	if !slices.EqualFunc(acked, recs, func(a, b engine.Record) bool { return a.Revision == b.Revision && bytes.Equal(a.Value, b.Value) }) {
+		t.Errorf("%d records are there, not the %d acknowledged", len(recs), len(acked))
 	}
 }
 
