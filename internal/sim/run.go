@@ -9,9 +9,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
+	"coracle/internal/workload/podstate"
 )
 
 // Limits of a run: after the last accident a world must be at rest within so much virtual time and
@@ -130,7 +132,7 @@ func (w *World) restful() error {
 	}
 	for _, o := range w.truth.List(resource.Pods, "") {
 		for _, c := range o.(*corev1.Pod).Status.Conditions {
-			if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && podstate.Active(o.(*corev1.Pod)) {
 				return fmt.Errorf("disrupted: pod %s was to go and stays", o.GetName()) // its mark is taken back in time
 			}
 		}
@@ -138,7 +140,30 @@ func (w *World) restful() error {
 	if err := exact(w.truth, w.now); err != nil {
 		return err
 	}
-	return invariant.AtRest(w.controllers...)(w.truth, w.now)
+	return w.atRest()
+}
+
+// atRest holds when no planner wants to write anything, and none of the workloads' to say anything. The others may have
+// something to say on each look, such as what a claim waits for, but look only when something happens.
+func (w *World) atRest() error {
+	for _, c := range w.controllers {
+		if c.For.Group == "apps" {
+			if err := invariant.AtRest(c)(w.truth, w.now); err != nil {
+				return err
+			}
+			continue
+		}
+		silent := c
+		silent.Plan = func(in plan.Input) plan.Plan {
+			p := c.Plan(in)
+			p.Events = nil
+			return p
+		}
+		if err := invariant.AtRest(silent)(w.truth, w.now); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // quiet lets time pass and demands that nothing but heartbeats be written.
@@ -198,8 +223,14 @@ func (w *World) appease() {
 	edit(w, resource.StatefulSets, "sts", func(s *appsv1.StatefulSet) { s.Spec.UpdateStrategy.RollingUpdate.Partition = new(int32) })
 }
 
-// sweep deletes pods that nobody controls and that stand in the way of a name.
+// sweep deletes pods that nobody controls, as they may stand in the way of a name, and brings machines back that
+// took volumes with them.
 func (w *World) sweep() {
+	for _, o := range w.truth.List(resource.PersistentVolumes, "") {
+		if a := o.(*corev1.PersistentVolume).Spec.NodeAffinity; a != nil {
+			w.addNode(a.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0])
+		}
+	}
 	for _, o := range w.truth.List(resource.Pods, ns) {
 		if claim.Controller(o) == nil && o.GetDeletionTimestamp() == nil {
 			w.delete(resource.Pods, o.GetName(), metav1.DeleteOptions{})
