@@ -66,13 +66,20 @@ func mergeUserContext(cluster *clientcmdapi.Config) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read your kubeconfig: %w", err)
 	}
+	// An entry that says where it comes from would be written there, not to the user's file.
 	for name, c := range cluster.Clusters {
+		c = c.DeepCopy()
+		c.LocationOfOrigin = ""
 		user.Clusters[name] = c
 	}
 	for name, a := range cluster.AuthInfos {
+		a = a.DeepCopy()
+		a.LocationOfOrigin = ""
 		user.AuthInfos[name] = a
 	}
 	for name, c := range cluster.Contexts {
+		c = c.DeepCopy()
+		c.LocationOfOrigin = ""
 		user.Contexts[name] = c
 	}
 	user.CurrentContext = cluster.CurrentContext

@@ -1,8 +1,13 @@
 package e2e
 
 import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -90,4 +95,67 @@ func (c *cluster) containersLeft() []string {
 		}
 	}
 	return found
+}
+
+// TestForeground: without --detach the cluster lives until Ctrl-C, and what it holds is kept. With
+// the usual port taken it listens on another.
+func TestForeground(t *testing.T) {
+	t.Parallel()
+	if taken, err := net.Listen("tcp", "127.0.0.1:6443"); err == nil { // else somebody has it already
+		defer taken.Close()
+	}
+	c := emptyCluster(t)
+	c.nodes = []string{"node-1"}
+	starting.Lock()
+	s := c.follow(c.command("up"))
+	line := s.until("Cluster ready", contains("Cluster ready in "))
+	starting.Unlock()
+	c.connect()
+	if strings.Contains(line, ":6443") || !strings.Contains(line, "1 node,") || !strings.Contains(line, "KUBECONFIG="+c.dir+"/kubeconfig") {
+		t.Errorf("up says %q", line)
+	}
+	c.k("create", "configmap", "kept")
+	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the end", contains("its data is kept"))
+	select {
+	case <-s.ended:
+	case <-time.After(patience):
+		t.Fatal("up goes on after it was interrupted")
+	}
+	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("up ends with %d after Ctrl-C", code)
+	}
+	if left := c.processesLeft(); len(left) != 0 {
+		t.Errorf("after Ctrl-C there run %v", left)
+	}
+	c.up(1)
+	c.k("get", "configmap", "kept")
+}
+
+// TestUseContext: the user's own kubeconfig gets a context when asked, and loses it with the cluster.
+func TestUseContext(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1)
+	mine := filepath.Join(c.root, "mine")
+	with := func(cmd *exec.Cmd) string {
+		t.Helper()
+		cmd.Env = append(cmd.Env, "KUBECONFIG="+mine)
+		r := c.run(cmd)
+		if r.err != nil {
+			t.Fatalf("%v: %v %s", cmd.Args, r.err, r.errs)
+		}
+		return r.out
+	}
+	with(c.kubectlCommand("config", "set-context", "other", "--user=me", "--cluster=far"))
+	with(c.command("up", "--detach", "--use-context"))
+	c.want("nodes", with(c.kubectlCommand("get", "nodes")), "node-1")
+	if got := with(c.kubectlCommand("config", "current-context")); got != "coracle\n" {
+		t.Errorf("current context %q", got)
+	}
+	with(c.command("down"))
+	if got := strings.Fields(with(c.kubectlCommand("config", "get-contexts", "-o", "name"))); len(got) != 1 || got[0] != "other" {
+		t.Errorf("contexts after down: %v, want the other one alone", got)
+	}
 }

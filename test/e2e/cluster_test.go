@@ -38,6 +38,17 @@ var starting sync.Mutex
 // newCluster starts a cluster of n nodes, which the test's end stops and looks for traces of.
 func newCluster(t *testing.T, n int) *cluster {
 	t.Helper()
+	c := emptyCluster(t)
+	starting.Lock()
+	defer starting.Unlock()
+	c.up(n, "--listen", "127.0.0.1:0")
+	c.connect()
+	return c
+}
+
+// emptyCluster is a place for a cluster that is yet to be started.
+func emptyCluster(t *testing.T) *cluster {
+	t.Helper()
 	root, err := os.MkdirTemp("/tmp", "e2e")
 	if err != nil {
 		t.Fatal(err)
@@ -47,22 +58,24 @@ func newCluster(t *testing.T, n int) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.remove)
-	starting.Lock()
-	defer starting.Unlock()
-	c.up(n, "--listen", "127.0.0.1:0")
+	return c
+}
+
+// connect reads how a cluster that was started is called and reached.
+func (c *cluster) connect() {
+	c.t.Helper()
 	var cfg struct{ ID string }
 	raw, err := os.ReadFile(filepath.Join(c.dir, "cluster.json"))
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	if err := json.Unmarshal(raw, &cfg); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	c.id = cfg.ID
 	if c.api, err = remote.FromKubeconfig(filepath.Join(c.dir, "kubeconfig")); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	return c
 }
 
 // withEmbedded uses the kubectl in the binary.

@@ -109,12 +109,20 @@ type stream struct {
 // stream starts a kubectl that goes on, such as logs -f or get -w. The test's end ends it.
 func (c *cluster) stream(stdin io.Reader, args ...string) *stream {
 	c.t.Helper()
-	s := &stream{c: c, what: strings.Join(args, " "), cmd: c.kubectlCommand(args...), lines: make(chan string, 4096), ended: make(chan struct{})}
+	cmd := c.kubectlCommand(args...)
+	cmd.Stdin = stdin
+	return c.follow(cmd)
+}
+
+// follow starts a command that goes on.
+func (c *cluster) follow(cmd *exec.Cmd) *stream {
+	c.t.Helper()
+	s := &stream{c: c, what: strings.Join(cmd.Args, " "), cmd: cmd, lines: make(chan string, 4096), ended: make(chan struct{})}
 	out, w, err := os.Pipe()
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = stdin, w, &s.errs
+	s.cmd.Stdout, s.cmd.Stderr = w, &s.errs
 	s.cmd.WaitDelay = time.Second
 	if err := s.cmd.Start(); err != nil {
 		c.t.Fatal(err)
@@ -146,14 +154,14 @@ func (s *stream) until(what string, match func(string) bool) string {
 		case line, ok := <-s.lines:
 			if !ok {
 				<-s.ended
-				s.c.t.Fatalf("kubectl %s ended before %s; it said\n%s\n%s", s.what, what, strings.Join(s.seen, "\n"), s.errs.String())
+				s.c.t.Fatalf("%s ended before %s; it said\n%s\n%s", s.what, what, strings.Join(s.seen, "\n"), s.errs.String())
 			}
 			s.seen = append(s.seen, line)
 			if match(line) {
 				return line
 			}
 		case <-limit:
-			s.c.t.Fatalf("kubectl %s: no %s within %s; it said\n%s", s.what, what, patience, strings.Join(s.seen, "\n"))
+			s.c.t.Fatalf("%s: no %s within %s; it said\n%s", s.what, what, patience, strings.Join(s.seen, "\n"))
 		}
 	}
 }
