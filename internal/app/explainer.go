@@ -83,11 +83,10 @@ func (e *explainer) explain(req *http.Request) (*why.Report, error) {
 	if src == nil || !src.whole() {
 		return nil, apierrors.NewServiceUnavailable("the controllers are still starting, please try again")
 	}
-	var report *why.Report
-	found := false
-	src.picture.Read(func(r plan.Reader) {
-		report, found = why.Explain(src.reader(req.Context(), r), src.said, res, key, time.Now())
-	})
+	// Not within one View.Read: the loop takes its own lock before the picture's, so that asking it
+	// with the picture held could end in each waiting for the other. What the controllers said is
+	// of several instants in any case.
+	report, found := why.Explain(wide{src.picture, req.Context(), src.api}, src.said, res, key, time.Now())
 	if !found {
 		return nil, apierrors.NewNotFound(res.GroupResource(), key.Name)
 	}
@@ -118,8 +117,6 @@ type wide struct {
 	ctx context.Context
 	api client.Interface
 }
-
-func (s *source) reader(ctx context.Context, r plan.Reader) plan.Reader { return wide{r, ctx, s.api} }
 
 // Get implements plan.Reader.
 func (w wide) Get(res resource.Resource, namespace, name string) (plan.Object, bool) {

@@ -80,9 +80,7 @@ func (w *world) why(res resource.Resource, name string) (*why.Report, string) {
 	if res.Namespaced {
 		key.Namespace = "default"
 	}
-	var report *why.Report
-	found := false
-	w.View.Read(func(r plan.Reader) { report, found = why.Explain(r, w.said, res, key, time.Now()) })
+	report, found := why.Explain(w.View, w.said, res, key, time.Now())
 	if !found {
 		w.t.Fatalf("%s %s: not found", res, key)
 	}
