@@ -75,6 +75,9 @@ func (s *Server) ensure(ctx context.Context, obj client.Object) error {
 
 // The classes that every cluster has, and their provisioners.
 const (
+	systemNodeCritical    = "system-node-critical"
+	systemClusterCritical = "system-cluster-critical"
+
 	localClass        = "local"
 	localProvisioner  = "coracle.io/local"
 	sharedClass       = "shared"
@@ -91,12 +94,12 @@ func initial() []client.Object {
 	}
 	return append(objects,
 		&schedulingv1.PriorityClass{
-			ObjectMeta:  metav1.ObjectMeta{Name: "system-node-critical"},
+			ObjectMeta:  metav1.ObjectMeta{Name: systemNodeCritical},
 			Value:       2_000_001_000,
 			Description: "Used for system critical pods that must not be moved from their current node.",
 		},
 		&schedulingv1.PriorityClass{
-			ObjectMeta:  metav1.ObjectMeta{Name: "system-cluster-critical"},
+			ObjectMeta:  metav1.ObjectMeta{Name: systemClusterCritical},
 			Value:       2_000_000_000,
 			Description: "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
 		},

@@ -2,7 +2,9 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -39,6 +41,9 @@ type object struct {
 	hooks  kind.Hooks
 	fields *managed.Tracker
 }
+
+// systemClasses are the priority classes that every cluster has.
+var systemClasses = map[string]bool{systemNodeCritical: true, systemClusterCritical: true}
 
 // answersWhole lists the kinds whose DELETE answers with the object; the others answer with a
 // Status, as upstream's do.
@@ -185,8 +190,13 @@ func (o *object) Delete(ctx context.Context, name string, validate rest.Validate
 
 // remove deletes through store, which is o.Store or o.whole.
 func (o *object) remove(ctx context.Context, store *genericregistry.Store, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
-	if o.kind.Resource == resource.Namespaces {
+	switch o.kind.Resource {
+	case resource.Namespaces:
 		return o.endNamespace(ctx, store, name, validate, options)
+	case resource.PriorityClasses:
+		if systemClasses[name] {
+			return nil, false, apierrors.NewForbidden(o.kind.GroupResource(), name, errors.New("this is a system priority class and cannot be deleted"))
+		}
 	}
 	return store.Delete(ctx, name, validate, options)
 }

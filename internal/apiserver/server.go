@@ -233,6 +233,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ended := make(chan error, 1)
 	go func() { ended <- srv.ServeTLS(l, "", "") }()
 	go s.warm(ctx)
+	guarding, relax := context.WithCancel(ctx)
+	guarded := make(chan struct{})
+	go func() {
+		defer close(guarded)
+		s.guard(guarding)
+	}()
+	defer func() { // nothing of the server touches the store once it has returned
+		relax()
+		<-guarded
+	}()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("apiserver: serve: %w", err)

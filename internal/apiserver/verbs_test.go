@@ -379,6 +379,33 @@ func TestNamespaceLingers(t *testing.T) {
 	c.get(all + "/b").want(404)
 }
 
+func TestWhatEveryClusterHas(t *testing.T) {
+	c := start(t)
+	for _, path := range []string{
+		"/api/v1/namespaces/default", "/api/v1/namespaces/kube-system", "/api/v1/namespaces/kube-public", "/api/v1/namespaces/kube-node-lease",
+		"/apis/scheduling.k8s.io/v1/priorityclasses/system-node-critical", "/apis/scheduling.k8s.io/v1/priorityclasses/system-cluster-critical",
+		"/apis/storage.k8s.io/v1/storageclasses/local", "/apis/storage.k8s.io/v1/storageclasses/shared",
+	} {
+		c.get(path).want(200)
+	}
+	c.call(c.http, "DELETE", "/apis/scheduling.k8s.io/v1/priorityclasses/system-node-critical", "").want(403)
+	service := "/api/v1/namespaces/default/services/kubernetes"
+	old := c.get(service).want(200).wantField("spec.clusterIP", "10.96.0.1").field("metadata.uid")
+	w := c.watch(t, "/api/v1/namespaces/default/services?watch=1&fieldSelector=metadata.name%3Dkubernetes")
+	if e, ok := w.next(); !ok || e.Type != "ADDED" {
+		t.Fatalf("watch gave %+v", e)
+	}
+	c.call(c.http, "DELETE", service, "").want(200)
+	for _, want := range []string{"DELETED", "ADDED"} {
+		if e, ok := w.next(); !ok || e.Type != want {
+			t.Fatalf("watch gave %+v, want %s", e, want)
+		}
+	}
+	if again := c.get(service).want(200).wantField("spec.clusterIP", "10.96.0.1").field("metadata.uid"); again == old {
+		t.Error("the service is the old one")
+	}
+}
+
 func TestDeleteCollection(t *testing.T) {
 	c := start(t)
 	for n := range 4 {
