@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ClusterConfig is what a cluster is created with. It is written once, to cluster.json.
@@ -99,6 +102,31 @@ func chooseListen(listen string) (string, error) {
 	defer l.Close()
 	host, _, _ := net.SplitHostPort(wanted)
 	return net.JoinHostPort(host, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), nil
+}
+
+// creationLock is what a cluster's creation locks: a directory that every machine has, so that
+// no file of ours is left behind.
+const creationLock = "/run"
+
+// creating waits until no other cluster of this machine is being created. A cluster's pod range
+// can be seen to be taken only once its nodes' bridges are there; two that are created at once
+// would choose the same.
+func creating(ctx context.Context) (done func(), err error) {
+	lock, err := os.Open(creationLock)
+	if err != nil {
+		return nil, fmt.Errorf("create a cluster: %w", err)
+	}
+	locked := make(chan error, 1)
+	go func() { locked <- unix.Flock(int(lock.Fd()), unix.LOCK_EX) }()
+	select {
+	case err = <-locked:
+		if err == nil {
+			return func() { lock.Close() }, nil
+		}
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	return nil, fmt.Errorf("wait for another cluster's creation: %w", err)
 }
 
 // freeRange returns the first range of the pattern, from the octet given and wrapping, that

@@ -100,6 +100,13 @@ func plural(n int, noun string) string {
 // start brings up whatever of the cluster is not running. It returns the processes it started,
 // also when one of them failed.
 func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConfig, error) {
+	if !dir.Exists() {
+		done, err := creating(ctx)
+		if err != nil {
+			return nil, ClusterConfig{}, err
+		}
+		defer done()
+	}
 	cfg, err := ensureConfig(dir, o.listen, time.Now())
 	if err != nil {
 		return nil, cfg, err

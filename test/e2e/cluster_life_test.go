@@ -106,10 +106,8 @@ func TestForeground(t *testing.T) {
 	}
 	c := emptyCluster(t)
 	c.nodes = []string{"node-1"}
-	starting.Lock()
 	s := c.follow(c.command("up"))
 	line := s.until("Cluster ready", contains("Cluster ready in "))
-	starting.Unlock()
 	c.connect()
 	if strings.Contains(line, ":6443") || !strings.Contains(line, "1 node,") || !strings.Contains(line, "KUBECONFIG="+c.dir+"/kubeconfig") {
 		t.Errorf("up says %q", line)
@@ -157,5 +155,32 @@ func TestUseContext(t *testing.T) {
 	with(c.command("down"))
 	if got := strings.Fields(with(c.kubectlCommand("config", "get-contexts", "-o", "name"))); len(got) != 1 || got[0] != "other" {
 		t.Errorf("contexts after down: %v, want the other one alone", got)
+	}
+}
+
+// TestManyAtOnce: clusters that are created at the same moment take different addresses.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	clusters := []*cluster{emptyCluster(t), emptyCluster(t), emptyCluster(t)}
+	started := make(chan error)
+	for _, c := range clusters {
+		c.nodes = []string{"node-1"}
+		go func() { started <- c.run(c.command("up", "--detach", "--listen", "127.0.0.1:0")).err }()
+	}
+	for range clusters {
+		if err := <-started; err != nil {
+			t.Errorf("up: %v", err)
+		}
+	}
+	taken := map[string]bool{}
+	for _, c := range clusters {
+		c.connect()
+		taken[c.k("get", "node", "node-1", "-o", "jsonpath={.spec.podCIDR}")] = true
+		if r := c.run(c.command("status")); r.err != nil {
+			t.Errorf("status: %s%s", r.out, r.errs)
+		}
+	}
+	if len(taken) != len(clusters) {
+		t.Errorf("pod ranges of %d clusters: %v", len(clusters), taken)
 	}
 }

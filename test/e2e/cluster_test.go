@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -31,16 +30,10 @@ type cluster struct {
 	api     client.Interface
 }
 
-// starting is held while a cluster starts: it takes a pod range that no bridge of the machine
-// is in, and its own bridges are there only when its nodes are ready.
-var starting sync.Mutex
-
 // newCluster starts a cluster of n nodes, which the test's end stops and looks for traces of.
 func newCluster(t *testing.T, n int) *cluster {
 	t.Helper()
 	c := emptyCluster(t)
-	starting.Lock()
-	defer starting.Unlock()
 	c.up(n, "--listen", "127.0.0.1:0")
 	c.connect()
 	return c
