@@ -296,13 +296,32 @@ func (c *checks) forget(r plan.Reader) {
 	clear(c.taken)
 }
 
-// applying notes how many available pods of a ReplicaSet a decision over its Deployment knew of.
+// applying holds an action against the promises just before it is carried out, and notes how many available
+// pods of a ReplicaSet a decision over its Deployment knew of.
 func (c *checks) applying(a plan.Action) {
-	if u, ok := a.(plan.Update); ok {
-		if set, ok := u.Object.(*appsv1.ReplicaSet); ok {
+	switch a := a.(type) {
+	case plan.Update:
+		if set, ok := a.Object.(*appsv1.ReplicaSet); ok {
 			c.known[set.UID] = set.Status.AvailableReplicas
 		}
+	case plan.Delete:
+		if a.Object.Resource == resource.Pods && a.GraceSeconds != nil && *a.GraceSeconds == 0 && len(a.IfAbsent) == 0 {
+			c.w.violate(c.forced(a))
+		}
 	}
+}
+
+// forced holds when no pod is forgotten that may still run: its node is there.
+func (c *checks) forced(d plan.Delete) error {
+	o, ok := c.w.truth.Get(resource.Pods, d.Object.Namespace, d.Object.Name)
+	if !ok || o.GetUID() != d.Object.UID {
+		return nil
+	}
+	pod := o.(*corev1.Pod)
+	if _, there := c.w.truth.Get(resource.Nodes, "", pod.Spec.NodeName); there && !podstate.Ended(pod) {
+		return fmt.Errorf("forced: %s deletes %s by force, which may still run on %s", c.w.actor, pod.Name, pod.Spec.NodeName)
+	}
+	return nil
 }
 
 // started and stopped keep account of containers that run.

@@ -101,8 +101,9 @@ func (w *World) apply(p *pass, nth int) {
 		}
 		i := p.left[nth]
 		p.left = slices.Delete(p.left, nth, nth+1)
-		w.checks.applying(p.batch[i])
-		p.results[i] = loop.Apply(ctx, w.cluster, w.mutation.action(p.batch[i]))
+		a := w.mutation.action(p.batch[i])
+		w.checks.applying(a)
+		p.results[i] = loop.Apply(ctx, w.cluster, a)
 		if len(p.left) == 0 {
 			p.run.Report(p.batch, p.results, w.now)
 			w.advance(p)

@@ -215,11 +215,11 @@ func (w *World) somePod() plan.Key {
 // userWishes draws one wish of a user.
 func (w *World) userWishes(out []choice) []choice {
 	e := Event{Does: "user", Who: pick(w.rand, "scale", "scale", "image", "image", "image", "bad", "strategy", "pause", "partition", "delete-pod", "delete-pod",
-		"evict", "relabel", "cordon", "taint", "add-node", "remove-node", "orphan", "background", "foreground", "remake", "remake")}
+		"evict", "relabel", "disown", "cordon", "taint", "add-node", "remove-node", "orphan", "background", "foreground", "remake", "remake")}
 	e.Key.Name = pick(w.rand, "dep", "sts", "ds")
 	e.N = w.rand.IntN(8)
 	switch e.Who {
-	case "delete-pod", "evict", "relabel":
+	case "delete-pod", "evict", "relabel", "disown":
 		e.Key = w.somePod()
 	case "cordon", "taint", "add-node", "remove-node":
 		e.Key.Name = fmt.Sprintf("n%d", w.rand.IntN(8))
@@ -312,6 +312,8 @@ func (w *World) userDoes(e Event) func() {
 				}
 			})
 		}
+	case "disown":
+		return func() { edit(w, resource.Pods, name, func(p *corev1.Pod) { p.OwnerReferences = nil }) }
 	case "orphan", "background", "foreground":
 		policy := map[string]metav1.DeletionPropagation{"orphan": metav1.DeletePropagationOrphan,
 			"background": metav1.DeletePropagationBackground, "foreground": metav1.DeletePropagationForeground}[e.Who]
