@@ -21,7 +21,8 @@ deps: ## Install what building and testing need (Debian packages; as root)
 .PHONY: build
 build: deps ## Build bin/coracle, static and stripped
 	@mkdir -p bin
-	$(GO) build -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/coracle ./cmd/coracle
+	@# kustomize's plugin loader, which a static binary cannot use and kubectl does not, draws a linker warning
+	$(GO) build -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/coracle ./cmd/coracle 2> >(grep -v -e pluginOpen -e plugin_dlopen -e '^# coracle/cmd/coracle$$' >&2)
 
 .PHONY: demo
 demo: build ## Start a three-node cluster and run the three counter workloads on it
@@ -30,6 +31,10 @@ demo: build ## Start a three-node cluster and run the three counter workloads on
 .PHONY: test
 test: deps ## Run all tests (as root: they run real containers)
 	@scripts/test
+
+.PHONY: race
+race: deps ## Run the tests of every concurrent room under the race detector
+	$(GO) test -race -short -tags '$(TAGS)' -timeout 20m ./internal/...
 
 .PHONY: check
 check: deps ## Check format, vet, lint and the rules of the house
@@ -41,6 +46,14 @@ check: deps ## Check format, vet, lint and the rules of the house
 .PHONY: bench
 bench: build ## Measure start-up, memory, idle CPU and writes; run the Go benchmarks
 	@scripts/bench
+
+.PHONY: sim
+sim: ## Run 2,000 simulated clusters and find every planted defect
+	$(GO) test ./internal/sim -v -run '^Test' -sim.worlds 2000 -timeout 10m | grep -vE '^(=== |    --- PASS)'; exit $${PIPESTATUS[0]}
+
+.PHONY: sim-long
+sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first
+	$(GO) test ./internal/sim -v -run '^TestWorlds$$' -sim.long -sim.from $(or $(FROM),100000) -timeout 0
 
 .PHONY: clean
 clean: ## Remove what was built
