@@ -83,6 +83,9 @@ func New(cfg Config) (*Server, error) {
 	if !cfg.ServiceCIDR.IsValid() {
 		return nil, errors.New("apiserver: Config.ServiceCIDR is missing, such as 10.96.0.0/16")
 	}
+	if !cfg.Advertise.IsValid() {
+		return nil, errors.New("apiserver: Config.Advertise is missing: say at which address and port the server is reached")
+	}
 	if cfg.ClusterDomain == "" {
 		cfg.ClusterDomain = "cluster.local"
 	}

@@ -1,0 +1,132 @@
+package apiserver
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"coracle/internal/resource"
+	"coracle/internal/store"
+)
+
+type everything struct{}
+
+func (everything) Authorize(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+	return authorizer.DecisionAllow, "", nil
+}
+
+func (everything) AuthenticateRequest(*http.Request) (*authenticator.Response, bool, error) {
+	return &authenticator.Response{User: &user.DefaultInfo{Name: "u"}}, true, nil
+}
+
+func bareChain(next http.HandlerFunc) *chain {
+	return newChain(newCodecs(), everything{}, everything{}, next, newDrain(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+}
+
+func ask(c *chain, path string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	c.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+	return w
+}
+
+func TestPanicIsAnswered(t *testing.T) {
+	c := bareChain(func(http.ResponseWriter, *http.Request) { panic("oops") })
+	if w := ask(c, "/api/v1/pods"); w.Code != http.StatusInternalServerError {
+		t.Errorf("status %d", w.Code)
+	}
+	if n := c.inFlight.Load(); n != 0 {
+		t.Errorf("%d requests in flight after the panic", n)
+	}
+}
+
+func TestTooManyInFlight(t *testing.T) {
+	release := make(chan struct{})
+	c := bareChain(func(http.ResponseWriter, *http.Request) { <-release })
+	var waiting sync.WaitGroup
+	for range maxInFlight {
+		waiting.Go(func() { ask(c, "/api/v1/pods") })
+	}
+	for c.inFlight.Load() < maxInFlight {
+		runtime.Gosched()
+	}
+	w := ask(c, "/api/v1/pods")
+	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "TooManyRequests") {
+		t.Errorf("status %d %v %s", w.Code, w.Header(), w.Body)
+	}
+	close(release)
+	waiting.Wait()
+	if w := ask(c, "/api/v1/pods"); w.Code != http.StatusOK {
+		t.Errorf("status %d when all have gone", w.Code)
+	}
+}
+
+func TestDrainWaitsForShortRequestsAndCutsLongOnes(t *testing.T) {
+	begun, release := make(chan struct{}, 2), make(chan struct{})
+	c := bareChain(func(_ http.ResponseWriter, req *http.Request) {
+		begun <- struct{}{}
+		if req.URL.Query().Has("watch") {
+			<-req.Context().Done()
+			return
+		}
+		<-release
+	})
+	var long, short sync.WaitGroup
+	long.Go(func() { ask(c, "/api/v1/pods?watch=1") })
+	short.Go(func() { ask(c, "/api/v1/pods") })
+	<-begun
+	<-begun
+	idle := c.drain.start()
+	long.Wait()
+	select {
+	case <-idle:
+		t.Error("idle while a request is served")
+	default:
+	}
+	if w := ask(c, "/api/v1/pods"); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("a late request got %d", w.Code)
+	}
+	close(release)
+	short.Wait()
+	<-idle
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	st, err := store.Open(store.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	whole := Config{Store: st, PKI: authority(t), Advertise: netip.MustParseAddrPort("192.0.2.1:6443"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")}
+	for field, cut := range map[string]func(*Config){
+		"Store": func(c *Config) { c.Store = nil }, "PKI": func(c *Config) { c.PKI = nil },
+		"Advertise": func(c *Config) { c.Advertise = netip.AddrPort{} }, "ServiceCIDR": func(c *Config) { c.ServiceCIDR = netip.Prefix{} },
+	} {
+		cfg := whole
+		cut(&cfg)
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("without %s: %v", field, err)
+		}
+	}
+	s, err := New(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An address that pods can reach is published.
+	if _, ok := s.peek(resource.Endpoints, "default", "kubernetes"); !ok {
+		t.Error("no endpoints for the kubernetes service")
+	}
+	if _, ok := s.peek(resource.EndpointSlices, "default", "kubernetes"); !ok {
+		t.Error("no endpoint slice for the kubernetes service")
+	}
+}
