@@ -100,7 +100,7 @@ func TestAnswers(t *testing.T) {
 			w.make(node("n1", "4"), node("n2", "4"), daemon())
 			w.pods("agent", ready)
 			looptest.Edit(w.Cluster, resource.Nodes, "", "n2", func(n *corev1.Node) { tainted("gpu")(n); n.Spec.Taints[0].Effect = corev1.TaintEffectNoExecute })
-		}, resource.DaemonSets, "agent", answer{"", "", "", "", "", []string{"1 node runs no pod by taint gpu=yes:NoExecute: n2"}}},
+		}, resource.DaemonSets, "agent", answer{plan.Waiting, "Pod", "Terminating", "is terminating", "", []string{"1 on nodes where none belongs", "Pod agent-", "1 node runs no pod by taint gpu=yes:NoExecute: n2"}}},
 		{"deployment: quota", func(w *world) {
 			w.Fail = refusePods
 			w.make(node("n1", "4"), fullQuota(), deploy(2))

@@ -89,6 +89,7 @@ func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) 
 	if len(pod.Finalizers) > 0 && now.After(pod.DeletionTimestamp.Time) {
 		v.Reason = "FinalizersRemaining"
 		v.Message = fmt.Sprintf("pod %s is terminating and waits for its finalizers: %s", pod.Name, strings.Join(pod.Finalizers, ", "))
+		v.Hint = "the controllers that set the finalizers must remove them"
 	}
 	return v, true
 }

@@ -98,7 +98,7 @@ func TestPod(t *testing.T) {
 		{"terminating", ending, "Terminating", "is terminating", "pods p", at(10), false, ""},
 		{"terminating on a lost node", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "lost" }, "NodeUnreachable", "node lost is not ready to confirm it", "nodes lost", at(10), true, "--force"},
 		{"terminating on a node that is gone", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone" }, "NodeUnreachable", "no longer exists", "pods p", at(10), true, "--force"},
-		{"terminating with finalizers, overdue", func(p *corev1.Pod) { ending(p); p.Finalizers = []string{"a/b"} }, "FinalizersRemaining", "a/b", "pods p", at(10), false, ""},
+		{"terminating with finalizers, overdue", func(p *corev1.Pod) { ending(p); p.Finalizers = []string{"a/b"} }, "FinalizersRemaining", "a/b", "pods p", at(10), false, "controllers that set the finalizers"},
 		{"evicted", func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "the node was low on memory"
 		}, "Evicted", "low on memory", "pods p", metav1.Time{}, false, ""},
