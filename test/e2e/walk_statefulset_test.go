@@ -36,11 +36,12 @@ func TestWalkStatefulSet(t *testing.T) {
 	t.Log("a deleted pod comes back to its claim")
 	c.counted("default", "counter-1", 3)
 	before := c.listPods("default")
-	c.k("delete", "pod", "counter-1")
-	after := c.pods("default", 3)
-	if before[1].UID == after[1].UID {
-		t.Error("counter-1 is the pod that was deleted")
-	}
+	// Not waited for: kubectl 1.32, when the successor is there before its list is
+	// answered, waits for the end of that one.
+	c.k("delete", "pod", "counter-1", "--wait=false")
+	await(c, patience, "another counter-1", resource.Pods, "default", func(pods []*corev1.Pod) bool {
+		return len(pods) == 3 && countReady(pods) == 3 && pods[1].UID != before[1].UID
+	})
 	if n := c.firstCount("default", "counter-1"); n < 4 {
 		t.Errorf("counter-1 begins at %d after it was deleted, want it to go on after 3", n)
 	}
