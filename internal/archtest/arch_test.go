@@ -24,6 +24,8 @@ var walls = map[string][]string{
 	// The shells of decisions know no kind's business.
 	"loop":      {"client", "plan", "resource", "view"},
 	"scheduler": {"client", "plan", "resource", "view"},
+	// sim runs them all in virtual time.
+	"sim": {"client", "cluster", "loop", "plan", "resource", "scheduler", "view", "workload"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme"},
 	"store":     {},

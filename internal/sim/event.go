@@ -261,7 +261,10 @@ func ReadTrace(path string) ([]Event, error) {
 		return nil, fmt.Errorf("read trace: %w", err)
 	}
 	var trace []Event
-	for n, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+	for n, line := range strings.Split(string(text), "\n") {
+		if line == "" {
+			continue
+		}
 		var e Event
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			return nil, fmt.Errorf("read trace: line %d: %w", n+1, err)

@@ -278,6 +278,7 @@ func TestMutations(t *testing.T) {
 	const most = 300
 	for _, m := range mutations {
 		t.Run(m.Name, func(t *testing.T) {
+			t.Parallel()
 			for seed := range uint64(most) {
 				if r := Run(seed+1, Steps, &m); r.Broken != nil && Run(seed+1, Steps, nil).Broken == nil {
 					t.Logf("in world %d: %v", seed+1, r.Broken)

@@ -2,16 +2,65 @@ package sim
 
 import (
 	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 )
 
 var (
-	seed   = flag.Uint64("sim.seed", 0, "run this one world")
-	trace  = flag.String("sim.trace", "", "replay this trace on the world of -sim.seed")
-	worlds = flag.Int("sim.worlds", 150, "how many worlds to run")
+	seed   = flag.Uint64("sim.seed", 0, "run this one world, and shrink its trace if it fails")
+	trace  = flag.String("sim.trace", "", "replay this trace on the world of -sim.seed; without one, where to write the trace of a failure")
+	worlds = flag.Uint64("sim.worlds", 200, "how many worlds to run")
 	from   = flag.Uint64("sim.from", 1, "the first seed")
+	long   = flag.Bool("sim.long", false, "go on from the first seed until stopped or until a world fails")
 )
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	os.Exit(m.Run())
+}
+
+// sweep runs the worlds from first to last on all processors, and calls done for each from one goroutine, in the order
+// in which they end, until it returns false.
+func sweep(first, last uint64, done func(Result) bool) {
+	seeds, results, stop := make(chan uint64), make(chan Result), make(chan struct{})
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for s := range seeds {
+				select {
+				case results <- Run(s, Steps, nil):
+				case <-stop:
+				}
+			}
+		})
+	}
+	go func() {
+		defer close(results)
+		defer workers.Wait()
+		defer close(seeds)
+		for s := first; s <= last; s++ {
+			select {
+			case seeds <- s:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	stopped := false
+	for r := range results {
+		if !stopped && !done(r) {
+			stopped = true
+			close(stop)
+		}
+	}
+}
 
 // TestWorlds runs a fixed set of worlds. A failure prints its seed and a short trace.
 func TestWorlds(t *testing.T) {
@@ -19,39 +68,57 @@ func TestWorlds(t *testing.T) {
 		one(t, *seed)
 		return
 	}
-	began, steps, failures := time.Now(), 0, 0
-	for i := range *worlds {
-		r := Run(*from+uint64(i), Steps, nil)
-		steps += r.Steps
-		if r.Broken == nil {
-			continue
-		}
-		if failures++; failures > 5 {
-			t.Logf("seed %d: %v", r.Seed, r.Broken)
-			t.Fail()
-			continue
-		}
-		t.Error(Report(r))
+	last := *from + *worlds - 1
+	if *long {
+		last = ^uint64(0)
 	}
-	took := time.Since(began)
-	t.Logf("%d worlds, %d steps, %d failures, %.0f worlds/s, %.0f steps/s", *worlds, steps, failures,
-		float64(*worlds)/took.Seconds(), float64(steps)/took.Seconds())
+	began, told := time.Now(), time.Now()
+	ran, steps, failures := 0, 0, 0
+	sweep(*from, last, func(r Result) bool {
+		ran++
+		steps += r.Steps
+		if *long && time.Since(told) > 10*time.Second {
+			told = time.Now()
+			t.Logf("%d worlds, %.0f worlds/s", ran, float64(ran)/time.Since(began).Seconds())
+		}
+		if r.Broken == nil {
+			return true
+		}
+		failures++
+		if failures == 1 {
+			r = Shrink(r, nil, 300)
+			t.Error(Report(r))
+		} else {
+			t.Errorf("seed %d: %v", r.Seed, r.Broken)
+		}
+		return !*long && failures < 20
+	})
+	took := time.Since(began).Seconds()
+	t.Logf("%d worlds, %d steps, %d failures, %.0f worlds/s, %.0f steps/s", ran, steps, failures, float64(ran)/took, float64(steps)/took)
 }
 
 func one(t *testing.T, seed uint64) {
-	var r Result
-	if *trace != "" {
+	if _, err := os.Stat(*trace); err == nil {
 		events, err := ReadTrace(*trace)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r = Replay(seed, events, nil)
-	} else {
-		r = Run(seed, Steps, nil)
+		if r := Replay(seed, events, nil); r.Broken != nil {
+			t.Fatal(Report(r))
+		}
+		return
 	}
-	if r.Broken != nil {
-		t.Fatal(Report(Shrink(r, nil, 400)))
+	r := Run(seed, Steps, nil)
+	if r.Broken == nil {
+		return
 	}
+	r = Shrink(r, nil, 600)
+	if *trace != "" {
+		if err := WriteTrace(*trace, r.Trace); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Fatal(Report(r))
 }
 
 // TestDeterminism: one seed is one world.
@@ -67,5 +134,32 @@ func TestDeterminism(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// TestShrink: a failure's trace becomes shorter, and fails in the same way when it is read back and replayed.
+func TestShrink(t *testing.T) {
+	m := &mutations[0]
+	for seed := uint64(1); ; seed++ {
+		r := Run(seed, Steps, m)
+		if r.Broken == nil {
+			continue
+		}
+		short := Shrink(r, m, 200)
+		if len(short.Trace) >= len(r.Trace) || len(short.Trace) > 60 {
+			t.Errorf("shrunk from %d events to %d only", len(r.Trace), len(short.Trace))
+		}
+		path := filepath.Join(t.TempDir(), "trace")
+		if err := WriteTrace(path, short.Trace); err != nil {
+			t.Fatal(err)
+		}
+		events, err := ReadTrace(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := Replay(seed, events, m); again.Broken == nil || Sort(again.Broken) != Sort(r.Broken) {
+			t.Errorf("replayed: %v, was: %v", again.Broken, r.Broken)
+		}
+		return
 	}
 }
