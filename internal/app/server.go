@@ -94,6 +94,7 @@ func runRole(cmd *cobra.Command, process string, verbose bool, run func(context.
 var settleTimes = []time.Duration{3 * time.Second, 30 * time.Second}
 
 func runServer(ctx context.Context, r role) error {
+	apiserver.AdoptKlog(r.log)
 	authority, err := pki.Ensure(r.dir.PKI(), serverHosts(r.cfg))
 	if err != nil {
 		return fmt.Errorf("prepare the cluster's certificates: %w", err)
