@@ -29,6 +29,9 @@ type checks struct {
 	// taken counts, by ReplicaSet, the available pods that a Deployment has taken from it knowingly and that are still
 	// to go; known is how many it knew of.
 	taken, known map[types.UID]int32
+	// adopted counts pods that a user took from their set and gave back since all was at rest: there may be more than
+	// anybody asked for.
+	adopted int
 	// running says on which nodes the containers of an identity run.
 	running map[string][]string
 	// deleted holds workloads as they were when they went, to be made again.
@@ -43,7 +46,14 @@ type checks struct {
 
 func newChecks(w *World) checks {
 	c := checks{w: w, running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[resource.Resource]plan.Object{}, daemons: 1}
-	c.each = invariant.All(invariant.OneController, invariant.Surge(), invariant.OneTemplate,
+	surge := invariant.Surge()
+	c.each = invariant.All(invariant.OneController, invariant.OneTemplate,
+		func(r plan.Reader, now time.Time) error {
+			if err := surge(r, now); w.checks.adopted == 0 {
+				return err
+			}
+			return nil
+		},
 		invariant.Available(func(*appsv1.Deployment) int32 { return w.checks.excused }))
 	c.plans = map[string]invariant.PlanCheck{
 		"deployment-controller": deploymentPlan, "replicaset-controller": replicaSetPlan,
@@ -232,6 +242,9 @@ func (c *checks) written(e fake.Entry) {
 			}
 		}
 	case *corev1.Pod:
+		if before := e.Before; before != nil && claim.Controller(before) == nil && claim.Controller(o) != nil {
+			c.adopted++
+		}
 		c.lost(e)
 	}
 }
@@ -273,7 +286,7 @@ func (c *checks) take(before, after *appsv1.ReplicaSet) {
 
 // forget pardons nothing any more once all is as it should be and everybody knows.
 func (c *checks) forget(r plan.Reader) {
-	if c.excused == 0 || len(c.w.passes) > 0 || c.w.behind(c.w.control, resource.Pods) ||
+	if c.excused == 0 && c.adopted == 0 || len(c.w.passes) > 0 || c.w.behind(c.w.control, resource.Pods) ||
 		c.w.behind(c.w.control, resource.ReplicaSets) || c.w.behind(c.w.control, resource.Deployments) {
 		return
 	}
@@ -292,7 +305,7 @@ func (c *checks) forget(r plan.Reader) {
 			return
 		}
 	}
-	c.excused = 0
+	c.excused, c.adopted = 0, 0
 	clear(c.taken)
 }
 
