@@ -78,6 +78,8 @@ func TestWhy(t *testing.T) {
 	t.Run("cordon", func(t *testing.T) { sub := *c; sub.t = t; whyCordon(&sub) })
 	t.Run("json", func(t *testing.T) { sub := *c; sub.t = t; whyJSON(&sub) })
 	t.Run("refusals", func(t *testing.T) { sub := *c; sub.t = t; whyRefusals(&sub) })
+	// The node does not come back: last.
+	t.Run("node", func(t *testing.T) { sub := *c; sub.t = t; whyNode(&sub) })
 }
 
 // explained waits until an object's explanation has every part, in order, with the exit code.
@@ -119,6 +121,14 @@ func whyCordon(c *cluster) {
 	c.explained("deploy/nowhere", 2, "Root cause: Pod default/nowhere-", "were unschedulable", "uncordon")
 	c.explained("ds/all", 0, "Steady: 1 of 1 pods available")
 	c.explained("node/node-1", 2, "Cordoned", "kubectl uncordon node-1")
+}
+
+// whyNode: a daemon is not available because its node is no longer heard of.
+func whyNode(c *cluster) {
+	c.apply(workload("DaemonSet", "each", "", "tolerations: [{key: gpu, operator: Exists}], "+sleeper("")))
+	c.explained("ds/each", 0, "Steady: 2 of 2 pods available")
+	c.killNode("node-2")
+	c.explained("ds/each", 2, "Pod each-", "NodeNotReady", "Node node-2", "Root cause: Node node-2: NodeStatusUnknown", "start the node's agent again")
 }
 
 func whyJSON(c *cluster) {
