@@ -81,7 +81,7 @@ func (cfg Config) judge(in plan.Input) plan.Plan {
 		tainted.Spec.Taints = taints
 		p.Actions = []plan.Action{plan.Update{Object: tainted, Because: because}}
 	}
-	p.Why = whyNode(node, ready, heard, in.Now)
+	p.Why = whyNode(node, ready, heard)
 	return p
 }
 
@@ -227,7 +227,7 @@ func changes(lapsed, undated, added []string) string {
 
 func ptr[T any](v T) *T { return &v }
 
-func whyNode(node *corev1.Node, ready *corev1.NodeCondition, heard, now time.Time) plan.Why {
+func whyNode(node *corev1.Node, ready *corev1.NodeCondition, heard time.Time) plan.Why {
 	switch {
 	case ready != nil && ready.Status == corev1.ConditionTrue:
 		return plan.Why{State: plan.Steady}
@@ -238,7 +238,7 @@ func whyNode(node *corev1.Node, ready *corev1.NodeCondition, heard, now time.Tim
 	}
 	return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
 		Reason: "NodeStatusUnknown", On: plan.RefOf(node), Since: heard,
-		Message: fmt.Sprintf("node %s was last heard of %s ago", node.Name, now.Sub(heard).Round(time.Second)),
+		Message: fmt.Sprintf("node %s is not heard of any more", node.Name),
 		Hint:    "start the node's agent again, or delete the node if it is gone for good",
 	}}}
 }
