@@ -369,7 +369,7 @@ func (c *checks) oneDaemon(r plan.Reader) error {
 		on := map[string]int{}
 		for _, pod := range podsOf(r, o) {
 			if name := pod.Spec.NodeName; name != "" {
-				if on[name]++; on[name] > c.daemons {
+				if on[name]++; on[name] > c.daemons && c.adopted == 0 {
 					return fmt.Errorf("one daemon: node %s has %d daemons of %s", name, on[name], o.GetName())
 				}
 			}

@@ -97,6 +97,7 @@ func New(seed uint64, m *Mutation) *World {
 	w.checks = newChecks(w)
 	w.furnish(rand.New(rand.NewPCG(seed, 0)))
 	w.pull()
+	w.violate(w.checks.state(w.truth, w.now))
 	w.boot()
 	return w
 }
