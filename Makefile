@@ -4,7 +4,7 @@ SHELL       := /bin/bash
 GO          ?= go
 TAGS        := seccomp netgo osusergo
 VERSION     ?= v1.37.2+coracle.0.1
-LDFLAGS     := -s -w -X coracle/internal/version.Version=$(VERSION) -extldflags -static
+LDFLAGS     := -s -w -X coracle/internal/version.Version=$(VERSION) -X k8s.io/component-base/version.gitVersion=$(VERSION) -extldflags -static
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 export CGO_ENABLED := 1
 

@@ -19,7 +19,7 @@ import (
 // The flags of the Makefile, so that its build cache serves here too.
 const (
 	buildTags    = "seccomp netgo osusergo"
-	buildLDFlags = "-s -w -X coracle/internal/version.Version=v1.37.2+coracle.0.1 -extldflags -static"
+	buildLDFlags = "-s -w -X coracle/internal/version.Version=v1.37.2+coracle.0.1 -X k8s.io/component-base/version.gitVersion=v1.37.2+coracle.0.1 -extldflags -static"
 )
 
 // built is what all tests share: the binary, root file systems for images, and the kubectls.
