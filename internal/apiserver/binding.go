@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -90,7 +91,8 @@ func (b *binding) assign(ctx context.Context, bind *corev1.Binding, dryRun bool)
 	pods := b.pods.kind.GroupResource()
 	err = storeerrors.InterpretGetError(err, pods, bind.Name)
 	err = storeerrors.InterpretUpdateError(err, pods, bind.Name)
-	if _, ok := err.(*apierrors.StatusError); !ok {
+	var status *apierrors.StatusError
+	if !errors.As(err, &status) {
 		err = apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, bind.Name, err)
 	}
 	return err

@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apiserver/pkg/registry/rest"
 
@@ -217,7 +216,7 @@ func (s *Server) follow(ctx context.Context, want client.Object) error {
 		return nil
 	}
 	ctx = local{s}.context(ctx, want.GetNamespace())
-	_, _, err := o.Store.Update(ctx, want.GetName(), rest.DefaultUpdatedObjectInfo(next.(runtime.Object)), nil, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	_, _, err := o.Store.Update(ctx, want.GetName(), rest.DefaultUpdatedObjectInfo(next), nil, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		return fmt.Errorf("update %s %s: %w", res, want.GetName(), err)
 	}

@@ -94,7 +94,7 @@ func terminate(ns *corev1.Namespace, options *metav1.DeleteOptions, now metav1.T
 		ns.DeletionTimestamp = &now
 	}
 	ns.Status.Phase = corev1.NamespaceTerminating
-	orphan, foreground := false, false
+	var orphan, foreground bool
 	switch {
 	case options.OrphanDependents != nil: //nolint:staticcheck // old clients still send it
 		orphan = *options.OrphanDependents //nolint:staticcheck // as above

@@ -264,7 +264,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if err := srv.Shutdown(flush); err != nil {
 		_ = srv.Close()
 	}
-	<-ended
+	<-ended //nolint:errcheck // it was told to end
 	return nil
 }
 

@@ -68,7 +68,7 @@ func answerJSON(w http.ResponseWriter, code int, value any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	w.Write(append(body, '\n')) //nolint:errcheck // the client has gone
+	w.Write(append(body, '\n')) // the client has gone
 }
 
 func (e *explainer) explain(req *http.Request) (*why.Report, error) {

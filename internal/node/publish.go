@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -91,7 +92,7 @@ func (w *worker) told(pod *corev1.Pod, st *corev1.PodStatus, err error) {
 	case err == nil:
 		p.pause, p.retryAt, p.refused = 0, time.Time{}, false
 		p.sent, p.revision = st, pod.ResourceVersion
-	case err == errConflict:
+	case errors.Is(err, errConflict):
 	case apierrors.IsNotFound(err):
 		w.gone = true
 	default:

@@ -177,10 +177,10 @@ func Match(path string) bool {
 
 // ServeHTTP implements http.Handler for the paths that Match accepts.
 func (d *Documents) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	switch {
-	case req.URL.Path == "/openapi/v2":
+	switch req.URL.Path {
+	case "/openapi/v2":
 		serve(w, req, d.v2, v2Proto, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
-	case req.URL.Path == "/openapi/v3":
+	case "/openapi/v3":
 		w.Header().Set("Content-Type", jsonType)
 		w.Header().Set("Etag", strconv.Quote(d.tag))
 		http.ServeContent(w, req, "", d.since, bytes.NewReader(d.index))

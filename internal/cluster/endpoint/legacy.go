@@ -88,7 +88,7 @@ func subsetsOf(s *corev1.Service, all []backend) (out []corev1.EndpointSubset, c
 		if at < 0 {
 			at, out = len(out), append(out, corev1.EndpointSubset{Ports: ports}) //nolint:staticcheck // as above
 		}
-		a := corev1.EndpointAddress{IP: address, TargetRef: targetRef(b.pod), Hostname: hostnameOf(s, b.pod)} //nolint:staticcheck // as above
+		a := corev1.EndpointAddress{IP: address, TargetRef: targetRef(b.pod), Hostname: hostnameOf(s, b.pod)}
 		if b.pod.Spec.NodeName != "" {
 			a.NodeName = ptr(b.pod.Spec.NodeName)
 		}
@@ -98,7 +98,7 @@ func subsetsOf(s *corev1.Service, all []backend) (out []corev1.EndpointSubset, c
 			out[at].NotReadyAddresses = append(out[at].NotReadyAddresses, a)
 		}
 	}
-	byIP := func(a, b corev1.EndpointAddress) int { //nolint:staticcheck // as above
+	byIP := func(a, b corev1.EndpointAddress) int {
 		return cmp.Or(cmp.Compare(a.IP, b.IP), cmp.Compare(a.TargetRef.UID, b.TargetRef.UID))
 	}
 	for i := range out {
@@ -108,7 +108,7 @@ func subsetsOf(s *corev1.Service, all []backend) (out []corev1.EndpointSubset, c
 	return out, false
 }
 
-func toEndpoints(ports []port) []corev1.EndpointPort { //nolint:staticcheck // as above
+func toEndpoints(ports []port) []corev1.EndpointPort {
 	var out []corev1.EndpointPort //nolint:staticcheck // as above
 	for _, p := range ports {
 		out = append(out, corev1.EndpointPort{Name: p.name, Port: p.number, Protocol: p.protocol, AppProtocol: p.appProtocol}) //nolint:staticcheck // as above

@@ -77,7 +77,7 @@ func podsOf(matters func(before, after *corev1.Node) bool) plan.Watch {
 		if !matters(was, is) {
 			return nil
 		}
-		name := ""
+		var name string
 		if is != nil {
 			name = is.Name
 		} else {

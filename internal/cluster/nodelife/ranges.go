@@ -40,13 +40,13 @@ func podRange(n *corev1.Node) string {
 
 func (cfg Config) planRanges(in plan.Input) plan.Plan {
 	var p plan.Plan
-	next, free := cfg.PodRange.Masked().Addr(), true
+	next := cfg.PodRange.Masked().Addr()
 	for _, o := range in.Reader.Indexed(resource.Nodes, indexRange, rangeMissing) {
 		if o.GetDeletionTimestamp() != nil {
 			continue
 		}
-		var given netip.Prefix
-		if given, free = cfg.nextFree(in.Reader, next); !free {
+		given, free := cfg.nextFree(in.Reader, next)
+		if !free {
 			p.Events = append(p.Events, plan.Event{
 				Regarding: plan.RefOf(o), Type: corev1.EventTypeNormal, Reason: "CIDRNotAvailable",
 				Message: fmt.Sprintf("Node %s status is now: CIDRNotAvailable", o.GetName()),

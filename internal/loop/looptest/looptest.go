@@ -15,7 +15,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client/fake"
 	"coracle/internal/loop"
@@ -131,7 +130,7 @@ func Owner(obj plan.Object) metav1.OwnerReference {
 	gvk := resource.Of(obj).GVK()
 	return metav1.OwnerReference{
 		APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Name: obj.GetName(),
-		UID: types.UID(obj.GetUID()), Controller: &yes, BlockOwnerDeletion: &yes,
+		UID: obj.GetUID(), Controller: &yes, BlockOwnerDeletion: &yes,
 	}
 }
 

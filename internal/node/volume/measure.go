@@ -50,7 +50,7 @@ func usage(ctx context.Context, dir string) (int64, error) {
 			return err
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			id := inode{uint64(st.Dev), st.Ino}
+			id := inode{st.Dev, st.Ino}
 			if st.Nlink > 1 && !d.IsDir() {
 				if seen[id] {
 					return nil

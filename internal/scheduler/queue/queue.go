@@ -255,7 +255,7 @@ func (h *byPriority) Pop() any {
 
 type byTime []*Item
 
-func (h byTime) Len() int           { return len(h) }
+func (h byTime) Len() int { return len(h) }
 func (h byTime) Less(i, j int) bool {
 	if !h[i].ready.Equal(h[j].ready) {
 		return h[i].ready.Before(h[j].ready)
