@@ -101,7 +101,7 @@ func age(t metav1.Time, now time.Time) string {
 
 // ageMicro is age for the finer clock of leases and events.
 func ageMicro(t metav1.MicroTime, now time.Time) string {
-	return age(metav1.Time{Time: t.Time}, now)
+	return age(metav1.Time(t), now)
 }
 
 func orNone(s string) string {

@@ -262,7 +262,7 @@ func (m *machineUnderTest) until(what string, cond func() bool) {
 
 func (m *machineUnderTest) untilState(name, state string) {
 	m.t.Helper()
-	last := ""
+	var last string
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	over := time.After(bound)

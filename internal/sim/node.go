@@ -31,8 +31,6 @@ type node struct {
 	volumes  int // in the log of volumes
 	pods     []*local
 	beat     time.Time
-	// dirs are the volumes whose directory it is to remove.
-	dirs []string
 }
 
 // local is a pod as its node knows it.

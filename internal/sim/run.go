@@ -95,7 +95,7 @@ func (w *World) settle() {
 	for w.broken == nil {
 		if w.work() {
 			if w.steps > calmSteps {
-				w.violate(fmt.Errorf("endless: still busy after %d steps: %v", w.steps, last))
+				w.violate(fmt.Errorf("endless: still busy after %d steps: %w", w.steps, last))
 			}
 			continue
 		}

@@ -50,8 +50,8 @@ func TestViewAgreesWithAPlainMap(t *testing.T) {
 		model := map[plan.Key]*corev1.Pod{}
 		var revision uint64
 		type lent struct {
-			now, then []string
-			slice     []plan.Object
+			then  []string
+			slice []plan.Object
 		}
 		var held []lent
 		want := func(match func(*corev1.Pod) bool) []string {

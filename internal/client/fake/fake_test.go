@@ -224,7 +224,7 @@ func TestWatch(t *testing.T) {
 			return out.(*corev1.Pod)
 		}
 		b = relabel(b, "a")
-		b = relabel(b, "c")
+		relabel(b, "c")
 		make1(t, c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: "another kind"}})
 		if _, err := c.Delete(ctx, plan.RefOf(items[0]), metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)

@@ -109,9 +109,9 @@ func agent(c *looptest.Cluster, name, node string) {
 func TestLocalVolumeLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := run(t, fake.New())
-		pvc := looptest.Make(c, claim("data", "<none>"))
+		looptest.Make(c, claim("data", "<none>"))
 		looptest.Rest()
-		pvc = getClaim(c, "data")
+		pvc := getClaim(c, "data")
 		if pvc.Spec.StorageClassName == nil || *pvc.Spec.StorageClassName != "local" {
 			t.Fatalf("class %v, want the default", pvc.Spec.StorageClassName)
 		}
