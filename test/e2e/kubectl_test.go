@@ -46,7 +46,7 @@ func (c *cluster) run(cmd *exec.Cmd) result {
 	if err := cmd.Start(); err != nil {
 		return result{err: err}
 	}
-	killer := time.AfterFunc(2*patience, func() { cmd.Process.Kill() }) //nolint:errcheck // it may have ended
+	killer := time.AfterFunc(2*patience, func() { cmd.Process.Kill() }) // it may have ended
 	defer killer.Stop()
 	err := cmd.Wait()
 	return result{out.String(), errs.String(), err}
@@ -135,13 +135,13 @@ func (c *cluster) follow(cmd *exec.Cmd) *stream {
 			s.lines <- scan.Text()
 		}
 	}()
-	go func() { defer close(s.ended); s.cmd.Wait() }() //nolint:errcheck // it is killed
+	go func() { defer close(s.ended); s.cmd.Wait() }() // it is killed
 	c.t.Cleanup(s.stop)
 	return s
 }
 
 func (s *stream) stop() {
-	s.cmd.Process.Kill() //nolint:errcheck // it may have ended
+	s.cmd.Process.Kill() // it may have ended
 	<-s.ended
 }
 
