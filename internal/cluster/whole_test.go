@@ -82,7 +82,8 @@ func start(t testing.TB, nodes int) *whole {
 		t.Fatal(err)
 	}
 	api, err := apiserver.New(apiserver.Config{
-		Store: st, PKI: authority, ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
+		Advertise: netip.MustParseAddrPort("192.0.2.1:6443"),
+		Store:     st, PKI: authority, ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {

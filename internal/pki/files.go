@@ -27,7 +27,8 @@ func loadPair(certPath, keyPath string) (*x509.Certificate, *ecdsa.PrivateKey, e
 	}
 	key, err := loadKey(keyPath)
 	if err != nil {
-		return nil, nil, fmt.Errorf("key of %s: %w; restore it, or delete both", certPath, err)
+		// Not wrapped: the key's absence must not pass for that of the pair, which is made anew.
+		return nil, nil, fmt.Errorf("key of %s: %v; restore it, or delete both", certPath, err) //nolint:errorlint // see above
 	}
 	if !key.PublicKey.Equal(cert.PublicKey) {
 		return nil, nil, fmt.Errorf("%s is not the key of %s; restore the matching files", keyPath, certPath)
