@@ -18,6 +18,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/resource"
+	"coracle/internal/workload/placement"
 )
 
 // apiTimeout bounds the questions that a command asks the API.
@@ -121,12 +122,8 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 }
 
 func nodeReady(n *corev1.Node) bool {
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
+	ready, _ := placement.Ready(n)
+	return ready
 }
 
 func nodeState(n *corev1.Node) string {
