@@ -23,7 +23,7 @@ import (
 // clients is how many callers the figures in docs/design/0003 are for.
 const clients = 32
 
-func durable(b *testing.B) *cluster {
+func onDisk(b *testing.B) *cluster {
 	b.Helper()
 	return startOn(b, store.Config{Dir: b.TempDir()})
 }
@@ -71,14 +71,14 @@ func kibi(name string) []byte {
 }
 
 func BenchmarkHTTPCreate(b *testing.B) {
-	c := durable(b)
+	c := onDisk(b)
 	send(b, c, func(n int64) (string, string, []byte) {
 		return "POST", "/api/v1/namespaces/default/configmaps", kibi(fmt.Sprint("c", n))
 	}, http.StatusCreated)
 }
 
 func BenchmarkHTTPGet(b *testing.B) {
-	c := durable(b)
+	c := onDisk(b)
 	c.post("/api/v1/namespaces/default/configmaps", string(kibi("c"))).want(201)
 	send(b, c, func(int64) (string, string, []byte) {
 		return "GET", "/api/v1/namespaces/default/configmaps/c", nil
@@ -87,7 +87,7 @@ func BenchmarkHTTPGet(b *testing.B) {
 
 // BenchmarkHTTPList is PEERS' list of 5,001: whole, and as raw bytes.
 func BenchmarkHTTPList(b *testing.B) {
-	c := durable(b)
+	c := onDisk(b)
 	i, ctx := c.Client(), context.Background()
 	for n := range 5000 {
 		m := configMap(fmt.Sprint("c", n), map[string]string{"k": strings.Repeat("x", 900)})
@@ -122,7 +122,7 @@ func BenchmarkHTTPList(b *testing.B) {
 
 // BenchmarkHTTPStatusUpdate is what a node's report of a pod costs.
 func BenchmarkHTTPStatusUpdate(b *testing.B) {
-	c := durable(b)
+	c := onDisk(b)
 	account(b, c)
 	far := c.remote("admin", pki.MastersGroup)
 	ctx := client.WithManager(context.Background(), "kubelet")
@@ -153,7 +153,7 @@ func benchPod(name string) *corev1.Pod {
 func BenchmarkLocalCreate(b *testing.B) {
 	for _, goroutines := range []int{1, 32, 256} {
 		b.Run(fmt.Sprint(goroutines), func(b *testing.B) {
-			c := durable(b)
+			c := onDisk(b)
 			account(b, c)
 			i := c.Client()
 			var n atomic.Int64
@@ -175,7 +175,7 @@ func BenchmarkLocalCreate(b *testing.B) {
 }
 
 func BenchmarkLocalStatusUpdate(b *testing.B) {
-	c := durable(b)
+	c := onDisk(b)
 	account(b, c)
 	i := c.Client()
 	b.SetParallelism(16)
@@ -201,7 +201,7 @@ func BenchmarkLocalStatusUpdate(b *testing.B) {
 }
 
 func BenchmarkLocalGet(b *testing.B) {
-	c := durable(b)
+	c := onDisk(b)
 	i := c.Client()
 	ctx := context.Background()
 	made := must[client.Object](b)(i.Create(ctx, configMap("c", nil)))

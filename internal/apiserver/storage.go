@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage"
 
+	"coracle/internal/apiserver/durable"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
 	"coracle/internal/store"
@@ -26,7 +27,7 @@ var indexes = map[resource.Resource]storage.IndexerFuncs{
 func collectionOf(s *store.Store, k kind.Kind) (*store.Collection, error) {
 	c, err := s.For(store.Resource{
 		Prefix:  keyRoot(k.Resource),
-		Codec:   newStorageCodec(k.GVK(), k.Default),
+		Codec:   durable.NewCodec(k.GVK(), k.Default),
 		New:     k.New,
 		NewList: k.NewList,
 		Index:   indexes[k.Resource],

@@ -3,11 +3,14 @@ package admit
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/storage/names"
 
@@ -112,7 +115,7 @@ func mountToken(pod *corev1.Pod) {
 	}
 	found := name != ""
 	if !found {
-		name = names.SimpleNameGenerator.GenerateName(tokenVolume)
+		name = tokenVolume + suffixOf(pod)
 	}
 	mount := corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: tokenPath}
 	needed := false
@@ -127,6 +130,18 @@ func mountToken(pod *corev1.Pod) {
 	if needed && !found {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: tokenSource()}})
 	}
+}
+
+// suffixOf is five characters that look random, as upstream's are, but are the same for all pods of one
+// controller: their specs are then alike, and stored objects that are alike share memory.
+func suffixOf(pod *corev1.Pod) string {
+	controller := metav1.GetControllerOfNoCopy(pod)
+	if controller == nil {
+		return names.SimpleNameGenerator.GenerateName("")
+	}
+	h := fnv.New32a()
+	h.Write([]byte(controller.UID))
+	return rand.SafeEncodeString(fmt.Sprintf("%05d", h.Sum32()%100000))
 }
 
 func mounted(c *corev1.Container) bool {

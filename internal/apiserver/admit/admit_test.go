@@ -11,6 +11,7 @@ import (
 	quantity "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 
@@ -122,6 +123,27 @@ func TestServiceAccount(t *testing.T) {
 	wantError(t, write(defaultWorld(robot), p, nil), "")
 	if len(p.Spec.Volumes) != 0 || len(p.Spec.ImagePullSecrets) != 1 {
 		t.Errorf("the account's wishes are not heard: %+v", p.Spec)
+	}
+}
+
+// TestTokenVolumesOfOneControllerAreAlike: pods of one template stay alike, pods of others and pods of
+// nobody do not meet.
+func TestTokenVolumesOfOneControllerAreAlike(t *testing.T) {
+	yes := true
+	volumeOf := func(controller types.UID) string {
+		p := pod()
+		if controller != "" {
+			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "r", UID: controller, Controller: &yes}}
+		}
+		wantError(t, write(defaultWorld(), p, nil), "")
+		name := p.Spec.Volumes[0].Name
+		if len(name) != len(tokenVolume)+5 {
+			t.Errorf("volume %q", name)
+		}
+		return name
+	}
+	if volumeOf("a") != volumeOf("a") || volumeOf("a") == volumeOf("b") || volumeOf("") == volumeOf("") {
+		t.Error("names of token volumes")
 	}
 }
 

@@ -1,31 +1,37 @@
-package apiserver
+// Package durable is the durable form of the kinds: Kubernetes protobuf, byte for byte what etcd of an
+// upstream cluster holds.
+//
+// It owns encoding, decoding, and what decoded objects share: the pods of one template hold one spec in
+// memory, not a copy each. It refuses conversion, because the version served is the version in memory, and
+// knows nothing of keys and revisions, which are the store's.
+package durable
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
-	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// storageCodec is the durable form of one kind: Kubernetes protobuf of the version served, byte
-// for byte what etcd of an upstream cluster holds (k8s.io/apimachinery's protobuf serializer
-// reads and writes the same). It converts nothing, because the version served is the version in
-// memory, and copies nothing twice, because every write passes here in both directions.
-type storageCodec struct {
+// Codec reads and writes objects of one kind as k8s.io/apimachinery's protobuf serializer does. It
+// copies nothing twice, because every write passes here in both directions. Decoded objects share
+// parts with one another: they must not be changed.
+type Codec struct {
 	gvk      schema.GroupVersionKind
 	head     []byte // everything of the envelope before the length of the object
 	defaults func(runtime.Object)
+	specs    specs
 }
 
 // message is what every API type's generated protobuf code offers.
 type message interface {
+	runtime.Object
 	Size() int
 	MarshalToSizedBuffer(data []byte) (int, error)
 	Unmarshal(data []byte) error
@@ -42,13 +48,14 @@ const (
 	tagContent  = 4<<3 | 2
 )
 
-func newStorageCodec(gvk schema.GroupVersionKind, defaults func(runtime.Object)) *storageCodec {
+// NewCodec returns the codec of a kind. defaults, which may be nil, fill in an object that was read.
+func NewCodec(gvk schema.GroupVersionKind, defaults func(runtime.Object)) *Codec {
 	var typeMeta []byte
 	typeMeta = appendBytes(typeMeta, tagType, []byte(gvk.GroupVersion().String()))
 	typeMeta = appendBytes(typeMeta, tagObject, []byte(gvk.Kind))
 	head := bytes.Clone(magic)
 	head = appendBytes(head, tagType, typeMeta)
-	return &storageCodec{gvk: gvk, head: append(head, tagObject), defaults: defaults}
+	return &Codec{gvk: gvk, head: append(head, tagObject), defaults: defaults}
 }
 
 func appendBytes(b []byte, tag byte, value []byte) []byte {
@@ -62,12 +69,12 @@ func appendBytes(b []byte, tag byte, value []byte) []byte {
 var tail = []byte{tagEncoding, 0, tagContent, 0}
 
 // Identifier implements runtime.Encoder.
-func (c *storageCodec) Identifier() runtime.Identifier {
+func (c *Codec) Identifier() runtime.Identifier {
 	return runtime.Identifier("storage/" + c.gvk.String())
 }
 
 // Encode implements runtime.Encoder. The object is only read.
-func (c *storageCodec) Encode(obj runtime.Object, w io.Writer) error {
+func (c *Codec) Encode(obj runtime.Object, w io.Writer) error {
 	m, ok := obj.(message)
 	if !ok {
 		return fmt.Errorf("%T has no protobuf form", obj)
@@ -96,7 +103,7 @@ func (c *storageCodec) Encode(obj runtime.Object, w io.Writer) error {
 
 // Decode implements runtime.Decoder. Defaults are filled in on reading, as upstream does: an
 // object written by an older release gets those that are new.
-func (c *storageCodec) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+func (c *Codec) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
 	m, ok := into.(message)
 	if !ok {
 		return nil, nil, fmt.Errorf("%T has no protobuf form", into)
@@ -109,53 +116,24 @@ func (c *storageCodec) Decode(data []byte, _ *schema.GroupVersionKind, into runt
 	if n <= 0 || uint64(len(rest)-n) < size {
 		return nil, nil, fmt.Errorf("stored %s is cut short", c.gvk.Kind)
 	}
-	if err := m.Unmarshal(rest[n : n+int(size)]); err != nil {
+	if err := c.fill(m, rest[n:n+int(size)]); err != nil {
 		return nil, nil, fmt.Errorf("stored %s: %w", c.gvk.Kind, err)
 	}
 	into.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 	if m, ok := into.(metav1.Object); ok {
-		entries := m.GetManagedFields()
-		for i := range entries {
-			entries[i].FieldsV1 = fieldSets.share(entries[i].FieldsV1)
-		}
-	}
-	if c.defaults != nil {
-		c.defaults(into)
+		shareMeta(m)
 	}
 	return into, &c.gvk, nil
 }
 
-// fieldSets is what the managed fields of stored objects share.
-var fieldSets = sharer{sets: map[uint64]*metav1.FieldsV1{}}
-
-// sharer keeps one copy of equal field sets: all pods of a template, and all their statuses, have
-// the same, and they would be a third of a pod's memory. Stored objects are immutable.
-type sharer struct {
-	mu   sync.RWMutex
-	sets map[uint64]*metav1.FieldsV1
-}
-
-// maxShared bounds the sets remembered; past it the memory starts anew.
-const maxShared = 4096
-
-var shareSeed = maphash.MakeSeed()
-
-func (s *sharer) share(set *metav1.FieldsV1) *metav1.FieldsV1 {
-	if set == nil || len(set.Raw) == 0 {
-		return set
+// fill decodes the object's own bytes and fills in defaults.
+func (c *Codec) fill(m message, data []byte) error {
+	if pod, ok := m.(*corev1.Pod); ok {
+		return c.fillPod(pod, data)
 	}
-	sum := maphash.Bytes(shareSeed, set.Raw)
-	s.mu.RLock()
-	known := s.sets[sum]
-	s.mu.RUnlock()
-	if known != nil && bytes.Equal(known.Raw, set.Raw) {
-		return known
+	err := m.Unmarshal(data)
+	if err == nil && c.defaults != nil {
+		c.defaults(m)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.sets) >= maxShared {
-		clear(s.sets)
-	}
-	s.sets[sum] = set
-	return set
+	return err
 }
