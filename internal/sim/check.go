@@ -287,7 +287,8 @@ func (c *checks) take(before, after *appsv1.ReplicaSet) {
 // forget pardons nothing any more once all is as it should be and everybody knows.
 func (c *checks) forget(r plan.Reader) {
 	if c.excused == 0 && c.adopted == 0 || len(c.w.passes) > 0 || c.w.behind(c.w.control, resource.Pods) ||
-		c.w.behind(c.w.control, resource.ReplicaSets) || c.w.behind(c.w.control, resource.Deployments) {
+		c.w.behind(c.w.control, resource.ReplicaSets) || c.w.behind(c.w.control, resource.Deployments) ||
+		c.w.behind(c.w.control, resource.DaemonSets) || c.crowded(r) {
 		return
 	}
 	for _, o := range r.List(resource.Deployments, "") {
@@ -361,6 +362,23 @@ func (c *checks) state(r plan.Reader, now time.Time) error {
 	err := errors.Join(c.each(r, now), c.oneDaemon(r))
 	c.forget(r)
 	return err
+}
+
+// crowded says whether some node still has more daemons of a set than one: a pod that was given back is still to go.
+func (c *checks) crowded(r plan.Reader) bool {
+	if c.adopted == 0 {
+		return false
+	}
+	for _, o := range r.List(resource.DaemonSets, "") {
+		on := map[string]bool{}
+		for _, pod := range podsOf(r, o) {
+			if on[pod.Spec.NodeName] && pod.Spec.NodeName != "" {
+				return true
+			}
+			on[pod.Spec.NodeName] = true
+		}
+	}
+	return false
 }
 
 // oneDaemon holds when no node has two daemons of one set, surge aside.
