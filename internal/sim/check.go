@@ -35,7 +35,7 @@ type checks struct {
 	// running says on which nodes the containers of an identity run.
 	running map[string][]string
 	// deleted holds workloads as they were when they went, to be made again.
-	deleted map[resource.Resource]plan.Object
+	deleted map[plan.Ref]plan.Object
 	// silent, when set, is the promise that forbids any write.
 	silent string
 	// wrote is when something other than a heartbeat was last written.
@@ -45,9 +45,9 @@ type checks struct {
 }
 
 func newChecks(w *World) checks {
-	c := checks{w: w, running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[resource.Resource]plan.Object{}, daemons: 1}
+	c := checks{w: w, running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1}
 	surge := invariant.Surge()
-	c.each = invariant.All(invariant.OneController, invariant.OneTemplate,
+	c.each = invariant.All(invariant.OneController, invariant.OneTemplate(), invariant.CanaryHeld(),
 		func(r plan.Reader, now time.Time) error {
 			if err := surge(r, now); w.checks.adopted == 0 {
 				return err
@@ -226,15 +226,18 @@ func (c *checks) written(e fake.Entry) {
 		c.remember(e)
 	case *appsv1.DaemonSet:
 		c.remember(e)
-		if s := o.Spec.UpdateStrategy.RollingUpdate; s.MaxSurge.IntValue() > 0 {
+		if s := o.Spec.UpdateStrategy.RollingUpdate; s != nil && s.MaxSurge.String() != "0" {
 			c.daemons = 2
 		}
 	case *corev1.PersistentVolumeClaim:
 		if before := e.Before; before != nil && before.GetDeletionTimestamp() == nil && (o.DeletionTimestamp != nil || e.Type == "DELETED") &&
-			c.w.actor != byUser && len(before.GetOwnerReferences()) == 0 {
+			c.w.actor != byUser && c.w.actor != "namespace-controller" && len(before.GetOwnerReferences()) == 0 {
 			c.w.violate(fmt.Errorf("claims kept: %s deletes claim %s, which nobody owns", c.w.actor, o.Name))
 		}
 	case *appsv1.ReplicaSet:
+		if e.Type == "DELETED" {
+			c.excused += int32(len(podsOf(c.w.truth, o))) // its pods are collected after it
+		}
 		if before, ok := e.Before.(*appsv1.ReplicaSet); ok && before != nil {
 			c.take(before, o)
 			if claim.Controller(before) != nil && claim.Controller(o) == nil {
@@ -250,10 +253,11 @@ func (c *checks) written(e fake.Entry) {
 }
 
 func (c *checks) remember(e fake.Entry) {
+	ref := plan.Ref{Resource: e.Resource, Key: plan.KeyOf(e.Object)}
 	if e.Type == "DELETED" {
-		c.deleted[e.Resource] = e.Object
+		c.deleted[ref] = e.Object
 	} else {
-		delete(c.deleted, e.Resource)
+		delete(c.deleted, ref)
 	}
 }
 
