@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -240,12 +241,16 @@ func (c *checks) written(e fake.Entry) {
 		}
 		if before, ok := e.Before.(*appsv1.ReplicaSet); ok && before != nil {
 			c.take(before, o)
+			if o.Spec.MinReadySeconds > before.Spec.MinReadySeconds {
+				c.excused += int32(len(podsOf(c.w.truth, o))) // by the user's wish, pods are available later
+			}
 			if claim.Controller(before) != nil && claim.Controller(o) == nil {
 				c.excused += int32(len(podsOf(c.w.truth, o))) // its Deployment is deleted and leaves it behind
 			}
 		}
 	case *corev1.Pod:
-		if before := e.Before; before != nil && claim.Controller(before) == nil && claim.Controller(o) != nil {
+		if before := e.Before; before != nil && (claim.Controller(before) == nil && claim.Controller(o) != nil ||
+			c.w.actor == byUser && e.Type != "DELETED" && !maps.Equal(before.GetLabels(), o.Labels)) {
 			c.adopted++
 		}
 		c.lost(e)

@@ -73,7 +73,21 @@ func (w *World) addNode(name string) {
 			{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse, LastHeartbeatTime: now, LastTransitionTime: now},
 			{Type: corev1.NodePIDPressure, Status: corev1.ConditionFalse, LastHeartbeatTime: now, LastTransitionTime: now}}},
 	})
-	w.nodes = append(w.nodes, &node{name: name, at: len(w.logs[resource.Pods]), volumes: len(w.logs[resource.PersistentVolumes]), beat: w.now})
+	n := &node{name: name, at: len(w.logs[resource.Pods]), volumes: len(w.logs[resource.PersistentVolumes]), beat: w.now}
+	w.nodes = append(w.nodes, n)
+	// The agent lists the pods of its node's name first: some may be left of a machine that had the name before.
+	for _, o := range w.truth.List(resource.Pods, "") {
+		if pod := o.(*corev1.Pod); pod.Spec.NodeName == name {
+			l := &local{pod: pod, due: w.now.Add(w.delay(pod, "start", 3))}
+			switch {
+			case pod.DeletionTimestamp != nil:
+				l.state = ending
+			case podstate.Ended(pod):
+				l.state = failed
+			}
+			n.pods = append(n.pods, l)
+		}
+	}
 }
 
 // removeNode takes a machine away for good: its power first, then its object.

@@ -8,6 +8,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -28,7 +30,7 @@ func Surge() Check {
 			replicas, room := bounds(d)
 			var t tally
 			for _, set := range setsOf(r, d) {
-				t.add(podsOf(r, set, set.Spec.MinReadySeconds, now))
+				t.active += matching(r, set)
 			}
 			most := bound.weakest(r, d, room.Most(replicas), func(a, b int32) bool { return a > b })
 			before := seen[d.UID]
@@ -40,6 +42,21 @@ func Surge() Check {
 		}
 		return nil
 	}
+}
+
+// matching counts a set's active pods without those that a user has taken by a label, which are nobody's until they
+// are released on paper.
+func matching(r plan.Reader, set *appsv1.ReplicaSet) (n int32) {
+	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		return 0
+	}
+	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(set.UID)) {
+		if pod := o.(*corev1.Pod); podstate.Active(pod) && selector.Matches(labels.Set(pod.Labels)) {
+			n++
+		}
+	}
+	return n
 }
 
 // Available holds when no step in which the controllers take available pods of a Deployment leaves less
