@@ -24,6 +24,8 @@ type checks struct {
 	w     *World
 	each  invariant.Check
 	plans map[string]invariant.PlanCheck
+	// writes judges each write by all that its author may have known.
+	writes *invariant.Writes
 	// excused counts available pods that a Deployment lost by no controller's hand, or by a decision that
 	// could not know them available.
 	excused int32
@@ -46,7 +48,7 @@ type checks struct {
 }
 
 func newChecks(w *World) checks {
-	c := checks{w: w, running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1}
+	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1}
 	surge := invariant.Surge()
 	c.each = invariant.All(invariant.OneController, invariant.OneTemplate(), invariant.CanaryHeld(),
 		func(r plan.Reader, now time.Time) error {
@@ -68,12 +70,29 @@ func (c *checks) plan(r plan.Reader, ctl *plan.Controller, key plan.Key, p plan.
 	if err := wholesome(r, p); err != nil {
 		return fmt.Errorf("%w (%s %s)", err, ctl.Name, key)
 	}
+	if authors[ctl.Name] && !c.w.late() {
+		c.writes.Known(c.w.truth, ctl.For, key, now)
+	}
 	if check := c.plans[ctl.Name]; check != nil {
 		if err := check(r, key, p, now); err != nil {
 			return fmt.Errorf("plan %w", err)
 		}
 	}
 	return nil
+}
+
+// authors are the controllers whose writes are judged by what they may have known.
+var authors = map[string]bool{"deployment-controller": true, "statefulset-controller": true, "daemonset-controller": true, "disruption-controller": true}
+
+// late says whether the controllers have yet to hear of something that workloads go by.
+func (w *World) late() bool {
+	for _, res := range []resource.Resource{resource.Pods, resource.StatefulSets, resource.DaemonSets, resource.Deployments, resource.ReplicaSets,
+		resource.ControllerRevisions, resource.Nodes, resource.PodDisruptionBudgets} {
+		if w.behind(w.control, res) {
+			return true
+		}
+	}
+	return false
 }
 
 // wholesome holds what any plan must: deletions name the very object, adoption asks whether the owner lives,
@@ -131,7 +150,7 @@ func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 	}
 	set := o.(*appsv1.ReplicaSet)
 	active := podsOf(r, set)
-	created, adopted, deleted := 0, 0, map[types.UID]bool{}
+	created, adopted, deleted, released := 0, 0, map[types.UID]bool{}, map[types.UID]bool{}
 	for _, a := range p.Actions {
 		switch a := a.(type) {
 		case plan.Create:
@@ -142,6 +161,7 @@ func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 					adopted++
 				} else {
 					adopted--
+					released[pod.UID] = true
 				}
 			}
 		case plan.Delete:
@@ -157,7 +177,7 @@ func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 	}
 	for _, victim := range active {
 		for _, kept := range active {
-			if deleted[victim.UID] && !deleted[kept.UID] && claim.ControlledBy(kept, set.UID) && podstate.Ready(victim) && !podstate.Ready(kept) && adopted >= 0 {
+			if deleted[victim.UID] && !deleted[kept.UID] && !released[kept.UID] && podstate.Ready(victim) && !podstate.Ready(kept) {
 				return fmt.Errorf("replicas: %s deletes %s, which is ready, and keeps %s, which is not", key, victim.Name, kept.Name)
 			}
 		}
@@ -222,6 +242,7 @@ func (c *checks) written(e fake.Entry) {
 	if e.Resource != resource.Leases {
 		c.wrote = c.w.now
 	}
+	c.w.violate(c.writes.Written(c.w.truth, invariant.Write{By: c.w.actor, Resource: e.Resource, Before: e.Before, After: e.Object, Gone: e.Type == "DELETED"}, c.w.now))
 	switch o := e.Object.(type) {
 	case *appsv1.Deployment, *appsv1.StatefulSet:
 		c.remember(e)

@@ -210,5 +210,5 @@ func (w *World) refuse(verb string, ref plan.Ref, _ string) error {
 
 func exact(r plan.Reader, now time.Time) error {
 	return invariant.All(invariant.RolledOut, invariant.SetsExact, invariant.StatefulSetsExact, invariant.DaemonSetsExact,
-		invariant.NoOrphans, invariant.OneController)(r, now)
+		invariant.NoOrphans, invariant.OneController, invariant.BudgetsExact, invariant.HistoryKept)(r, now)
 }
