@@ -9,21 +9,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/util/dryrun"
 
+	budget "coracle/internal/eviction"
 	"coracle/internal/resource"
 )
-
-// maxDisrupted is how many evictions may wait for the budget's controller to confirm them.
-const maxDisrupted = 2000
 
 // eviction serves pods/eviction (policy/v1): a deletion that asks the pod's disruption budget.
 type eviction struct{ s *Server }
@@ -97,18 +93,18 @@ func (e *eviction) evict(ctx context.Context, name string, deletion *metav1.Dele
 		pinned.Preconditions = &metav1.Preconditions{}
 	}
 	pinned.Preconditions.ResourceVersion = &pod.ResourceVersion
-	if ignoresBudget(pod) {
+	if budget.Free(pod) {
 		return e.removePinned(ctx, pod, pinned, deletion)
 	}
 	budgets := e.budgets(pod)
 	if len(budgets) > 1 {
 		return &metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
-			Message: "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+			Message: budget.ErrTwoBudgets,
 		}, false, nil
 	}
 	if len(budgets) == 1 {
-		if !ready(pod) && unhealthyMayGo(budgets[0]) {
+		if budget.Unhealthy(budgets[0], pod) {
 			return e.removePinned(ctx, pod, pinned, deletion)
 		}
 		if err := e.spend(ctx, budgets[0], pod.Name, dryrun.IsDryRun(deletion.DryRun)); err != nil {
@@ -127,41 +123,10 @@ func (e *eviction) removePinned(ctx context.Context, pod *corev1.Pod, pinned, gi
 	return out, apierrors.IsConflict(err) && !asked, err
 }
 
-// ignoresBudget holds for pods whose going disrupts nothing.
-func ignoresBudget(pod *corev1.Pod) bool {
-	switch pod.Status.Phase {
-	case corev1.PodSucceeded, corev1.PodFailed, corev1.PodPending:
-		return true
-	}
-	return pod.DeletionTimestamp != nil
-}
-
-// unhealthyMayGo says whether a pod that is not ready may be evicted whatever the budget has left.
-func unhealthyMayGo(b *policyv1.PodDisruptionBudget) bool {
-	if p := b.Spec.UnhealthyPodEvictionPolicy; p != nil && *p == policyv1.AlwaysAllow {
-		return true
-	}
-	return b.Status.CurrentHealthy >= b.Status.DesiredHealthy && b.Status.DesiredHealthy > 0
-}
-
-func ready(pod *corev1.Pod) bool {
-	for i := range pod.Status.Conditions {
-		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
-
 func (e *eviction) budgets(pod *corev1.Pod) []*policyv1.PodDisruptionBudget {
 	var found []*policyv1.PodDisruptionBudget
 	for _, obj := range e.s.peekAll(resource.PodDisruptionBudgets, pod.Namespace, fields.Everything()) {
-		b, ok := obj.(*policyv1.PodDisruptionBudget)
-		if !ok {
-			continue
-		}
-		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
-		if err == nil && selector.Matches(labels.Set(pod.Labels)) {
+		if b, ok := obj.(*policyv1.PodDisruptionBudget); ok && budget.Guards(b, pod) {
 			found = append(found, b)
 		}
 	}
@@ -181,7 +146,7 @@ func (e *eviction) spend(ctx context.Context, b *policyv1.PodDisruptionBudget, p
 			if !ok {
 				return nil, fmt.Errorf("unexpected object %T", live)
 			}
-			return b, disrupt(b, pod, metav1.Now())
+			return b, budget.Spend(b, pod, metav1.Now())
 		}), dryRun, nil)
 	var status *apierrors.StatusError
 	switch {
@@ -191,43 +156,6 @@ func (e *eviction) spend(ctx context.Context, b *policyv1.PodDisruptionBudget, p
 		return nil // the budget went meanwhile, and its limit with it
 	}
 	return apierrors.NewInternalError(err)
-}
-
-const wouldViolate = "Cannot evict pod as it would violate the pod's disruption budget."
-
-// disrupt takes one disruption off a budget, in place.
-func disrupt(b *policyv1.PodDisruptionBudget, pod string, now metav1.Time) error {
-	budgets := schema.GroupResource{Group: policyv1.GroupName, Resource: "poddisruptionbudget"}
-	switch s := &b.Status; {
-	case s.ObservedGeneration < b.Generation:
-		return tooMany(10, fmt.Sprintf("The disruption budget %s is still being processed by the server.", b.Name))
-	case s.DisruptionsAllowed < 0:
-		return apierrors.NewForbidden(budgets, b.Name, fmt.Errorf("pdb disruptions allowed is negative"))
-	case len(s.DisruptedPods) > maxDisrupted:
-		return apierrors.NewForbidden(budgets, b.Name, fmt.Errorf("DisruptedPods map too big - too many evictions not confirmed by PDB controller"))
-	case s.DisruptionsAllowed == 0:
-		return tooMany(0, fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", b.Name, s.DesiredHealthy, s.CurrentHealthy))
-	}
-	b.Status.DisruptionsAllowed--
-	if b.Status.DisruptionsAllowed == 0 {
-		apimeta.SetStatusCondition(&b.Status.Conditions, metav1.Condition{
-			Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse,
-			Reason: policyv1.InsufficientPodsReason, ObservedGeneration: b.Status.ObservedGeneration,
-		})
-	}
-	if b.Status.DisruptedPods == nil {
-		b.Status.DisruptedPods = map[string]metav1.Time{}
-	}
-	b.Status.DisruptedPods[pod] = now
-	return nil
-}
-
-func tooMany(retryAfter int, cause string) error {
-	err := apierrors.NewTooManyRequests(wouldViolate, retryAfter)
-	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
-		Type: policyv1.DisruptionBudgetCause, Message: cause,
-	})
-	return err
 }
 
 // remove marks the pod as disrupted and deletes it.
@@ -266,10 +194,8 @@ func (e *eviction) mark(ctx context.Context, name string, given *metav1.Precondi
 			if !ok {
 				return nil, fmt.Errorf("unexpected object %T", live)
 			}
-			setPodCondition(&pod.Status, corev1.PodCondition{
-				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, ObservedGeneration: pod.Generation,
-				Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
-			}, metav1.Now())
+			now := metav1.Now()
+			setPodCondition(&pod.Status, budget.Condition(pod.Generation, now), now)
 			return pod, nil
 		}), false, nil)
 	if err != nil {

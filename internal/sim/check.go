@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -23,6 +24,8 @@ type checks struct {
 	w     *World
 	each  invariant.Check
 	plans map[string]invariant.PlanCheck
+	// writes judges each write by all that its author may have known.
+	writes *invariant.Writes
 	// excused counts available pods that a Deployment lost by no controller's hand, or by a decision that
 	// could not know them available.
 	excused int32
@@ -35,7 +38,7 @@ type checks struct {
 	// running says on which nodes the containers of an identity run.
 	running map[string][]string
 	// deleted holds workloads as they were when they went, to be made again.
-	deleted map[resource.Resource]plan.Object
+	deleted map[plan.Ref]plan.Object
 	// silent, when set, is the promise that forbids any write.
 	silent string
 	// wrote is when something other than a heartbeat was last written.
@@ -45,9 +48,9 @@ type checks struct {
 }
 
 func newChecks(w *World) checks {
-	c := checks{w: w, running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[resource.Resource]plan.Object{}, daemons: 1}
+	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1}
 	surge := invariant.Surge()
-	c.each = invariant.All(invariant.OneController, invariant.OneTemplate,
+	c.each = invariant.All(invariant.OneController, invariant.OneTemplate(), invariant.CanaryHeld(),
 		func(r plan.Reader, now time.Time) error {
 			if err := surge(r, now); w.checks.adopted == 0 {
 				return err
@@ -67,12 +70,29 @@ func (c *checks) plan(r plan.Reader, ctl *plan.Controller, key plan.Key, p plan.
 	if err := wholesome(r, p); err != nil {
 		return fmt.Errorf("%w (%s %s)", err, ctl.Name, key)
 	}
+	if authors[ctl.Name] && !c.w.late() {
+		c.writes.Known(c.w.truth, ctl.For, key, now)
+	}
 	if check := c.plans[ctl.Name]; check != nil {
 		if err := check(r, key, p, now); err != nil {
 			return fmt.Errorf("plan %w", err)
 		}
 	}
 	return nil
+}
+
+// authors are the controllers whose writes are judged by what they may have known.
+var authors = map[string]bool{"deployment-controller": true, "statefulset-controller": true, "daemonset-controller": true, "disruption-controller": true}
+
+// late says whether the controllers have yet to hear of something that workloads go by.
+func (w *World) late() bool {
+	for _, res := range []resource.Resource{resource.Pods, resource.StatefulSets, resource.DaemonSets, resource.Deployments, resource.ReplicaSets,
+		resource.ControllerRevisions, resource.Nodes, resource.PodDisruptionBudgets} {
+		if w.behind(w.control, res) {
+			return true
+		}
+	}
+	return false
 }
 
 // wholesome holds what any plan must: deletions name the very object, adoption asks whether the owner lives,
@@ -130,7 +150,7 @@ func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 	}
 	set := o.(*appsv1.ReplicaSet)
 	active := podsOf(r, set)
-	created, adopted, deleted := 0, 0, map[types.UID]bool{}
+	created, adopted, deleted, released := 0, 0, map[types.UID]bool{}, map[types.UID]bool{}
 	for _, a := range p.Actions {
 		switch a := a.(type) {
 		case plan.Create:
@@ -141,6 +161,7 @@ func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 					adopted++
 				} else {
 					adopted--
+					released[pod.UID] = true
 				}
 			}
 		case plan.Delete:
@@ -156,7 +177,7 @@ func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 	}
 	for _, victim := range active {
 		for _, kept := range active {
-			if deleted[victim.UID] && !deleted[kept.UID] && claim.ControlledBy(kept, set.UID) && podstate.Ready(victim) && !podstate.Ready(kept) && adopted >= 0 {
+			if deleted[victim.UID] && !deleted[kept.UID] && !released[kept.UID] && podstate.Ready(victim) && !podstate.Ready(kept) {
 				return fmt.Errorf("replicas: %s deletes %s, which is ready, and keeps %s, which is not", key, victim.Name, kept.Name)
 			}
 		}
@@ -221,28 +242,36 @@ func (c *checks) written(e fake.Entry) {
 	if e.Resource != resource.Leases {
 		c.wrote = c.w.now
 	}
+	c.w.violate(c.writes.Written(c.w.truth, invariant.Write{By: c.w.actor, Resource: e.Resource, Before: e.Before, After: e.Object, Gone: e.Type == "DELETED"}, c.w.now))
 	switch o := e.Object.(type) {
 	case *appsv1.Deployment, *appsv1.StatefulSet:
 		c.remember(e)
 	case *appsv1.DaemonSet:
 		c.remember(e)
-		if s := o.Spec.UpdateStrategy.RollingUpdate; s.MaxSurge.IntValue() > 0 {
+		if s := o.Spec.UpdateStrategy.RollingUpdate; s != nil && s.MaxSurge.String() != "0" {
 			c.daemons = 2
 		}
 	case *corev1.PersistentVolumeClaim:
 		if before := e.Before; before != nil && before.GetDeletionTimestamp() == nil && (o.DeletionTimestamp != nil || e.Type == "DELETED") &&
-			c.w.actor != byUser && len(before.GetOwnerReferences()) == 0 {
+			c.w.actor != byUser && c.w.actor != "namespace-controller" && len(before.GetOwnerReferences()) == 0 {
 			c.w.violate(fmt.Errorf("claims kept: %s deletes claim %s, which nobody owns", c.w.actor, o.Name))
 		}
 	case *appsv1.ReplicaSet:
+		if e.Type == "DELETED" {
+			c.excused += int32(len(podsOf(c.w.truth, o))) // its pods are collected after it
+		}
 		if before, ok := e.Before.(*appsv1.ReplicaSet); ok && before != nil {
 			c.take(before, o)
+			if o.Spec.MinReadySeconds > before.Spec.MinReadySeconds {
+				c.excused += int32(len(podsOf(c.w.truth, o))) // by the user's wish, pods are available later
+			}
 			if claim.Controller(before) != nil && claim.Controller(o) == nil {
 				c.excused += int32(len(podsOf(c.w.truth, o))) // its Deployment is deleted and leaves it behind
 			}
 		}
 	case *corev1.Pod:
-		if before := e.Before; before != nil && claim.Controller(before) == nil && claim.Controller(o) != nil {
+		if before := e.Before; before != nil && (claim.Controller(before) == nil && claim.Controller(o) != nil ||
+			c.w.actor == byUser && e.Type != "DELETED" && !maps.Equal(before.GetLabels(), o.Labels)) {
 			c.adopted++
 		}
 		c.lost(e)
@@ -250,10 +279,11 @@ func (c *checks) written(e fake.Entry) {
 }
 
 func (c *checks) remember(e fake.Entry) {
+	ref := plan.Ref{Resource: e.Resource, Key: plan.KeyOf(e.Object)}
 	if e.Type == "DELETED" {
-		c.deleted[e.Resource] = e.Object
+		c.deleted[ref] = e.Object
 	} else {
-		delete(c.deleted, e.Resource)
+		delete(c.deleted, ref)
 	}
 }
 
@@ -287,7 +317,8 @@ func (c *checks) take(before, after *appsv1.ReplicaSet) {
 // forget pardons nothing any more once all is as it should be and everybody knows.
 func (c *checks) forget(r plan.Reader) {
 	if c.excused == 0 && c.adopted == 0 || len(c.w.passes) > 0 || c.w.behind(c.w.control, resource.Pods) ||
-		c.w.behind(c.w.control, resource.ReplicaSets) || c.w.behind(c.w.control, resource.Deployments) {
+		c.w.behind(c.w.control, resource.ReplicaSets) || c.w.behind(c.w.control, resource.Deployments) ||
+		c.w.behind(c.w.control, resource.DaemonSets) || c.crowded(r) {
 		return
 	}
 	for _, o := range r.List(resource.Deployments, "") {
@@ -361,6 +392,23 @@ func (c *checks) state(r plan.Reader, now time.Time) error {
 	err := errors.Join(c.each(r, now), c.oneDaemon(r))
 	c.forget(r)
 	return err
+}
+
+// crowded says whether some node still has more daemons of a set than one: a pod that was given back is still to go.
+func (c *checks) crowded(r plan.Reader) bool {
+	if c.adopted == 0 {
+		return false
+	}
+	for _, o := range r.List(resource.DaemonSets, "") {
+		on := map[string]bool{}
+		for _, pod := range podsOf(r, o) {
+			if on[pod.Spec.NodeName] && pod.Spec.NodeName != "" {
+				return true
+			}
+			on[pod.Spec.NodeName] = true
+		}
+	}
+	return false
 }
 
 // oneDaemon holds when no node has two daemons of one set, surge aside.

@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +47,11 @@ type Result struct {
 
 // Run lets the world of a seed happen for so many steps and then come to rest.
 func Run(seed uint64, steps int, m *Mutation) Result {
-	w := New(seed, m)
+	return run(seed, steps, m, drawn(seed))
+}
+
+func run(seed uint64, steps int, m *Mutation, has map[feature]bool) Result {
+	w := newWorld(seed, m, has)
 	var buffer []choice
 	for range steps {
 		if w.broken != nil {
@@ -212,20 +218,28 @@ func (w *World) appease() {
 			o.Spec.Taints = taints
 		})
 	}
-	for _, name := range []string{"dep", "sts", "ds"} {
+	w.appeaseMore()
+	for _, name := range w.names() {
 		w.editTemplate(name, func(t *corev1.PodTemplateSpec) {
 			if strings.HasPrefix(t.Spec.Containers[0].Image, "bad") {
 				t.Spec.Containers[0].Image = "good:9"
 			}
 		})
 	}
-	edit(w, resource.Deployments, "dep", func(d *appsv1.Deployment) { d.Spec.Paused = false })
-	edit(w, resource.StatefulSets, "sts", func(s *appsv1.StatefulSet) { s.Spec.UpdateStrategy.RollingUpdate.Partition = new(int32) })
+	for _, name := range w.names() {
+		edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { d.Spec.Paused = false })
+		edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) {
+			if ru := s.Spec.UpdateStrategy.RollingUpdate; ru != nil {
+				ru.Partition = new(int32)
+			}
+		})
+	}
 }
 
 // sweep deletes pods that nobody controls, as they may stand in the way of a name, and brings machines back that
 // took volumes with them.
 func (w *World) sweep() {
+	w.sweepBad()
 	for _, o := range w.truth.List(resource.PersistentVolumes, "") {
 		if a := o.(*corev1.PersistentVolume).Spec.NodeAffinity; a != nil {
 			w.addNode(a.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0])
@@ -263,6 +277,9 @@ func Shrink(r Result, m *Mutation, tries int) Result {
 func Report(r Result) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %v\n", r.Seed, r.Broken)
+	if has := slices.Sorted(maps.Keys(drawn(r.Seed))); len(has) > 0 {
+		fmt.Fprintf(&b, "     in a world with %v\n", has)
+	}
 	for i, e := range r.Trace {
 		fmt.Fprintf(&b, "%4d %s\n", i+1, e)
 	}

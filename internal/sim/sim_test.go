@@ -121,6 +121,17 @@ func one(t *testing.T, seed uint64) {
 	t.Fatal(Report(r))
 }
 
+// TestRegressions runs the seeds of worlds that once failed, without features: their draws are of that time.
+func TestRegressions(t *testing.T) {
+	for seed, was := range map[uint64]string{
+		100182: "a daemon pod that the user relabels away and back was pardoned before the DaemonSet had dealt with it",
+	} {
+		if r := run(seed, Steps, nil, nil); r.Broken != nil {
+			t.Errorf("seed %d (%s): %v", seed, was, r.Broken)
+		}
+	}
+}
+
 // TestDeterminism: one seed is one world.
 func TestDeterminism(t *testing.T) {
 	for seed := range uint64(30) {

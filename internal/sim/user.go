@@ -28,29 +28,32 @@ func ptr[T any](v T) *T { return &v }
 // furnish makes what the world begins with.
 func (w *World) furnish(r *rand.Rand) {
 	w.actor = byUser
+	more := rand.New(rand.NewPCG(w.seed, 3))
 	w.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})
 	w.make(&storagev1.StorageClass{
 		ObjectMeta: metav1.ObjectMeta{Name: "local"}, Provisioner: volume.Local,
-		VolumeBindingMode: ptr(storagev1.VolumeBindingWaitForFirstConsumer), ReclaimPolicy: ptr(corev1.PersistentVolumeReclaimDelete),
+		AllowVolumeExpansion: ptr(true),
+		VolumeBindingMode:    ptr(storagev1.VolumeBindingWaitForFirstConsumer), ReclaimPolicy: ptr(corev1.PersistentVolumeReclaimDelete),
 	})
 	for i := range 2 + r.IntN(4) {
 		w.addNode(fmt.Sprintf("n%d", i))
 	}
 	which := r.IntN(8)
 	if which < 4 || which == 7 {
-		w.make(w.deployment(r))
+		w.make(w.equip(more, w.deployment(r)))
 	}
 	if which == 4 || which == 5 || which == 7 {
-		w.make(w.statefulSet(r))
+		w.make(w.equip(more, w.statefulSet(r)))
 	}
 	if which == 6 || which == 7 || which == 0 {
-		w.make(w.daemonSet(r))
+		w.make(w.equip(more, w.daemonSet(r)))
 	}
+	w.furnishMore(more)
 	w.actor = ""
 }
 
 func (w *World) make(o plan.Object) {
-	if _, err := w.cluster.Create(w.ctx, o); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := w.cluster.Create(w.ctx, o); err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
 		w.violate(fmt.Errorf("harness: %w", err))
 	}
 }
@@ -60,7 +63,7 @@ func (w *World) addNode(name string) {
 		return
 	}
 	now := metav1.NewTime(w.now)
-	room := corev1.ResourceList{"cpu": apires.MustParse("8"), "memory": apires.MustParse("16Gi"), "pods": apires.MustParse("40")}
+	room := w.room()
 	w.make(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name, "half": string('a' + name[1]%2)},
 			Annotations: map[string]string{volume.RootAnnotation: "/volumes"}},
@@ -70,7 +73,21 @@ func (w *World) addNode(name string) {
 			{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse, LastHeartbeatTime: now, LastTransitionTime: now},
 			{Type: corev1.NodePIDPressure, Status: corev1.ConditionFalse, LastHeartbeatTime: now, LastTransitionTime: now}}},
 	})
-	w.nodes = append(w.nodes, &node{name: name, at: len(w.logs[resource.Pods]), volumes: len(w.logs[resource.PersistentVolumes]), beat: w.now})
+	n := &node{name: name, at: len(w.logs[resource.Pods]), volumes: len(w.logs[resource.PersistentVolumes]), beat: w.now}
+	w.nodes = append(w.nodes, n)
+	// The agent lists the pods of its node's name first: some may be left of a machine that had the name before.
+	for _, o := range w.truth.List(resource.Pods, "") {
+		if pod := o.(*corev1.Pod); pod.Spec.NodeName == name {
+			l := &local{pod: pod, due: w.now.Add(w.delay(pod, "start", 3))}
+			switch {
+			case pod.DeletionTimestamp != nil:
+				l.state = ending
+			case podstate.Ended(pod):
+				l.state = failed
+			}
+			n.pods = append(n.pods, l)
+		}
+	}
 }
 
 // removeNode takes a machine away for good: its power first, then its object.
@@ -193,7 +210,7 @@ func (w *World) delete(res resource.Resource, name string, opts metav1.DeleteOpt
 var workloads = map[string]resource.Resource{"dep": resource.Deployments, "sts": resource.StatefulSets, "ds": resource.DaemonSets}
 
 func (w *World) editTemplate(name string, change func(*corev1.PodTemplateSpec)) {
-	switch name {
+	switch strings.TrimSuffix(name, "2") {
 	case "dep":
 		edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { change(&d.Spec.Template) })
 	case "sts":
@@ -212,16 +229,22 @@ func (w *World) somePod() plan.Key {
 	return plan.KeyOf(pods[w.rand.IntN(len(pods))])
 }
 
+// commonWishes are what users of every world do.
+var commonWishes = []string{"scale", "scale", "image", "image", "image", "bad", "strategy", "pause", "partition", "delete-pod", "delete-pod",
+	"evict", "relabel", "disown", "cordon", "taint", "add-node", "remove-node", "orphan", "background", "foreground", "remake", "remake"}
+
 // userWishes draws one wish of a user.
 func (w *World) userWishes(out []choice) []choice {
-	e := Event{Does: "user", Who: pick(w.rand, "scale", "scale", "image", "image", "image", "bad", "strategy", "pause", "partition", "delete-pod", "delete-pod",
-		"evict", "relabel", "disown", "cordon", "taint", "add-node", "remove-node", "orphan", "background", "foreground", "remake", "remake")}
-	e.Key.Name = pick(w.rand, "dep", "sts", "ds")
+	e := Event{Does: "user", Who: pick(w.rand, w.wishList(commonWishes)...)}
+	e.Key.Name = pick(w.rand, w.names()...)
 	e.N = w.rand.IntN(8)
+	if len(w.has) > 0 && e.Who != "scale" {
+		e.N += 8 * w.rand.IntN(64)
+	}
 	switch e.Who {
 	case "delete-pod", "evict", "relabel", "disown":
 		e.Key = w.somePod()
-	case "cordon", "taint", "add-node", "remove-node":
+	case "cordon", "taint", "add-node", "remove-node", "drain":
 		e.Key.Name = fmt.Sprintf("n%d", w.rand.IntN(8))
 	}
 	return w.draw(e, out)
@@ -263,7 +286,7 @@ func (w *World) wish(e Event) (choice, bool) {
 
 func (w *World) userDoes(e Event) func() {
 	name, r := e.Key.Name, rand.New(rand.NewPCG(uint64(e.N), 7))
-	res, isWorkload := workloads[name]
+	res, isWorkload := kindOf(name)
 	switch e.Who {
 	case "scale":
 		return func() {
@@ -283,7 +306,11 @@ func (w *World) userDoes(e Event) func() {
 					d.Spec.Strategy = rolling(r)
 				}
 			})
-			edit(w, resource.DaemonSets, name, func(d *appsv1.DaemonSet) { d.Spec.UpdateStrategy = daemonStrategy(r) })
+			edit(w, resource.DaemonSets, name, func(d *appsv1.DaemonSet) {
+				if d.Spec.UpdateStrategy.Type == appsv1.RollingUpdateDaemonSetStrategyType {
+					d.Spec.UpdateStrategy = daemonStrategy(r)
+				}
+			})
 		}
 	case "pause":
 		return func() {
@@ -292,7 +319,9 @@ func (w *World) userDoes(e Event) func() {
 	case "partition":
 		return func() {
 			edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) {
-				s.Spec.UpdateStrategy.RollingUpdate.Partition = ptr(int32(e.N % 4))
+				if ru := s.Spec.UpdateStrategy.RollingUpdate; ru != nil {
+					ru.Partition = ptr(int32(e.N % 4))
+				}
 			})
 		}
 	case "delete-pod":
@@ -317,16 +346,19 @@ func (w *World) userDoes(e Event) func() {
 	case "orphan", "background", "foreground":
 		policy := map[string]metav1.DeletionPropagation{"orphan": metav1.DeletePropagationOrphan,
 			"background": metav1.DeletePropagationBackground, "foreground": metav1.DeletePropagationForeground}[e.Who]
-		if !isWorkload || e.N > 2 {
+		if !isWorkload || e.N%8 > 2 {
 			return nil
 		}
 		return func() { w.delete(res, name, metav1.DeleteOptions{PropagationPolicy: &policy}) }
 	case "remake":
-		o, deleted := w.checks.deleted[res]
+		o, deleted := w.checks.deleted[plan.Ref{Resource: res, Key: plan.Key{Namespace: ns, Name: name}}]
 		if !isWorkload || !deleted {
 			return nil
 		}
 		return func() { w.make(bare(o)) }
+	}
+	if do := w.wishMore(e, r); do != nil {
+		return do
 	}
 	return w.userNode(e)
 }
@@ -335,6 +367,12 @@ func (w *World) userDoes(e Event) func() {
 func bare(o plan.Object) plan.Object {
 	o = o.DeepCopyObject().(plan.Object)
 	fresh := meta(o.GetName())
+	fresh.Annotations = map[string]string{}
+	for k, v := range o.GetAnnotations() {
+		if !strings.HasPrefix(k, "deployment.kubernetes.io/") && !strings.HasPrefix(k, "coracle.io/rolled") {
+			fresh.Annotations[k] = v
+		}
+	}
 	switch o := o.(type) {
 	case *appsv1.Deployment:
 		return &appsv1.Deployment{ObjectMeta: fresh, Spec: o.Spec}

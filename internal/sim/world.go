@@ -33,6 +33,9 @@ type World struct {
 	now      time.Time
 	cluster  *fake.Cluster
 	mutation *Mutation
+	// has is what the world may contain; peace is when its users no longer want what cannot be.
+	has   map[feature]bool
+	peace bool
 
 	// truth shows the cluster as it is; logs hold its history kind by kind, as watches tell it.
 	truth  *view.View
@@ -82,14 +85,18 @@ func controllers(m *Mutation) []plan.Controller {
 
 // New returns the world of a seed, with its nodes and workloads and nothing done yet. A mutation is a
 // defect to find; nil is none.
-func New(seed uint64, m *Mutation) *World {
+func New(seed uint64, m *Mutation) *World { return newWorld(seed, m, drawn(seed)) }
+
+func newWorld(seed uint64, m *Mutation, has map[feature]bool) *World {
 	w := &World{
+		has:  has,
 		seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), now: Epoch, mutation: m,
 		cluster: fake.New(), logs: map[resource.Resource][]fake.Entry{},
 		controllers: controllers(m), ctx: context.Background(),
 	}
 	w.cluster.Now = func() time.Time { return w.now }
 	w.cluster.Fail = w.refuse
+	w.cluster.Admit = w.admit
 	w.truth = view.New()
 	for _, c := range w.controllers {
 		w.truth.AddIndexes(c.Indexes...)
@@ -203,5 +210,5 @@ func (w *World) refuse(verb string, ref plan.Ref, _ string) error {
 
 func exact(r plan.Reader, now time.Time) error {
 	return invariant.All(invariant.RolledOut, invariant.SetsExact, invariant.StatefulSetsExact, invariant.DaemonSetsExact,
-		invariant.NoOrphans, invariant.OneController)(r, now)
+		invariant.NoOrphans, invariant.OneController, invariant.BudgetsExact, invariant.HistoryKept)(r, now)
 }

@@ -2,6 +2,7 @@ package fake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/eviction"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -92,8 +94,8 @@ func graceOf(obj plan.Object, asked *int64) int64 {
 	return corev1.DefaultTerminationGracePeriodSeconds
 }
 
-// CreateSub implements client.Interface for pods/binding and pods/eviction. Evictions are always
-// granted: budgets are the API server's.
+// CreateSub implements client.Interface for pods/binding and pods/eviction, which asks the pod's disruption
+// budget as the API server does.
 func (c *Cluster) CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (any, error) {
 	if err := c.begin(ctx, "create", ref, subresource); err != nil {
 		return nil, err
@@ -117,14 +119,64 @@ func (c *Cluster) CreateSub(ctx context.Context, ref plan.Ref, subresource strin
 		c.commit(resource.Pods, pod, before, false)
 		return &metav1.Status{Status: metav1.StatusSuccess}, nil
 	case *policyv1.Eviction:
-		var opts metav1.DeleteOptions
-		if body.DeleteOptions != nil {
-			opts = *body.DeleteOptions
-		}
-		if _, err := c.delete(ref, opts); err != nil {
+		if err := c.evict(ref, body.DeleteOptions); err != nil {
 			return nil, err
 		}
 		return &metav1.Status{Status: metav1.StatusSuccess}, nil
 	}
 	return nil, apierrors.NewBadRequest(fmt.Sprintf("%s has no subresource %s taking a %T", ref.Resource, subresource, obj))
+}
+
+// evict marks and deletes a pod if its budget has a disruption left.
+func (c *Cluster) evict(ref plan.Ref, asked *metav1.DeleteOptions) error {
+	var opts metav1.DeleteOptions
+	if asked != nil {
+		opts = *asked
+	}
+	o, err := c.find(ref)
+	if err != nil {
+		return err
+	}
+	pod, ok := o.(*corev1.Pod)
+	if !ok {
+		return apierrors.NewBadRequest("only pods are evicted")
+	}
+	if err := c.spend(pod); err != nil {
+		return err
+	}
+	if pod.DeletionTimestamp == nil {
+		marked, now := pod.DeepCopy(), c.timestamp()
+		marked.Status.Conditions = slices.DeleteFunc(marked.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+		marked.Status.Conditions = append(marked.Status.Conditions, eviction.Condition(pod.Generation, now))
+		c.commit(resource.Pods, marked, pod, false)
+	}
+	_, err = c.delete(ref, opts)
+	return err
+}
+
+// spend asks the budget that guards a pod, and takes one disruption off it.
+func (c *Cluster) spend(pod *corev1.Pod) error {
+	if eviction.Free(pod) {
+		return nil
+	}
+	var budget *policyv1.PodDisruptionBudget
+	for key, o := range c.objects[resource.PodDisruptionBudgets] {
+		b, ok := o.(*policyv1.PodDisruptionBudget)
+		if !ok || key.Namespace != pod.Namespace || !eviction.Guards(b, pod) {
+			continue
+		}
+		if budget != nil {
+			return apierrors.NewInternalError(errors.New(eviction.ErrTwoBudgets))
+		}
+		budget = b
+	}
+	if budget == nil || eviction.Unhealthy(budget, pod) {
+		return nil
+	}
+	next := budget.DeepCopy()
+	if err := eviction.Spend(next, pod.Name, c.timestamp()); err != nil {
+		return err
+	}
+	c.commit(resource.PodDisruptionBudgets, next, budget, false)
+	return nil
 }

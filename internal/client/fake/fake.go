@@ -1,9 +1,9 @@
 // Package fake is a cluster in memory behind client.Interface, for tests and for the simulator.
 //
 // It owns honest object life: one revision counter, conflicts, generated names, generations,
-// graceful deletion, finalizers, propagation policies, the status subresource, and watches that
+// graceful deletion, finalizers, propagation policies, the status subresource, evictions by budget, and watches that
 // resume or are too old. It is deterministic: names and UIDs come from a counter, times from the
-// clock it is given. It refuses defaulting, validation and admission, which are the API server's.
+// clock it is given. It refuses defaulting and validation, which are the API server's, and leaves admission to Admit.
 package fake
 
 import (
@@ -47,6 +47,11 @@ type Cluster struct {
 	// Fail, when set, is asked before each call, writes and reads; an error is the call's answer.
 	// The verb is the API's: get, list, watch, create, update, patch, delete.
 	Fail func(verb string, ref plan.Ref, subresource string) error
+
+	// Admit, when set, is asked before each create and update (verbs "create" and "update"; old is nil for a create),
+	// subresources aside; an error is the call's answer. It is called without the cluster's lock, so that it may
+	// read the cluster; obj is what is to be stored, and it must not change it.
+	Admit func(verb string, obj, old plan.Object) error
 
 	mu       sync.Mutex
 	objects  map[resource.Resource]map[plan.Key]plan.Object
@@ -109,7 +114,7 @@ func (c *Cluster) Compact() {
 }
 
 // Fork returns a cluster of its own that begins as this one is now, with no history: a watch on
-// it begins with a list. The clock is shared until it is set anew; Fail is not.
+// it begins with a list. The clock is shared until it is set anew; Fail and Admit are not.
 func (c *Cluster) Fork() *Cluster {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -247,6 +252,11 @@ func (c *Cluster) Create(ctx context.Context, obj plan.Object) (plan.Object, err
 	if err := c.begin(ctx, "create", ref, ""); err != nil {
 		return nil, err
 	}
+	if c.Admit != nil {
+		if err := c.Admit("create", obj, nil); err != nil {
+			return nil, err
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	obj = obj.DeepCopyObject().(plan.Object)
@@ -305,9 +315,26 @@ func (c *Cluster) Update(ctx context.Context, obj plan.Object, subresource strin
 	if err := c.begin(ctx, "update", ref, subresource); err != nil {
 		return nil, err
 	}
+	if err := c.admitUpdate(ref, obj, subresource); err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.update(ref, obj.DeepCopyObject().(plan.Object), subresource)
+}
+
+// admitUpdate asks Admit about an update of an object that exists.
+func (c *Cluster) admitUpdate(ref plan.Ref, obj plan.Object, subresource string) error {
+	if c.Admit == nil || subresource != "" {
+		return nil
+	}
+	c.mu.Lock()
+	old, err := c.find(ref)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return c.Admit("update", obj, old)
 }
 
 // update owns obj.

@@ -2,6 +2,7 @@ package daemonset
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -68,6 +69,7 @@ func (d *decision) tend(s *spot, surge bool) {
 			d.createPod(s, 0, "the pod of node "+s.node.Name+" is terminating")
 		}
 	case !surge:
+		d.serving(running)
 		for _, pod := range running[1:] {
 			d.deletePod(pod, "node "+s.node.Name+" has more than one")
 		}
@@ -85,9 +87,25 @@ func terminatingOnly(pods []*corev1.Pod) bool {
 	return true
 }
 
+// serving puts the pods that serve first, available before ready ones, and leaves the order else: a surplus pod that serves
+// is not deleted for an older one that does not.
+func (d *decision) serving(pods []*corev1.Pod) {
+	rank := func(pod *corev1.Pod) int {
+		switch {
+		case d.available(pod):
+			return 0
+		case podstate.Ready(pod):
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return rank(a) - rank(b) })
+}
+
 // prune leaves one pod of the present revision and one of an old one, and the old one only while
 // it is ready and the new one is not yet available.
 func (d *decision) prune(s *spot, running []*corev1.Pod) {
+	d.serving(running)
 	var newer, older *corev1.Pod
 	for _, pod := range running {
 		switch {

@@ -48,6 +48,7 @@ func (d *decision) status() {
 // count fills in the numbers, each node by its best pod, and says whether the rollout is complete.
 func (d *decision) count(s *appsv1.DaemonSetStatus) (complete bool) {
 	complete = true
+	onDelete := d.set.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType
 	for i := range d.spots {
 		spot := &d.spots[i]
 		if !spot.wanted() {
@@ -76,8 +77,8 @@ func (d *decision) count(s *appsv1.DaemonSetStatus) (complete bool) {
 		}
 		if spot.fresh {
 			s.UpdatedNumberScheduled++
-		} else if !spot.held {
-			complete = false
+		} else if !spot.held && !onDelete {
+			complete = false // what only the user may replace is nobody's delay
 		}
 		for _, pod := range spot.pods[1:] {
 			if at, ready := podstate.AvailableAt(pod, d.set.Spec.MinReadySeconds); ready && at.After(d.in.Now) {

@@ -59,7 +59,7 @@ func newMachine(t *rapid.T) *machine {
 		flying: map[string]*flight{}, last: map[string]*plan.Failure{}, doom: map[types.UID]int{},
 		calm: rapid.Bool().Draw(t, "calm"), rolling: rapid.IntRange(0, 3).Draw(t, "strategy") > 0}
 	m.w = model.New(epoch, m.controllers...)
-	m.check = invariant.All(invariant.OneController, invariant.Surge(), invariant.CanaryHeld(), invariant.OneTemplate,
+	m.check = invariant.All(invariant.OneController, invariant.Surge(), invariant.CanaryHeld(), invariant.OneTemplate(),
 		invariant.Available(func(*appsv1.Deployment) int32 { return m.excuse }))
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{}}}
 	d.Spec.Replicas = ptr(rapid.Int32Range(0, 8).Draw(t, "replicas"))

@@ -92,9 +92,43 @@ func (p *picture) scaleInProportion(because string) {
 		missing += size - granted
 		p.setSize(m, granted, because)
 	}
+	if !growing {
+		p.keepAvailable(list, because)
+	}
 	for _, m := range all {
 		p.noteScaled(m, missing == 0)
 	}
+}
+
+// keepAvailable moves shares of a smaller size that would take pods which must be available to members that have pods
+// which are not: proportion is a habit, the lower bound a promise. The present member gives first.
+func (p *picture) keepAvailable(list []*member, because string) {
+	missing, owed := p.room.Least(p.replicas), int32(0)
+	for _, m := range p.all {
+		missing -= p.sure(m)
+	}
+	for _, m := range list {
+		for ; missing > 0 && m.size < m.was && p.costs(m, 1); missing-- {
+			p.setSize(m, m.size+1, because)
+			owed++
+		}
+	}
+	givers := list
+	if p.fresh != nil {
+		givers = append([]*member{p.fresh}, list...)
+	}
+	for _, m := range givers {
+		for ; owed > 0 && m.size > 0 && !p.costs(m, -1); owed-- {
+			p.setSize(m, m.size-1, because)
+		}
+	}
+}
+
+// costs reports whether a change of a member's size would change how many available pods it is sure to have.
+func (p *picture) costs(m *member, by int32) bool {
+	changed := *m
+	changed.size += by
+	return p.sure(&changed) != p.sure(m)
 }
 
 // sharers returns the members that share a change of size, and what they are to come to. In a canary

@@ -8,6 +8,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -28,7 +30,7 @@ func Surge() Check {
 			replicas, room := bounds(d)
 			var t tally
 			for _, set := range setsOf(r, d) {
-				t.add(podsOf(r, set, set.Spec.MinReadySeconds, now))
+				t.active += matching(r, set)
 			}
 			most := bound.weakest(r, d, room.Most(replicas), func(a, b int32) bool { return a > b })
 			before := seen[d.UID]
@@ -40,6 +42,21 @@ func Surge() Check {
 		}
 		return nil
 	}
+}
+
+// matching counts a set's active pods without those that a user has taken by a label, which are nobody's until they
+// are released on paper.
+func matching(r plan.Reader, set *appsv1.ReplicaSet) (n int32) {
+	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		return 0
+	}
+	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(set.UID)) {
+		if pod := o.(*corev1.Pod); podstate.Active(pod) && selector.Matches(labels.Set(pod.Labels)) {
+			n++
+		}
+	}
+	return n
 }
 
 // Available holds when no step in which the controllers take available pods of a Deployment leaves less
@@ -156,31 +173,42 @@ func split(r plan.Reader, d *appsv1.Deployment) (fresh *appsv1.ReplicaSet, old i
 	return fresh, old
 }
 
-// OneTemplate holds when a Deployment with strategy Recreate has pods of one template only,
-// those that terminate included.
-func OneTemplate(r plan.Reader, _ time.Time) error {
-	for _, o := range r.List(resource.Deployments, "") {
-		d := o.(*appsv1.Deployment)
-		if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
-			continue
-		}
-		var first *appsv1.ReplicaSet
-		for _, set := range setsOf(r, d) {
-			if !anyRunning(r, set) {
-				continue
+// OneTemplate holds when no step gives a Deployment with strategy Recreate pods of a second template, those that
+// terminate included. Pods that terminate do not count where coracle.io/pod-replacement-policy says TerminationStarted,
+// or has said so since the Deployment last had pods of one template only.
+func OneTemplate() Check {
+	seen, lenient := map[types.UID]int{}, map[types.UID]bool{}
+	return func(r plan.Reader, _ time.Time) error {
+		for _, o := range r.List(resource.Deployments, "") {
+			d := o.(*appsv1.Deployment)
+			started := rollout.ReplacementOf(d.Annotations) == rollout.TerminationStarted
+			lenient[d.UID] = lenient[d.UID] || started
+			var with []string
+			sized := 0
+			for _, set := range setsOf(r, d) {
+				if running(r, set, lenient[d.UID]) {
+					with = append(with, set.Name)
+				}
+				if size(set.Spec.Replicas) > 0 || set.Status.ObservedGeneration < set.Generation {
+					sized++
+				}
 			}
-			if first != nil {
-				return fmt.Errorf("one template: deployment %s recreates, and has pods of replica sets %s and %s", plan.KeyOf(d), first.Name, set.Name)
+			before := seen[d.UID]
+			if seen[d.UID] = len(with); !started && len(with) <= 1 && sized <= 1 {
+				lenient[d.UID] = false
 			}
-			first = set
+			if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && len(with) > 1 && len(with) > before {
+				return fmt.Errorf("one template: deployment %s recreates, and has pods of replica sets %v", plan.KeyOf(d), with)
+			}
 		}
+		return nil
 	}
-	return nil
 }
 
-func anyRunning(r plan.Reader, set *appsv1.ReplicaSet) bool {
+// running says whether a set has pods that have not ended, those that terminate included unless only active ones count.
+func running(r plan.Reader, set *appsv1.ReplicaSet, active bool) bool {
 	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(set.UID)) {
-		if !podstate.Ended(o.(*corev1.Pod)) {
+		if pod := o.(*corev1.Pod); !podstate.Ended(pod) && (!active || podstate.Active(pod)) {
 			return true
 		}
 	}
