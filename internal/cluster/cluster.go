@@ -49,13 +49,11 @@ func Controllers(cfg Config) []plan.Controller {
 }
 
 // Kinds lists the kinds that are served, each once: what a namespace may hold and what may own or
-// be owned. A kind that is not served yet has nothing to list.
+// be owned.
 func Kinds() []resource.Resource {
 	var out []resource.Resource
 	for _, k := range kind.All() {
-		if !k.NotYet {
-			out = append(out, k.Resource)
-		}
+		out = append(out, k.Resource)
 	}
 	return out
 }
