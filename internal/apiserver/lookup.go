@@ -123,7 +123,9 @@ func (s looker) Any(res resource.Resource, namespace string) bool {
 }
 
 // Charge implements admit.Cluster.
-func (s looker) Charge(ctx context.Context, a admission.Attributes) error { return s.quotas.charge(ctx, a) }
+func (s looker) Charge(ctx context.Context, a admission.Attributes) error {
+	return s.quotas.charge(ctx, a)
+}
 
 // Await implements admit.Cluster.
 func (s looker) Await(ctx context.Context, res resource.Resource, namespace, name string) (runtime.Object, bool) {

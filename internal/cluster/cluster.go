@@ -15,6 +15,7 @@ import (
 	"coracle/internal/cluster/garbage"
 	"coracle/internal/cluster/namespace"
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/cluster/usage"
 	"coracle/internal/cluster/volume"
 	"coracle/internal/kind"
 	"coracle/internal/plan"
@@ -44,6 +45,7 @@ func Controllers(cfg Config) []plan.Controller {
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, endpoint.Controllers()...)
 	out = append(out, disruption.Controllers()...)
+	out = append(out, usage.Controller())
 	out = append(out, garbage.Controllers(owned())...)
 	return out
 }

@@ -45,7 +45,9 @@ func (w world) List(res resource.Resource, namespace string) []runtime.Object {
 	return found
 }
 
-func (w world) Any(res resource.Resource, namespace string) bool { return len(w.List(res, namespace)) > 0 }
+func (w world) Any(res resource.Resource, namespace string) bool {
+	return len(w.List(res, namespace)) > 0
+}
 
 // Charge charges the quotas among the objects, in place.
 func (w world) Charge(_ context.Context, a admission.Attributes) error {
