@@ -177,11 +177,7 @@ func (l local) Create(ctx context.Context, obj client.Object) (client.Object, er
 	if err := l.s.admit.Admit(ctx, a, nil); err != nil {
 		return nil, err
 	}
-	var validate rest.ValidateObjectFunc
-	if o.creates {
-		validate = rest.AdmissionToValidateObjectFunc(l.s.admit, a, nil)
-	}
-	out, err := o.Store.Create(ctx, created, validate, options)
+	out, err := o.Create(ctx, created, rest.AdmissionToValidateObjectFunc(l.s.admit, a, nil), options)
 	if err != nil {
 		return nil, err
 	}
@@ -195,13 +191,13 @@ func (l local) Update(ctx context.Context, obj client.Object, subresource string
 	if err != nil {
 		return nil, err
 	}
-	target, fields := o.Store, o.fields
+	target, fields := rest.Updater(o), o.fields
 	if subresource != "" {
 		p, ok := o.parts[subresource]
 		if !ok {
 			return nil, apierrors.NewNotFound(res.GroupResource(), obj.GetName()+"/"+subresource)
 		}
-		target, fields = p.store, p.fields
+		target, fields = p, p.fields
 	}
 	options := &metav1.UpdateOptions{}
 	u := &replacement{
@@ -210,11 +206,11 @@ func (l local) Update(ctx context.Context, obj client.Object, subresource string
 			return attributes(res, subresource, next, live, obj.GetNamespace(), obj.GetName(), admission.Update, options)
 		},
 	}
-	ctx = l.context(ctx, obj.GetNamespace())
-	var validate rest.ValidateObjectUpdateFunc
-	if o.updates {
-		validate = rest.AdmissionToValidateObjectUpdateFunc(l.s.admit, u.attributes(nil, nil), nil)
+	if res == resource.ResourceQuotas && subresource == "status" {
+		u.correct = l.s.quotas.correct
 	}
+	ctx = l.context(ctx, obj.GetNamespace())
+	validate := rest.AdmissionToValidateObjectUpdateFunc(l.s.admit, u.attributes(nil, nil), nil)
 	out, _, err := target.Update(ctx, obj.GetName(), u, nil, validate, false, options)
 	if err != nil {
 		return nil, err
@@ -231,7 +227,9 @@ type replacement struct {
 	fields  *managed.Tracker
 	manager string
 	// mustExist refuses to make what is not there, where the kind would let an update do that.
-	mustExist  bool
+	mustExist bool
+	// correct, when set, changes what is about to replace the live object.
+	correct    func(next, live runtime.Object)
 	attributes func(next, live runtime.Object) admission.Attributes
 }
 
@@ -253,6 +251,9 @@ func (u *replacement) UpdatedObject(ctx context.Context, live runtime.Object) (r
 	next := u.obj.DeepCopyObject()
 	if u.object.kind.Default != nil {
 		u.object.kind.Default(next)
+	}
+	if u.correct != nil {
+		u.correct(next, live)
 	}
 	if err := u.fields.Update(live, next, u.manager); err != nil {
 		return nil, apierrors.NewInternalError(err)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/storage"
 
 	"coracle/internal/apiserver/authn"
@@ -113,6 +114,17 @@ func (s looker) Get(res resource.Resource, namespace, name string) (runtime.Obje
 // List implements admit.Cluster.
 func (s looker) List(res resource.Resource, namespace string) []runtime.Object {
 	return s.peekAll(res, namespace, fields.Everything())
+}
+
+// Any implements admit.Cluster.
+func (s looker) Any(res resource.Resource, namespace string) bool {
+	o, ok := s.objects[res]
+	return ok && o.shared.Any(keyRoot(res)+"/"+namespace)
+}
+
+// Charge implements admit.Cluster.
+func (s looker) Charge(ctx context.Context, a admission.Attributes) error {
+	return s.quotas.charge(ctx, a)
 }
 
 // Await implements admit.Cluster.

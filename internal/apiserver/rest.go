@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
@@ -31,8 +32,10 @@ import (
 type object struct {
 	*genericregistry.Store
 	shared *store.Collection
-	// creates and updates say whether any plugin validates these.
-	creates, updates bool
+	// chain says whether any plugin validates a write.
+	chain *admit.Chain
+	// quotas are charged for what is written.
+	quotas *quotaBooks
 	// whole is the same registry, whose deletions always answer with the object.
 	whole *genericregistry.Store
 	// parts are the subresources that take the whole object, by name.
@@ -57,11 +60,9 @@ var answersWhole = map[resource.Resource]bool{
 // commits.
 const deleteWorkers = 32
 
-func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, types *openapi.Types, cluster kind.Cluster) *object {
+func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, quotas *quotaBooks, types *openapi.Types, cluster kind.Cluster) *object {
 	o := &object{
-		kind: k, shared: c,
-		creates: chain.Validates(k.Resource, admission.Create),
-		updates: chain.Validates(k.Resource, admission.Update),
+		kind: k, shared: c, chain: chain, quotas: quotas,
 	}
 	o.Store = &genericregistry.Store{
 		NewFunc:                   k.New,
@@ -163,22 +164,40 @@ func (o *object) install(h kind.Hooks) {
 	}
 }
 
+// validated says whether any plugin validates an operation in the namespace of a write.
+func (o *object) validated(ctx context.Context, op admission.Operation) bool {
+	return o.chain.Validates(o.kind.Resource, op, request.NamespaceValue(ctx))
+}
+
 // Create implements rest.Creater. Without validating plugins there is nothing to call, and the
-// registry need not copy the object for it.
-func (o *object) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
-	if !o.creates {
-		validate = nil
+// registry need not copy the object for it. What validation charged is given back if there is no object
+// in the end.
+func (o *object) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (_ runtime.Object, err error) {
+	if !o.validated(ctx, admission.Create) {
+		return o.Store.Create(ctx, obj, nil, options)
 	}
+	ctx, end := o.quotas.track(ctx, false)
+	defer func() { end(err) }()
 	return o.Store.Create(ctx, obj, validate, options)
 }
 
-// Update implements rest.Updater.
-func (o *object) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
-	if !o.creates {
+// Update implements rest.Updater. As Create, it gives back what was charged for nothing.
+func (o *object) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (_ runtime.Object, _ bool, err error) {
+	inTurn := o.kind.Resource == resource.ResourceQuotas
+	if inTurn {
+		defer o.quotas.turn(request.NamespaceValue(ctx))()
+	}
+	creates, updates := o.validated(ctx, admission.Create), o.validated(ctx, admission.Update)
+	if !creates {
 		create = nil
 	}
-	if !o.updates {
+	if !updates {
 		update = nil
+	}
+	if creates || updates {
+		var end func(error)
+		ctx, end = o.quotas.track(ctx, inTurn)
+		defer func() { end(err) }()
 	}
 	return o.Store.Update(ctx, name, info, create, update, force, options)
 }
@@ -210,6 +229,7 @@ func (o *object) Categories() []string { return o.kind.Categories }
 // part serves a subresource that takes and gives the whole object and governs a part of it:
 // status, namespaces/finalize.
 type part struct {
+	object *object
 	store  *genericregistry.Store
 	fields *managed.Tracker
 }
@@ -220,7 +240,7 @@ func newPart(o *object, name string, strategy kind.Strategy, types *openapi.Type
 	store.DeleteStrategy = nil
 	store.UpdateStrategy = strategy
 	store.ResetFieldsStrategy = strategy
-	return &part{&store, o.tracker(name, strategy, types)}
+	return &part{o, &store, o.tracker(name, strategy, types)}
 }
 
 // New implements rest.Storage.
@@ -236,6 +256,12 @@ func (p *part) Get(ctx context.Context, name string, options *metav1.GetOptions)
 
 // Update implements rest.Updater. A subresource never creates its object.
 func (p *part) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	if p.object.kind.Resource == resource.ResourceQuotas {
+		defer p.object.quotas.turn(request.NamespaceValue(ctx))()
+	}
+	if !p.object.validated(ctx, admission.Update) {
+		update = nil
+	}
 	return p.store.Update(ctx, name, info, create, update, false, options)
 }
 

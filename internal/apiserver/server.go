@@ -70,6 +70,7 @@ type Server struct {
 	authn    *authn.Requests
 	authz    *authz.Authorizer
 	admit    *admit.Chain
+	quotas   *quotaBooks
 	// nodes is the way to the kubelet faces.
 	nodes *http.Transport
 }
@@ -110,6 +111,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.authn = authn.New(authn.Config{CA: cfg.PKI.CAPool(), Static: cfg.Tokens, Accounts: s.accounts})
 	s.authz = authz.New(podsOfNodes{s})
+	s.quotas = newQuotaBooks(s)
 	s.admit = admit.New(looker{s})
 	groups, err := s.groups()
 	if err != nil {
@@ -144,14 +146,11 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) groups() ([]group, error) {
 	byVersion := map[schema.GroupVersion]map[string]rest.Storage{}
 	for _, k := range kind.All() {
-		if k.NotYet {
-			continue
-		}
 		collection, err := collectionOf(s.cfg.Store, k)
 		if err != nil {
 			return nil, fmt.Errorf("apiserver: %w", err)
 		}
-		o := newObject(k, collection, s.admit, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
+		o := newObject(k, collection, s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
 		s.objects[k.Resource] = o
 		gv := k.GVK().GroupVersion()
 		if byVersion[gv] == nil {

@@ -19,7 +19,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
-	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"coracle/internal/apiserver/managed"
@@ -36,7 +35,7 @@ type writer struct {
 	s           *Server
 	object      *object
 	subresource string
-	store       *genericregistry.Store
+	target      rest.Updater
 	fields      *managed.Tracker
 	upstream    restful.RouteFunction
 }
@@ -44,17 +43,17 @@ type writer struct {
 // shorten puts writers in the place of upstream's handlers for plain writes.
 func (s *Server) shorten(r *routes) {
 	for res, o := range s.objects {
-		if res == resource.Namespaces {
-			continue // a namespace's request is in itself
+		if res == resource.Namespaces || res == resource.ResourceQuotas {
+			continue // a namespace's request is in itself; quotas are written in turn
 		}
 		key := routeKey{group: res.Group, version: res.Version, resource: res.Plural, namespaced: res.Namespaced}
-		whole := writer{s: s, object: o, store: o.Store, fields: o.fields}
+		whole := writer{s: s, object: o, target: o, fields: o.fields}
 		key.method = http.MethodPost
 		r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return whole.with(f).create })
 		key.method, key.item = http.MethodPut, true
 		r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return whole.with(f).update })
 		if p, ok := o.parts["status"]; ok {
-			status := writer{s: s, object: o, subresource: "status", store: p.store, fields: p.fields}
+			status := writer{s: s, object: o, subresource: "status", target: p, fields: p.fields}
 			key.subresource = "status"
 			r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return status.with(f).update })
 		}
@@ -202,12 +201,9 @@ func (h *writer) update(req *restful.Request, resp *restful.Response) {
 			return h.attributes(&w, next, live, w.info.Name, admission.Update, options)
 		},
 	}
-	var validate rest.ValidateObjectUpdateFunc
-	if h.object.updates {
-		validate = rest.AdmissionToValidateObjectUpdateFunc(h.s.admit, u.attributes(nil, nil), nil)
-	}
+	validate := rest.AdmissionToValidateObjectUpdateFunc(h.s.admit, u.attributes(nil, nil), nil)
 	ctx := request.WithNamespace(req.Request.Context(), w.info.Namespace)
-	out, _, err := h.store.Update(ctx, w.info.Name, u, nil, validate, false, options)
+	out, _, err := h.target.Update(ctx, w.info.Name, u, nil, validate, false, options)
 	if err != nil {
 		h.fail(req, resp, err)
 		return

@@ -19,8 +19,10 @@ var walls = map[string][]string{
 	"view":   {"client", "plan", "resource"},
 	// Decisions. They know neither the loop that runs them nor one another's shells; workload/scenario decodes
 	// YAML by the scheme, and cluster uses the arithmetic of kind.
-	"workload": {"plan", "resource", "scheme"},
-	"cluster":  {"kind", "plan", "resource"},
+	"workload": {"plan", "quota", "resource", "scheme"},
+	"cluster":  {"kind", "plan", "quota", "resource"},
+	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
+	"quota": {"kind", "resource"},
 	// The shells of decisions know no kind's business.
 	"loop":      {"client", "plan", "resource", "view"},
 	"scheduler": {"client", "plan", "resource", "view"},
@@ -29,13 +31,13 @@ var walls = map[string][]string{
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme"},
 	"store":     {},
-	"apiserver": {"client", "eviction", "kind", "pki", "plan", "resource", "scheme", "store", "version"},
+	"apiserver": {"client", "eviction", "kind", "pki", "plan", "quota", "resource", "scheme", "store", "version"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
 	"node":    {"client", "plan", "resource"},
 	"runtime": {"network", "version"},
 	"network": {},
 	// The explanation follows what decisions said, and reads pods as they do.
-	"why": {"plan", "resource", "workload"},
+	"why": {"plan", "quota", "resource", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
 	"app":      nil,
 	"archtest": {},
@@ -69,7 +71,7 @@ func TestWalls(t *testing.T) {
 // pure are the folders whose code decides and does nothing else; impure are exceptions below them.
 var (
 	pure = []string{"internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
-		"internal/scheduler/queue", "internal/node/podsync", "internal/why"}
+		"internal/scheduler/queue", "internal/node/podsync", "internal/why", "internal/quota"}
 	impure = map[string]string{
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
 	}

@@ -15,6 +15,7 @@ import (
 	"coracle/internal/cluster/garbage"
 	"coracle/internal/cluster/namespace"
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/cluster/usage"
 	"coracle/internal/cluster/volume"
 	"coracle/internal/kind"
 	"coracle/internal/plan"
@@ -44,18 +45,17 @@ func Controllers(cfg Config) []plan.Controller {
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, endpoint.Controllers()...)
 	out = append(out, disruption.Controllers()...)
+	out = append(out, usage.Controller())
 	out = append(out, garbage.Controllers(owned())...)
 	return out
 }
 
 // Kinds lists the kinds that are served, each once: what a namespace may hold and what may own or
-// be owned. A kind that is not served yet has nothing to list.
+// be owned.
 func Kinds() []resource.Resource {
 	var out []resource.Resource
 	for _, k := range kind.All() {
-		if !k.NotYet {
-			out = append(out, k.Resource)
-		}
+		out = append(out, k.Resource)
 	}
 	return out
 }

@@ -70,9 +70,6 @@ type Kind struct {
 	// Hooks returns what surrounds the writes of one cluster's objects of this kind; nil for
 	// most. It is called once per cluster.
 	Hooks func(Cluster) Hooks
-	// NotYet marks a kind whose strategy is complete but whose meaning needs admission that
-	// the cluster does not have; it should be left out of what is served until then.
-	NotYet bool
 }
 
 // Strategy is what the generic registry asks about a kind's writes.

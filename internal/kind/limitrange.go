@@ -20,8 +20,6 @@ import (
 
 var limitRanges = Kind{
 	Resource: resource.LimitRanges, Singular: "limitrange", ShortNames: []string{"limits"},
-	// A range that no admission enforces would be a promise not kept.
-	NotYet:  true,
 	New:     func() runtime.Object { return &corev1.LimitRange{} },
 	NewList: func() runtime.Object { return &corev1.LimitRangeList{} },
 	Default: func(o runtime.Object) {

@@ -19,8 +19,6 @@ import (
 
 var resourceQuotas = Kind{
 	Resource: resource.ResourceQuotas, Singular: "resourcequota", ShortNames: []string{"quota"},
-	// A quota that no admission enforces would be a promise not kept.
-	NotYet:  true,
 	New:     func() runtime.Object { return &corev1.ResourceQuota{} },
 	NewList: func() runtime.Object { return &corev1.ResourceQuotaList{} },
 	Default: func(o runtime.Object) {

@@ -80,13 +80,16 @@ const (
 	blocked       // due, but the picture is older than our own last write
 	queued
 	running
+	resting // decided a moment ago; the timer ends it
 )
 
 type item struct {
 	itemKey
 	state state
-	// dirty asks for another pass as soon as the running one ends.
-	dirty    bool
+	// dirty asks for another pass as soon as the running one, or the rest after it, ends.
+	dirty bool
+	// wanted is the timer to set when the rest ends; zero for none.
+	wanted   time.Time
 	expects  []Write
 	failure  *plan.Failure
 	failures int
@@ -171,7 +174,7 @@ func (c *Core) mark(it *item) {
 	switch it.state {
 	case idle:
 		c.admit(it)
-	case running:
+	case running, resting:
 		it.dirty = true
 	}
 }
@@ -277,6 +280,11 @@ func (c *Core) Done(t Task, out Outcome, now time.Time) {
 	default:
 		it.failures, it.stales = 0, 0
 	}
+	if rest := c.ctls[it.ctl].Rest; rest > 0 && !out.Gone {
+		it.state, it.wanted = resting, at
+		c.setTimer(it, now.Add(rest))
+		return
+	}
 	c.setTimer(it, at)
 	switch {
 	case it.dirty:
@@ -324,7 +332,8 @@ func newest(writes []Write) []Write {
 	return out
 }
 
-// Idle says that no task is out, due or blocked; timers may be set.
+// Idle says that no task is out, due or blocked; timers may be set, as that of a rest that nothing
+// happened in.
 func (c *Core) Idle() bool {
 	for _, q := range c.ctls {
 		if q.running > 0 || len(q.fifo) > 0 {
@@ -341,9 +350,9 @@ func (c *Core) Idle() bool {
 
 // String counts the items by state, for logs and tests.
 func (c *Core) String() string {
-	var n [4]int
+	var n [5]int
 	for _, it := range c.items {
 		n[it.state]++
 	}
-	return fmt.Sprintf("idle %d, blocked %d, queued %d, running %d", n[idle], n[blocked], n[queued], n[running])
+	return fmt.Sprintf("idle %d, blocked %d, queued %d, running %d, resting %d", n[idle], n[blocked], n[queued], n[running], n[resting])
 }

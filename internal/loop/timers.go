@@ -31,8 +31,23 @@ func (c *Core) Wake(now time.Time) {
 	for len(c.timers) > 0 && !c.timers[0].at.After(now) {
 		it := c.timers[0]
 		c.setTimer(it, time.Time{})
+		if it.state == resting {
+			c.rested(it, now)
+			continue
+		}
 		c.mark(it)
 	}
+}
+
+// rested ends a rest: what changed in it is due now, and so is what the timer was to bring meanwhile.
+func (c *Core) rested(it *item, now time.Time) {
+	it.state = idle
+	if it.dirty || !it.wanted.IsZero() && !it.wanted.After(now) {
+		it.dirty = false
+		c.mark(it)
+		return
+	}
+	c.setTimer(it, it.wanted)
 }
 
 func (c *Core) setTimer(it *item, at time.Time) {

@@ -122,6 +122,10 @@ type Controller struct {
 	// what cannot be decided object by object, such as handing out ranges of which no two may
 	// be alike.
 	Whole bool
+	// Rest is how long after a decision about an object the next one may be made, so that a burst
+	// of changes is one decision: for planners that look at much. Zero means at once. The first
+	// change after a rest is never held up.
+	Rest time.Duration
 	// Plan is pure: the same Input gives the same Plan.
 	Plan func(Input) Plan
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"coracle/internal/quota"
 	"coracle/internal/resource"
 )
 
@@ -42,6 +44,27 @@ func (w world) List(res resource.Resource, namespace string) []runtime.Object {
 		}
 	}
 	return found
+}
+
+func (w world) Any(res resource.Resource, namespace string) bool {
+	return len(w.List(res, namespace)) > 0
+}
+
+// Charge charges the quotas among the objects, in place.
+func (w world) Charge(_ context.Context, a admission.Attributes) error {
+	var quotas []*corev1.ResourceQuota
+	for _, o := range w.List(resource.ResourceQuotas, a.GetNamespace()) {
+		quotas = append(quotas, o.(*corev1.ResourceQuota))
+	}
+	var old runtime.Object
+	if a.GetOperation() == admission.Update {
+		old = a.GetOldObject()
+	}
+	next, err := quota.Charge(quotas, resource.Of(a.GetObject()), a.GetObject(), old, time.Time{})
+	for i := range next {
+		*quotas[i] = *next[i]
+	}
+	return err
 }
 
 func named(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name} }

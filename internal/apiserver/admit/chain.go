@@ -3,7 +3,7 @@
 // It owns what a write is changed or refused for beyond its kind's own rules: the namespace it
 // goes to, the account a pod runs as, priorities, tolerations, classes, protections. It refuses
 // storage: plugins look objects up through Cluster, and each is a function of the request and
-// what it looks up. LimitRanger belongs after the namespace plugin, ResourceQuota last.
+// what it looks up. What a quota is charged is kept by the Cluster.
 package admit
 
 import (
@@ -24,10 +24,21 @@ type Cluster interface {
 	Await(ctx context.Context, res resource.Resource, namespace, name string) (runtime.Object, bool)
 	// List returns the objects of a kind, everywhere when namespace is empty.
 	List(res resource.Resource, namespace string) []runtime.Object
+	// Any says whether a namespace has any object of a kind, without a list.
+	Any(res resource.Resource, namespace string) bool
+	// Charge takes what a write uses off the quotas of its namespace, or refuses it. The charge
+	// is given back when the write fails.
+	Charge(ctx context.Context, a admission.Attributes) error
 }
 
-// step is what a plugin does to one request; the object in a may be changed by a mutating step.
-type step func(ctx context.Context, a admission.Attributes, c Cluster) error
+// effect is what a plugin does to one request; the object in a may be changed by a mutating one.
+type effect func(ctx context.Context, a admission.Attributes, c Cluster) error
+
+// step is an effect with the kind that its namespace must have objects of, if any.
+type step struct {
+	needs resource.Resource
+	do    effect
+}
 
 // plugin is one admission plugin.
 type plugin struct {
@@ -36,13 +47,17 @@ type plugin struct {
 	// resources it looks at, none for all.
 	resources  []resource.Resource
 	operations []admission.Operation
-	mutate     step
-	validate   step
+	// needs names a namespaced kind without an object of which, in the namespace of the write, the
+	// plugin has nothing to do: it then costs nothing. Zero for none.
+	needs    resource.Resource
+	mutate   effect
+	validate effect
 }
 
 // order is upstream's order of the plugins (kubeapiserver AllOrderedPlugins).
 var order = []plugin{
 	namespaceLifecycle,
+	limitRanger,
 	serviceAccount,
 	nodeRestriction,
 	taintNodes,
@@ -52,15 +67,19 @@ var order = []plugin{
 	defaultStorageClass,
 	inUseProtection,
 	claimResize,
+	resourceQuota,
+	resourceQuotaGrowth,
 }
 
 // Chain runs the plugins that care for a request, and no others.
 type Chain struct {
-	cluster  Cluster
+	cluster Cluster
+	// named are the kinds that some plugin names.
+	named    map[schema.GroupResource]bool
 	mutate   map[target][]step
 	validate map[target][]step
-	// all are the mutating steps for kinds that no plugin names.
-	all map[admission.Operation][]step
+	// all and allValidate are the steps for kinds that no plugin names.
+	all, allValidate map[admission.Operation][]step
 }
 
 type target struct {
@@ -73,13 +92,12 @@ var operations = []admission.Operation{admission.Create, admission.Update, admis
 // New returns the chain of one cluster.
 func New(c Cluster) *Chain {
 	chain := &Chain{
-		cluster: c, mutate: map[target][]step{}, validate: map[target][]step{},
-		all: map[admission.Operation][]step{},
+		cluster: c, named: map[schema.GroupResource]bool{}, mutate: map[target][]step{}, validate: map[target][]step{},
+		all: map[admission.Operation][]step{}, allValidate: map[admission.Operation][]step{},
 	}
-	named := map[schema.GroupResource]bool{}
 	for _, p := range order {
 		for _, r := range p.resources {
-			named[r.GroupResource()] = true
+			chain.named[r.GroupResource()] = true
 		}
 	}
 	for _, p := range order {
@@ -87,19 +105,23 @@ func New(c Cluster) *Chain {
 			if !slices.Contains(p.operations, op) {
 				continue
 			}
+			mutate, validate := step{p.needs, p.mutate}, step{p.needs, p.validate}
 			if len(p.resources) == 0 && p.mutate != nil {
-				chain.all[op] = append(chain.all[op], p.mutate)
+				chain.all[op] = append(chain.all[op], mutate)
 			}
-			for gr := range named {
+			if len(p.resources) == 0 && p.validate != nil {
+				chain.allValidate[op] = append(chain.allValidate[op], validate)
+			}
+			for gr := range chain.named {
 				if len(p.resources) > 0 && !slices.ContainsFunc(p.resources, func(r resource.Resource) bool { return r.GroupResource() == gr }) {
 					continue
 				}
 				t := target{gr, op}
 				if p.mutate != nil {
-					chain.mutate[t] = append(chain.mutate[t], p.mutate)
+					chain.mutate[t] = append(chain.mutate[t], mutate)
 				}
 				if p.validate != nil {
-					chain.validate[t] = append(chain.validate[t], p.validate)
+					chain.validate[t] = append(chain.validate[t], validate)
 				}
 			}
 		}
@@ -126,18 +148,32 @@ func (c *Chain) Admit(ctx context.Context, a admission.Attributes, _ admission.O
 
 // Validate implements admission.ValidationInterface.
 func (c *Chain) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	return run(ctx, c.validate[target{a.GetResource().GroupResource(), a.GetOperation()}], a, c.cluster)
+	return run(ctx, c.validating(a.GetResource().GroupResource(), a.GetOperation()), a, c.cluster)
 }
 
-// Validates says whether any plugin validates an operation on a kind: when none does, the caller
-// need not make the copies that validation is given.
-func (c *Chain) Validates(res resource.Resource, op admission.Operation) bool {
-	return len(c.validate[target{res.GroupResource(), op}]) > 0
+func (c *Chain) validating(gr schema.GroupResource, op admission.Operation) []step {
+	if !c.named[gr] {
+		return c.allValidate[op]
+	}
+	return c.validate[target{gr, op}]
+}
+
+// Validates says whether any plugin validates an operation on a kind in a namespace: when none does,
+// the caller need not make the copies that validation is given.
+func (c *Chain) Validates(res resource.Resource, op admission.Operation, namespace string) bool {
+	return slices.ContainsFunc(c.validating(res.GroupResource(), op), func(s step) bool { return s.wanted(c.cluster, namespace) })
+}
+
+func (s step) wanted(c Cluster, namespace string) bool {
+	return s.needs == (resource.Resource{}) || namespace != "" && c.Any(s.needs, namespace)
 }
 
 func run(ctx context.Context, steps []step, a admission.Attributes, c Cluster) error {
 	for _, s := range steps {
-		if err := s(ctx, a, c); err != nil {
+		if !s.wanted(c, a.GetNamespace()) {
+			continue
+		}
+		if err := s.do(ctx, a, c); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,371 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/storage"
+
+	"coracle/internal/quota"
+	"coracle/internal/resource"
+)
+
+// quotaBooks charges quotas for what is written. Usage is in the quotas' status and nowhere else, so
+// it survives the server; a charge is durable before the object is. Charges of one namespace are made
+// in turn, all that wait at a time with one write: whoever gets the turn serves the others too.
+//
+// What a charge is for is not in the store yet. Until it is, or is known not to come, the charge is
+// open; a count from the store (see correct) adds the open ones. See docs/design/0007-quota.md.
+type quotaBooks struct {
+	s *Server
+
+	mu    sync.Mutex
+	books map[string]*quotaBook // by namespace, while somebody uses them
+}
+
+// quotaBook is one namespace's.
+type quotaBook struct {
+	users int // under quotaBooks.mu
+
+	// turn is held by whoever writes a quota of the namespace.
+	turn sync.Mutex
+
+	mu      sync.Mutex
+	waiting []*quotaRequest
+	open    map[*quotaCharge]bool
+}
+
+// quotaRequest asks for a charge, or to take one back.
+type quotaRequest struct {
+	res      resource.Resource
+	obj, old runtime.Object
+	dryRun   bool
+	back     *quotaCharge
+
+	// What follows is written by who serves the request, and read with the turn held.
+	served bool
+	charge *quotaCharge
+	err    error
+}
+
+// quotaCharge is what was taken off the quotas for one write.
+type quotaCharge struct {
+	namespace string
+	amounts   map[types.UID]corev1.ResourceList
+}
+
+func newQuotaBooks(s *Server) *quotaBooks {
+	return &quotaBooks{s: s, books: map[string]*quotaBook{}}
+}
+
+func (l *quotaBooks) take(namespace string) *quotaBook {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.books[namespace]
+	if b == nil {
+		b = &quotaBook{open: map[*quotaCharge]bool{}}
+		l.books[namespace] = b
+	}
+	b.users++
+	return b
+}
+
+func (l *quotaBooks) release(namespace string, b *quotaBook) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b.users--; b.users == 0 {
+		delete(l.books, namespace)
+	}
+}
+
+// turn waits for the turn to write quotas of a namespace; call the function returned to end it.
+func (l *quotaBooks) turn(namespace string) (end func()) {
+	b := l.take(namespace)
+	b.turn.Lock()
+	return func() {
+		b.turn.Unlock()
+		l.release(namespace, b)
+	}
+}
+
+// trackKey is where a context has the quotaTab of a write.
+type trackKey struct{}
+
+// quotaTab remembers what a write has been charged; a write that is tried again has one charge at most.
+type quotaTab struct {
+	charge *quotaCharge
+	// inTurn says that the write itself has the turn: it is one of a quota.
+	inTurn bool
+}
+
+// track returns the context in which a write's charge is remembered, and what to call with the write's
+// outcome.
+func (l *quotaBooks) track(ctx context.Context, inTurn bool) (context.Context, func(error)) {
+	tab := &quotaTab{inTurn: inTurn}
+	return context.WithValue(ctx, trackKey{}, tab), func(err error) {
+		if tab.charge == nil {
+			return
+		}
+		if refused(err) {
+			l.giveBack(tab)
+			return
+		}
+		l.close(tab.charge)
+	}
+}
+
+// refused says that a write surely did not happen. After any other error it may have: its charge
+// stays until the controller counts again.
+func refused(err error) bool {
+	switch apierrors.ReasonForError(err) {
+	case metav1.StatusReasonAlreadyExists, metav1.StatusReasonConflict, metav1.StatusReasonInvalid, metav1.StatusReasonForbidden,
+		metav1.StatusReasonNotFound, metav1.StatusReasonBadRequest, metav1.StatusReasonTooManyRequests:
+		return err != nil
+	}
+	return false
+}
+
+// close ends a charge whose object is in the store.
+func (l *quotaBooks) close(c *quotaCharge) {
+	b := l.take(c.namespace)
+	b.mu.Lock()
+	delete(b.open, c)
+	b.mu.Unlock()
+	l.release(c.namespace, b)
+	l.release(c.namespace, b) // the charge's own hold
+}
+
+func (l *quotaBooks) giveBack(tab *quotaTab) {
+	c := tab.charge
+	tab.charge = nil
+	b := l.take(c.namespace)
+	l.settle(c.namespace, b, &quotaRequest{back: c}, tab.inTurn)
+	l.release(c.namespace, b)
+	l.release(c.namespace, b)
+}
+
+// counted finds the kind of a request; reviews and the like have none.
+func counted(a admission.Attributes) (resource.Resource, bool) {
+	for _, res := range resource.All() {
+		if gr := a.GetResource(); res.Group == gr.Group && res.Plural == gr.Resource {
+			return res, quota.Counted(res)
+		}
+	}
+	return resource.Resource{}, false
+}
+
+// charge is the ResourceQuota plugin's work.
+func (l *quotaBooks) charge(ctx context.Context, a admission.Attributes) error {
+	res, ok := counted(a)
+	if !ok {
+		return nil
+	}
+	r := &quotaRequest{res: res, obj: a.GetObject(), dryRun: a.IsDryRun()}
+	if a.GetOperation() == admission.Update {
+		if m, ok := a.GetOldObject().(metav1.Object); ok && m.GetResourceVersion() != "" {
+			r.old = a.GetOldObject()
+		}
+	}
+	tab, tracked := ctx.Value(trackKey{}).(*quotaTab)
+	if tracked && tab.charge != nil {
+		l.giveBack(tab) // the write is tried again
+	}
+	b := l.take(a.GetNamespace())
+	l.settle(a.GetNamespace(), b, r, tracked && tab.inTurn)
+	switch {
+	case r.charge == nil:
+		l.release(a.GetNamespace(), b)
+	case tracked:
+		tab.charge = r.charge
+	default:
+		l.giveBack(&quotaTab{charge: r.charge})
+		return apierrors.NewInternalError(fmt.Errorf("a write of %s is charged and nobody would give it back", res))
+	}
+	return r.err
+}
+
+// settle has a request served, by this goroutine or by one before it.
+func (l *quotaBooks) settle(namespace string, b *quotaBook, r *quotaRequest, inTurn bool) {
+	b.mu.Lock()
+	b.waiting = append(b.waiting, r)
+	b.mu.Unlock()
+	if !inTurn {
+		b.turn.Lock()
+		defer b.turn.Unlock()
+	}
+	if r.served {
+		return
+	}
+	b.mu.Lock()
+	batch := b.waiting
+	b.waiting = nil
+	b.mu.Unlock()
+	l.serve(namespace, b, batch)
+	for _, r := range batch {
+		r.served = true
+	}
+}
+
+// serve serves requests in order and writes what has changed. The turn is held.
+func (l *quotaBooks) serve(namespace string, b *quotaBook, batch []*quotaRequest) {
+	now := time.Now()
+	quotas := l.quotas(namespace, now)
+	changed := map[*corev1.ResourceQuota]bool{}
+	for _, r := range batch {
+		if r.back != nil {
+			l.reverse(b, r.back, quotas, changed)
+			continue
+		}
+		var bill []quota.Item
+		if bill, r.err = quota.Bill(quotas, r.res, r.obj, r.old, now); len(bill) == 0 || r.dryRun {
+			continue
+		}
+		r.charge = &quotaCharge{namespace: namespace, amounts: map[types.UID]corev1.ResourceList{}}
+		for _, item := range bill {
+			quota.Add(item.Quota.Status.Used, item.Amount)
+			r.charge.amounts[item.Quota.UID] = item.Amount
+			changed[item.Quota] = true
+		}
+		b.mu.Lock()
+		b.open[r.charge] = true
+		b.mu.Unlock()
+	}
+	err := l.write(quotas, changed)
+	if err == nil {
+		return
+	}
+	// Nobody gets what could not be written down. Other quotas are mended as well as can be; the
+	// controller's next count does the rest.
+	clear(changed)
+	for _, r := range batch {
+		if r.charge != nil {
+			l.reverse(b, r.charge, quotas, changed)
+			r.charge, r.err = nil, err
+		}
+	}
+	if err := l.write(quotas, changed); err != nil {
+		l.s.log.Warn("quota usage was not given back; the next count will", "namespace", namespace, "error", err)
+	}
+}
+
+// quotas returns the namespace's quotas, private, whose usage is known of all that is limited: what was
+// not counted yet is counted now, so that a quota bites from the moment it is there.
+func (l *quotaBooks) quotas(namespace string, now time.Time) []*corev1.ResourceQuota {
+	var out []*corev1.ResourceQuota
+	for _, obj := range l.s.peekAll(resource.ResourceQuotas, namespace, fields.Everything()) {
+		q, ok := obj.(*corev1.ResourceQuota)
+		if !ok {
+			continue
+		}
+		q = q.DeepCopy()
+		if q.Status.Used == nil {
+			q.Status.Used = corev1.ResourceList{}
+		}
+		var counts corev1.ResourceList
+		for name := range q.Spec.Hard {
+			if _, known := q.Status.Used[name]; known {
+				continue
+			}
+			if counts == nil {
+				counts = l.count(q, now)
+			}
+			if n, ok := counts[name]; ok {
+				q.Status.Used[name] = n
+			}
+		}
+		q.Status.Hard = q.Spec.Hard.DeepCopy()
+		out = append(out, q)
+	}
+	return out
+}
+
+func (l *quotaBooks) count(q *corev1.ResourceQuota, now time.Time) corev1.ResourceList {
+	used, _ := quota.Count(q, func(res resource.Resource) []runtime.Object {
+		return l.s.peekAll(res, q.Namespace, fields.Everything())
+	}, now)
+	return used
+}
+
+// reverse takes a charge back, in memory.
+func (l *quotaBooks) reverse(b *quotaBook, c *quotaCharge, quotas []*corev1.ResourceQuota, changed map[*corev1.ResourceQuota]bool) {
+	for _, q := range quotas {
+		if amount, ok := c.amounts[q.UID]; ok {
+			quota.Subtract(q.Status.Used, amount)
+			changed[q] = true
+		}
+	}
+	b.mu.Lock()
+	delete(b.open, c)
+	b.mu.Unlock()
+}
+
+// write makes the changed quotas' status durable.
+func (l *quotaBooks) write(quotas []*corev1.ResourceQuota, changed map[*corev1.ResourceQuota]bool) error {
+	store := l.s.objects[resource.ResourceQuotas]
+	for _, q := range quotas {
+		if !changed[q] {
+			continue
+		}
+		// Not in the context of one writer: others depend on it.
+		err := store.Storage.GuaranteedUpdate(context.Background(), keyOf(resource.ResourceQuotas, q.Namespace, q.Name), store.kind.New(), false,
+			&storage.Preconditions{UID: &q.UID}, storage.SimpleUpdate(func(live runtime.Object) (runtime.Object, error) {
+				next, ok := live.(*corev1.ResourceQuota)
+				if !ok {
+					return nil, fmt.Errorf("unexpected object %T", live)
+				}
+				q.Status.DeepCopyInto(&next.Status)
+				return next, nil
+			}), false, nil)
+		if err != nil && !storage.IsNotFound(err) && !storage.IsInvalidObj(err) { // else it went meanwhile, and its limit with it
+			return apierrors.NewInternalError(fmt.Errorf("charge quota %s: %w", q.Name, err))
+		}
+	}
+	return nil
+}
+
+// correct makes the controller's count true at the instant at which it is written: the picture that it
+// counted in may be older than the last charges. The turn is held, so none is made meanwhile.
+func (l *quotaBooks) correct(next, live runtime.Object) {
+	q, ok := next.(*corev1.ResourceQuota)
+	is, okLive := live.(*corev1.ResourceQuota)
+	if !ok || !okLive || q.UID != is.UID {
+		return
+	}
+	// The open charges first: one that is closed from here on has its object in the store.
+	open := l.openFor(is)
+	used := l.count(is, time.Now())
+	for _, amount := range open {
+		for name, n := range amount {
+			if _, limited := used[name]; limited {
+				quota.Add(used, corev1.ResourceList{name: n})
+			}
+		}
+	}
+	q.Status = corev1.ResourceQuotaStatus{Hard: is.Spec.Hard.DeepCopy(), Used: used}
+	q.ResourceVersion = is.ResourceVersion // it holds for any
+}
+
+// openFor returns the open charges on a quota.
+func (l *quotaBooks) openFor(q *corev1.ResourceQuota) []corev1.ResourceList {
+	b := l.take(q.Namespace)
+	defer l.release(q.Namespace, b)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []corev1.ResourceList
+	for c := range b.open {
+		if amount, ok := c.amounts[q.UID]; ok {
+			out = append(out, amount)
+		}
+	}
+	return slices.Clip(out)
+}
