@@ -85,9 +85,7 @@ func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
 		if _, err := f.client.Update(ctx, &next, "status"); err != nil {
 			return f.failed(ctx, item{key: key}, err)
 		}
-		if pod.DeletionTimestamp == nil {
-			e.since = now
-		}
+		e.since = step.Since
 		for _, t := range step.Told {
 			f.tell(plan.Event{Regarding: plan.RefOf(pod), Type: t.Type, Reason: t.Reason, Message: t.Message})
 		}
@@ -98,7 +96,7 @@ func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
 			return f.failed(ctx, item{key: key}, err)
 		}
 	}
-	if f.settled(e) || step.Status != nil {
+	if first := step.Status != nil && pod.Status.StartTime == nil; f.settled(e) || first {
 		for _, p := range step.Problems {
 			f.complain(pod, p)
 		}

@@ -66,6 +66,9 @@ type settings struct {
 	exitCode int32
 }
 
+// leastRun is how long containers run at the least: to end they must have run.
+const leastRun = 100 * time.Millisecond
+
 // settingsOf reads the annotations of a pod, or of its node where it has none. Problems are
 // those of the pod's own.
 func settingsOf(pod *corev1.Pod, node *corev1.Node) (settings, []Problem) {
@@ -92,6 +95,7 @@ func settingsOf(pod *corev1.Pod, node *corev1.Node) (settings, []Problem) {
 	case finishes:
 		s.ends, s.endAfter = true, finish
 	}
+	s.endAfter = max(s.endAfter, leastRun)
 	if code, ok := r.code(ExitCode); ok {
 		s.exitCode = code
 	}

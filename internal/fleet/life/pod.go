@@ -3,6 +3,7 @@ package life
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,8 +17,8 @@ type Input struct {
 	// Address is the pod's on this node; invalid when none is free. A pod that has one already,
 	// or that uses its host's network, keeps that.
 	Address netip.Addr
-	// Since is the moment of the last thing seen of this pod, finer than the API's whole seconds
-	// can tell; zero when not known.
+	// Since is when the pod's present stage began (it was bound, its containers started or ended,
+	// it was deleted), finer than the API's whole seconds can tell; zero when not known.
 	Since time.Time
 	Now   time.Time
 }
@@ -30,6 +31,8 @@ type Step struct {
 	Gone bool
 	// Again is when to look again though nothing changes; zero means never.
 	Again time.Time
+	// Since is the next Input's.
+	Since time.Time
 	// Problems are annotations of the pod that cannot be used.
 	Problems []Problem
 	// Told is what the kubelet would write an event about.
@@ -46,10 +49,10 @@ const pullShown = 2 * time.Second
 func Next(in Input) Step {
 	pod := in.Pod
 	if pod.DeletionTimestamp == nil && (Terminal(pod) || restful(pod, in.Node)) {
-		return Step{}
+		return Step{Since: in.Since}
 	}
 	s, problems := settingsOf(pod, in.Node)
-	w := writer{in: in, settings: s, step: Step{Problems: problems}}
+	w := writer{in: in, settings: s, step: Step{Since: in.Since, Problems: problems}}
 	if pod.DeletionTimestamp != nil {
 		w.end()
 	} else {
@@ -114,11 +117,11 @@ func (w *writer) live() {
 	pod, now := w.in.Pod, w.in.Now
 	started := startedAt(&pod.Status)
 	switch {
-	case started.IsZero() && w.waitsForStart():
+	case started.IsZero() && !w.pulled() && w.waitsForStart():
 	case started.IsZero() && w.pullError:
 		w.failPull()
 	case started.IsZero() && !pod.Spec.HostNetwork && pod.Status.PodIP == "" && !w.in.Address.IsValid():
-		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}})
+		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: creating}})
 		w.tell("FailedCreatePodSandBox", "Failed to create pod sandbox: no address is free in the range "+w.in.Node.Spec.PodCIDR+" of node "+w.in.Node.Name)
 	case started.IsZero():
 		w.run(now, outcome{})
@@ -137,7 +140,7 @@ func (w *writer) waitsForStart() bool {
 	if w.startAfter == 0 || !w.in.Now.Before(at) {
 		return false
 	}
-	w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}})
+	w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: creating}})
 	w.again(at)
 	return true
 }
@@ -146,26 +149,36 @@ const pullMessage = "simulated, as annotation " + ImagePullError + " asks"
 
 // failPull shows that the images cannot be had: at first as an error, then as backing off.
 func (w *writer) failPull() {
-	failed := w.in.Now
-	first := true
-	for i := range w.in.Pod.Status.ContainerStatuses {
-		if s := w.in.Pod.Status.ContainerStatuses[i].State.Waiting; s != nil && (s.Reason == "ErrImagePull" || s.Reason == "ImagePullBackOff") {
-			first = false
-		}
+	// When it first failed is not written down for good: the conditions may be older.
+	failed, first := w.in.Now, !w.pulled()
+	if !first {
+		failed = w.in.Since
 	}
-	if c := condition(&w.in.Pod.Status, corev1.ContainersReady); c != nil && !first {
-		failed = finely(c.LastTransitionTime.Time, w.in.Since)
-	}
-	if at := failed.Add(pullShown); w.in.Now.Before(at) {
+	if at := failed.Add(pullShown); w.in.Now.Before(at) && !w.waits("ImagePullBackOff") {
 		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: pullMessage}})
 		w.again(at)
 		if first {
+			w.step.Since = failed
 			w.tell("Failed", "Error: ErrImagePull: "+pullMessage)
 		}
 		return
 	}
 	w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "Back-off pulling image: ErrImagePull: " + pullMessage}})
 	w.tell("BackOff", "Back-off pulling image: "+pullMessage)
+}
+
+// pulled says whether a pull was tried, in vain.
+func (w *writer) pulled() bool { return w.waits("ErrImagePull") || w.waits("ImagePullBackOff") }
+
+// waits says whether a container waits for a reason.
+func (w *writer) waits(reason string) bool {
+	st := &w.in.Pod.Status
+	for _, list := range [][]corev1.ContainerStatus{st.ContainerStatuses, st.InitContainerStatuses} {
+		if slices.ContainsFunc(list, func(s corev1.ContainerStatus) bool { return s.State.Waiting != nil && s.State.Waiting.Reason == reason }) {
+			return true
+		}
+	}
+	return false
 }
 
 // goOn is the step of a pod whose containers have started before.
@@ -189,17 +202,18 @@ func (w *writer) goOn(started time.Time) {
 // run shows containers that run since a moment; what else there is to show is in o.
 func (w *writer) run(since time.Time, o outcome) {
 	o.runningSince = since
-	at := finely(second(since).Time, w.in.Since)
+	begun := finely(since, w.in.Since)
 	if since.Equal(w.in.Now) {
-		at = since
+		begun = since
+		w.step.Since = since
+		if w.ends {
+			w.again(begun.Add(w.endAfter))
+		}
 	}
-	at = at.Add(w.readyAfter)
-	o.ready = !w.neverReady && !w.in.Now.Before(at)
+	at := begun.Add(w.readyAfter)
+	o.ready = !w.neverReady && (!w.in.Now.Before(at) || running(&w.in.Pod.Status) && !since.Equal(w.in.Now))
 	if !o.ready && !w.neverReady {
 		w.again(at)
-	}
-	if w.ends && since.Equal(w.in.Now) {
-		w.again(since.Add(w.endAfter))
 	}
 	w.write(o)
 }
@@ -224,6 +238,7 @@ func (w *writer) exit(started time.Time) {
 		o.restarts = true
 		w.run(w.in.Now, o)
 	default:
+		w.step.Since = w.in.Now
 		o.waiting = w.backOff(delay)
 		w.write(o)
 		w.again(w.in.Now.Add(delay))

@@ -45,6 +45,9 @@ func compose(in Input, o outcome) *corev1.PodStatus {
 		st.Phase = corev1.PodPending
 	}
 	st.InitContainerStatuses = initStatuses(in, o)
+	if len(pod.Spec.InitContainers) > 0 && startedAt(&pod.Status).IsZero() {
+		o.waiting = initializing(o.waiting) // what it is that keeps the first one, it says itself
+	}
 	st.ContainerStatuses = make([]corev1.ContainerStatus, len(pod.Spec.Containers))
 	for i := range pod.Spec.Containers {
 		st.ContainerStatuses[i] = container(in, o, &pod.Spec.Containers[i], before(pod.Status.ContainerStatuses, i))
@@ -60,7 +63,7 @@ func stop(in Input, o outcome) outcome {
 		o.phase = corev1.PodSucceeded
 		o.exit = &corev1.ContainerStateTerminated{Reason: "Completed", StartedAt: second(started), FinishedAt: second(in.Now)}
 	} else {
-		o.waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
+		o.waiting = &corev1.ContainerStateWaiting{Reason: creating}
 	}
 	return o
 }
@@ -142,8 +145,21 @@ func container(in Input, o outcome, spec *corev1.Container, old *corev1.Containe
 		}
 	}
 	cs.State.Running = &corev1.ContainerStateRunning{StartedAt: second(o.runningSince)}
+	if old != nil && old.State.Running != nil && old.Image != spec.Image {
+		replaced(in, &cs, spec, old)
+	}
 	cs.Started, cs.Ready = &yes, o.ready
 	return cs
+}
+
+// replaced shows a running container whose image was changed: it ended, and runs again.
+func replaced(in Input, cs *corev1.ContainerStatus, spec *corev1.Container, old *corev1.ContainerStatus) {
+	cs.RestartCount = old.RestartCount + 1
+	cs.ContainerID = containerID(in.Pod, spec, cs.RestartCount)
+	cs.LastTerminationState = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		Reason: "Completed", StartedAt: old.State.Running.StartedAt, FinishedAt: second(in.Now), ContainerID: old.ContainerID,
+	}}
+	cs.State.Running = &corev1.ContainerStateRunning{StartedAt: second(in.Now)}
 }
 
 // containerID is the same for the same run of a container.
@@ -155,14 +171,31 @@ func containerID(pod *corev1.Pod, spec *corev1.Container, run int32) string {
 	return id
 }
 
+const creating = "ContainerCreating"
+
+// initializing is why a container waits whose turn comes after an init container's; nil when it
+// does not wait.
+func initializing(waiting *corev1.ContainerStateWaiting) *corev1.ContainerStateWaiting {
+	if waiting == nil {
+		return nil
+	}
+	return &corev1.ContainerStateWaiting{Reason: "PodInitializing"}
+}
+
 // initStatuses shows init containers as done once the pod runs, and sidecars as what they are.
 func initStatuses(in Input, o outcome) []corev1.ContainerStatus {
 	specs := in.Pod.Spec.InitContainers
 	if len(specs) == 0 {
 		return nil
 	}
+	if o.waiting != nil && o.waiting.Reason == creating {
+		o.waiting = initializing(o.waiting)
+	}
 	out := make([]corev1.ContainerStatus, len(specs))
 	for i := range specs {
+		if i == 1 {
+			o.waiting = initializing(o.waiting)
+		}
 		spec, old := &specs[i], before(in.Pod.Status.InitContainerStatuses, i)
 		switch {
 		case spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways:
