@@ -21,6 +21,7 @@ import (
 	translator "k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
+	"coracle/internal/kind"
 	"coracle/internal/pki"
 	"coracle/internal/resource"
 )
@@ -111,7 +112,7 @@ func (s *stream) locate(ctx context.Context, name string, options runtime.Object
 	if pod.Spec.NodeName == "" {
 		return nil, opts, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", name))
 	}
-	host, err := s.server.nodeHost(pod.Spec.NodeName)
+	host, err := s.server.nodeHost(pod)
 	if err != nil {
 		return nil, opts, err
 	}
@@ -162,12 +163,16 @@ func containerOf(pod *corev1.Pod, name string) (string, error) {
 	return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", name, pod.Name))
 }
 
-// nodeHost returns the address of a node's kubelet face.
-func (s *Server) nodeHost(name string) (string, error) {
+// nodeHost returns the address of the kubelet face of a pod's node.
+func (s *Server) nodeHost(pod *corev1.Pod) (string, error) {
+	name := pod.Spec.NodeName
 	obj, ok := s.peek(resource.Nodes, "", name)
 	node, isNode := obj.(*corev1.Node)
 	if !ok || !isNode {
 		return "", apierrors.NewNotFound(resource.Nodes.GroupResource(), name)
+	}
+	if kind.Simulated(node) {
+		return "", apierrors.NewBadRequest(fmt.Sprintf("pod %s runs on the simulated node %s: it has no containers", pod.Name, name))
 	}
 	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port
 	for _, a := range node.Status.Addresses {
@@ -243,7 +248,7 @@ func (l *podLog) Get(ctx context.Context, name string, options runtime.Object) (
 	if pod.Spec.NodeName == "" {
 		return &genericrest.LocationStreamer{ContentType: "text/plain"}, nil
 	}
-	host, err := l.server.nodeHost(pod.Spec.NodeName)
+	host, err := l.server.nodeHost(pod)
 	if err != nil {
 		return nil, err
 	}

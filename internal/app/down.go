@@ -42,7 +42,7 @@ directory with all objects, volumes and images. --keep-data leaves those for the
 			if _, err := loadConfig(dir); err != nil {
 				return err
 			}
-			if os.Geteuid() != 0 {
+			if len(dir.NodeNames()) > 0 && os.Geteuid() != 0 {
 				return errors.New("removing containers takes root: try `sudo coracle down`")
 			}
 			if node != "" {

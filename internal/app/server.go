@@ -18,12 +18,14 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/client/remote"
 	"coracle/internal/cluster"
+	"coracle/internal/fleet"
 	"coracle/internal/loop"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
 	"coracle/internal/store"
+	"coracle/internal/version"
 	"coracle/internal/view"
 	"coracle/internal/workload/daemonset"
 	"coracle/internal/workload/deployment"
@@ -135,17 +137,20 @@ func runControllers(ctx context.Context, r role, api client.Interface, authority
 	picture := view.New()
 	decide := loop.New(api, picture, controllers(r, authority), loop.Options{Log: r.log})
 	place := scheduler.New(api, picture, func(e plan.Event) { decide.Tell("default-scheduler", e) })
-	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources())...)
+	simulate := fleet.New(api, picture, func(e plan.Event) { decide.Tell(fleet.Name, e) }, fleet.Options{Version: version.Version, Log: r.log})
+	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources(), fleet.Resources())...)
 	explain.follow(api, picture, decide, following)
 	var parts sync.WaitGroup
 	parts.Go(func() { decide.Run(ctx, following.Synced()) })
-	parts.Go(func() {
-		select {
-		case <-following.Synced():
-			place.Run(ctx)
-		case <-ctx.Done():
-		}
-	})
+	for _, run := range []func(context.Context){place.Run, simulate.Run} {
+		parts.Go(func() {
+			select {
+			case <-following.Synced():
+				run(ctx)
+			case <-ctx.Done():
+			}
+		})
+	}
 	parts.Wait()
 	<-following.Done()
 }

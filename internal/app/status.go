@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"coracle/internal/client"
+	"coracle/internal/fleet/life"
+	"coracle/internal/kind"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
 )
@@ -106,10 +108,15 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 		}
 	}
 	all := true
+	var sims simulated
 	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
 	fmt.Fprintln(w, "\nNODE\tSTATE\tPOD RANGE\tRUNNING PODS")
 	for _, o := range nodes {
 		n := o.(*corev1.Node)
+		if kind.Simulated(n) {
+			sims.count(n, running[n.Name])
+			continue
+		}
 		state := nodeState(n)
 		all = all && nodeReady(n)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", n.Name, state, n.Spec.PodCIDR, running[n.Name])
@@ -118,7 +125,35 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 		all = false
 		fmt.Fprintf(w, "%s\tnot registered\t\t\n", name)
 	}
+	if sims.nodes > 0 {
+		all = all && sims.ready+sims.silent >= sims.nodes
+		fmt.Fprintf(w, "%s\t%s\t\t%d\n", plural(sims.nodes, "simulated node"), sims.state(), sims.pods)
+	}
 	return all, w.Flush()
+}
+
+// simulated sums up the simulated nodes: there may be thousands.
+type simulated struct{ nodes, ready, silent, pods int }
+
+func (s *simulated) count(n *corev1.Node, pods int) {
+	s.nodes++
+	s.pods += pods
+	switch {
+	case nodeReady(n):
+		s.ready++
+	case life.Silent(n):
+		s.silent++ // as somebody wants it
+	}
+}
+
+func (s *simulated) state() string {
+	switch {
+	case s.ready == s.nodes:
+		return "Ready"
+	case s.silent == 0:
+		return fmt.Sprintf("%d Ready", s.ready)
+	}
+	return fmt.Sprintf("%d Ready, %d silent", s.ready, s.silent)
 }
 
 func nodeReady(n *corev1.Node) bool {

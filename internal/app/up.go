@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -29,6 +28,7 @@ const startTimeout = 60 * time.Second
 
 type upOptions struct {
 	nodes      int
+	simulate   int
 	listen     string
 	detach     bool
 	useContext bool
@@ -41,7 +41,9 @@ func newUp() *cobra.Command {
 		Short: "Start a cluster on this machine, or what is missing of it",
 		Long: `Start a cluster: the server (API, controllers, scheduler) and N nodes, each an agent and a
 container runtime of its own. On a cluster that exists already it starts what does not run, and
-adds nodes up to --nodes. Without --detach it stays in the foreground and stops the cluster on
+adds nodes up to --nodes. --simulate N sees to it that there are at least N simulated nodes
+(sim-0000 and on), which run no containers: their pods only seem to start, so that thousands of
+nodes fit in the server. A cluster of simulated nodes alone needs no root. Without --detach it stays in the foreground and stops the cluster on
 Ctrl-C; what the cluster holds is kept for the next up.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,11 +52,15 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 			if err != nil {
 				return err
 			}
+			if o.simulate > 0 && !cmd.Flags().Changed("nodes") {
+				o.nodes = 0
+			}
 			return up(cmd.Context(), cmd.OutOrStdout(), dir, o, began)
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&o.nodes, "nodes", 1, "how many nodes to run at least")
+	f.IntVar(&o.nodes, "nodes", 1, "how many nodes to run at least (none by default with --simulate)")
+	f.IntVar(&o.simulate, "simulate", 0, "how many simulated nodes to have at least; `kubectl delete node` removes one")
 	f.StringVar(&o.listen, "listen", "", "the API server's address (default "+defaultListen+", or a free port where that is taken)")
 	f.BoolVarP(&o.detach, "detach", "d", false, "return when the cluster is ready and leave it running")
 	f.BoolVar(&o.useContext, "use-context", false, `add the cluster to your own kubeconfig as the context "coracle" and select it`)
@@ -62,18 +68,25 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 }
 
 func up(ctx context.Context, out io.Writer, dir DataDir, o upOptions, began time.Time) error {
-	if os.Geteuid() != 0 {
-		return errors.New("running containers takes root: try `sudo coracle up`")
+	if o.simulate < 0 || o.simulate > mostSimulated {
+		return fmt.Errorf("--simulate %d: want 0 to %d", o.simulate, mostSimulated)
 	}
-	if o.nodes < 1 || o.nodes > 250 {
-		return fmt.Errorf("--nodes %d: want 1 to 250", o.nodes)
+	least := 1
+	if o.simulate > 0 {
+		least = 0
+	}
+	if o.nodes < least || o.nodes > 250 {
+		return fmt.Errorf("--nodes %d: want %d to 250", o.nodes, least)
+	}
+	if len(wantedNodes(dir, o.nodes)) > 0 && os.Geteuid() != 0 {
+		return errors.New("running containers takes root: try `sudo coracle up`, or `coracle up --simulate 3` for nodes that run none")
 	}
 	started, cfg, err := start(ctx, dir, o)
 	if err != nil {
 		return errors.Join(err, stopStarted(started))
 	}
 	took := time.Since(began).Round(time.Millisecond)
-	fmt.Fprintf(out, "Cluster ready in %s: %s, https://%s, KUBECONFIG=%s\n", took, plural(len(dir.NodeNames()), "node"), cfg.Listen, dir.Kubeconfig())
+	fmt.Fprintf(out, "Cluster ready in %s: %s, https://%s, KUBECONFIG=%s\n", took, nodesOf(dir, o), cfg.Listen, dir.Kubeconfig())
 	if o.useContext {
 		if err := selectUserContext(out, dir); err != nil {
 			return err
@@ -88,6 +101,18 @@ func up(ctx context.Context, out io.Writer, dir DataDir, o upOptions, began time
 	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return stopCluster(again, out, dir, stopOptions{grace: defaultGrace, keepData: true})
+}
+
+// nodesOf says in words what nodes there are.
+func nodesOf(dir DataDir, o upOptions) string {
+	n := plural(len(dir.NodeNames()), "node")
+	switch {
+	case o.simulate == 0:
+		return n
+	case len(dir.NodeNames()) == 0:
+		return plural(o.simulate, "simulated node")
+	}
+	return n + ", " + plural(o.simulate, "simulated node")
 }
 
 func plural(n int, noun string) string {
@@ -150,7 +175,12 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 	if err := restartForgotten(bounded, dir); err != nil {
 		return started, cfg, err
 	}
-	return started, cfg, awaitNodes(bounded, dir)
+	names, err := simulate(bounded, dir, o.simulate)
+	if err != nil {
+		return started, cfg, err
+	}
+	names = append(names, dir.NodeNames()...)
+	return started, cfg, awaitNodes(bounded, dir, names)
 }
 
 // restartForgotten starts the agents anew of nodes that run but were deleted from the API: an
@@ -188,10 +218,10 @@ func unregistered(dir DataDir, nodes []client.Object) []string {
 	})
 }
 
-// awaitNodes returns when every node of this machine is Ready.
-func awaitNodes(ctx context.Context, dir DataDir) error {
+// awaitNodes returns when every one of these nodes is Ready.
+func awaitNodes(ctx context.Context, dir DataDir, names []string) error {
 	waiting := map[string]bool{}
-	for _, name := range dir.NodeNames() {
+	for _, name := range names {
 		waiting[name] = true
 	}
 	api, err := adminClient(dir)
@@ -223,7 +253,7 @@ func awaitNodes(ctx context.Context, dir DataDir) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("not ready: nodes %s: %w (logs: %s)", strings.Join(slices.Sorted(maps.Keys(waiting)), ", "), context.Cause(ctx), dir.join("logs"))
+	return fmt.Errorf("not ready: nodes %s: %w (logs: %s)", some(slices.Sorted(maps.Keys(waiting))), context.Cause(ctx), dir.join("logs"))
 }
 
 // stopStarted ends the processes of a start that failed, the newest first.

@@ -28,6 +28,8 @@ var walls = map[string][]string{
 	"scheduler": {"client", "plan", "resource", "view"},
 	// sim runs them all in virtual time.
 	"sim": {"client", "cluster", "eviction", "loop", "plan", "resource", "scheduler", "view", "workload"},
+	// fleet plays nodes, for whom nodelife looks as for any other.
+	"fleet": {"client", "cluster", "kind", "plan", "resource", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme"},
 	"store":     {},
@@ -71,7 +73,7 @@ func TestWalls(t *testing.T) {
 // pure are the folders whose code decides and does nothing else; impure are exceptions below them.
 var (
 	pure = []string{"internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
-		"internal/scheduler/queue", "internal/node/podsync", "internal/why", "internal/quota"}
+		"internal/scheduler/queue", "internal/node/podsync", "internal/why", "internal/quota", "internal/fleet/life"}
 	impure = map[string]string{
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
 	}

@@ -36,10 +36,17 @@ type Config struct {
 	SharedVolumes string
 }
 
+// simulatedRange is where simulated nodes get their ranges of pod addresses: the shared address
+// space (RFC 6598), which neither this machine's networks nor the cluster's own lie in. It is
+// enough for 16,384 nodes.
+var simulatedRange = netip.MustParsePrefix("100.64.0.0/10")
+
 // Controllers returns every controller of the cluster, for loop to run.
 func Controllers(cfg Config) []plan.Controller {
 	var out []plan.Controller
-	out = append(out, nodelife.Controllers(nodelife.Config{Started: cfg.Started, PodRange: cfg.PodRange, NodeBits: cfg.NodeBits})...)
+	out = append(out, nodelife.Controllers(nodelife.Config{
+		Started: cfg.Started, PodRange: cfg.PodRange, NodeBits: cfg.NodeBits, SimulatedRange: simulatedRange,
+	})...)
 	out = append(out, account.Controllers(cfg.RootCA)...)
 	out = append(out, namespace.Controller(Kinds()))
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)

@@ -19,7 +19,7 @@ func readiness() plan.Controller {
 	return plan.Controller{
 		Name: "node-lifecycle-controller", For: resource.Pods, Cares: readinessCares,
 		Watches: []plan.Watch{podsOf(readyChanged)},
-		Indexes: []plan.Index{podsByNode},
+		Indexes: []plan.Index{PodsByNode},
 		Plan:    planReadiness,
 	}
 }
@@ -75,7 +75,7 @@ func eviction() plan.Controller {
 	return plan.Controller{
 		Name: "taint-eviction-controller", For: resource.Pods, Cares: evictionCares,
 		Watches: []plan.Watch{podsOf(noExecuteChanged)},
-		Indexes: []plan.Index{podsByNode},
+		Indexes: []plan.Index{PodsByNode},
 		Plan:    planEviction,
 	}
 }

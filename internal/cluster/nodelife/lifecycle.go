@@ -60,14 +60,15 @@ func (cfg Config) judge(in plan.Input) plan.Plan {
 	node := o.(*corev1.Node)
 	var p plan.Plan
 	heard, grace := cfg.heartbeat(in.Reader, node)
-	next := node.DeepCopy()
+	next := node
 	if deadline := heard.Add(grace); in.Now.Before(deadline) {
 		p.Again = deadline
 	} else {
+		next = node.DeepCopy()
 		silence(next, in.Now)
 	}
 	ready := nodeCondition(next, corev1.NodeReady)
-	if !apiequality.Semantic.DeepEqual(node.Status, next.Status) {
+	if next != node && !apiequality.Semantic.DeepEqual(node.Status, next.Status) {
 		p.Status = next
 		if isReady(node) && !isReady(next) {
 			p.Events = append(p.Events, plan.Event{
@@ -92,12 +93,20 @@ func (cfg Config) heartbeat(r plan.Reader, node *corev1.Node) (heard time.Time, 
 		grace = Grace
 		heard = latest(heard, c.LastHeartbeatTime.Time)
 	}
-	if o, ok := r.Get(resource.Leases, LeaseNamespace, node.Name); ok {
+	if o, ok := r.Get(resource.Leases, LeaseNamespace, leaseOf(node)); ok {
 		if renewed := o.(*coordinationv1.Lease).Spec.RenewTime; renewed != nil {
 			heard = latest(heard, renewed.Time)
 		}
 	}
 	return latest(heard, cfg.Started), grace
+}
+
+// leaseOf is the name of the lease by which a node shows that it lives.
+func leaseOf(node *corev1.Node) string {
+	if shared := node.Annotations[HeartbeatLease]; shared != "" {
+		return shared
+	}
+	return node.Name
 }
 
 // anyAlive says whether some node is ready and was heard of: by its heartbeat, because several

@@ -28,6 +28,9 @@ type Config struct {
 	PodRange netip.Prefix
 	// NodeBits is the prefix length of a node's range; 0 means 24.
 	NodeBits int
+	// SimulatedRange is cut likewise for simulated nodes, of which there may be more than
+	// PodRange has ranges and whose addresses lead nowhere; invalid means PodRange.
+	SimulatedRange netip.Prefix
 	// TerminatedPods is how many ended pods are kept; 0 means upstream's 12,500.
 	TerminatedPods int
 }
@@ -41,6 +44,11 @@ const (
 
 // LeaseNamespace holds the leases that nodes renew (KEP-589).
 const LeaseNamespace = corev1.NamespaceNodeLease
+
+// HeartbeatLease is the annotation with which a node names another lease of LeaseNamespace than
+// its own as its sign of life: nodes that live and die together, as simulated ones do, renew one
+// lease for all of them.
+const HeartbeatLease = "coracle.io/heartbeat-lease"
 
 const (
 	indexNode       = "nodelife.node"
@@ -65,8 +73,9 @@ func Controllers(cfg Config) []plan.Controller {
 	return out
 }
 
-// podsByNode files pods under the node they are on, and those on none under "".
-var podsByNode = plan.Index{Resource: resource.Pods, Name: indexNode, Values: func(o plan.Object) []string {
+// PodsByNode files pods under the node they are on, and those on none under "". A room that needs
+// it too declares this very index, so that one is kept for both.
+var PodsByNode = plan.Index{Resource: resource.Pods, Name: indexNode, Values: func(o plan.Object) []string {
 	return []string{o.(*corev1.Pod).Spec.NodeName}
 }}
 

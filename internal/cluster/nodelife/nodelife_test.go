@@ -331,3 +331,55 @@ func TestRanges(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedLease: nodes that live by one lease need no decision when it is renewed, and are all
+// lost when it no longer is.
+func TestSharedLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := run(t, nodelife.Config{})
+		readyNode(c, "together") // its lease is what the others name
+		const n = 20
+		for i := range n {
+			looptest.Make(c, &corev1.Node{
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("n%02d", i), Annotations: map[string]string{nodelife.HeartbeatLease: "together"}},
+				Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{
+					Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.NewTime(time.Now()),
+				}}},
+			})
+		}
+		time.Sleep(time.Second)
+		for range 3 {
+			renew(c, "together")
+			synctest.Wait()
+			before := c.Loop.Counters.Passes.Load()
+			time.Sleep(time.Second)
+			renew(c, "together")
+			looptest.Rest()
+			if got := c.Loop.Counters.Passes.Load() - before; got > 0 {
+				t.Errorf("a renewal asks for %d decisions", got)
+			}
+			time.Sleep(9 * time.Second)
+		}
+		for range 12 {
+			time.Sleep(10 * time.Second)
+			renew(c, "together")
+		}
+		looptest.Rest()
+		lost := func() (out int) {
+			for i := range n {
+				if ready(c, fmt.Sprintf("n%02d", i)).Status != corev1.ConditionTrue {
+					out++
+				}
+			}
+			return out
+		}
+		if got := lost(); got != 0 {
+			t.Errorf("%d nodes are lost while the lease is renewed", got)
+		}
+		time.Sleep(41 * time.Second)
+		looptest.Rest()
+		if got := lost(); got != n {
+			t.Errorf("%d of %d nodes are lost when it no longer is", got, n)
+		}
+	})
+}

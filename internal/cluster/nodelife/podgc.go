@@ -21,7 +21,7 @@ func podCollector() plan.Controller {
 		Watches: []plan.Watch{podsOf(func(before, after *corev1.Node) bool {
 			return after == nil || outOfService(before) != outOfService(after)
 		})},
-		Indexes: []plan.Index{podsByNode},
+		Indexes: []plan.Index{PodsByNode},
 		Plan:    planCollection,
 	}
 }

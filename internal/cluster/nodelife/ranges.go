@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/kind"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -40,20 +41,27 @@ func podRange(n *corev1.Node) string {
 
 func (cfg Config) planRanges(in plan.Input) plan.Plan {
 	var p plan.Plan
-	next := cfg.PodRange.Masked().Addr()
+	// Where the search goes on within each range that is cut.
+	from := map[netip.Prefix]netip.Addr{}
 	for _, o := range in.Reader.Indexed(resource.Nodes, indexRange, rangeMissing) {
 		if o.GetDeletionTimestamp() != nil {
 			continue
 		}
-		given, free := cfg.nextFree(in.Reader, next)
+		whole := cfg.rangeFor(o.(*corev1.Node))
+		next, begun := from[whole]
+		if !begun {
+			next = whole.Masked().Addr()
+		}
+		given, free := cfg.nextFree(in.Reader, whole, next)
 		if !free {
+			from[whole] = netip.Addr{}
 			p.Events = append(p.Events, plan.Event{
 				Regarding: plan.RefOf(o), Type: corev1.EventTypeNormal, Reason: "CIDRNotAvailable",
 				Message: fmt.Sprintf("Node %s status is now: CIDRNotAvailable", o.GetName()),
 			})
 			continue
 		}
-		next = after(given)
+		from[whole] = after(given)
 		node := o.DeepCopyObject().(*corev1.Node)
 		node.Spec.PodCIDR = given.String()
 		node.Spec.PodCIDRs = []string{given.String()}
@@ -62,9 +70,17 @@ func (cfg Config) planRanges(in plan.Input) plan.Plan {
 	return p
 }
 
-// nextFree finds the first range from an address on that no node has.
-func (cfg Config) nextFree(r plan.Reader, from netip.Addr) (netip.Prefix, bool) {
-	for at := from; at.IsValid() && cfg.PodRange.Contains(at); {
+// rangeFor is the range of which a node gets a part.
+func (cfg Config) rangeFor(node *corev1.Node) netip.Prefix {
+	if kind.Simulated(node) && cfg.SimulatedRange.IsValid() {
+		return cfg.SimulatedRange
+	}
+	return cfg.PodRange
+}
+
+// nextFree finds the first part of a range, from an address on, that no node has.
+func (cfg Config) nextFree(r plan.Reader, whole netip.Prefix, from netip.Addr) (netip.Prefix, bool) {
+	for at := from; at.IsValid() && whole.Contains(at); {
 		candidate, err := at.Prefix(cfg.NodeBits)
 		if err != nil {
 			return netip.Prefix{}, false

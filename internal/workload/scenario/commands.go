@@ -12,6 +12,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -316,7 +317,7 @@ const appsNamespace = "default"
 func resourceNamed(word string) (resource.Resource, error) {
 	for _, o := range []plan.Object{&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{},
 		&appsv1.ControllerRevision{}, &corev1.ReplicationController{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Namespace{},
-		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &storagev1.StorageClass{}} {
+		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &storagev1.StorageClass{}, &coordinationv1.Lease{}} {
 		if r := resource.Of(o); r.Plural == word || strings.ToLower(r.Kind) == word {
 			return r, nil
 		}

@@ -1,0 +1,97 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"coracle/internal/client"
+	"coracle/internal/fleet/life"
+	"coracle/internal/kind"
+	"coracle/internal/resource"
+)
+
+const (
+	// mostSimulated is how many simulated nodes have a range of pod addresses: see
+	// cluster.Controllers.
+	mostSimulated = 16384
+	// simulateAtOnce is how many of them are made at a time.
+	simulateAtOnce = 32
+)
+
+// simulate makes what is missing of n simulated nodes, and returns the names of those that are
+// to become ready. Which exist is for the API to say: nothing of them is kept elsewhere.
+func simulate(ctx context.Context, dir DataDir, n int) (names []string, err error) {
+	if n == 0 {
+		return nil, nil
+	}
+	api, err := adminClient(dir)
+	if err != nil {
+		return nil, err
+	}
+	nodes, _, err := api.List(ctx, resource.Nodes, client.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("ask the server for its nodes: %w", err)
+	}
+	missing, names := missingSimulated(nodes, n)
+	return append(names, missing...), createSimulated(ctx, api, missing)
+}
+
+func createSimulated(ctx context.Context, api client.Interface, names []string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	slots := make(chan struct{}, simulateAtOnce)
+	var all sync.WaitGroup
+	for _, name := range names {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		all.Go(func() {
+			defer func() { <-slots }()
+			if _, err := api.Create(ctx, life.NewNode(name)); err != nil && !apierrors.IsAlreadyExists(err) {
+				cancel(fmt.Errorf("create simulated node %s: %w", name, err)) // the first one counts
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// missingSimulated names the simulated nodes to be made so that there are n, and those that there
+// are already, apart from those that are meant to be silent.
+func missingSimulated(nodes []client.Object, n int) (missing, present []string) {
+	taken := map[string]bool{}
+	have := 0
+	for _, o := range nodes {
+		node := o.(*corev1.Node)
+		taken[node.Name] = true
+		if !kind.Simulated(node) {
+			continue
+		}
+		have++
+		if !life.Silent(node) {
+			present = append(present, node.Name)
+		}
+	}
+	for i := 0; have < n; i++ {
+		if name := fmt.Sprintf("sim-%04d", i); !taken[name] {
+			missing = append(missing, name)
+			have++
+		}
+	}
+	return missing, present
+}
+
+// some names the first of many.
+func some(names []string) string {
+	const shown = 10
+	if len(names) <= shown {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:shown], ", "), len(names)-shown)
+}

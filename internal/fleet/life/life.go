@@ -1,0 +1,41 @@
+// Package life says what a simulated node would tell of itself and of its pods: pure functions
+// from an object and an instant to its next status and to when to look again.
+//
+// It owns the annotations by which users shape simulated pods and nodes, and the plausible
+// statuses: phases, conditions and container states in the kubelet's words. Every delay counts from a moment that is
+// written in the object, so whoever asks, and however often the asker was restarted, the answer
+// is the same. It refuses effects and clocks: package fleet has them.
+package life
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// second drops what the API, which keeps whole seconds, would lose.
+func second(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second)) }
+
+// finely returns the moment that the API recorded in whole seconds. The hint, if it lies within
+// the next two seconds, is that moment itself as its witness saw it.
+func finely(recorded, hint time.Time) time.Time {
+	if d := hint.Sub(recorded); d >= 0 && d < 2*time.Second {
+		return hint
+	}
+	return recorded
+}
+
+// Terminal says whether a pod has ended for good.
+func Terminal(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+func condition(st *corev1.PodStatus, kind corev1.PodConditionType) *corev1.PodCondition {
+	for i := range st.Conditions {
+		if st.Conditions[i].Type == kind {
+			return &st.Conditions[i]
+		}
+	}
+	return nil
+}

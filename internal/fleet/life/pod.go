@@ -1,0 +1,332 @@
+package life
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+)
+
+// Input is everything that the next step of a pod's life depends on.
+type Input struct {
+	Pod  *corev1.Pod
+	Node *corev1.Node
+	// Address is the pod's on this node; invalid when none is free. A pod that has one already,
+	// or that uses its host's network, keeps that.
+	Address netip.Addr
+	// Since is when the pod's present stage began (it was bound, its containers started or ended,
+	// it was deleted), finer than the API's whole seconds can tell; zero when not known.
+	Since time.Time
+	Now   time.Time
+}
+
+// Step is what a simulated kubelet does for a pod now.
+type Step struct {
+	// Status is the next status, nil when it is as it should be.
+	Status *corev1.PodStatus
+	// Gone says that the pod has ended: its object is to be deleted with no grace left.
+	Gone bool
+	// Again is when to look again though nothing changes; zero means never.
+	Again time.Time
+	// Since is the next Input's.
+	Since time.Time
+	// Problems are annotations of the pod that cannot be used.
+	Problems []Problem
+	// Told is what the kubelet would write an event about.
+	Told []Told
+}
+
+// Told is an event about the pod.
+type Told struct{ Type, Reason, Message string }
+
+// pullShown is for how long a failed pull is shown as such before it is shown as backing off.
+const pullShown = 2 * time.Second
+
+// Next returns the next step of a pod that is bound to a simulated node which is alive.
+func Next(in Input) Step {
+	pod := in.Pod
+	if pod.DeletionTimestamp == nil && (Terminal(pod) || restful(pod, in.Node)) {
+		return Step{Since: in.Since}
+	}
+	s, problems := settingsOf(pod, in.Node)
+	w := writer{in: in, settings: s, step: Step{Since: in.Since, Problems: problems}}
+	if pod.DeletionTimestamp != nil {
+		w.end()
+	} else {
+		w.live()
+	}
+	if w.step.Status == nil {
+		w.step.Told = nil // it was told when it came about
+	}
+	return w.step
+}
+
+// restful says, at little cost, that a pod is up and that nothing will come by itself. It is the
+// answer for nearly every pod nearly always.
+func restful(pod *corev1.Pod, node *corev1.Node) bool {
+	if pod.Status.Phase != corev1.PodRunning || len(pod.Spec.ReadinessGates) > 0 || shaped(pod.Annotations) || shaped(node.Annotations) {
+		return false
+	}
+	c := condition(&pod.Status, corev1.PodReady)
+	return c != nil && c.Status == corev1.ConditionTrue && c.ObservedGeneration == pod.Generation && running(&pod.Status)
+}
+
+func running(st *corev1.PodStatus) bool {
+	for i := range st.ContainerStatuses {
+		if st.ContainerStatuses[i].State.Running == nil || !st.ContainerStatuses[i].Ready {
+			return false
+		}
+	}
+	return len(st.ContainerStatuses) > 0
+}
+
+// writer composes one step.
+type writer struct {
+	in Input
+	settings
+	step Step
+}
+
+// end is the step of a pod that was deleted.
+func (w *writer) end() {
+	pod := w.in.Pod
+	grace := time.Duration(0)
+	if g := pod.DeletionGracePeriodSeconds; g != nil {
+		grace = time.Duration(*g) * time.Second
+	}
+	if grace > 0 && !Terminal(pod) && !startedAt(&pod.Status).IsZero() {
+		asked := finely(pod.DeletionTimestamp.Add(-grace), w.in.Since)
+		if at := asked.Add(min(w.terminateAfter, grace)); w.in.Now.Before(at) {
+			w.step.Again = at
+			return
+		}
+	}
+	if len(pod.Finalizers) > 0 && !Terminal(pod) {
+		// Somebody wants to see how it ended before it goes.
+		w.write(outcome{stopped: true})
+	}
+	// With no grace left the API removes the pod by itself once its finalizers are gone.
+	w.step.Gone = grace > 0 || len(pod.Finalizers) == 0
+}
+
+// live is the step of a pod that is to run.
+func (w *writer) live() {
+	pod, now := w.in.Pod, w.in.Now
+	started := startedAt(&pod.Status)
+	switch {
+	case started.IsZero() && !w.pulled() && w.waitsForStart():
+	case started.IsZero() && w.pullError:
+		w.failPull()
+	case started.IsZero() && !pod.Spec.HostNetwork && pod.Status.PodIP == "" && !w.in.Address.IsValid():
+		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: creating}})
+		w.tell("FailedCreatePodSandBox", "Failed to create pod sandbox: no address is free in the range "+w.in.Node.Spec.PodCIDR+" of node "+w.in.Node.Name)
+	case started.IsZero():
+		w.run(now, outcome{})
+	default:
+		w.goOn(started)
+	}
+}
+
+// waitsForStart shows a pod whose time to start has not come.
+func (w *writer) waitsForStart() bool {
+	bound := w.in.Pod.CreationTimestamp.Time
+	if c := condition(&w.in.Pod.Status, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionTrue && !c.LastTransitionTime.IsZero() {
+		bound = c.LastTransitionTime.Time
+	}
+	at := finely(bound, w.in.Since).Add(w.startAfter)
+	if w.startAfter == 0 || !w.in.Now.Before(at) {
+		return false
+	}
+	w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: creating}})
+	w.again(at)
+	return true
+}
+
+const pullMessage = "simulated, as annotation " + ImagePullError + " asks"
+
+// failPull shows that the images cannot be had: at first as an error, then as backing off.
+func (w *writer) failPull() {
+	// When it first failed is not written down for good: the conditions may be older.
+	failed, first := w.in.Now, !w.pulled()
+	if !first {
+		failed = w.in.Since
+	}
+	if at := failed.Add(pullShown); w.in.Now.Before(at) && !w.waits("ImagePullBackOff") {
+		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: pullMessage}})
+		w.again(at)
+		if first {
+			w.step.Since = failed
+			w.tell("Failed", "Error: ErrImagePull: "+pullMessage)
+		}
+		return
+	}
+	w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "Back-off pulling image: ErrImagePull: " + pullMessage}})
+	w.tell("BackOff", "Back-off pulling image: "+pullMessage)
+}
+
+// pulled says whether a pull was tried, in vain.
+func (w *writer) pulled() bool { return w.waits("ErrImagePull") || w.waits("ImagePullBackOff") }
+
+// waits says whether a container waits for a reason.
+func (w *writer) waits(reason string) bool {
+	st := &w.in.Pod.Status
+	for _, list := range [][]corev1.ContainerStatus{st.ContainerStatuses, st.InitContainerStatuses} {
+		if slices.ContainsFunc(list, func(s corev1.ContainerStatus) bool { return s.State.Waiting != nil && s.State.Waiting.Reason == reason }) {
+			return true
+		}
+	}
+	return false
+}
+
+// goOn is the step of a pod whose containers have started before.
+func (w *writer) goOn(started time.Time) {
+	if ended := endedAt(&w.in.Pod.Status); !ended.IsZero() {
+		w.restartAfter(ended)
+		return
+	}
+	fine := finely(started, w.in.Since)
+	if w.ends {
+		if at := fine.Add(w.endAfter); w.in.Now.Before(at) {
+			w.again(at)
+		} else {
+			w.exit(started)
+			return
+		}
+	}
+	w.run(started, outcome{})
+}
+
+// run shows containers that run since a moment; what else there is to show is in o.
+func (w *writer) run(since time.Time, o outcome) {
+	o.runningSince = since
+	begun := finely(since, w.in.Since)
+	if since.Equal(w.in.Now) {
+		begun = since
+		w.step.Since = since
+		if w.ends {
+			w.again(begun.Add(w.endAfter))
+		}
+	}
+	at := begun.Add(w.readyAfter)
+	o.ready = !w.neverReady && (!w.in.Now.Before(at) || running(&w.in.Pod.Status) && !since.Equal(w.in.Now))
+	if !o.ready && !w.neverReady {
+		w.again(at)
+	}
+	w.write(o)
+}
+
+// exit shows containers that have just ended by themselves, and what becomes of them.
+func (w *writer) exit(started time.Time) {
+	o := outcome{exit: &corev1.ContainerStateTerminated{
+		ExitCode: w.exitCode, Reason: "Completed", StartedAt: second(started), FinishedAt: second(w.in.Now),
+	}}
+	if w.exitCode != 0 {
+		o.exit.Reason = "Error"
+	}
+	policy := w.in.Pod.Spec.RestartPolicy
+	switch delay := w.delay(w.in.Now.Sub(started)); {
+	case policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure && w.exitCode == 0:
+		o.phase = corev1.PodSucceeded
+		if w.exitCode != 0 {
+			o.phase = corev1.PodFailed
+		}
+		w.write(o)
+	case delay == 0:
+		o.restarts = true
+		w.run(w.in.Now, o)
+	default:
+		w.step.Since = w.in.Now
+		o.waiting = w.backOff(delay)
+		w.write(o)
+		w.again(w.in.Now.Add(delay))
+	}
+}
+
+// restartAfter starts containers again whose back-off is over.
+func (w *writer) restartAfter(ended time.Time) {
+	var ran time.Duration
+	if c := &w.in.Pod.Status.ContainerStatuses[0]; c.LastTerminationState.Terminated != nil {
+		ran = ended.Sub(c.LastTerminationState.Terminated.StartedAt.Time)
+	}
+	if at := finely(ended, w.in.Since).Add(w.delay(ran)); w.in.Now.Before(at) {
+		w.again(at)
+		return
+	}
+	w.run(w.in.Now, outcome{restarts: true})
+}
+
+// The crash-loop back-off, as documented in pod-lifecycle: the first restart is immediate, then
+// 10 s doubling to 300 s, forgotten after ten minutes of running.
+const (
+	firstBackoff   = 10 * time.Second
+	longestBackoff = 300 * time.Second
+	forgetBackoff  = 10 * time.Minute
+)
+
+// delay is how long containers that ran for some time wait until they start again.
+func (w *writer) delay(ran time.Duration) time.Duration {
+	if ran > forgetBackoff {
+		return 0
+	}
+	restarts := int32(0)
+	for i := range w.in.Pod.Status.ContainerStatuses {
+		restarts = max(restarts, w.in.Pod.Status.ContainerStatuses[i].RestartCount)
+	}
+	if restarts == 0 {
+		return 0
+	}
+	return min(firstBackoff<<min(restarts-1, 10), longestBackoff)
+}
+
+func (w *writer) backOff(delay time.Duration) *corev1.ContainerStateWaiting {
+	pod := w.in.Pod
+	message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
+		delay, pod.Spec.Containers[0].Name, pod.Name, pod.Namespace, pod.UID)
+	w.tell("BackOff", "Back-off restarting failed container "+pod.Spec.Containers[0].Name+" in pod "+pod.Name+"_"+pod.Namespace+"("+string(pod.UID)+")")
+	return &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: message}
+}
+
+func (w *writer) tell(reason, message string) {
+	w.step.Told = append(w.step.Told, Told{corev1.EventTypeWarning, reason, message})
+}
+
+func (w *writer) again(at time.Time) {
+	if w.step.Again.IsZero() || at.Before(w.step.Again) {
+		w.step.Again = at
+	}
+}
+
+// write sets the next status, unless it says what the present one says.
+func (w *writer) write(o outcome) {
+	next := compose(w.in, o)
+	if !equality.Semantic.DeepEqual(&w.in.Pod.Status, next) {
+		w.step.Status = next
+	}
+}
+
+// startedAt is since when containers run or, while they wait for a restart, when they last
+// started; zero when they never did.
+func startedAt(st *corev1.PodStatus) time.Time {
+	for i := range st.ContainerStatuses {
+		switch s := &st.ContainerStatuses[i]; {
+		case s.State.Running != nil:
+			return s.State.Running.StartedAt.Time
+		case s.LastTerminationState.Terminated != nil:
+			return s.LastTerminationState.Terminated.StartedAt.Time
+		}
+	}
+	return time.Time{}
+}
+
+// endedAt is when containers that wait for a restart ended; zero when they run.
+func endedAt(st *corev1.PodStatus) time.Time {
+	for i := range st.ContainerStatuses {
+		if s := &st.ContainerStatuses[i]; s.State.Waiting != nil && s.LastTerminationState.Terminated != nil {
+			return s.LastTerminationState.Terminated.FinishedAt.Time
+		}
+	}
+	return time.Time{}
+}
