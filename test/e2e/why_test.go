@@ -110,8 +110,8 @@ func (c *cluster) explained(object string, code int, tells ...string) {
 // the limits that the quota wants said.
 func whyQuota(c *cluster) {
 	c.k("create", "namespace", "tight")
-	c.apply(`{apiVersion: v1, kind: LimitRange, metadata: {name: gives, namespace: tight}, spec: {limits: [{type: Container, default: {cpu: 100m}}]}}`)
-	c.apply(`{apiVersion: v1, kind: ResourceQuota, metadata: {name: small, namespace: tight}, spec: {hard: {pods: "1", limits.cpu: 150m}}}`)
+	c.apply("apiVersion: v1\nkind: LimitRange\nmetadata: {name: gives, namespace: tight}\nspec: {limits: [{type: Container, default: {cpu: 100m}}]}")
+	c.apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: small, namespace: tight}\nspec: {hard: {pods: '1', limits.cpu: 150m}}")
 	c.apply(strings.Replace(workload("Deployment", "many", "\n  replicas: 2", sleeper("")), "name: many}", "name: many, namespace: tight}", 1))
 	eventually(c.t, patience, "the quota is named as the root cause", func() bool {
 		r := c.run(c.command("why", "deploy/many", "-n", "tight"))
