@@ -351,3 +351,40 @@ func TestOldPicture(t *testing.T) {
 		c.Changed(v, view.Change{Resource: resource.Pods, Revision: uint64(10 * try)})
 	}
 }
+
+// TestRest: of a burst of changes the first is decided about at once, all others together when the
+// rest ends; a quiet rest ends in nothing, and a timer set meanwhile still comes.
+func TestRest(t *testing.T) {
+	c := NewCore([]plan.Controller{{Name: "a", For: resource.Pods, Rest: time.Second}}, 1)
+	v := view.New()
+	c.Start(v)
+	now := time.Unix(1000, 0)
+	change := func(revision uint64) {
+		c.Changed(v, v.Apply(view.Event{Type: "MODIFIED", Object: podAt("p", revision)}))
+	}
+	next := func(want bool) Task {
+		t.Helper()
+		task, ok := c.Next()
+		if ok != want {
+			t.Fatalf("handed out: %t, want %t: %s", ok, want, c)
+		}
+		return task
+	}
+	change(1)
+	c.Done(next(true), Outcome{Why: plan.Why{State: plan.Steady}, Again: now.Add(time.Minute)}, now)
+	change(2)
+	change(3)
+	next(false)
+	c.Wake(now.Add(time.Second))
+	c.Done(next(true), Outcome{Why: plan.Why{State: plan.Steady}, Again: now.Add(time.Minute)}, now.Add(time.Second))
+	next(false)
+	c.Wake(now.Add(3 * time.Second))
+	next(false)
+	if at, ok := c.NextTimer(); !ok || !at.Equal(now.Add(time.Minute)) || !c.Idle() {
+		t.Fatalf("timer %s %t: %s", at, ok, c)
+	}
+	change(4)
+	c.Done(next(true), Outcome{Why: plan.Why{State: plan.Steady}, Again: now.Add(4 * time.Second)}, now.Add(3500*time.Millisecond))
+	c.Wake(now.Add(4600 * time.Millisecond)) // the timer's time came within the rest
+	next(true)
+}

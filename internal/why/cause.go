@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"coracle/internal/plan"
+	"coracle/internal/quota"
 )
 
 // symptoms are reasons that follow from others: they are root causes only where nothing else is.
@@ -83,11 +84,10 @@ func mentions(waits []plan.Wait, text string) bool {
 	return slices.ContainsFunc(waits, func(w plan.Wait) bool { return strings.Contains(w.Message, text) })
 }
 
-// quotaOf finds the quota that a refusal of the API names: "... exceeded quota: NAME, requested: ...".
+// quotaOf finds the quota that a refusal of the API names.
 func quotaOf(namespace, message string) (plan.Key, bool) {
-	_, rest, found := strings.Cut(message, "exceeded quota: ")
-	name, _, ended := strings.Cut(rest, ",")
-	if !found || !ended || namespace == "" {
+	name, ok := quota.Names(message)
+	if !ok || namespace == "" {
 		return plan.Key{}, false
 	}
 	return plan.Key{Namespace: namespace, Name: name}, true

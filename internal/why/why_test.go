@@ -102,8 +102,10 @@ func TestAnswers(t *testing.T) {
 			looptest.Edit(w.Cluster, resource.Nodes, "", "n2", func(n *corev1.Node) { tainted("gpu")(n); n.Spec.Taints[0].Effect = corev1.TaintEffectNoExecute })
 		}, resource.DaemonSets, "agent", answer{plan.Waiting, "Pod", "Terminating", "is terminating", "", []string{"1 on nodes where none belongs", "Pod agent-", "1 node runs no pod by taint gpu=yes:NoExecute: n2"}}},
 		{"deployment: quota", func(w *world) {
+			w.make(node("n1", "4"), fullQuota(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "first"}})
+			time.Sleep(time.Second) // the bubble's clock: the quota is counted again
 			w.Fail = refusePods
-			w.make(node("n1", "4"), fullQuota(), deploy(2))
+			w.make(deploy(2))
 		}, resource.Deployments, "web", answer{plan.Stuck, "ResourceQuota", "FailedCreate", "exceeded quota: small", "raise the ResourceQuota",
 			[]string{"ReplicaSet web-", "ResourceQuota small  pods: 1 of 1 used"}}},
 		{"deployment: image", func(w *world) {
@@ -266,7 +268,7 @@ func notReady(n *corev1.Node) {
 func fullQuota() *corev1.ResourceQuota {
 	one := corev1.ResourceList{"pods": apires.MustParse("1")}
 	return &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "small"},
-		Status: corev1.ResourceQuotaStatus{Hard: one, Used: one}}
+		Spec: corev1.ResourceQuotaSpec{Hard: one}}
 }
 
 func refusePods(verb string, ref plan.Ref, subresource string) error {

@@ -74,6 +74,7 @@ func TestWhy(t *testing.T) {
 			sub.explained(tc.object, tc.code, tc.tells...)
 		})
 	}
+	t.Run("deployment: quota", func(t *testing.T) { sub := *c; sub.t = t; whyQuota(&sub) })
 	t.Run("update", func(t *testing.T) { sub := *c; sub.t = t; whyUpdate(&sub) })
 	t.Run("cordon", func(t *testing.T) { sub := *c; sub.t = t; whyCordon(&sub) })
 	t.Run("json", func(t *testing.T) { sub := *c; sub.t = t; whyJSON(&sub) })
@@ -103,6 +104,24 @@ func (c *cluster) explained(object string, code int, tells ...string) {
 		}
 		return last.code() == code
 	})
+}
+
+// whyQuota: a quota stops a Deployment's rollout, and lets it finish when it is raised; a LimitRange gives
+// the limits that the quota wants said.
+func whyQuota(c *cluster) {
+	c.k("create", "namespace", "tight")
+	c.apply("apiVersion: v1\nkind: LimitRange\nmetadata: {name: gives, namespace: tight}\nspec: {limits: [{type: Container, default: {cpu: 100m}}]}")
+	c.apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: small, namespace: tight}\nspec: {hard: {pods: '1', limits.cpu: 150m}}")
+	c.apply(strings.Replace(workload("Deployment", "many", "\n  replicas: 2", sleeper("")), "name: many}", "name: many, namespace: tight}", 1))
+	eventually(c.t, patience, "the quota is named as the root cause", func() bool {
+		r := c.run(c.command("why", "deploy/many", "-n", "tight"))
+		return r.code() == 2 && strings.Contains(r.out, "Root cause: ResourceQuota tight/small: FailedCreate") &&
+			strings.Contains(r.out, "exceeded quota: small, requested: limits.cpu=100m,pods=1, used: limits.cpu=100m,pods=1, limited: limits.cpu=150m,pods=1") &&
+			strings.Contains(r.out, "raise the ResourceQuota")
+	})
+	c.k("patch", "quota", "small", "-n", "tight", "-p", `{"spec":{"hard":{"pods":"2","limits.cpu":"1"}}}`)
+	c.k("rollout", "status", "deploy/many", "-n", "tight", "--timeout=60s")
+	c.k("delete", "namespace", "tight", "--wait=false")
 }
 
 // whyUpdate: the update of a StatefulSet stops at the ordinal whose new probe fails.

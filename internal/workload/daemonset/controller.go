@@ -23,6 +23,7 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
 	"coracle/internal/workload/podstate"
+	"coracle/internal/workload/refusal"
 )
 
 // Annotations that ask for more than Kubernetes does. While one of the first three holds a node
@@ -52,14 +53,21 @@ func Controller() plan.Controller {
 	return plan.Controller{
 		Name: "daemonset-controller",
 		For:  resource.DaemonSets,
-		Watches: []plan.Watch{
+		Watches: append([]plan.Watch{
 			claim.Watch(resource.Pods, resource.DaemonSets, selectorOf, alike),
 			claim.Watch(resource.ControllerRevisions, resource.DaemonSets, selectorOf, nil),
 			{Resource: resource.Nodes, Keys: nodeKeys},
-		},
+		}, refusal.Watches(resource.DaemonSets, lacks)...),
 		Indexes: diagnose.Indexes(),
 		Plan:    Plan,
 	}
+}
+
+// lacks says that a daemon is missing somewhere, by the status.
+func lacks(o plan.Object) bool {
+	ds, ok := o.(*appsv1.DaemonSet)
+	return ok && (ds.Status.ObservedGeneration < ds.Generation || ds.Status.CurrentNumberScheduled < ds.Status.DesiredNumberScheduled ||
+		ds.Status.UpdatedNumberScheduled < ds.Status.DesiredNumberScheduled)
 }
 
 func alike(before, after plan.Object) bool {

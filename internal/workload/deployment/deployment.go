@@ -21,6 +21,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
+	"coracle/internal/workload/refusal"
 )
 
 // Controller plans Deployments.
@@ -28,7 +29,7 @@ func Controller() plan.Controller {
 	return plan.Controller{
 		Name:    "deployment-controller",
 		For:     resource.Deployments,
-		Watches: []plan.Watch{claim.Watch(resource.ReplicaSets, resource.Deployments, selectorOf, nil)},
+		Watches: append(refusal.Watches(resource.Deployments, lacks), claim.Watch(resource.ReplicaSets, resource.Deployments, selectorOf, nil)),
 		Plan:    planFor,
 	}
 }
@@ -123,4 +124,11 @@ func (p *picture) finish() plan.Plan {
 	}
 	out.Why = p.why(&status.Status)
 	return out
+}
+
+// lacks says that a Deployment may have been refused a replica set: not all of its pods are of the
+// present template, by its status.
+func lacks(o plan.Object) bool {
+	d, ok := o.(*appsv1.Deployment)
+	return ok && (d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas == nil || d.Status.UpdatedReplicas < *d.Spec.Replicas)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"coracle/internal/plan"
+	"coracle/internal/workload/refusal"
 )
 
 // Conclude completes a plan's explanation from what the planner noted. What the API refused comes
@@ -17,6 +18,7 @@ func Conclude(out *plan.Plan, in plan.Input, on plan.Ref, waits, notes []plan.Wa
 			Message: fmt.Sprintf("the API refused %s: %s", Action(last.Action), last.Status.Message),
 			On:      on,
 			Since:   last.At,
+			Hint:    refusal.Hint(last.Status.Message),
 		})
 	}
 	why.Waits = append(why.Waits, waits...)

@@ -19,6 +19,7 @@ import (
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
+	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/rollout"
 )
 
@@ -31,7 +32,7 @@ func Controller() plan.Controller {
 	return plan.Controller{
 		Name:    "replicaset-controller",
 		For:     resource.ReplicaSets,
-		Watches: []plan.Watch{claim.Watch(resource.Pods, resource.ReplicaSets, selectorOf, alike)},
+		Watches: append(refusal.Watches(resource.ReplicaSets, lacks), claim.Watch(resource.Pods, resource.ReplicaSets, selectorOf, alike)),
 		Indexes: diagnose.Indexes(),
 		Plan:    planFor(resource.ReplicaSets),
 	}
@@ -42,7 +43,7 @@ func ReplicationController() plan.Controller {
 	return plan.Controller{
 		Name:    "replication-controller",
 		For:     resource.ReplicationControllers,
-		Watches: []plan.Watch{claim.Watch(resource.Pods, resource.ReplicationControllers, selectorOf, alike)},
+		Watches: append(refusal.Watches(resource.ReplicationControllers, lacks), claim.Watch(resource.Pods, resource.ReplicationControllers, selectorOf, alike)),
 		Indexes: diagnose.Indexes(),
 		Plan:    planFor(resource.ReplicationControllers),
 	}

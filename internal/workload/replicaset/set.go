@@ -50,6 +50,17 @@ func size(replicas *int32) int32 {
 	return *replicas
 }
 
+// lacks says that a set has fewer pods than asked for, by its status.
+func lacks(o plan.Object) bool {
+	switch o := o.(type) {
+	case *appsv1.ReplicaSet:
+		return o.Status.Replicas < size(o.Spec.Replicas)
+	case *corev1.ReplicationController:
+		return o.Status.Replicas < size(o.Spec.Replicas)
+	}
+	return false
+}
+
 func parse(o plan.Object) (labels.Selector, error) {
 	switch o := o.(type) {
 	case *appsv1.ReplicaSet:

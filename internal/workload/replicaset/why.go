@@ -10,6 +10,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
+	"coracle/internal/workload/refusal"
 )
 
 // shown is how many pods an explanation names; the rest are counted.
@@ -54,12 +55,8 @@ func (p *picture) refusal(f *failure) plan.Wait {
 	if p.Last != nil {
 		w.Since = p.Last.At
 	}
-	switch {
-	case f.reason != failedCreate:
-	case strings.Contains(f.message, "exceeded quota"):
-		w.Hint = "raise the ResourceQuota, or free what it counts"
-	case strings.Contains(f.message, "is forbidden"), strings.Contains(f.message, "is invalid"):
-		w.Hint = "change the pod template so that it is allowed, or the policy that forbids it"
+	if f.reason == failedCreate {
+		w.Hint = refusal.Hint(f.message)
 	}
 	return w
 }

@@ -317,7 +317,8 @@ const appsNamespace = "default"
 func resourceNamed(word string) (resource.Resource, error) {
 	for _, o := range []plan.Object{&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{},
 		&appsv1.ControllerRevision{}, &corev1.ReplicationController{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Namespace{},
-		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &storagev1.StorageClass{}, &coordinationv1.Lease{}} {
+		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &storagev1.StorageClass{}, &coordinationv1.Lease{},
+		&corev1.ResourceQuota{}, &corev1.LimitRange{}} {
 		if r := resource.Of(o); r.Plural == word || strings.ToLower(r.Kind) == word {
 			return r, nil
 		}

@@ -11,6 +11,7 @@
 package statefulset
 
 import (
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -24,6 +25,7 @@ import (
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
+	"coracle/internal/workload/refusal"
 )
 
 // ReserveOrdinals is the annotation that lists ordinals which get no pod, such as "1,3". The set
@@ -38,15 +40,24 @@ func Controller() plan.Controller {
 	return plan.Controller{
 		Name: "statefulset-controller",
 		For:  resource.StatefulSets,
-		Watches: []plan.Watch{
+		Watches: append([]plan.Watch{
 			{Resource: resource.Pods, Keys: podKeys},
 			{Resource: resource.PersistentVolumeClaims, Keys: claimKeys},
 			{Resource: resource.StorageClasses, Keys: classKeys},
 			revisions,
-		},
+		}, refusal.Watches(resource.StatefulSets, lacks)...),
 		Indexes: diagnose.Indexes(),
 		Plan:    Plan,
 	}
+}
+
+// lacks says that a set has fewer pods than asked for, or waits to grow its claims, by its status.
+func lacks(o plan.Object) bool {
+	set, ok := o.(*appsv1.StatefulSet)
+	return ok && (set.Spec.Replicas == nil || set.Status.Replicas < *set.Spec.Replicas || set.Status.ObservedGeneration < set.Generation ||
+		slices.ContainsFunc(set.Status.Conditions, func(c appsv1.StatefulSetCondition) bool {
+			return c.Type == ClaimsResized && c.Status != corev1.ConditionTrue
+		}))
 }
 
 // podKeys: a pod bears on its controller, or as an orphan on the sets that might adopt it; and any
