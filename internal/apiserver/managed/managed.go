@@ -13,7 +13,6 @@ package managed
 
 import (
 	"fmt"
-	"hash/maphash"
 	"reflect"
 	"slices"
 	"strings"
@@ -76,6 +75,8 @@ type question struct {
 type result struct {
 	entries []metav1.ManagedFieldsEntry
 	fresh   []bool
+	// forms are the field sets that have literals in them, nil for the others.
+	forms []*form
 }
 
 // NewTracker returns the tracker of a target; it prepares itself at its first use.
@@ -144,16 +145,16 @@ func (t *Tracker) track(live, obj runtime.Object, manager string) error {
 		t.ask(live, obj, manager)
 		return nil
 	}
-	q := question{manager: manager, before: mix(identity(given), identity(old)), paths: d.sum, creating: live == nil}
+	q := question{manager: manager, before: mix(identity(given, d.literals), identity(old, d.literals)), paths: d.sum, creating: live == nil}
 	t.mu.RLock()
 	found, ok := t.remembered[q]
 	t.mu.RUnlock()
 	if ok {
-		next.SetManagedFields(found.at(metav1.NewTime(t.now().UTC()), base))
+		next.SetManagedFields(found.at(metav1.NewTime(t.now().UTC()), base, d.literals))
 		return nil
 	}
 	t.ask(live, obj, manager)
-	t.remember(q, next.GetManagedFields(), base)
+	t.remember(q, next.GetManagedFields(), base, d.literals)
 	return nil
 }
 
@@ -169,8 +170,8 @@ func (t *Tracker) ask(live, obj runtime.Object, manager string) {
 }
 
 // remember keeps a result. An entry is fresh when its time is not what it was.
-func (t *Tracker) remember(q question, entries, base []metav1.ManagedFieldsEntry) {
-	r := result{entries: slices.Clone(entries), fresh: make([]bool, len(entries))}
+func (t *Tracker) remember(q question, entries, base []metav1.ManagedFieldsEntry, literals []literal) {
+	r := result{entries: slices.Clone(entries), fresh: make([]bool, len(entries)), forms: make([]*form, len(entries))}
 	for i := range entries {
 		e := &r.entries[i]
 		if e.Time == nil {
@@ -178,6 +179,9 @@ func (t *Tracker) remember(q question, entries, base []metav1.ManagedFieldsEntry
 		}
 		was := timeOf(e, base)
 		r.fresh[i] = was == nil || !was.Equal(e.Time)
+		if e.FieldsV1 != nil && len(literals) > 0 {
+			r.forms[i] = formOf(e.FieldsV1.Raw, literals)
+		}
 	}
 	q.manager = strings.Clone(q.manager)
 	t.mu.Lock()
@@ -188,13 +192,17 @@ func (t *Tracker) remember(q question, entries, base []metav1.ManagedFieldsEntry
 	t.remembered[q] = r
 }
 
-// at returns the entries for a write at a time. The slice is new, the fields in it are shared.
-func (r *result) at(now metav1.Time, base []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
+// at returns the entries for a write at a time. The slice is new, the fields in it are shared where
+// no literals are in them.
+func (r *result) at(now metav1.Time, base []metav1.ManagedFieldsEntry, literals []literal) []metav1.ManagedFieldsEntry {
 	if len(r.entries) == 0 {
 		return nil
 	}
 	out := slices.Clone(r.entries)
 	for i := range out {
+		if f := r.forms[i]; f != nil {
+			out[i].FieldsV1 = f.fill(literals)
+		}
 		if r.fresh[i] {
 			out[i].Time = &now
 		} else if was := timeOf(&out[i], base); was != nil {
@@ -240,8 +248,8 @@ func timeOf(e *metav1.ManagedFieldsEntry, base []metav1.ManagedFieldsEntry) *met
 	return nil
 }
 
-// identity hashes entries but for their times.
-func identity(entries []metav1.ManagedFieldsEntry) uint64 {
+// identity hashes entries but for their times and the literals.
+func identity(entries []metav1.ManagedFieldsEntry, literals []literal) uint64 {
 	h := uint64(len(entries))
 	for i := range entries {
 		e := &entries[i]
@@ -251,7 +259,7 @@ func identity(entries []metav1.ManagedFieldsEntry) uint64 {
 		h = mix(h, hashString(e.Subresource))
 		h = mix(h, hashString(e.FieldsType))
 		if e.FieldsV1 != nil {
-			h = mix(h, maphash.Bytes(seed, e.FieldsV1.Raw))
+			h = mix(h, hashMarked(e.FieldsV1.Raw, literals))
 		}
 	}
 	return h

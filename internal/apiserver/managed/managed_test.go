@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	apitypes "k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
@@ -72,7 +73,12 @@ func genPod(t *rapid.T) *corev1.Pod {
 			})
 		}
 	}
-	p.Status.PodIPs = pick(t, "ips", nil, []corev1.PodIP{{IP: "1.1.1.1"}}, []corev1.PodIP{{IP: "1.1.1.1"}, {IP: "1.1.1.2"}})
+	p.Status.PodIPs = pick(t, "ips", nil, []corev1.PodIP{{IP: "1.1.1.1"}}, []corev1.PodIP{{IP: "1.1.1.1"}, {IP: "1.1.1.2"}}, []corev1.PodIP{{IP: "2.2.2.2"}},
+		[]corev1.PodIP{{IP: fmt.Sprint("3.3.3.", rapid.IntRange(0, 255).Draw(t, "ip"))}}, []corev1.PodIP{{IP: `"`}}, []corev1.PodIP{{}})
+	p.Status.HostIPs = pick(t, "host IPs", nil, []corev1.HostIP{{IP: "1.1.1.1"}}, []corev1.HostIP{{IP: "2.2.2.2"}}, []corev1.HostIP{{IP: "0.0.0.0"}, {IP: "9.9.9.9"}})
+	if len(p.OwnerReferences) == 1 {
+		p.OwnerReferences[0].UID += pick(t, "uid", apitypes.UID(""), "1", "z")
+	}
 	p.Status.StartTime = pick(t, "start", nil, &metav1.Time{}, &metav1.Time{Time: time.Unix(7, 0)})
 	return p
 }
@@ -187,6 +193,33 @@ func TestValuesDoNotMatter(t *testing.T) {
 	}
 	if n := len(tracker.remembered); n != 1 {
 		t.Errorf("%d shapes remembered, want 1", n)
+	}
+}
+
+// TestOwnKeysDoNotMatter: pods differ in their addresses and in who owns them, and still ask the same.
+func TestOwnKeysDoNotMatter(t *testing.T) {
+	whole, status := podTracker(""), podTracker("status")
+	for i := range 5 {
+		yes := true
+		p := samplePod()
+		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "r", UID: apitypes.UID(fmt.Sprint("uid-", i/2)), Controller: &yes}}
+		if err := whole.Create(p, "replicaset-controller"); err != nil {
+			t.Fatal(err)
+		}
+		next := p.DeepCopy()
+		next.Status.PodIPs, next.Status.HostIPs = []corev1.PodIP{{IP: fmt.Sprint("10.0.0.", i)}}, []corev1.HostIP{{IP: fmt.Sprint("10.9.0.", i%2)}}
+		next.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		if err := status.Update(p, next, "kubelet"); err != nil {
+			t.Fatal(err)
+		}
+		again := next.DeepCopy()
+		again.Status.Conditions[0].Status = corev1.ConditionFalse
+		if err := status.Update(next, again, "kubelet"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if made, reported := len(whole.remembered), len(status.remembered); made != 1 || reported != 2 {
+		t.Errorf("%d and %d shapes remembered, want 1 and 2", made, reported)
 	}
 }
 

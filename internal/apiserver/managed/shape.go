@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"reflect"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
@@ -21,6 +22,8 @@ type diff struct {
 	sum uint64
 	// odd says that the shape cannot be relied upon: a list has two items with one key.
 	odd bool
+	// literals are the keys that were left out of sum: see literal.go.
+	literals []literal
 }
 
 // How two values relate.
@@ -251,6 +254,7 @@ func (c *compiler) list(t reflect.Type, l *schema.List) (walker, error) {
 	}
 	inner := leaf
 	identify := scalarKey
+	var own ownKey
 	if len(l.Keys) > 0 {
 		if elem.Kind() != reflect.Struct {
 			return leaf, nil
@@ -262,8 +266,48 @@ func (c *compiler) list(t reflect.Type, l *schema.List) (walker, error) {
 		if identify, err = keyOf(elem, l.Keys); err != nil {
 			return nil, err
 		}
+		own = ownKeyOf(elem, l.Keys)
 	}
-	return items(inner, identify, reflect.Zero(elem)), nil
+	return items(inner, identify, own, reflect.Zero(elem)), nil
+}
+
+// ownKey finds the key of an item in a list whose keys objects have of their own; its name is empty
+// for other lists.
+type ownKey struct {
+	name  string
+	index []int
+}
+
+func ownKeyOf(elem reflect.Type, keys []string) ownKey {
+	if len(keys) != 1 || !slices.Contains(ownKeys, keys[0]) {
+		return ownKey{}
+	}
+	index, ok := findField(elem, keys[0])
+	if !ok || elem.FieldByIndex(index).Type.Kind() != reflect.String {
+		return ownKey{}
+	}
+	return ownKey{keys[0], index}
+}
+
+// mark replaces the one key of both lists by its mark, if they have just one.
+func (o ownKey) mark(a, b reflect.Value, before, after []uint64, d *diff) {
+	if o.name == "" || len(before) > 1 || len(after) > 1 || len(before) == 1 && len(after) == 1 && before[0] != after[0] {
+		return
+	}
+	list := a
+	if len(before) == 0 {
+		list = b
+	}
+	value := list.Index(0).FieldByIndex(o.index).String()
+	if !plain(value) {
+		return
+	}
+	key := d.mark(o.name, value)
+	for _, keys := range [][]uint64{before, after} {
+		for i := range keys {
+			keys[i] = key
+		}
+	}
 }
 
 func scalarKey(v reflect.Value) uint64 { return scalar(v) }
@@ -325,7 +369,7 @@ func findField(t reflect.Type, name string) ([]int, bool) {
 }
 
 // items compares lists by the items' keys. Lists are short: a look through beats a map.
-func items(inner walker, identify func(reflect.Value) uint64, zero reflect.Value) walker {
+func items(inner walker, identify func(reflect.Value) uint64, own ownKey, zero reflect.Value) walker {
 	return func(a, b reflect.Value, path uint64, d *diff) {
 		if before, after := state(a), state(b); before != after {
 			d.emit(path, before, after, same)
@@ -334,6 +378,7 @@ func items(inner walker, identify func(reflect.Value) uint64, zero reflect.Value
 			return
 		}
 		before, after := keysOf(a, identify, d), keysOf(b, identify, d)
+		own.mark(a, b, before, after, d)
 		for i, key := range before {
 			at := mix(path, key)
 			j := indexOf(after, key, i)
