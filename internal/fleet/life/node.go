@@ -33,13 +33,15 @@ var defaultCapacity = corev1.ResourceList{
 	corev1.ResourceEphemeralStorage: resource.MustParse("1Ti"), corev1.ResourcePods: resource.MustParse("110"),
 }
 
-// NewNode returns a simulated node as it is created.
-func NewNode(name string) *corev1.Node {
+// NewNode returns a simulated node as it is created. Its range of pod addresses may be left to
+// others: then it is empty.
+func NewNode(name, podCIDR string) *corev1.Node {
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: labels(name),
 			Annotations: map[string]string{kind.SimulatedNode: "true", nodelife.HeartbeatLease: Lease},
 		},
+		Spec:   corev1.NodeSpec{PodCIDR: podCIDR},
 		Status: corev1.NodeStatus{Capacity: defaultCapacity.DeepCopy(), Allocatable: defaultCapacity.DeepCopy()},
 	}
 }
