@@ -61,6 +61,9 @@ func TestSimulatedNodes(t *testing.T) {
 	c.k("wait", "pod/task", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
 	c.k("wait", "pod/unpullable", "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff", "--timeout=60s")
 	c.k("wait", "pod", "-l", "app=crasher", "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CrashLoopBackOff", "--timeout=60s")
+	c.k("rollout", "status", "statefulset/db", "--timeout=60s")
+	c.k("delete", "statefulset", "db")
+	c.k("wait", "pvc,pv", "--all", "--for=delete", "--timeout=60s")
 	c.want("its own node", c.k("describe", "node", "gpu-a"), "example.com/gpu:", "gpu.8x", "Ready")
 	for _, args := range [][]string{{"logs", "deployment/web"}, {"exec", "deployment/web", "--", "true"}} {
 		if r := c.try(args...); r.code() == 0 || !strings.Contains(r.errs, "it has no containers") {
