@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 
@@ -10,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/client"
+	"coracle/internal/cluster"
 	"coracle/internal/fleet/life"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
@@ -38,23 +41,51 @@ func simulate(ctx context.Context, dir DataDir, n int) (names []string, err erro
 		return nil, fmt.Errorf("ask the server for its nodes: %w", err)
 	}
 	missing, names := missingSimulated(nodes, n)
-	return append(names, missing...), createSimulated(ctx, api, missing)
+	ranges := freeRanges(nodes, len(missing))
+	create := make([]*corev1.Node, len(missing))
+	for i, name := range missing {
+		create[i] = life.NewNode(name, ranges[i])
+	}
+	return append(names, missing...), createSimulated(ctx, api, create)
 }
 
-func createSimulated(ctx context.Context, api client.Interface, names []string) error {
+// freeRanges returns n ranges of pod addresses from the upper half of the simulated nodes' range
+// that no node has. Where those do not suffice, the last are empty: the server finds others.
+func freeRanges(nodes []client.Object, n int) []string {
+	taken := map[string]bool{}
+	for _, o := range nodes {
+		taken[o.(*corev1.Node).Spec.PodCIDR] = true
+	}
+	out := make([]string, n)
+	whole := cluster.SimulatedRange.Addr().As4()
+	first := binary.BigEndian.Uint32(whole[:])
+	size := uint32(1) << (32 - cluster.SimulatedRange.Bits())
+	at := size / 2
+	for i := range out {
+		for ; at < size && out[i] == ""; at += 256 {
+			binary.BigEndian.PutUint32(whole[:], first+at)
+			if cidr := netip.PrefixFrom(netip.AddrFrom4(whole), 24).String(); !taken[cidr] {
+				out[i] = cidr
+			}
+		}
+	}
+	return out
+}
+
+func createSimulated(ctx context.Context, api client.Interface, nodes []*corev1.Node) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	slots := make(chan struct{}, simulateAtOnce)
 	var all sync.WaitGroup
-	for _, name := range names {
+	for _, node := range nodes {
 		slots <- struct{}{}
 		if ctx.Err() != nil {
 			break
 		}
 		all.Go(func() {
 			defer func() { <-slots }()
-			if _, err := api.Create(ctx, life.NewNode(name)); err != nil && !apierrors.IsAlreadyExists(err) {
-				cancel(fmt.Errorf("create simulated node %s: %w", name, err)) // the first one counts
+			if _, err := api.Create(ctx, node); err != nil && !apierrors.IsAlreadyExists(err) {
+				cancel(fmt.Errorf("create simulated node %s: %w", node.Name, err)) // the first one counts
 			}
 		})
 	}

@@ -36,16 +36,17 @@ type Config struct {
 	SharedVolumes string
 }
 
-// simulatedRange is where simulated nodes get their ranges of pod addresses: the shared address
+// SimulatedRange is where simulated nodes get their ranges of pod addresses: the shared address
 // space (RFC 6598), which neither this machine's networks nor the cluster's own lie in. It is
-// enough for 16,384 nodes.
-var simulatedRange = netip.MustParsePrefix("100.64.0.0/10")
+// enough for 16,384 nodes. They are given from its lower end; who makes many nodes at once may
+// give them ranges of its upper half himself, which spares a write for each.
+var SimulatedRange = netip.MustParsePrefix("100.64.0.0/10")
 
 // Controllers returns every controller of the cluster, for loop to run.
 func Controllers(cfg Config) []plan.Controller {
 	var out []plan.Controller
 	out = append(out, nodelife.Controllers(nodelife.Config{
-		Started: cfg.Started, PodRange: cfg.PodRange, NodeBits: cfg.NodeBits, SimulatedRange: simulatedRange,
+		Started: cfg.Started, PodRange: cfg.PodRange, NodeBits: cfg.NodeBits, SimulatedRange: SimulatedRange,
 	})...)
 	out = append(out, account.Controllers(cfg.RootCA)...)
 	out = append(out, namespace.Controller(Kinds()))

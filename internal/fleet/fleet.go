@@ -12,6 +12,7 @@ package fleet
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,7 +42,9 @@ type Options struct {
 }
 
 // Resources are the kinds that the view must follow.
-func Resources() []resource.Resource { return []resource.Resource{resource.Nodes, resource.Pods} }
+func Resources() []resource.Resource {
+	return []resource.Resource{resource.Nodes, resource.Pods, resource.PersistentVolumes}
+}
 
 // Fleet plays simulated nodes. Make one with New.
 type Fleet struct {
@@ -81,7 +84,7 @@ func New(c client.Interface, v *view.View, tell func(plan.Event), opts Options) 
 	f := &Fleet{
 		client: c, view: v, tell: tell, opts: opts, nodes: map[string]*node{}, queue: newQueue(), wake: make(chan struct{}, 1),
 	}
-	v.AddIndexes(nodelife.PodsByNode)
+	v.AddIndexes(nodelife.PodsByNode, volumesByReclaimer)
 	v.Subscribe(f.hear)
 	return f
 }
@@ -134,7 +137,7 @@ func (f *Fleet) end() {
 // hear takes in a change to the view. It is called for every change in the cluster: what does
 // not concern simulated nodes costs next to nothing.
 func (f *Fleet) hear(ch view.Change) {
-	if ch.Resource != resource.Pods && ch.Resource != resource.Nodes || ch.Before == nil && ch.After == nil {
+	if !slices.Contains(heard, ch.Resource) || ch.Before == nil && ch.After == nil {
 		return
 	}
 	f.mu.Lock()
@@ -142,18 +145,22 @@ func (f *Fleet) hear(ch view.Change) {
 	if !f.running {
 		return
 	}
-	if ch.Resource == resource.Nodes {
+	switch {
+	case ch.Resource == resource.Nodes:
 		before, _ := ch.Before.(*corev1.Node)
 		after, _ := ch.After.(*corev1.Node)
 		f.nodeChanged(before, after)
-		return
-	}
-	if len(f.nodes) > 0 {
+	case len(f.nodes) == 0:
+	case ch.Resource == resource.Pods:
 		before, _ := ch.Before.(*corev1.Pod)
 		after, _ := ch.After.(*corev1.Pod)
 		f.podChanged(before, after)
+	case ch.After != nil:
+		f.volumeChanged(ch.After.(*corev1.PersistentVolume))
 	}
 }
+
+var heard = Resources()
 
 // nodeChanged keeps the fleet's list of nodes true. f.mu is held.
 func (f *Fleet) nodeChanged(before, after *corev1.Node) {
@@ -172,7 +179,7 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 		resumes = true
 	}
 	n.silent = life.Silent(after)
-	f.enqueue(item{node: true, key: plan.Key{Name: after.Name}})
+	f.enqueue(item{sort: aNode, key: plan.Key{Name: after.Name}})
 	if n.addresses == nil {
 		if n.addresses = newAddresses(after); n.addresses != nil {
 			for _, o := range f.podsOn(after.Name) {
@@ -183,6 +190,11 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 	}
 	if before != nil && life.Shape(before.Annotations) != life.Shape(after.Annotations) {
 		resumes = true
+	}
+	if resumes && !n.silent {
+		for _, o := range f.view.Indexed(resource.PersistentVolumes, volumesByReclaimer.Name, after.Name) {
+			f.volumeChanged(o.(*corev1.PersistentVolume))
+		}
 	}
 	if resumes && n.addresses != nil && !n.silent {
 		for _, o := range f.podsOn(after.Name) {
@@ -279,9 +291,12 @@ func (f *Fleet) work(ctx context.Context) {
 		}
 		f.mu.Unlock()
 		var again time.Time
-		if it.node {
+		switch it.sort {
+		case aNode:
 			again = f.tendNode(ctx, it.key.Name)
-		} else {
+		case aVolume:
+			again = f.tendVolume(ctx, it.key)
+		case aPod:
 			again = f.tendPod(ctx, it.key, e)
 		}
 		f.mu.Lock()

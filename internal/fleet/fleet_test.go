@@ -20,6 +20,7 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/cluster/volume"
 	"coracle/internal/fleet"
 	"coracle/internal/fleet/life"
 	"coracle/internal/kind"
@@ -431,6 +432,40 @@ func TestNodeSays(t *testing.T) {
 		synctest.Wait()
 		if got := w.events("InvalidSimulation"); len(got) != 2 {
 			t.Errorf("told %q", got)
+		}
+	})
+}
+
+// TestReclaim: the data of a volume that was on a simulated node are soon said to be removed, also
+// when the node was silent at first; those on other nodes are let be.
+func TestReclaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.node("n", "10.0.0.0/24")
+		w.node("silent", "10.0.1.0/24")
+		synctest.Wait()
+		w.annotate(resource.Nodes, "", "silent", life.Fault, life.FaultSilent)
+		looptest.Make(w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "real"}})
+		for _, name := range []string{"n", "silent", "real"} {
+			looptest.Make(w.Cluster, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{
+				Name: "on-" + name, Finalizers: []string{"other", volume.DataFinalizer}, Annotations: map[string]string{volume.ReclaimBy: name},
+			}})
+		}
+		left := func() (out []string) {
+			synctest.Wait()
+			for _, o := range w.View.List(resource.PersistentVolumes, "") {
+				if slices.Contains(o.GetFinalizers(), volume.DataFinalizer) {
+					out = append(out, o.GetName())
+				}
+			}
+			return out
+		}
+		if d := cmp.Diff([]string{"on-real", "on-silent"}, left()); d != "" {
+			t.Error(d)
+		}
+		w.annotate(resource.Nodes, "", "silent", life.Fault, "")
+		if d := cmp.Diff([]string{"on-real"}, left()); d != "" {
+			t.Error(d)
 		}
 	})
 }

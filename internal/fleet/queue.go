@@ -8,9 +8,18 @@ import (
 	"coracle/internal/plan"
 )
 
-// item is a node or a pod.
+// sort is what an item is.
+type sort uint8
+
+const (
+	aPod sort = iota
+	aNode
+	aVolume
+)
+
+// item is something to look at.
 type item struct {
-	node bool
+	sort sort
 	key  plan.Key
 }
 

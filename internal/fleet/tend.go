@@ -34,7 +34,7 @@ func (f *Fleet) tendNode(ctx context.Context, name string) time.Time {
 		}
 		written, err := f.client.Update(ctx, next, part)
 		if err != nil {
-			return f.failed(ctx, item{node: true, key: plan.Key{Name: name}}, err)
+			return f.failed(ctx, item{sort: aNode, key: plan.Key{Name: name}}, err)
 		}
 		node = written.(*corev1.Node)
 	}

@@ -143,7 +143,7 @@ func TestThroughTheAPI(t *testing.T) {
 	s := serve(t, dir, authority)
 	const nodes, replicas = 50, 300
 	for i := range nodes {
-		s.make(life.NewNode(nodeName(i)))
+		s.make(life.NewNode(nodeName(i), ""))
 	}
 	readyNodes := func() (n int) {
 		for _, o := range s.view.List(resource.Nodes, "") {

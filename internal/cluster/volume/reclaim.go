@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
+	"coracle/internal/kind"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -179,12 +180,23 @@ func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *p
 	if name := pv.Annotations[ReclaimBy]; name != "" && nodeReady(getNode(r, name)) {
 		return name, nil
 	}
+	// A simulated node removes nothing: it will do only where there are no others.
+	played, real := "", false
 	for _, o := range r.List(resource.Nodes, "") {
-		if nodeReady(o.(*corev1.Node)) {
-			return o.GetName(), nil
+		n := o.(*corev1.Node)
+		switch {
+		case !kind.Simulated(n) && nodeReady(n):
+			return n.Name, nil
+		case !kind.Simulated(n):
+			real = true
+		case played == "" && nodeReady(n):
+			played = n.Name
 		}
 	}
-	return "", nil
+	if real {
+		return "", nil
+	}
+	return played, nil
 }
 
 // hostnameOf reads the one node that a local volume is on.

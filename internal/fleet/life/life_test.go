@@ -208,7 +208,7 @@ func TestNodeOfOnesOwn(t *testing.T) {
 
 // TestNodeWithoutRange waits for a while, then says what it lacks, and is ready once it has it.
 func TestNodeWithoutRange(t *testing.T) {
-	n := NewNode("n")
+	n := NewNode("n", "")
 	n.CreationTimestamp = second(epoch)
 	step := NextNode(n, "v1", epoch)
 	if tell(step) != "rest" || !step.Again.Equal(second(epoch).Add(rangePatience)) {
@@ -228,7 +228,7 @@ func TestNodeWithoutRange(t *testing.T) {
 // TestSilence: a node that falls silent leaves a last heartbeat and the shared lease; one that
 // comes back takes up both.
 func TestSilence(t *testing.T) {
-	n := NewNode("n")
+	n := NewNode("n", "")
 	n.CreationTimestamp, n.Spec.PodCIDR = second(epoch), "10.9.0.0/24"
 	n, _ = settle(t, n, epoch)
 	n.Annotations[Fault] = FaultSilent

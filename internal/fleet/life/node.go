@@ -12,12 +12,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/cluster/volume"
 	"coracle/internal/kind"
 )
 
 // Lease is the name of the one lease, in nodelife.LeaseNamespace, by whose renewal all simulated
 // nodes show that they live.
 const Lease = "simulated-nodes"
+
+// volumeRoot is where a simulated node says that it keeps local volumes, so that claims of the
+// local class can be bound to it. There is no such directory.
+const volumeRoot = "/simulated"
 
 // Labels that a simulated node has unless its maker gave it others. The first selects them.
 func labels(name string) map[string]string {
@@ -33,13 +38,17 @@ var defaultCapacity = corev1.ResourceList{
 	corev1.ResourceEphemeralStorage: resource.MustParse("1Ti"), corev1.ResourcePods: resource.MustParse("110"),
 }
 
-// NewNode returns a simulated node as it is created.
-func NewNode(name string) *corev1.Node {
+// NewNode returns a simulated node as it is created. Its range of pod addresses may be left to
+// others: then it is empty.
+func NewNode(name, podCIDR string) *corev1.Node {
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: labels(name),
-			Annotations: map[string]string{kind.SimulatedNode: "true", nodelife.HeartbeatLease: Lease},
+			Annotations: map[string]string{
+				kind.SimulatedNode: "true", nodelife.HeartbeatLease: Lease, volume.RootAnnotation: volumeRoot,
+			},
 		},
+		Spec:   corev1.NodeSpec{PodCIDR: podCIDR},
 		Status: corev1.NodeStatus{Capacity: defaultCapacity.DeepCopy(), Allocatable: defaultCapacity.DeepCopy()},
 	}
 }
@@ -107,7 +116,8 @@ func fallSilent(node *corev1.Node, now time.Time) NodeStep {
 func adopt(node *corev1.Node) *corev1.Node {
 	missing := labels(node.Name)
 	maps.DeleteFunc(missing, func(key, _ string) bool { _, has := node.Labels[key]; return has })
-	if len(missing) == 0 && node.Annotations[nodelife.HeartbeatLease] == Lease {
+	_, keeps := node.Annotations[volume.RootAnnotation]
+	if len(missing) == 0 && keeps && node.Annotations[nodelife.HeartbeatLease] == Lease {
 		return nil
 	}
 	next := node.DeepCopy()
@@ -116,6 +126,9 @@ func adopt(node *corev1.Node) *corev1.Node {
 	}
 	maps.Copy(next.Labels, missing)
 	next.Annotations[nodelife.HeartbeatLease] = Lease
+	if !keeps {
+		next.Annotations[volume.RootAnnotation] = volumeRoot
+	}
 	return next
 }
 
