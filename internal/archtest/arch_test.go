@@ -20,7 +20,7 @@ var walls = map[string][]string{
 	// Decisions. They know neither the loop that runs them nor one another's shells; workload/scenario decodes
 	// YAML by the scheme, and cluster uses the arithmetic of kind.
 	"workload": {"plan", "resource", "scheme"},
-	"cluster":  {"kind", "plan", "resource"},
+	"cluster":  {"kind", "plan", "resource", "workload"},
 	// The shells of decisions know no kind's business.
 	"loop":      {"client", "plan", "resource", "view"},
 	"scheduler": {"client", "plan", "resource", "view", "workload"},

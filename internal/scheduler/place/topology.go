@@ -280,7 +280,7 @@ func (t *topology) refuseOwn(n *Node, chosen func(key string) bool) (string, Cau
 	}
 	for _, count := range t.anti {
 		if chosen(count.key) && count.at(n) > 0 {
-			return reasonAntiAffinity, CauseResources | CauseNode
+			return reasonAntiAffinity, CauseResources
 		}
 	}
 	return "", 0
@@ -290,7 +290,7 @@ func (t *topology) refuseOwn(n *Node, chosen func(key string) bool) (string, Cau
 func (t *topology) repelled(n *Node) (string, Cause) {
 	for _, count := range t.repels {
 		if count.at(n) > 0 {
-			return reasonRepelled, CauseResources | CauseNode
+			return reasonRepelled, CauseResources
 		}
 	}
 	return "", 0
