@@ -196,8 +196,14 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 	if after.Spec.NodeName != "" {
 		s.queue.Remove(after.UID)
 		if s.state.Home(after.UID) != after.Spec.NodeName || before == nil || countsElse(before, after) {
+			bound := s.state.Home(after.UID) != ""
 			s.state.AddPod(place.NewPod(after), after.Spec.NodeName)
-			s.queue.Changed(place.CausePods, now)
+			causes := place.CausePods
+			if bound && before != nil && before.Spec.NodeName != "" {
+				// Labelled anew it may no longer repel or be repelled; resized it may leave room.
+				causes |= place.CauseResources
+			}
+			s.queue.Changed(causes, now)
 		}
 		return
 	}
@@ -249,7 +255,13 @@ func (s *Scheduler) namespaceChanged(ch view.Change, now time.Time) {
 	} else {
 		s.state.SetNamespace(ch.Before.GetName(), nil)
 	}
-	s.queue.Changed(place.CausePods, now)
+	before, _ := ch.Before.(*corev1.Namespace)
+	after, _ := ch.After.(*corev1.Namespace)
+	if before != nil && after != nil && maps.Equal(before.Labels, after.Labels) {
+		return
+	}
+	// Whom a namespace selector means may have changed, for those near and those kept apart.
+	s.queue.Changed(place.CausePods|place.CauseResources, now)
 }
 
 func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
@@ -258,6 +270,8 @@ func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
 	switch {
 	case after == nil:
 		s.state.RemoveNode(before.Name)
+		// A domain less may even out a spread, and a pod that went with it repels no more.
+		s.queue.Changed(place.CausePods, now)
 		return
 	case before == nil:
 		s.state.SetNode(after)
@@ -265,15 +279,7 @@ func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
 		return
 	}
 	s.state.SetNode(after)
-	var causes place.Cause
-	if before.Spec.Unschedulable != after.Spec.Unschedulable || !equality.Semantic.DeepEqual(before.Labels, after.Labels) ||
-		!equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints) {
-		causes |= place.CauseNode | place.CauseVolume
-	}
-	if !equality.Semantic.DeepEqual(before.Status.Allocatable, after.Status.Allocatable) {
-		causes |= place.CauseResources
-	}
-	if causes != 0 {
+	if causes := helps(before, after); causes != 0 {
 		s.queue.Changed(causes, now)
 	}
 }
@@ -282,6 +288,7 @@ func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
 func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.WaitGroup) {
 	// What was held for the pod while room or volumes were being made for it is free for its own
 	// decision.
+	held := s.state.Home(it.Pod.UID) != ""
 	s.state.RemovePod(it.Pod.UID)
 	var d place.Decision
 	var room *place.Preemption
@@ -304,6 +311,9 @@ func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.Wai
 	default:
 		it.Prefer = ""
 		s.queue.Refuse(it, d.Causes, s.now())
+		if held {
+			s.queue.Changed(place.CauseResources|place.CausePods, s.now())
+		}
 		if d.Causes != place.CauseGates {
 			pod := it.Pod.Object
 			s.spawn(ctx, binding, func(ctx context.Context) { s.explain(ctx, pod, d.Message(), "") })
@@ -401,6 +411,8 @@ func (s *Scheduler) settled(f fate, now time.Time) {
 		}
 		f.item.Prefer = ""
 		s.queue.Rest(f.item, now)
+		// What was held for the pod is free for others.
+		s.queue.Changed(place.CauseResources|place.CausePods, now)
 	}
 }
 

@@ -32,9 +32,15 @@ func dropAlphaContainer(c *corev1.Container) {
 	}
 }
 
-// MergeLabelKeys writes matchLabelKeys and mismatchLabelKeys of pod (anti-)affinity into the
-// label selectors, with the values that the pod itself has (KEP-3633).
+// MergeLabelKeys writes matchLabelKeys and mismatchLabelKeys of pod (anti-)affinity (KEP-3633) and
+// matchLabelKeys of topology spread (KEP-3243, since v1.34) into the label selectors, with the
+// values that the pod itself has.
 func MergeLabelKeys(s *corev1.PodSpec, labels map[string]string) {
+	for i := range s.TopologySpreadConstraints {
+		if t := &s.TopologySpreadConstraints[i]; t.LabelSelector != nil {
+			mergeKeys(t.LabelSelector, t.MatchLabelKeys, metav1.LabelSelectorOpIn, labels)
+		}
+	}
 	if s.Affinity == nil {
 		return
 	}
@@ -59,14 +65,14 @@ func mergeTerm(t *corev1.PodAffinityTerm, labels map[string]string) {
 	if t.LabelSelector == nil {
 		return
 	}
-	add := func(keys []string, op metav1.LabelSelectorOperator) {
-		for _, key := range keys {
-			if value, ok := labels[key]; ok {
-				t.LabelSelector.MatchExpressions = append(t.LabelSelector.MatchExpressions,
-					metav1.LabelSelectorRequirement{Key: key, Operator: op, Values: []string{value}})
-			}
+	mergeKeys(t.LabelSelector, t.MatchLabelKeys, metav1.LabelSelectorOpIn, labels)
+	mergeKeys(t.LabelSelector, t.MismatchLabelKeys, metav1.LabelSelectorOpNotIn, labels)
+}
+
+func mergeKeys(s *metav1.LabelSelector, keys []string, op metav1.LabelSelectorOperator, labels map[string]string) {
+	for _, key := range keys {
+		if value, ok := labels[key]; ok {
+			s.MatchExpressions = append(s.MatchExpressions, metav1.LabelSelectorRequirement{Key: key, Operator: op, Values: []string{value}})
 		}
 	}
-	add(t.MatchLabelKeys, metav1.LabelSelectorOpIn)
-	add(t.MismatchLabelKeys, metav1.LabelSelectorOpNotIn)
 }

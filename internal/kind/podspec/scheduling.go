@@ -277,11 +277,15 @@ func (c *checker) spreadKeys(t *corev1.TopologySpreadConstraint, at *field.Path)
 	if t.LabelSelector == nil {
 		c.bad(field.Forbidden(at, "must not be specified when labelSelector is not set"))
 	} else {
+		// A key that the selector names once by an expression of one value may have been merged in.
+		named = repeated(t.LabelSelector)
 		for key := range t.LabelSelector.MatchLabels {
 			named = append(named, key)
 		}
 		for _, e := range t.LabelSelector.MatchExpressions {
-			named = append(named, e.Key)
+			if e.Operator != metav1.LabelSelectorOpIn || len(e.Values) != 1 {
+				named = append(named, e.Key)
+			}
 		}
 	}
 	for i, key := range t.MatchLabelKeys {

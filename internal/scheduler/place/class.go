@@ -1,6 +1,10 @@
 package place
 
-import "container/heap"
+import (
+	"maps"
+
+	"coracle/internal/scheduler/order"
+)
 
 // Most pods are like others: the replicas of a template differ only in name. Such pods form a
 // class, and what each node answers to a class is remembered until the node changes. Placing
@@ -57,8 +61,21 @@ func (c *classes) trim(nodes int) {
 type class struct {
 	pod      *Pod
 	verdicts map[*Node]*verdict
-	// heap holds the verdicts of nodes that can take the pod, the best first.
-	heap verdictHeap
+	// groups hold the nodes that can take the pod as far as they alone decide, by their values of
+	// the shared topology keys that the pod asks about: in a group other pods' places in such
+	// domains mean the same for all. A pod that asks about none has one group.
+	groups map[string]*group
+	shared []string
+	// parked are the nodes refused in a domain of their own (class.park).
+	parked map[*Node]*verdict
+	// spreads counts for each of the pod's spread rules.
+	spreads []*spreadCount
+	// first is what topology.first was when nodes were parked.
+	first bool
+	// refusal is the last refusal of a pod of the class.
+	refusal refusal
+	// hopeless is the last time that no preemption helped one; it goes for lower priorities too.
+	hopeless refusal
 	// refused counts the other nodes by reason; byCause by cause, and causes is their union.
 	refused map[string]int
 	byCause map[Cause]int
@@ -68,6 +85,9 @@ type class struct {
 	used int
 }
 
+// group holds nodes, the best first.
+type group struct{ nodes order.Heap[*verdict] }
+
 // verdict is a node's answer: a reason to refuse, or a score.
 type verdict struct {
 	node   *Node
@@ -75,6 +95,10 @@ type verdict struct {
 	cause  Cause
 	score  int64
 	index  int
+	// group is where the verdict stands; nil for a refusal and a parked node.
+	group    *group
+	groupKey string
+	parked   bool
 }
 
 // class returns the up-to-date answers to pods like p.
@@ -88,14 +112,14 @@ func (s *State) class(p *Pod) *class {
 		if len(cs.byKey) >= maxClasses {
 			cs.forgetOldest()
 		}
-		c = &class{pod: p, verdicts: map[*Node]*verdict{}, refused: map[string]int{}, byCause: map[Cause]int{}}
+		c = s.newClass(p)
 		cs.byKey[p.class] = c
 		for _, n := range s.list() {
-			c.ask(n)
+			s.ask(c, n)
 		}
 	} else {
 		for _, n := range cs.log[c.seen-cs.base:] {
-			c.ask(n)
+			s.ask(c, n)
 		}
 	}
 	c.seen, c.used, cs.read = end, cs.asked, end
@@ -112,26 +136,51 @@ func (cs *classes) forgetOldest() {
 	delete(cs.byKey, oldest)
 }
 
+func (s *State) newClass(p *Pod) *class {
+	c := &class{
+		pod: p, verdicts: map[*Node]*verdict{}, groups: map[string]*group{}, parked: map[*Node]*verdict{},
+		refused: map[string]int{}, byCause: map[Cause]int{},
+	}
+	for _, key := range p.topologyKeys {
+		if !s.ownDomain(key) {
+			c.shared = append(c.shared, key)
+		}
+	}
+	for i := range p.spreads {
+		c.spreads = append(c.spreads, newSpreadCount(&p.spreads[i]))
+	}
+	return c
+}
+
 // best is the best node, or nil.
 func (c *class) best() *Node {
-	if len(c.heap) == 0 {
+	var best *verdict
+	for _, g := range c.groups {
+		if g.nodes.Len() > 0 && (best == nil || better(g.nodes.First(), best)) {
+			best = g.nodes.First()
+		}
+	}
+	if best == nil {
 		return nil
 	}
-	return c.heap[0].node
+	return best.node
 }
 
 // ask takes a node's present answer.
-func (c *class) ask(n *Node) {
+func (s *State) ask(c *class, n *Node) {
 	c.drop(n)
+	for _, count := range c.spreads {
+		count.take(s.tally(count.term), c.pod, n)
+	}
 	if n.Object == nil {
 		return
 	}
-	v := &verdict{node: n}
+	v := &verdict{node: n, groupKey: c.groupOf(n)}
 	v.reason, v.cause = static(c.pod, n)
 	c.verdicts[n] = v
 	if v.reason == "" {
 		v.score = score(c.pod, n)
-		heap.Push(&c.heap, v)
+		c.stand(v)
 		return
 	}
 	c.refused[v.reason]++
@@ -147,7 +196,10 @@ func (c *class) drop(n *Node) {
 	}
 	delete(c.verdicts, n)
 	if v.reason == "" {
-		heap.Remove(&c.heap, v.index)
+		c.leave(v)
+		if g := c.groups[v.groupKey]; g != nil && g.nodes.Len() == 0 {
+			delete(c.groups, v.groupKey)
+		}
 		return
 	}
 	if c.refused[v.reason]--; c.refused[v.reason] == 0 {
@@ -162,32 +214,87 @@ func (c *class) drop(n *Node) {
 	}
 }
 
-// verdictHeap orders by score, then by name, so that equal worlds give equal decisions.
-type verdictHeap []*verdict
-
-func (h verdictHeap) Len() int { return len(h) }
-
-func (h verdictHeap) Less(i, j int) bool {
-	if h[i].score != h[j].score {
-		return h[i].score > h[j].score
+// stand puts a node that can take the pod among its group.
+func (c *class) stand(v *verdict) {
+	at := v.groupKey
+	g := c.groups[at]
+	if g == nil {
+		g = &group{order.New(better, func(v *verdict) *int { return &v.index })}
+		c.groups[at] = g
 	}
-	return h[i].node.Name < h[j].node.Name
+	v.group = g
+	g.nodes.Push(v)
 }
 
-func (h verdictHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
+// leave takes a node out of its group, or out of those parked.
+func (c *class) leave(v *verdict) {
+	if v.parked {
+		v.parked = false
+		delete(c.parked, v.node)
+		return
+	}
+	v.group.nodes.Remove(v)
+	v.group = nil
 }
 
-func (h *verdictHeap) Push(x any) {
-	v := x.(*verdict)
-	v.index = len(*h)
-	*h = append(*h, v)
+// park sets a node aside that other pods' places keep the pod from, in a domain that is the node
+// alone. The answer can change only when the node does, which asks it anew, or when something
+// that holds for all nodes does, upon which all are unparked.
+func (c *class) park(v *verdict) {
+	c.leave(v)
+	v.parked = true
+	c.parked[v.node] = v
 }
 
-func (h *verdictHeap) Pop() any {
-	old := *h
-	v := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return v
+func (c *class) unpark() {
+	for _, v := range c.parked {
+		v.parked = false
+		c.stand(v)
+	}
+	clear(c.parked)
+}
+
+// better orders by score, then by name, so that equal worlds give equal decisions.
+func better(a, b *verdict) bool {
+	if a.score != b.score {
+		return a.score > b.score
+	}
+	return a.node.Name < b.node.Name
+}
+
+// groupOf is a node's values of the shared keys, as one string.
+func (c *class) groupOf(n *Node) string {
+	switch len(c.shared) {
+	case 0:
+		return ""
+	case 1:
+		if value, ok := n.Object.Labels[c.shared[0]]; ok {
+			return "=" + value
+		}
+		return ""
+	}
+	var key []byte
+	for _, k := range c.shared {
+		if value, ok := n.Object.Labels[k]; ok {
+			key = append(append(key, '='), value...)
+		}
+		key = append(key, 0)
+	}
+	return string(key)
+}
+
+// refusal remembers that a pod of a class was refused, and at which version of the state: a pod
+// like it need not be asked about again before the state changes.
+type refusal struct {
+	pod     *Pod
+	version uint64
+	refused map[string]int
+	causes  Cause
+}
+
+// holds says whether what was said to an earlier pod goes for p. Pods of a class may differ in
+// labels, and by those other pods may repel them.
+func (r *refusal) holds(p *Pod, version uint64) bool {
+	return r.pod != nil && r.version == version && r.pod.Object.Namespace == p.Object.Namespace &&
+		maps.Equal(r.pod.Object.Labels, p.Object.Labels)
 }

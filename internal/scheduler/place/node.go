@@ -16,6 +16,14 @@ type State struct {
 	stale bool
 	// homes says which node each pod counts on.
 	homes map[types.UID]*Pod
+	// hosts counts nodes by the hostname label, and twins those that share it with another: while
+	// there is none, each hostname is a domain of one node.
+	hosts map[string]int
+	twins int
+	// priorities counts the pods by priority.
+	priorities map[int32]int
+	// version grows with each change.
+	version uint64
 
 	classes classes
 	tallies tallies
@@ -25,6 +33,7 @@ type State struct {
 func NewState() *State {
 	return &State{
 		nodes: map[string]*Node{}, homes: map[types.UID]*Pod{},
+		hosts: map[string]int{}, priorities: map[int32]int{},
 		classes: newClasses(), tallies: newTallies(),
 	}
 }
@@ -54,6 +63,8 @@ func (s *State) SetNode(obj *corev1.Node) {
 		s.stale = true
 	}
 	if before == nil || !maps.Equal(before.Labels, obj.Labels) {
+		s.name(before, -1)
+		s.name(obj, 1)
 		// The node's pods count in other domains from now on.
 		for _, p := range n.pods {
 			s.tallies.count(p, n, -1)
@@ -66,7 +77,7 @@ func (s *State) SetNode(obj *corev1.Node) {
 	n.Object = obj
 	n.Allocatable = amountsOf(obj.Status.Allocatable)
 	n.images = imagesOf(obj)
-	s.classes.touch(n)
+	s.touch(n)
 }
 
 // RemoveNode forgets a node's object; pods that still name it stay counted.
@@ -79,12 +90,43 @@ func (s *State) RemoveNode(name string) {
 	for _, p := range n.pods {
 		s.tallies.count(p, n, -1)
 	}
+	s.name(n.Object, -1)
 	n.Object = nil
-	s.classes.touch(n)
+	s.touch(n)
 	if len(n.pods) == 0 {
 		delete(s.nodes, name)
 	}
 }
+
+// touch records that a node, or what is on it, changed.
+func (s *State) touch(n *Node) {
+	s.version++
+	s.classes.touch(n)
+}
+
+// name counts a node's hostname, or with sign -1 no longer.
+func (s *State) name(obj *corev1.Node, sign int) {
+	if obj == nil {
+		return
+	}
+	host, ok := obj.Labels[corev1.LabelHostname]
+	if !ok {
+		return
+	}
+	before := s.twins
+	s.twins -= max(s.hosts[host]-1, 0)
+	if s.hosts[host] += sign; s.hosts[host] == 0 {
+		delete(s.hosts, host)
+	}
+	s.twins += max(s.hosts[host]-1, 0)
+	if (before == 0) != (s.twins == 0) {
+		// Classes group nodes by whether a hostname is theirs alone.
+		clear(s.classes.byKey)
+	}
+}
+
+// ownDomain says that each domain of a topology key is one node.
+func (s *State) ownDomain(key string) bool { return key == corev1.LabelHostname && s.twins == 0 }
 
 func (s *State) node(name string) *Node {
 	n := s.nodes[name]
@@ -118,7 +160,8 @@ func (s *State) AddPod(p *Pod, node string) {
 	n.use(p, 1)
 	s.homes[p.UID] = p
 	s.tallies.count(p, n, 1)
-	s.classes.touch(n)
+	s.priorities[p.priority()]++
+	s.touch(n)
 }
 
 // RemovePod stops counting a pod.
@@ -132,7 +175,10 @@ func (s *State) RemovePod(uid types.UID) {
 	delete(n.pods, uid)
 	n.use(p, -1)
 	s.tallies.count(p, n, -1)
-	s.classes.touch(n)
+	if s.priorities[p.priority()]--; s.priorities[p.priority()] == 0 {
+		delete(s.priorities, p.priority())
+	}
+	s.touch(n)
 	if n.Object == nil && len(n.pods) == 0 {
 		delete(s.nodes, n.Name)
 	}

@@ -145,7 +145,18 @@ func (q *question) pick(prefer string) *Node {
 		q.refused, q.causes = maps.Clone(c.refused), c.causes
 		return nil
 	}
-	return q.search(c)
+	if q.claims.free() && c.refusal.holds(q.pod, q.state.version) {
+		q.refused, q.causes = maps.Clone(c.refusal.refused), c.refusal.causes
+		return nil
+	}
+	n, sure := q.quick(c)
+	if !sure {
+		n = q.search(c)
+	}
+	if n == nil && q.claims.free() {
+		c.refusal = refusal{pod: q.pod, version: q.state.version, refused: maps.Clone(q.refused), causes: q.causes}
+	}
+	return n
 }
 
 // pickPinned asks the one node that a daemon pod names; no other need be asked.
@@ -174,8 +185,11 @@ func (q *question) search(c *class) *Node {
 	q.refused, q.causes = maps.Clone(c.refused), c.causes
 	var best *Node
 	var bestScore int64
-	candidates := make([]*verdict, 0, len(c.heap))
-	for _, v := range c.heap {
+	candidates := make([]*verdict, 0, len(c.verdicts))
+	for _, v := range c.verdicts {
+		if v.reason != "" {
+			continue
+		}
 		if reason, cause := q.dynamic(v.node); reason != "" {
 			q.refuse(reason, cause, 1)
 			continue

@@ -7,11 +7,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	podresource "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"coracle/internal/plan"
+	"coracle/internal/workload/placement"
 )
 
 // Amounts is a sum of resources. CPU is in thousandths of a core, the others in bytes or counts.
@@ -88,8 +90,10 @@ type Pod struct {
 	// prefers are preferred terms, anti-affinity with a negative weight.
 	prefers []term
 	spreads []spreadRule
-	owner   types.UID
-	images  []string
+	// topologyKeys are the keys of required terms and spread rules, each once.
+	topologyKeys []string
+	owner        types.UID
+	images       []string
 	// class is equal for pods that every node answers alike.
 	class string
 	// pinned is the one node that the required affinity names in every term, if it does.
@@ -102,7 +106,7 @@ func NewPod(obj *corev1.Pod) *Pod {
 		Object: obj, Key: plan.KeyOf(obj), UID: obj.UID,
 		Request:  amountsOf(podresource.PodRequests(obj, podresource.PodResourcesOptions{})),
 		affinity: nodeaffinity.GetRequiredNodeAffinity(obj),
-		pinned:   pinnedNode(obj),
+		pinned:   placement.Pinned(&obj.Spec),
 	}
 	p.scoring = p.Request
 	if p.scoring.CPU == 0 {
@@ -139,6 +143,7 @@ func NewPod(obj *corev1.Pod) *Pod {
 
 func (p *Pod) readTopology() {
 	p.spreads = spreadRules(p.Object)
+	defer p.readTopologyKeys()
 	a := p.Object.Spec.Affinity
 	if a == nil {
 		return
@@ -151,6 +156,17 @@ func (p *Pod) readTopology() {
 		p.anti = podTerms(p.Object, a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
 		p.readPreferred(a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, -1)
 	}
+}
+
+func (p *Pod) readTopologyKeys() {
+	for _, t := range slices.Concat(p.affine, p.anti) {
+		p.topologyKeys = append(p.topologyKeys, t.key)
+	}
+	for i := range p.spreads {
+		p.topologyKeys = append(p.topologyKeys, p.spreads[i].key)
+	}
+	slices.Sort(p.topologyKeys)
+	p.topologyKeys = slices.Compact(p.topologyKeys)
 }
 
 func (p *Pod) readPreferred(terms []corev1.WeightedPodAffinityTerm, sign int64) {
@@ -177,6 +193,17 @@ func classKey(p *Pod) string {
 	if a := spec.Affinity; a != nil && a.NodeAffinity != nil {
 		key = fmt.Appendf(key, "|%s", a.NodeAffinity.String())
 	}
+	for _, t := range p.affine {
+		key = fmt.Appendf(key, "|near %q", t.id)
+	}
+	for _, t := range p.anti {
+		key = fmt.Appendf(key, "|far %q", t.id)
+	}
+	for i := range p.spreads {
+		r := &p.spreads[i]
+		self := r.selector.Matches(labels.Set(p.Object.Labels))
+		key = fmt.Appendf(key, "|spread %q %t %d %d %t %t %t", r.id, r.hard, r.maxSkew, r.minDomains, r.honorAffinity, r.honorTaints, self)
+	}
 	return string(fmt.Appendf(key, "|%v|%q", p.ports, p.images))
 }
 
@@ -192,26 +219,4 @@ func protocolOf(cp corev1.ContainerPort) corev1.Protocol {
 		return corev1.ProtocolTCP
 	}
 	return cp.Protocol
-}
-
-// pinnedNode is the node that a daemon pod's affinity names by metadata.name, or "".
-func pinnedNode(pod *corev1.Pod) string {
-	a := pod.Spec.Affinity
-	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
-		return ""
-	}
-	name := ""
-	for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
-		found := ""
-		for _, f := range term.MatchFields {
-			if f.Key == "metadata.name" && f.Operator == corev1.NodeSelectorOpIn && len(f.Values) == 1 {
-				found = f.Values[0]
-			}
-		}
-		if found == "" || name != "" && found != name {
-			return ""
-		}
-		name = found
-	}
-	return name
 }

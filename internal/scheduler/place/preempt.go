@@ -40,6 +40,35 @@ func (s *State) Preempt(p *Pod, r plan.Reader) *Preemption {
 	if blocked != "" {
 		return nil
 	}
+	if !s.anyBelow(p.priority()) {
+		return nil
+	}
+	c := s.class(p)
+	plain := claims.free() && p.pinned == ""
+	if f := &c.hopeless; plain && f.holds(p, s.version) && p.priority() <= f.pod.priority() {
+		return nil
+	}
+	best := s.bestPreemption(p, claims, r)
+	if best == nil && plain {
+		c.hopeless = refusal{pod: p, version: s.version}
+	}
+	return best
+}
+
+// anyBelow says whether any pod is less important than a priority.
+func (s *State) anyBelow(priority int32) bool {
+	for have := range s.priorities {
+		if have < priority {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *State) bestPreemption(p *Pod, claims claimSet, r plan.Reader) *Preemption {
+	// Victims are taken away and put back in trying: the state is as before in the end.
+	version := s.version
+	defer func() { s.version = version }()
 	var best *Preemption
 	tried := 0
 	for _, n := range s.list() {
@@ -64,7 +93,12 @@ func (s *State) preemptible(p *Pod, n *Node, claims claimSet) bool {
 	if claims.refuse(n.Object) != "" {
 		return false
 	}
-	return slices.ContainsFunc(podsOf(n), func(other *Pod) bool { return lessImportant(other, p) })
+	for _, other := range n.pods {
+		if lessImportant(other, p) {
+			return true
+		}
+	}
+	return false
 }
 
 // Clearing says whether less important pods are still ending on a node that was chosen for p.
@@ -82,8 +116,10 @@ func (s *State) Clearing(p *Pod, node string) bool {
 }
 
 func lessImportant(a, b *Pod) bool {
-	return v1helper.PodPriority(a.Object) < v1helper.PodPriority(b.Object)
+	return a.priority() < b.priority()
 }
+
+func (p *Pod) priority() int32 { return v1helper.PodPriority(p.Object) }
 
 // podsOf is a node's pods, the most important first and, among equals, the longest running.
 func podsOf(n *Node) []*Pod {

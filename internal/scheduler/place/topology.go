@@ -105,7 +105,10 @@ func (s *State) SetNamespace(name string, set map[string]string) {
 	} else {
 		s.tallies.spaces[name] = set
 	}
-	// Which pods match a namespace selector may have changed: count anew when next asked.
+	s.version++
+	// Which pods match a namespace selector may have changed: count anew when next asked, and ask
+	// anew the nodes that were parked.
+	clear(s.classes.byKey)
 	for id, t := range s.tallies.asked {
 		if t.nsSelector != nil {
 			delete(s.tallies.asked, id)
@@ -233,8 +236,12 @@ func (s *State) topologyOf(p *Pod) topology {
 			out.prefer = append(out.prefer, weighted{t, 1})
 		}
 	}
+	if len(p.spreads) == 0 {
+		return out
+	}
+	counts := s.class(p).spreads
 	for i := range p.spreads {
-		c := s.spreadOf(p, &p.spreads[i])
+		c := s.spreadOf(p, &p.spreads[i], counts[i])
 		if p.spreads[i].hard {
 			out.hard = append(out.hard, c)
 		} else {
@@ -246,25 +253,44 @@ func (s *State) topologyOf(p *Pod) topology {
 
 // refuse says why a node's place among the other pods does not suit.
 func (t *topology) refuse(n *Node) (string, Cause) {
+	if reason, cause := t.refuseOwn(n, func(string) bool { return true }); reason != "" {
+		return reason, cause
+	}
+	return t.repelled(n)
+}
+
+// refuseOwn asks the pod's own rules, those whose key is chosen.
+func (t *topology) refuseOwn(n *Node, chosen func(key string) bool) (string, Cause) {
 	for i := range t.hard {
+		if !chosen(t.hard[i].key) {
+			continue
+		}
 		if reason := t.hard[i].refuse(n); reason != "" {
 			return reason, CausePods | CauseNode
 		}
 	}
 	for _, count := range t.affinity {
+		if !chosen(count.key) {
+			continue
+		}
 		value, ok := n.Object.Labels[count.key]
 		if !ok || !t.first && count.domains[value] == 0 {
 			return reasonPodAffinity, CausePods | CauseNode
 		}
 	}
 	for _, count := range t.anti {
-		if count.at(n) > 0 {
-			return reasonAntiAffinity, CausePods | CauseResources
+		if chosen(count.key) && count.at(n) > 0 {
+			return reasonAntiAffinity, CauseResources
 		}
 	}
+	return "", 0
+}
+
+// repelled asks the rules of the pods that are there.
+func (t *topology) repelled(n *Node) (string, Cause) {
 	for _, count := range t.repels {
 		if count.at(n) > 0 {
-			return reasonRepelled, CausePods | CauseResources
+			return reasonRepelled, CauseResources
 		}
 	}
 	return "", 0

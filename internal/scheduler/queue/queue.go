@@ -7,12 +7,12 @@
 package queue
 
 import (
-	"container/heap"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	v1helper "k8s.io/component-helpers/scheduling/corev1"
 
+	"coracle/internal/scheduler/order"
 	"coracle/internal/scheduler/place"
 )
 
@@ -52,10 +52,10 @@ const (
 // Queue is not safe for concurrent use.
 type Queue struct {
 	items   map[types.UID]*Item
-	active  byPriority
-	resting byTime
-	// refused pods by nothing more than their identity: they are walked only when a cause changes.
-	refused map[types.UID]*Item
+	active  order.Heap[*Item]
+	resting order.Heap[*Item]
+	// refused pods by what could help them: a change touches those only whom it could help.
+	refused map[place.Cause]map[types.UID]*Item
 	// moved collects causes that changed while pods were taken: a try that began before the
 	// change must not put its pod to sleep past it.
 	moved map[types.UID]place.Cause
@@ -64,7 +64,11 @@ type Queue struct {
 
 // New returns an empty queue.
 func New() *Queue {
-	return &Queue{items: map[types.UID]*Item{}, refused: map[types.UID]*Item{}, moved: map[types.UID]place.Cause{}, taken: map[types.UID]struct{}{}}
+	index := func(it *Item) *int { return &it.index }
+	return &Queue{
+		items: map[types.UID]*Item{}, active: order.New(byPriority, index), resting: order.New(byTime, index),
+		refused: map[place.Cause]map[types.UID]*Item{}, moved: map[types.UID]place.Cause{}, taken: map[types.UID]struct{}{},
+	}
 }
 
 // Len returns how many pods wait, those taken included.
@@ -111,13 +115,13 @@ func (q *Queue) Get(uid types.UID) *Item { return q.items[uid] }
 // Pop hands out the pod to try next: the highest priority first, then the longest waiting. Its
 // fate must be told with Remove (placed), Refuse or Rest.
 func (q *Queue) Pop(now time.Time) *Item {
-	for len(q.resting) > 0 && !q.resting[0].ready.After(now) {
-		q.activate(heap.Pop(&q.resting).(*Item))
+	for q.rested(now) {
+		q.activate(q.resting.Pop())
 	}
-	if len(q.active) == 0 {
+	if q.active.Len() == 0 {
 		return nil
 	}
-	it := heap.Pop(&q.active).(*Item)
+	it := q.active.Pop()
 	it.state = taken
 	q.taken[it.Pod.UID] = struct{}{}
 	return it
@@ -125,15 +129,19 @@ func (q *Queue) Pop(now time.Time) *Item {
 
 // Due says that Pop would hand out a pod.
 func (q *Queue) Due(now time.Time) bool {
-	return len(q.active) > 0 || len(q.resting) > 0 && !q.resting[0].ready.After(now)
+	return q.active.Len() > 0 || q.rested(now)
+}
+
+func (q *Queue) rested(now time.Time) bool {
+	return q.resting.Len() > 0 && !q.resting.First().ready.After(now)
 }
 
 // Next is when a resting pod may be tried, zero when none rests.
 func (q *Queue) Next() time.Time {
-	if len(q.resting) == 0 {
+	if q.resting.Len() == 0 {
 		return time.Time{}
 	}
-	return q.resting[0].ready
+	return q.resting.First().ready
 }
 
 // Refuse puts a taken pod to sleep until one of the causes changes.
@@ -150,7 +158,10 @@ func (q *Queue) Refuse(it *Item, causes place.Cause, now time.Time) {
 		return
 	}
 	it.state = refused
-	q.refused[it.Pod.UID] = it
+	if q.refused[causes] == nil {
+		q.refused[causes] = map[types.UID]*Item{}
+	}
+	q.refused[causes][it.Pod.UID] = it
 }
 
 // Rest tries a taken pod again after a pause, whatever happens: its binding failed.
@@ -166,9 +177,12 @@ func (q *Queue) Rest(it *Item, now time.Time) {
 // Changed wakes the pods that wait for any of the causes, and remembers the change for those
 // that are being tried right now.
 func (q *Queue) Changed(causes place.Cause, now time.Time) {
-	for uid, it := range q.refused {
-		if it.causes&causes != 0 {
-			delete(q.refused, uid)
+	for waits, items := range q.refused {
+		if waits&causes == 0 {
+			continue
+		}
+		delete(q.refused, waits)
+		for _, it := range items {
 			q.wake(it, now)
 		}
 	}
@@ -201,81 +215,41 @@ func (q *Queue) untake(uid types.UID) {
 
 func (q *Queue) activate(it *Item) {
 	it.state = active
-	heap.Push(&q.active, it)
+	q.active.Push(it)
 }
 
 func (q *Queue) rest(it *Item, until time.Time) {
 	it.state, it.ready = resting, until
-	heap.Push(&q.resting, it)
+	q.resting.Push(it)
 }
 
 func (q *Queue) leave(it *Item) {
 	switch it.state {
 	case active:
-		heap.Remove(&q.active, it.index)
+		q.active.Remove(it)
 	case resting:
-		heap.Remove(&q.resting, it.index)
+		q.resting.Remove(it)
 	case refused:
-		delete(q.refused, it.Pod.UID)
+		if delete(q.refused[it.causes], it.Pod.UID); len(q.refused[it.causes]) == 0 {
+			delete(q.refused, it.causes)
+		}
 	}
 }
 
-type byPriority []*Item
-
-func (h byPriority) Len() int { return len(h) }
-
-func (h byPriority) Less(i, j int) bool {
-	a, b := v1helper.PodPriority(h[i].Pod.Object), v1helper.PodPriority(h[j].Pod.Object)
+func byPriority(x, y *Item) bool {
+	a, b := v1helper.PodPriority(x.Pod.Object), v1helper.PodPriority(y.Pod.Object)
 	if a != b {
 		return a > b
 	}
-	if !h[i].Added.Equal(h[j].Added) {
-		return h[i].Added.Before(h[j].Added)
+	if !x.Added.Equal(y.Added) {
+		return x.Added.Before(y.Added)
 	}
-	return h[i].Pod.UID < h[j].Pod.UID // any order will do, as long as it is always the same
+	return x.Pod.UID < y.Pod.UID // any order will do, as long as it is always the same
 }
 
-func (h byPriority) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *byPriority) Push(x any) {
-	it := x.(*Item)
-	it.index = len(*h)
-	*h = append(*h, it)
-}
-
-func (h *byPriority) Pop() any {
-	old := *h
-	it := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return it
-}
-
-type byTime []*Item
-
-func (h byTime) Len() int { return len(h) }
-func (h byTime) Less(i, j int) bool {
-	if !h[i].ready.Equal(h[j].ready) {
-		return h[i].ready.Before(h[j].ready)
+func byTime(x, y *Item) bool {
+	if !x.ready.Equal(y.ready) {
+		return x.ready.Before(y.ready)
 	}
-	return h[i].Pod.UID < h[j].Pod.UID
-}
-func (h byTime) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *byTime) Push(x any) {
-	it := x.(*Item)
-	it.index = len(*h)
-	*h = append(*h, it)
-}
-
-func (h *byTime) Pop() any {
-	old := *h
-	it := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return it
+	return x.Pod.UID < y.Pod.UID
 }

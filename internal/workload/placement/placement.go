@@ -165,18 +165,25 @@ func Ready(node *corev1.Node) (ready bool, since corev1.NodeCondition) {
 }
 
 // Pinned returns the one node that a pod's required node affinity names (matchFields
-// metadata.name), as daemon pods do; empty when it names none or several.
+// metadata.name) in every term, as daemon pods do; empty when it names none or several.
 func Pinned(spec *corev1.PodSpec) string {
 	a := spec.Affinity
 	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
 		return ""
 	}
+	name := ""
 	for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		found := ""
 		for _, f := range term.MatchFields {
 			if f.Key == metav1.ObjectNameField && f.Operator == corev1.NodeSelectorOpIn && len(f.Values) == 1 {
-				return f.Values[0]
+				found = f.Values[0]
 			}
 		}
+		// The terms are alternatives: one that names no node, or another, leaves a choice.
+		if found == "" || name != "" && found != name {
+			return ""
+		}
+		name = found
 	}
-	return ""
+	return name
 }
