@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 
@@ -180,11 +181,12 @@ func (w *World) appeaseMore() {
 				}
 			}
 		})
-		edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) {
-			if s.Spec.Template.Spec.Affinity != nil {
-				s.Spec.Replicas = ptr(min(*s.Spec.Replicas, most))
+		// In order a surplus pod goes last, and holds a node until then: there must be one for each.
+		if o, ok := w.truth.Get(resource.StatefulSets, ns, name); ok && o.(*appsv1.StatefulSet).Spec.Template.Spec.Affinity != nil {
+			for i := range 8 {
+				w.addNode(fmt.Sprintf("n%d", i))
 			}
-		})
+		}
 	}
 }
 

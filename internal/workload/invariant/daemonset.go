@@ -346,7 +346,51 @@ func HeldNodes(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
 			return fmt.Errorf("held nodes: %s on node %s serves and is deleted", pods[0].Name, name)
 		}
 	}
+	return d.partitioned(p, selector)
+}
+
+// partitioned holds when a plan that takes a serving old pod, or puts its successor beside it, leaves as many wanted nodes
+// without the newest revision as coracle.io/partition says, those that the canary selector keeps among them.
+func (d *daemons) partitioned(p plan.Plan, canary labels.Selector) error {
+	text, asked := d.Annotations["coracle.io/partition"]
+	if !asked {
+		return nil
+	}
+	kept, _, deleted := d.after(p)
+	left, wantedNodes, touched := 0, 0, ""
+	for name, node := range d.nodes {
+		if wanted, _ := d.wants(name); !wanted {
+			continue
+		}
+		wantedNodes++
+		newest, old := false, false
+		for _, pod := range kept[name] {
+			newest = newest || d.fresh(pod)
+		}
+		for _, pod := range d.pods[name] {
+			old = old || d.serves(pod) && !d.fresh(pod) && (deleted[pod.Name] || newest && !anyFresh(d, d.pods[name]))
+		}
+		if old && len(d.pods[name]) == 1 {
+			touched = name
+		} else if !newest || !canary.Matches(labels.Set(node.Labels)) {
+			left++
+		}
+	}
+	value := intstr.Parse(text)
+	stay, err := intstr.GetScaledValueFromIntOrPercent(&value, wantedNodes, true)
+	if err == nil && touched != "" && left < stay {
+		return fmt.Errorf("held nodes: node %s is updated, which leaves %d at an old revision; the partition is %s", touched, left, text)
+	}
 	return nil
+}
+
+func anyFresh(d *daemons, pods []*corev1.Pod) bool {
+	for _, pod := range pods {
+		if d.fresh(pod) {
+			return true
+		}
+	}
+	return false
 }
 
 // DaemonSetsExact holds when every DaemonSet has one serving pod of its present template on each
