@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,7 +46,18 @@ func misread[T plan.Object](of func() plan.Controller, change func(T)) func(plan
 		as := o.DeepCopyObject().(T)
 		change(as)
 		in.Reader = altered{in.Reader, plan.RefOf(o), as}
-		return ctl.Plan(in)
+		p = ctl.Plan(in)
+		if p.Status != nil {
+			p.Status = p.Status.DeepCopyObject().(plan.Object)
+			notes := maps.Clone(p.Status.GetAnnotations())
+			for k, v := range o.GetAnnotations() {
+				if as.GetAnnotations()[k] != v {
+					notes[k] = v // a Deployment's status carries annotations
+				}
+			}
+			p.Status.SetAnnotations(notes)
+		}
+		return p
 	}
 }
 

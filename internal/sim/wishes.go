@@ -21,7 +21,7 @@ import (
 // moreWishes are what users do in worlds that have a feature, beyond what they do in all.
 var moreWishes = map[feature][]string{
 	budgets: {"drain", "drain", "budget", "unbudget"}, scarce: {"priority", "scale"}, canaries: {"annotate", "image", "scale"}, rollbacks: {"annotate", "bad", "bad"},
-	onDelete: {"on-delete", "delete-pod"}, reserved: {"annotate", "start"}, growth: {"grow", "grow"}, held: {"annotate", "annotate", "image"},
+	onDelete: {"on-delete", "delete-pod"}, reserved: {"annotate", "start"}, growth: {"grow", "grow"}, held: {"annotate", "daemon-image", "daemon-image", "daemon-image"},
 	namespaces: {"delete-namespace", "make-namespace", "make-namespace", "remake", "remake"}, deadlines: {"annotate", "bad"},
 	replacement: {"annotate", "recreate"}, policies: {"policy", "policy"}, shares: {"shares"},
 }
@@ -59,6 +59,10 @@ func (w *World) wishMore(e Event, r *rand.Rand) func() {
 		}
 	case "annotate":
 		return func() { w.annotate(r, name) }
+	case "daemon-image":
+		return func() {
+			w.editTemplate("ds", func(t *corev1.PodTemplateSpec) { t.Spec.Containers[0].Image = pick(r, "good:1", "good:2", "good:3") })
+		}
 	case "delete-namespace":
 		if e.N%3 != 0 {
 			return nil

@@ -324,8 +324,8 @@ func (d *daemons) lost(name string) bool {
 	return true
 }
 
-// HeldNodes holds when the annotations coracle.io/paused and coracle.io/canary-selector are obeyed: a
-// single serving pod of a held node that is wanted stays.
+// HeldNodes holds when the annotations coracle.io/paused, coracle.io/canary-selector and coracle.io/partition are obeyed: a
+// single serving pod of a held node that is wanted stays, alone.
 func HeldNodes(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
 	d, ok := readDaemons(r, key, now)
 	if !ok {
@@ -336,14 +336,14 @@ func HeldNodes(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
 	if err != nil {
 		paused = true
 	}
-	_, _, deleted := d.after(p)
+	kept, _, deleted := d.after(p)
 	for name, pods := range d.pods {
 		wanted, _ := d.wants(name)
-		if !wanted || len(pods) != 1 || !d.serves(pods[0]) || !deleted[pods[0].Name] {
+		if !wanted || len(pods) != 1 || !d.serves(pods[0]) || !deleted[pods[0].Name] && len(kept[name]) < 2 {
 			continue
 		}
 		if paused || !selector.Matches(labels.Set(d.nodes[name].Labels)) {
-			return fmt.Errorf("held nodes: %s on node %s serves and is deleted", pods[0].Name, name)
+			return fmt.Errorf("held nodes: %s on node %s serves and is replaced", pods[0].Name, name)
 		}
 	}
 	return d.partitioned(p, selector)
