@@ -219,6 +219,7 @@ func TestUpDown(t *testing.T) {
 		}
 	}
 }
+
 // TestShareGrowsAll: no part is lowered by a growth, however much larger all were when its size was decided.
 func TestShareGrowsAll(t *testing.T) {
 	parts := []rollout.Part{{Size: 2, Whole: 9}, {Size: 2, Whole: 9}}
