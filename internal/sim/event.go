@@ -66,13 +66,13 @@ var sorts = []sort{
 func (w *World) step(buffer []choice) []choice {
 	total := 0
 	for _, s := range sorts {
-		total += s.weight
+		total += w.weight(s)
 	}
 	for {
 		at := w.rand.IntN(total)
 		var s sort
 		for _, s = range sorts {
-			if at -= s.weight; at < 0 {
+			if at -= w.weight(s); at < 0 {
 				break
 			}
 		}
@@ -81,6 +81,14 @@ func (w *World) step(buffer []choice) []choice {
 			return buffer
 		}
 	}
+}
+
+// weight is how often a sort is chosen: where there is more to wish, users wish more.
+func (w *World) weight(s sort) int {
+	if s.name == "user" && len(w.has) > 0 {
+		return 3 * s.weight
+	}
+	return s.weight
 }
 
 func (w *World) take(c choice) {

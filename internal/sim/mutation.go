@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"coracle/internal/loop"
 	"coracle/internal/plan"
 )
@@ -11,6 +13,8 @@ type Mutation struct {
 	// Controller is whose plans Plan changes.
 	Controller string
 	Plan       func(in plan.Input, p plan.Plan) plan.Plan
+	// Where names features without one of which the defect changes nothing; none means that all worlds may show it.
+	Where []feature
 	// Action changes an action just before it is carried out.
 	Action func(plan.Action) plan.Action
 	// Outcome changes what the loop is told came of a pass.
@@ -28,4 +32,10 @@ func (m *Mutation) outcome(t loop.Task, o *loop.Outcome) {
 	if m != nil && m.Outcome != nil {
 		m.Outcome(t, o)
 	}
+}
+
+// shows says whether the world of a seed can show the defect.
+func (m *Mutation) shows(seed uint64) bool {
+	has := drawn(seed)
+	return len(m.Where) == 0 || slices.ContainsFunc(m.Where, func(f feature) bool { return has[f] })
 }

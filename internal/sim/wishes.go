@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 
@@ -20,7 +21,7 @@ import (
 // moreWishes are what users do in worlds that have a feature, beyond what they do in all.
 var moreWishes = map[feature][]string{
 	budgets: {"drain", "drain", "budget", "unbudget"}, scarce: {"priority", "scale"}, canaries: {"annotate", "image", "scale"}, rollbacks: {"annotate", "bad", "bad"},
-	onDelete: {"on-delete", "delete-pod"}, reserved: {"annotate", "start"}, growth: {"grow", "grow"}, held: {"annotate", "annotate", "image"},
+	onDelete: {"on-delete", "delete-pod"}, reserved: {"annotate", "start"}, growth: {"grow", "grow"}, held: {"annotate", "daemon-image", "daemon-image", "daemon-image"},
 	namespaces: {"delete-namespace", "make-namespace", "make-namespace", "remake", "remake"}, deadlines: {"annotate", "bad"},
 	replacement: {"annotate", "recreate"}, policies: {"policy", "policy"}, shares: {"shares"},
 }
@@ -58,6 +59,10 @@ func (w *World) wishMore(e Event, r *rand.Rand) func() {
 		}
 	case "annotate":
 		return func() { w.annotate(r, name) }
+	case "daemon-image":
+		return func() {
+			w.editTemplate("ds", func(t *corev1.PodTemplateSpec) { t.Spec.Containers[0].Image = pick(r, "good:1", "good:2", "good:3") })
+		}
 	case "delete-namespace":
 		if e.N%3 != 0 {
 			return nil
@@ -180,11 +185,12 @@ func (w *World) appeaseMore() {
 				}
 			}
 		})
-		edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) {
-			if s.Spec.Template.Spec.Affinity != nil {
-				s.Spec.Replicas = ptr(min(*s.Spec.Replicas, most))
+		// In order a surplus pod goes last, and holds a node until then: there must be one for each.
+		if o, ok := w.truth.Get(resource.StatefulSets, ns, name); ok && o.(*appsv1.StatefulSet).Spec.Template.Spec.Affinity != nil {
+			for i := range 8 {
+				w.addNode(fmt.Sprintf("n%d", i))
 			}
-		})
+		}
 	}
 }
 

@@ -324,8 +324,8 @@ func (d *daemons) lost(name string) bool {
 	return true
 }
 
-// HeldNodes holds when the annotations coracle.io/paused and coracle.io/canary-selector are obeyed: a
-// single serving pod of a held node that is wanted stays.
+// HeldNodes holds when the annotations coracle.io/paused, coracle.io/canary-selector and coracle.io/partition are obeyed: a
+// single serving pod of a held node that is wanted stays, alone.
 func HeldNodes(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
 	d, ok := readDaemons(r, key, now)
 	if !ok {
@@ -336,17 +336,61 @@ func HeldNodes(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
 	if err != nil {
 		paused = true
 	}
-	_, _, deleted := d.after(p)
+	kept, _, deleted := d.after(p)
 	for name, pods := range d.pods {
 		wanted, _ := d.wants(name)
-		if !wanted || len(pods) != 1 || !d.serves(pods[0]) || !deleted[pods[0].Name] {
+		if !wanted || len(pods) != 1 || !d.serves(pods[0]) || !deleted[pods[0].Name] && len(kept[name]) < 2 {
 			continue
 		}
 		if paused || !selector.Matches(labels.Set(d.nodes[name].Labels)) {
-			return fmt.Errorf("held nodes: %s on node %s serves and is deleted", pods[0].Name, name)
+			return fmt.Errorf("held nodes: %s on node %s serves and is replaced", pods[0].Name, name)
 		}
 	}
+	return d.partitioned(p, selector)
+}
+
+// partitioned holds when a plan that takes a serving old pod, or puts its successor beside it, leaves as many wanted nodes
+// without the newest revision as coracle.io/partition says, those that the canary selector keeps among them.
+func (d *daemons) partitioned(p plan.Plan, canary labels.Selector) error {
+	text, asked := d.Annotations["coracle.io/partition"]
+	if !asked {
+		return nil
+	}
+	kept, _, deleted := d.after(p)
+	left, wantedNodes, touched := 0, 0, ""
+	for name, node := range d.nodes {
+		if wanted, _ := d.wants(name); !wanted {
+			continue
+		}
+		wantedNodes++
+		newest, old := false, false
+		for _, pod := range kept[name] {
+			newest = newest || d.fresh(pod)
+		}
+		for _, pod := range d.pods[name] {
+			old = old || d.serves(pod) && !d.fresh(pod) && (deleted[pod.Name] || newest && !anyFresh(d, d.pods[name]))
+		}
+		if old && len(d.pods[name]) == 1 {
+			touched = name
+		} else if !newest || !canary.Matches(labels.Set(node.Labels)) {
+			left++
+		}
+	}
+	value := intstr.Parse(text)
+	stay, err := intstr.GetScaledValueFromIntOrPercent(&value, wantedNodes, true)
+	if err == nil && touched != "" && left < stay {
+		return fmt.Errorf("held nodes: node %s is updated, which leaves %d at an old revision; the partition is %s", touched, left, text)
+	}
 	return nil
+}
+
+func anyFresh(d *daemons, pods []*corev1.Pod) bool {
+	for _, pod := range pods {
+		if d.fresh(pod) {
+			return true
+		}
+	}
+	return false
 }
 
 // DaemonSetsExact holds when every DaemonSet has one serving pod of its present template on each

@@ -131,7 +131,7 @@ func proportion(p Part, whole, fallback, left int32) int32 {
 	}
 	own := int32(math.Round(float64(p.Size)*float64(whole)/float64(before))) - p.Size
 	if left > 0 {
-		return min(own, left)
+		return max(0, min(own, left)) // all were larger when its size was decided: growth lowers nobody
 	}
 	return max(own, left)
 }

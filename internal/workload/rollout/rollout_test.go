@@ -219,3 +219,12 @@ func TestUpDown(t *testing.T) {
 		}
 	}
 }
+
+// TestShareGrowsAll: no part is lowered by a growth, however much larger all were when its size was decided.
+func TestShareGrowsAll(t *testing.T) {
+	parts := []rollout.Part{{Size: 2, Whole: 9}, {Size: 2, Whole: 9}}
+	got := rollout.Share(parts, 5, 4)
+	if got[0]+got[1] != 5 || got[0] < 2 || got[1] < 2 {
+		t.Errorf("from 2 and 2 to 5 in all: %v", got)
+	}
+}
