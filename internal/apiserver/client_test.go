@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -321,6 +322,47 @@ func TestClientGracefulDeletion(t *testing.T) {
 		ok(i.Delete(ctx, ref, metav1.DeleteOptions{GracePeriodSeconds: &now}))
 		if _, err := i.Get(ctx, resource.Pods, "default", "p"); !apierrors.IsNotFound(err) {
 			t.Errorf("after --grace-period=0: %v", err)
+		}
+	})
+}
+
+// TestDeletionWithoutGraceIsOneWrite: watchers are told of the removal and of nothing before it; what needs grace or
+// has finalizers lingers as ever, also when it came to need it after it was looked at.
+func TestDeletionWithoutGraceIsOneWrite(t *testing.T) {
+	both(t, func(t *testing.T, c *cluster, i client.Interface) {
+		account(t, c)
+		ctx, ok := ctxOf(t), must[client.Object](t)
+		var now int64
+		make := func(name string, change func(*corev1.Pod)) plan.Ref {
+			p := podNamed(name)
+			change(p)
+			return plan.RefOf(ok(i.Create(ctx, p)))
+		}
+		scheduled := func(p *corev1.Pod) { p.Spec.NodeName = "n1" }
+		watch := c.watch(t, "/api/v1/namespaces/default/pods?watch=1&resourceVersion="+ok(i.Create(ctx, podNamed("first"))).GetResourceVersion())
+		waiting, forced, held := make("waiting", func(*corev1.Pod) {}), make("forced", scheduled), make("held", func(p *corev1.Pod) {
+			scheduled(p)
+			p.Finalizers = []string{"example.com/hold"}
+		})
+		stale := "1"
+		_, err := i.Delete(ctx, waiting, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &stale}})
+		if !apierrors.IsConflict(err) {
+			t.Errorf("deletion of another version: %v", err)
+		}
+		ok(i.Delete(ctx, waiting, metav1.DeleteOptions{}))
+		ok(i.Delete(ctx, forced, metav1.DeleteOptions{GracePeriodSeconds: &now}))
+		ok(i.Delete(ctx, held, metav1.DeleteOptions{GracePeriodSeconds: &now}))
+		var got []string
+		for range 6 {
+			e, more := watch.next()
+			if !more {
+				break
+			}
+			got = append(got, e.Type+" "+e.Object.Metadata.Name)
+		}
+		want := []string{"ADDED waiting", "ADDED forced", "ADDED held", "DELETED waiting", "DELETED forced", "MODIFIED held"}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("events (-want +got):\n%s", d)
 		}
 	})
 }

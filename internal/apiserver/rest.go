@@ -217,6 +217,11 @@ func (o *object) remove(ctx context.Context, store *genericregistry.Store, name 
 			return nil, false, apierrors.NewForbidden(o.kind.GroupResource(), name, errors.New("this is a system priority class and cannot be deleted"))
 		}
 	}
+	if graceful, ok := o.kind.Strategy.(rest.RESTGracefulDeleteStrategy); ok {
+		if out, done, err := o.removeAtOnce(ctx, store, graceful, name, validate, options); done {
+			return out, err == nil, err
+		}
+	}
 	return store.Delete(ctx, name, validate, options)
 }
 
