@@ -25,7 +25,7 @@ func newCodecs() codecs {
 
 // EncoderForVersion implements runtime.NegotiatedSerializer.
 func (c codecs) EncoderForVersion(encoder runtime.Encoder, gv runtime.GroupVersioner) runtime.Encoder {
-	return sharedEncoder{c.CodecFactory.EncoderForVersion(encoder, gv)}
+	return sharedEncoder{c.CodecFactory.EncoderForVersion(encoder, gv), isPlainJSON(encoder)}
 }
 
 // DecoderToVersion implements runtime.NegotiatedSerializer.
@@ -54,6 +54,8 @@ func (d bareDecoder) Decode(data []byte, defaults *schema.GroupVersionKind, into
 // on what it is given.
 type sharedEncoder struct {
 	inner runtime.Encoder
+	// plainJSON: see codec_json.go.
+	plainJSON bool
 }
 
 // Identifier implements runtime.Encoder.
@@ -74,7 +76,7 @@ func (e sharedEncoder) EncodeWithAllocator(obj runtime.Object, w io.Writer, mem 
 		return e.Encode(obj, w)
 	}
 	encode := func(o runtime.Object, w io.Writer) error {
-		return inner.EncodeWithAllocator(shallowCopy(o), w, mem)
+		return e.around(o, w, func(o runtime.Object, w io.Writer) error { return inner.EncodeWithAllocator(o, w, mem) })
 	}
 	if cached, ok := obj.(runtime.CacheableObject); ok {
 		return cached.CacheEncode(e.Identifier(), encode, w)
@@ -83,7 +85,15 @@ func (e sharedEncoder) EncodeWithAllocator(obj runtime.Object, w io.Writer, mem 
 }
 
 func (e sharedEncoder) encode(obj runtime.Object, w io.Writer) error {
-	return e.inner.Encode(shallowCopy(obj), w)
+	return e.around(obj, w, e.inner.Encode)
+}
+
+// around encodes a copy of an object, which encode may stamp.
+func (e sharedEncoder) around(obj runtime.Object, w io.Writer, encode encodeFunc) error {
+	if e.plainJSON {
+		return encodeJSON(obj, w, encode)
+	}
+	return encode(shallowCopy(obj), w)
 }
 
 // shallowCopy copies the outermost struct of an object, so that its TypeMeta can be set.
