@@ -196,7 +196,7 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 	if after.Spec.NodeName != "" {
 		s.queue.Remove(after.UID)
 		if s.state.Home(after.UID) != after.Spec.NodeName || before == nil || countsElse(before, after) {
-			s.state.AddPod(place.NewPod(after), after.Spec.NodeName)
+			s.state.AddPod(s.state.NewPod(after), after.Spec.NodeName)
 			s.queue.Changed(place.CausePods, now)
 		}
 		return
@@ -212,7 +212,7 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 	changed := before == nil || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || !equality.Semantic.DeepEqual(before.Labels, after.Labels)
 	it := s.queue.Get(after.UID)
 	if it == nil || changed {
-		s.queue.Set(place.NewPod(after), changed, now)
+		s.queue.Set(s.state.NewPod(after), changed, now)
 	}
 	switch {
 	case it == nil && after.Status.NominatedNodeName != "":
@@ -397,7 +397,7 @@ func (s *Scheduler) settled(f fate, now time.Time) {
 	case s.queue.Get(uid) == f.item:
 		s.state.RemovePod(uid)
 		if !apierrors.IsNotFound(f.err) && !apierrors.IsConflict(f.err) {
-			slog.Warn("binding failed", "pod", f.item.Pod.Key.String(), "node", f.item.Prefer, "error", f.err)
+			slog.Warn("binding failed", "pod", f.item.Pod.Key().String(), "node", f.item.Prefer, "error", f.err)
 		}
 		f.item.Prefer = ""
 		s.queue.Rest(f.item, now)

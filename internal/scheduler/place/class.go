@@ -1,11 +1,11 @@
 package place
 
-import "container/heap"
-
 // Most pods are like others: the replicas of a template differ only in name. Such pods form a
 // class, and what each node answers to a class is remembered until the node changes. Placing
 // one more pod of a class then costs the nodes that changed since the last one, mostly the one
-// that took it, and a step in a heap, however many nodes and pods there are.
+// that took it, and a step in a heap, however many nodes and pods there are. Where other pods
+// matter, a class sorts its nodes into groups that are alike to it in that respect (group.go):
+// then one node answers for its group.
 
 // maxClasses bounds the classes remembered; the one not asked for longest is forgotten.
 const maxClasses = 128
@@ -18,7 +18,8 @@ type classes struct {
 	// read is how far the class that asked last has read.
 	read int
 	// asked counts questions, as the age of classes.
-	asked int
+	asked   int
+	scratch []byte
 }
 
 func newClasses() classes { return classes{byKey: map[string]*class{}} }
@@ -53,12 +54,21 @@ func (c *classes) trim(nodes int) {
 	c.base = oldest
 }
 
+// forget drops the classes that tell nodes apart by a label key.
+func (c *classes) forget(key string) {
+	for id, k := range c.byKey {
+		if k.tellsBy(key) {
+			delete(c.byKey, id)
+		}
+	}
+}
+
 // class is what the nodes answer to one sort of pod.
 type class struct {
-	pod      *Pod
-	verdicts map[*Node]*verdict
-	// heap holds the verdicts of nodes that can take the pod, the best first.
-	heap verdictHeap
+	pod *Pod
+	// verdicts are the nodes' answers, by the nodes' ids.
+	verdicts []*verdict
+	grouping
 	// refused counts the other nodes by reason; byCause by cause, and causes is their union.
 	refused map[string]int
 	byCause map[Cause]int
@@ -70,33 +80,36 @@ type class struct {
 
 // verdict is a node's answer: a reason to refuse, or a score.
 type verdict struct {
-	node   *Node
-	reason string
-	cause  Cause
-	score  int64
-	index  int
+	// node is nil when the answer is void; version is the node's when it was asked.
+	node    *Node
+	version int
+	reason  string
+	cause   Cause
+	score   int64
+	// group is where a node that can take the pod is, and index its place there.
+	group *group
+	index int
+	// shares is what the node counts for in each spread.
+	shares []share
 }
 
 // class returns the up-to-date answers to pods like p.
-func (s *State) class(p *Pod) *class {
+func (s *State) class(p *Pod, r *relations) *class {
 	cs := &s.classes
 	cs.asked++
 	cs.trim(len(s.nodes))
 	end := cs.base + len(cs.log)
-	c := cs.byKey[p.class]
+	cs.scratch = append(append(append(cs.scratch[:0], p.class...), '#'), r.key...)
+	c := cs.byKey[string(cs.scratch)]
 	if c == nil {
 		if len(cs.byKey) >= maxClasses {
 			cs.forgetOldest()
 		}
-		c = &class{pod: p, verdicts: map[*Node]*verdict{}, refused: map[string]int{}, byCause: map[Cause]int{}}
-		cs.byKey[p.class] = c
-		for _, n := range s.list() {
-			c.ask(n)
-		}
+		c = &class{pod: p, refused: map[string]int{}, byCause: map[Cause]int{}, grouping: s.groupingOf(p, r)}
+		cs.byKey[string(cs.scratch)] = c
+		c.catchUp(s.list())
 	} else {
-		for _, n := range cs.log[c.seen-cs.base:] {
-			c.ask(n)
-		}
+		c.catchUp(cs.log[c.seen-cs.base:])
 	}
 	c.seen, c.used, cs.read = end, cs.asked, end
 	return c
@@ -112,43 +125,58 @@ func (cs *classes) forgetOldest() {
 	delete(cs.byKey, oldest)
 }
 
-// best is the best node, or nil.
-func (c *class) best() *Node {
-	if len(c.heap) == 0 {
-		return nil
+// at is the answer of a node, or nil.
+func (c *class) at(n *Node) *verdict {
+	if n.id < len(c.verdicts) && c.verdicts[n.id] != nil && c.verdicts[n.id].node == n {
+		return c.verdicts[n.id]
 	}
-	return c.heap[0].node
+	return nil
 }
 
-// ask takes a node's present answer.
-func (c *class) ask(n *Node) {
-	c.drop(n)
-	if n.Object == nil {
-		return
+// catchUp asks the nodes that changed. What they count for in spreads comes first, because where
+// the nodes of a domain belong depends on it.
+func (c *class) catchUp(changed []*Node) {
+	var again []*verdict
+	for _, n := range changed {
+		if v := c.at(n); v != nil && v.version == n.version {
+			continue
+		}
+		v := c.clear(n)
+		if n.Object == nil {
+			continue
+		}
+		v.node, v.version = n, n.version
+		c.join(c.pod, v)
+		again = append(again, v)
 	}
-	v := &verdict{node: n}
-	v.reason, v.cause = static(c.pod, n)
-	c.verdicts[n] = v
-	if v.reason == "" {
-		v.score = score(c.pod, n)
-		heap.Push(&c.heap, v)
-		return
+	for _, v := range again {
+		c.ask(v)
 	}
-	c.refused[v.reason]++
-	c.byCause[v.cause]++
-	c.causes |= v.cause
+	c.settle(c)
 }
 
-// drop forgets a node's answer.
-func (c *class) drop(n *Node) {
-	v := c.verdicts[n]
+// clear makes a node's answer void, and that of a node that had its id before.
+func (c *class) clear(n *Node) *verdict {
+	for n.id >= len(c.verdicts) {
+		c.verdicts = append(c.verdicts, nil)
+	}
+	v := c.verdicts[n.id]
 	if v == nil {
-		return
+		v = &verdict{}
+		c.verdicts[n.id] = v
+		return v
 	}
-	delete(c.verdicts, n)
+	if v.node == nil {
+		return v
+	}
+	c.leave(v)
+	v.node = nil
+	if v.group != nil {
+		c.take(v)
+		return v
+	}
 	if v.reason == "" {
-		heap.Remove(&c.heap, v.index)
-		return
+		return v
 	}
 	if c.refused[v.reason]--; c.refused[v.reason] == 0 {
 		delete(c.refused, v.reason)
@@ -160,34 +188,22 @@ func (c *class) drop(n *Node) {
 			c.causes |= cause
 		}
 	}
-}
-
-// verdictHeap orders by score, then by name, so that equal worlds give equal decisions.
-type verdictHeap []*verdict
-
-func (h verdictHeap) Len() int { return len(h) }
-
-func (h verdictHeap) Less(i, j int) bool {
-	if h[i].score != h[j].score {
-		return h[i].score > h[j].score
-	}
-	return h[i].node.Name < h[j].node.Name
-}
-
-func (h verdictHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *verdictHeap) Push(x any) {
-	v := x.(*verdict)
-	v.index = len(*h)
-	*h = append(*h, v)
-}
-
-func (h *verdictHeap) Pop() any {
-	old := *h
-	v := old[len(old)-1]
-	*h = old[:len(old)-1]
+	v.reason, v.cause = "", 0
 	return v
+}
+
+// ask takes a node's present answer.
+func (c *class) ask(v *verdict) {
+	if v.node == nil {
+		return
+	}
+	v.reason, v.cause = static(c.pod, v.node)
+	if v.reason == "" {
+		v.score = score(c.pod, v.node)
+		c.put(v)
+		return
+	}
+	c.refused[v.reason]++
+	c.byCause[v.cause]++
+	c.causes |= v.cause
 }

@@ -8,7 +8,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	v1helper "k8s.io/component-helpers/scheduling/corev1"
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -33,13 +32,30 @@ const maxPreemptionNodes = 100
 // nil. It chooses as upstream does: the fewest disruption budgets violated, then the least
 // important victims, then the fewest, then those that began last.
 func (s *State) Preempt(p *Pod, r plan.Reader) *Preemption {
+	if s.priorities.lowest() >= p.priority {
+		return nil // as in most clusters: all are equally important
+	}
 	if policy := p.Object.Spec.PreemptionPolicy; policy != nil && *policy == corev1.PreemptNever {
+		return nil
+	}
+	claimless := !p.hasClaims()
+	if claimless && p.hopeless && p.preemptedAt == s.version {
 		return nil
 	}
 	claims, blocked := claimsOf(p.Object, r)
 	if blocked != "" {
 		return nil
 	}
+	best := s.preemption(p, claims, r)
+	if claimless {
+		p.hopeless, p.preemptedAt = best == nil, s.version
+	}
+	return best
+}
+
+func (s *State) preemption(p *Pod, claims claimSet, r plan.Reader) *Preemption {
+	// Victims are taken off and put back: in the end nothing has changed.
+	defer func(version int) { s.version = version }(s.version)
 	var best *Preemption
 	tried := 0
 	for _, n := range s.list() {
@@ -58,13 +74,13 @@ func (s *State) Preempt(p *Pod, r plan.Reader) *Preemption {
 
 // preemptible says whether other pods are all that stands between p and the node.
 func (s *State) preemptible(p *Pod, n *Node, claims claimSet) bool {
+	if n.priorities.lowest() >= p.priority {
+		return false
+	}
 	if reason, cause := static(p, n); reason != "" && cause != CauseResources {
 		return false
 	}
-	if claims.refuse(n.Object) != "" {
-		return false
-	}
-	return slices.ContainsFunc(podsOf(n), func(other *Pod) bool { return lessImportant(other, p) })
+	return claims.refuse(n.Object) == ""
 }
 
 // Clearing says whether less important pods are still ending on a node that was chosen for p.
@@ -82,18 +98,15 @@ func (s *State) Clearing(p *Pod, node string) bool {
 }
 
 func lessImportant(a, b *Pod) bool {
-	return v1helper.PodPriority(a.Object) < v1helper.PodPriority(b.Object)
+	return a.priority < b.priority
 }
 
 // podsOf is a node's pods, the most important first and, among equals, the longest running.
 func podsOf(n *Node) []*Pod {
-	pods := make([]*Pod, 0, len(n.pods))
-	for _, p := range n.pods {
-		pods = append(pods, p)
-	}
+	pods := slices.Clone(n.pods)
 	slices.SortFunc(pods, func(a, b *Pod) int {
 		return cmp.Or(
-			cmp.Compare(v1helper.PodPriority(b.Object), v1helper.PodPriority(a.Object)),
+			cmp.Compare(b.priority, a.priority),
 			startOf(a).Compare(startOf(b).Time),
 			cmp.Compare(a.UID, b.UID),
 		)
@@ -155,8 +168,7 @@ func (s *State) fits(p *Pod, n *Node, claims claimSet) bool {
 	if reason, _ := static(p, n); reason != "" {
 		return false
 	}
-	q := &question{state: s, pod: p, claims: claims, topology: s.topologyOf(p)}
-	reason, _ := q.dynamic(n)
+	reason, _ := s.question(p, claims).dynamic(n)
 	return reason == ""
 }
 
@@ -175,7 +187,7 @@ func comparePreemptions(a, b *Preemption) int {
 func (p *Preemption) highest() int32 {
 	highest := int32(-1 << 31)
 	for _, v := range p.Victims {
-		highest = max(highest, v1helper.PodPriority(v.Object))
+		highest = max(highest, v.priority)
 	}
 	return highest
 }
@@ -183,7 +195,7 @@ func (p *Preemption) highest() int32 {
 func (p *Preemption) sum() (total int64) {
 	for _, v := range p.Victims {
 		// Shifted, so that many victims of negative priority still count as more.
-		total += int64(v1helper.PodPriority(v.Object)) + 1<<31
+		total += int64(v.priority) + 1<<31
 	}
 	return total
 }

@@ -1,6 +1,8 @@
 package place
 
 import (
+	"math"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -36,39 +38,70 @@ func spreadRules(pod *corev1.Pod) []spreadRule {
 	return out
 }
 
+// participants is the matching pods by domain, over the nodes that take part in a spread.
+type participants struct {
+	domains map[string]domainCount
+	// levels counts the domains that have so many pods.
+	levels map[int64]int
+}
+
+type domainCount struct {
+	nodes int
+	pods  int64
+}
+
+func newParticipants() participants {
+	return participants{domains: map[string]domainCount{}, levels: map[int64]int{}}
+}
+
+// add counts nodes with their pods in a domain.
+func (c *participants) add(domain string, nodes int, pods int64) {
+	have := c.domains[domain]
+	if have.nodes > 0 {
+		if c.levels[have.pods]--; c.levels[have.pods] == 0 {
+			delete(c.levels, have.pods)
+		}
+	}
+	have.nodes += nodes
+	have.pods += pods
+	if have.nodes == 0 {
+		delete(c.domains, domain)
+		return
+	}
+	c.domains[domain] = have
+	c.levels[have.pods]++
+}
+
+// leastOf is the count of the domain with the fewest pods, by a rule.
+func (c *participants) leastOf(r *spreadRule) int64 {
+	if int64(len(c.domains)) < r.minDomains || len(c.domains) == 0 {
+		return 0
+	}
+	least := int64(math.MaxInt64)
+	for n := range c.levels {
+		least = min(least, n)
+	}
+	return least
+}
+
+// participantsOf counts by asking every node.
+func (s *State) participantsOf(p *Pod, r *spreadRule, count *tally) participants {
+	out := newParticipants()
+	for _, n := range s.list() {
+		if value, ok := n.Object.Labels[r.key]; ok && r.includes(p, n) {
+			out.add(value, 1, count.nodes[n])
+		}
+	}
+	return out
+}
+
 // spread is a rule with the counts of this moment.
 type spread struct {
 	*spreadRule
-	// counts is by domain, over the nodes that take part.
-	counts map[string]int64
-	least  int64
+	participants
+	least int64
 	// self is 1 when the pod itself matches the selector.
 	self int64
-}
-
-func (s *State) spreadOf(p *Pod, r *spreadRule) spread {
-	count := s.tally(r.term)
-	out := spread{spreadRule: r, counts: map[string]int64{}}
-	if s.tallies.matches(&r.term, p) {
-		out.self = 1
-	}
-	for _, n := range s.list() {
-		value, ok := n.Object.Labels[r.key]
-		if !ok || !r.includes(p, n) {
-			continue
-		}
-		out.counts[value] += count.nodes[n]
-	}
-	first := true
-	for _, v := range out.counts {
-		if first || v < out.least {
-			out.least, first = v, false
-		}
-	}
-	if int64(len(out.counts)) < r.minDomains {
-		out.least = 0
-	}
-	return out
 }
 
 // includes says whether a node takes part in the count.
@@ -86,11 +119,11 @@ func (c *spread) refuse(n *Node) string {
 	switch {
 	case !ok:
 		return reasonSpreadLabel
-	case c.counts[value]+c.self-c.least > c.maxSkew:
+	case c.domains[value].pods+c.self-c.least > c.maxSkew:
 		return reasonSpread
 	}
 	return ""
 }
 
 // at is the count in a node's domain.
-func (c *spread) at(n *Node) int64 { return c.counts[n.Object.Labels[c.key]] }
+func (c *spread) at(n *Node) int64 { return c.domains[n.Object.Labels[c.key]].pods }
