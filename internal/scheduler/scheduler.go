@@ -258,6 +258,8 @@ func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
 	switch {
 	case after == nil:
 		s.state.RemoveNode(before.Name)
+		// A domain that is gone no longer keeps others from growing.
+		s.queue.Changed(place.CausePods, now)
 		return
 	case before == nil:
 		s.state.SetNode(after)
@@ -315,6 +317,7 @@ func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.Wai
 func (s *Scheduler) carryOut(ctx context.Context, it *queue.Item, d place.Decision, binding *sync.WaitGroup) {
 	it.Prefer = d.Node
 	s.state.AddPod(it.Pod, d.Node)
+	s.queue.Placing(it)
 	pod := it.Pod.Object
 	s.spawn(ctx, binding, func(ctx context.Context) {
 		f := fate{item: it, waits: len(d.Select)+len(d.Bind) > 0}
