@@ -404,6 +404,8 @@ func (s *Scheduler) settled(f fate, now time.Time) {
 		}
 		f.item.Prefer = ""
 		s.queue.Rest(f.item, now)
+		// The room that it held is free for others meanwhile.
+		s.queue.Changed(place.CauseResources|place.CausePods, now)
 	}
 }
 

@@ -377,39 +377,3 @@ func TestClassesAgreeWithFreshState(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkPlace(b *testing.B) {
-	for _, nodes := range []int{100, 1000, 5000} {
-		for _, kind := range []struct {
-			name string
-			edit func(*corev1.Pod)
-		}{{"plain", func(*corev1.Pod) {}}, {"spread", spreadOver("zone", 5, nil)}, {"anti", antiAffinity(corev1.LabelHostname)}} {
-			b.Run(fmt.Sprintf("%s/nodes=%d", kind.name, nodes), func(b *testing.B) {
-				s, r := world()
-				for i := range nodes {
-					s.SetNode(node(fmt.Sprint("n", i), label("zone", fmt.Sprint(i%3)), func(n *corev1.Node) {
-						n.Status.Allocatable[corev1.ResourcePods] = resource.MustParse("100000")
-						n.Status.Allocatable[corev1.ResourceCPU] = resource.MustParse("100000")
-					}))
-				}
-				b.ReportAllocs()
-				i, placed := 0, []types.UID{}
-				for b.Loop() {
-					i++
-					obj := pod(fmt.Sprint("p", i), requests("10m", "1Mi"), kind.edit, func(p *corev1.Pod) { owned(p, "rs") })
-					p := NewPod(obj)
-					d := s.Place(p, r, "")
-					if d.Node == "" {
-						for _, uid := range placed {
-							s.RemovePod(uid)
-						}
-						placed = placed[:0]
-						continue
-					}
-					s.AddPod(p, d.Node)
-					placed = append(placed, p.UID)
-				}
-			})
-		}
-	}
-}

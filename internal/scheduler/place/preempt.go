@@ -57,6 +57,7 @@ func (s *State) preemption(p *Pod, claims claimSet, r plan.Reader) *Preemption {
 	// Victims are taken off and put back: in the end nothing has changed.
 	defer func(version int) { s.version = version }(s.version)
 	var best *Preemption
+	guard := newBudgets(r)
 	tried := 0
 	for _, n := range s.list() {
 		if p.pinned != "" && n.Name != p.pinned || !s.preemptible(p, n, claims) {
@@ -65,7 +66,7 @@ func (s *State) preemption(p *Pod, claims claimSet, r plan.Reader) *Preemption {
 		if tried++; tried > maxPreemptionNodes {
 			break
 		}
-		if found := s.victimsOn(n, p, claims, r); found != nil && (best == nil || comparePreemptions(found, best) < 0) {
+		if found := s.victimsOn(n, p, claims, guard); found != nil && (best == nil || comparePreemptions(found, best) < 0) {
 			best = found
 		}
 	}
@@ -123,7 +124,7 @@ func startOf(p *Pod) *metav1.Time {
 
 // victimsOn takes every less important pod off the node and puts back all that can stay, the
 // protected and the important ones first. The state is as before when it returns.
-func (s *State) victimsOn(n *Node, p *Pod, claims claimSet, r plan.Reader) *Preemption {
+func (s *State) victimsOn(n *Node, p *Pod, claims claimSet, guard budgets) *Preemption {
 	var removed []*Pod
 	for _, other := range podsOf(n) {
 		if lessImportant(other, p) {
@@ -143,7 +144,6 @@ func (s *State) victimsOn(n *Node, p *Pod, claims claimSet, r plan.Reader) *Pree
 	if !s.fits(p, n, claims) {
 		return nil
 	}
-	guard := newBudgets(r)
 	protected, others := guard.split(removed)
 	out := &Preemption{Node: n.Name}
 	for i, v := range append(protected, others...) {
@@ -168,7 +168,13 @@ func (s *State) fits(p *Pod, n *Node, claims claimSet) bool {
 	if reason, _ := static(p, n); reason != "" {
 		return false
 	}
-	reason, _ := s.question(p, claims).dynamic(n)
+	r := s.relate(p)
+	q := &question{state: s, pod: p, claims: claims}
+	if len(p.spreads) > 0 && p.pinned == "" {
+		q.class = s.class(p, r) // which counts who takes part
+	}
+	q.topology = s.topologyOf(p, r, q.class)
+	reason, _ := q.dynamic(n)
 	return reason == ""
 }
 
@@ -218,9 +224,7 @@ func compareStarts(a, b *Preemption) int {
 }
 
 // budgets is what disruption budgets still allow, as victims use it up.
-type budgets struct {
-	list []*budget
-}
+type budgets []budget
 
 type budget struct {
 	namespace string
@@ -229,24 +233,25 @@ type budget struct {
 	disrupted map[string]metav1.Time
 }
 
-func newBudgets(r plan.Reader) *budgets {
-	out := &budgets{}
+func newBudgets(r plan.Reader) (out budgets) {
 	for _, o := range r.List(resource.PodDisruptionBudgets, "") {
 		pdb := o.(*policyv1.PodDisruptionBudget)
 		selector, err := metav1.LabelSelectorAsSelector(pdb.Spec.Selector)
 		if err != nil {
 			continue
 		}
-		out.list = append(out.list, &budget{pdb.Namespace, selector, pdb.Status.DisruptionsAllowed, pdb.Status.DisruptedPods})
+		out = append(out, budget{pdb.Namespace, selector, pdb.Status.DisruptionsAllowed, pdb.Status.DisruptedPods})
 	}
 	return out
 }
 
 // split sorts victims into those whose loss would break a budget and the others.
-func (b *budgets) split(pods []*Pod) (protected, others []*Pod) {
+func (b budgets) split(pods []*Pod) (protected, others []*Pod) {
+	b = slices.Clone(b) // each node is looked at by itself
 	for _, p := range pods {
 		breaks := false
-		for _, one := range b.list {
+		for i := range b {
+			one := &b[i]
 			if one.namespace != p.Object.Namespace || !one.selector.Matches(labels.Set(p.Object.Labels)) {
 				continue
 			}
