@@ -18,6 +18,7 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/workload/placement"
 )
 
 // The built-in provisioners.
@@ -165,9 +166,11 @@ func getNode(r plan.Reader, name string) *corev1.Node {
 }
 
 func nodeReady(n *corev1.Node) bool {
-	return n != nil && slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
+	if n == nil {
+		return false
+	}
+	ready, _ := placement.Ready(n)
+	return ready
 }
 
 func keysOf(objects []plan.Object) []plan.Key {

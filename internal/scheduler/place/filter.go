@@ -4,8 +4,8 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	v1helper "k8s.io/component-helpers/scheduling/corev1"
-	"k8s.io/klog/v2"
+
+	"coracle/internal/workload/placement"
 )
 
 // The words in which a node refuses a pod are upstream's scheduler's: tools and people know them.
@@ -16,11 +16,13 @@ const (
 	reasonPods          = "Too many pods"
 )
 
+// unschedulable is the taint that a cordoned node has in all but name.
+var unschedulable = corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
+
 // static says why a node cannot take pods of a class, whatever other pods and volumes there are
 // but those that use the node; the cheapest question first. It is "" when the node can.
 func static(p *Pod, n *Node) (string, Cause) {
-	unschedulable := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
-	if n.Object.Spec.Unschedulable && !tolerates(p.Object.Spec.Tolerations, unschedulable) {
+	if n.Object.Spec.Unschedulable && !placement.Tolerates(p.Object.Spec.Tolerations, &unschedulable) {
 		return reasonUnschedulable, CauseNode
 	}
 	if t := untolerated(p, n); t != nil {
@@ -45,15 +47,11 @@ func static(p *Pod, n *Node) (string, Cause) {
 func untolerated(p *Pod, n *Node) *corev1.Taint {
 	for i := range n.Object.Spec.Taints {
 		t := &n.Object.Spec.Taints[i]
-		if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(p.Object.Spec.Tolerations, *t) {
+		if t.Effect != corev1.TaintEffectPreferNoSchedule && !placement.Tolerates(p.Object.Spec.Tolerations, t) {
 			return t
 		}
 	}
 	return nil
-}
-
-func tolerates(tolerations []corev1.Toleration, t corev1.Taint) bool {
-	return v1helper.TolerationsTolerateTaint(klog.Logger{}, tolerations, &t, true)
 }
 
 // portTaken says whether a host port clashes: same protocol and number, and either address is

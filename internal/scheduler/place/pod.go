@@ -128,25 +128,3 @@ func protocolOf(cp corev1.ContainerPort) corev1.Protocol {
 	}
 	return cp.Protocol
 }
-
-// pinnedNode is the node that a daemon pod's affinity names by metadata.name, or "".
-func pinnedNode(pod *corev1.Pod) string {
-	a := pod.Spec.Affinity
-	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
-		return ""
-	}
-	name := ""
-	for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
-		found := ""
-		for _, f := range term.MatchFields {
-			if f.Key == "metadata.name" && f.Operator == corev1.NodeSelectorOpIn && len(f.Values) == 1 {
-				found = f.Values[0]
-			}
-		}
-		if found == "" || name != "" && found != name {
-			return ""
-		}
-		name = found
-	}
-	return name
-}

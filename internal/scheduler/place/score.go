@@ -2,6 +2,8 @@ package place
 
 import (
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/workload/placement"
 )
 
 // maxScore is the most one criterion can add.
@@ -20,8 +22,9 @@ func score(p *Pod, n *Node) int64 {
 	if p.preferred != nil {
 		total += 2 * p.preferred.Score(n.Object)
 	}
-	for _, t := range n.Object.Spec.Taints {
-		if t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerates(p.Object.Spec.Tolerations, t) {
+	for i := range n.Object.Spec.Taints {
+		t := &n.Object.Spec.Taints[i]
+		if t.Effect == corev1.TaintEffectPreferNoSchedule && !placement.Tolerates(p.Object.Spec.Tolerations, t) {
 			total -= 3 * maxScore
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	podresource "k8s.io/component-helpers/resource"
 	v1helper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"coracle/internal/workload/placement"
 )
 
 // template is what decisions need of a pod and what pods made alike have in common. It does not
@@ -39,7 +41,7 @@ type template struct {
 func newTemplate(obj *corev1.Pod, request Amounts, class string) *template {
 	t := &template{
 		Request: request, scoring: request, class: class,
-		affinity: nodeaffinity.GetRequiredNodeAffinity(obj), pinned: pinnedNode(obj),
+		affinity: nodeaffinity.GetRequiredNodeAffinity(obj), pinned: placement.Pinned(&obj.Spec),
 		priority: v1helper.PodPriority(obj), owner: ownerOf(obj), ports: portsOf(obj), images: imageNames(obj),
 		spreads: spreadRules(obj),
 	}

@@ -164,18 +164,30 @@ func Ready(node *corev1.Node) (ready bool, since corev1.NodeCondition) {
 	return false, corev1.NodeCondition{}
 }
 
-// Pinned returns the one node that a pod's required node affinity names (matchFields
-// metadata.name), as daemon pods do; empty when it names none or several.
+// Pinned returns the one node that every term of a pod's required node affinity names (matchFields
+// metadata.name), as daemon pods do; empty when they name none or several: the terms are
+// alternatives, so a term that names none lets the pod go elsewhere.
 func Pinned(spec *corev1.PodSpec) string {
 	a := spec.Affinity
 	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
 		return ""
 	}
-	for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
-		for _, f := range term.MatchFields {
-			if f.Key == metav1.ObjectNameField && f.Operator == corev1.NodeSelectorOpIn && len(f.Values) == 1 {
-				return f.Values[0]
-			}
+	pinned := ""
+	for i := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		name := named(&a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[i])
+		if name == "" || pinned != "" && pinned != name {
+			return ""
+		}
+		pinned = name
+	}
+	return pinned
+}
+
+// named is the node that a term's fields name, or "".
+func named(t *corev1.NodeSelectorTerm) string {
+	for _, f := range t.MatchFields {
+		if f.Key == metav1.ObjectNameField && f.Operator == corev1.NodeSelectorOpIn && len(f.Values) == 1 {
+			return f.Values[0]
 		}
 	}
 	return ""
