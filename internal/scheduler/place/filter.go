@@ -82,10 +82,15 @@ func (n *Node) lacks(p *Pod) string {
 	case short(corev1.ResourceEphemeralStorage, req.Ephemeral, n.Used.Ephemeral, n.Allocatable.Ephemeral):
 		return "Insufficient ephemeral-storage"
 	}
+	lacking := corev1.ResourceName("")
 	for name, want := range p.Request.Other {
-		if want > 0 && n.Used.Other[name]+want > n.Allocatable.Other[name] {
-			return "Insufficient " + string(name)
+		// The first by name, so that equal worlds give equal words.
+		if short(name, want, n.Used.Other[name], n.Allocatable.Other[name]) && (lacking == "" || name < lacking) {
+			lacking = name
 		}
+	}
+	if lacking != "" {
+		return "Insufficient " + string(lacking)
 	}
 	return ""
 }
