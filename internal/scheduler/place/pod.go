@@ -74,7 +74,8 @@ type Pod struct {
 	slot int
 }
 
-// NewPod works out what decisions need, for one pod by itself.
+// NewPod works out what decisions need, for one pod by itself. A pod belongs to one State for good:
+// what that State worked out for it is kept with it.
 func NewPod(obj *corev1.Pod) *Pod {
 	alone := newSorts()
 	return &Pod{Object: obj, UID: obj.UID, kin: alone.of(obj)}
