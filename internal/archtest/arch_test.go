@@ -18,12 +18,13 @@ var walls = map[string][]string{
 	"client": {"eviction", "plan", "resource", "scheme"},
 	"view":   {"client", "plan", "resource"},
 	// Decisions. They know neither the loop that runs them nor one another's shells; workload/scenario decodes
-	// YAML by the scheme, and cluster uses the arithmetic of kind.
+	// YAML by the scheme, and cluster uses the arithmetic of kind and what workload/placement says of nodes.
 	"workload": {"plan", "quota", "resource", "scheme"},
 	"cluster":  {"kind", "plan", "quota", "resource", "workload"},
 	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
 	"quota": {"kind", "resource"},
-	// The shells of decisions know no kind's business.
+	// The shells of decisions know no kind's business. The scheduler asks nodes by the predicates of
+	// workload/placement, as the DaemonSet planner does.
 	"loop":      {"client", "plan", "resource", "view"},
 	"scheduler": {"client", "plan", "resource", "view", "workload"},
 	// sim runs them all in virtual time.
@@ -73,7 +74,7 @@ func TestWalls(t *testing.T) {
 // pure are the folders whose code decides and does nothing else; impure are exceptions below them.
 var (
 	pure = []string{"internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
-		"internal/scheduler/queue", "internal/scheduler/order", "internal/node/podsync", "internal/why", "internal/quota", "internal/fleet/life"}
+		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/why", "internal/quota", "internal/fleet/life"}
 	impure = map[string]string{
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
 	}

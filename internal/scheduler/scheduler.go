@@ -196,14 +196,8 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 	if after.Spec.NodeName != "" {
 		s.queue.Remove(after.UID)
 		if s.state.Home(after.UID) != after.Spec.NodeName || before == nil || countsElse(before, after) {
-			bound := s.state.Home(after.UID) != ""
-			s.state.AddPod(place.NewPod(after), after.Spec.NodeName)
-			causes := place.CausePods
-			if bound && before != nil && before.Spec.NodeName != "" {
-				// Labelled anew it may no longer repel or be repelled; resized it may leave room.
-				causes |= place.CauseResources
-			}
-			s.queue.Changed(causes, now)
+			s.state.AddPod(s.state.NewPod(after), after.Spec.NodeName)
+			s.queue.Changed(place.CausePods, now)
 		}
 		return
 	}
@@ -218,7 +212,7 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 	changed := before == nil || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || !equality.Semantic.DeepEqual(before.Labels, after.Labels)
 	it := s.queue.Get(after.UID)
 	if it == nil || changed {
-		s.queue.Set(place.NewPod(after), changed, now)
+		s.queue.Set(s.state.NewPod(after), changed, now)
 	}
 	switch {
 	case it == nil && after.Status.NominatedNodeName != "":
@@ -255,13 +249,7 @@ func (s *Scheduler) namespaceChanged(ch view.Change, now time.Time) {
 	} else {
 		s.state.SetNamespace(ch.Before.GetName(), nil)
 	}
-	before, _ := ch.Before.(*corev1.Namespace)
-	after, _ := ch.After.(*corev1.Namespace)
-	if before != nil && after != nil && maps.Equal(before.Labels, after.Labels) {
-		return
-	}
-	// Whom a namespace selector means may have changed, for those near and those kept apart.
-	s.queue.Changed(place.CausePods|place.CauseResources, now)
+	s.queue.Changed(place.CausePods, now)
 }
 
 func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
@@ -270,7 +258,7 @@ func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
 	switch {
 	case after == nil:
 		s.state.RemoveNode(before.Name)
-		// A domain less may even out a spread, and a pod that went with it repels no more.
+		// A domain that is gone no longer keeps others from growing.
 		s.queue.Changed(place.CausePods, now)
 		return
 	case before == nil:
@@ -279,7 +267,15 @@ func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
 		return
 	}
 	s.state.SetNode(after)
-	if causes := helps(before, after); causes != 0 {
+	var causes place.Cause
+	if before.Spec.Unschedulable != after.Spec.Unschedulable || !equality.Semantic.DeepEqual(before.Labels, after.Labels) ||
+		!equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints) {
+		causes |= place.CauseNode | place.CauseVolume
+	}
+	if !equality.Semantic.DeepEqual(before.Status.Allocatable, after.Status.Allocatable) {
+		causes |= place.CauseResources
+	}
+	if causes != 0 {
 		s.queue.Changed(causes, now)
 	}
 }
@@ -288,7 +284,6 @@ func (s *Scheduler) nodeChanged(ch view.Change, now time.Time) {
 func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.WaitGroup) {
 	// What was held for the pod while room or volumes were being made for it is free for its own
 	// decision.
-	held := s.state.Home(it.Pod.UID) != ""
 	s.state.RemovePod(it.Pod.UID)
 	var d place.Decision
 	var room *place.Preemption
@@ -311,9 +306,6 @@ func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.Wai
 	default:
 		it.Prefer = ""
 		s.queue.Refuse(it, d.Causes, s.now())
-		if held {
-			s.queue.Changed(place.CauseResources|place.CausePods, s.now())
-		}
 		if d.Causes != place.CauseGates {
 			pod := it.Pod.Object
 			s.spawn(ctx, binding, func(ctx context.Context) { s.explain(ctx, pod, d.Message(), "") })
@@ -325,6 +317,7 @@ func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.Wai
 func (s *Scheduler) carryOut(ctx context.Context, it *queue.Item, d place.Decision, binding *sync.WaitGroup) {
 	it.Prefer = d.Node
 	s.state.AddPod(it.Pod, d.Node)
+	s.queue.Placing(it)
 	pod := it.Pod.Object
 	s.spawn(ctx, binding, func(ctx context.Context) {
 		f := fate{item: it, waits: len(d.Select)+len(d.Bind) > 0}
@@ -407,11 +400,11 @@ func (s *Scheduler) settled(f fate, now time.Time) {
 	case s.queue.Get(uid) == f.item:
 		s.state.RemovePod(uid)
 		if !apierrors.IsNotFound(f.err) && !apierrors.IsConflict(f.err) {
-			slog.Warn("binding failed", "pod", f.item.Pod.Key.String(), "node", f.item.Prefer, "error", f.err)
+			slog.Warn("binding failed", "pod", f.item.Pod.Key().String(), "node", f.item.Prefer, "error", f.err)
 		}
 		f.item.Prefer = ""
 		s.queue.Rest(f.item, now)
-		// What was held for the pod is free for others.
+		// The room that it held is free for others meanwhile.
 		s.queue.Changed(place.CauseResources|place.CausePods, now)
 	}
 }

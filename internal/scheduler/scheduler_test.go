@@ -14,6 +14,7 @@ import (
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/client"
 	"coracle/internal/client/fake"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -257,6 +258,54 @@ func TestBindsManyOnce(t *testing.T) {
 			if n != 10 {
 				r.Errorf("%d pods on %q, want 10 on each of 10 nodes", n, node)
 			}
+		}
+	})
+}
+
+// Of many alike pods that wait, as many find a place as there is room for, whichever way it comes.
+func TestCrowdTakesAllTheRoom(t *testing.T) {
+	run(t, func(r *rig) {
+		for i := range 100 {
+			r.create(testPod(fmt.Sprint("p", i), "1", 0))
+		}
+		bound := func() (names []string) {
+			synctest.Wait()
+			for i := range 100 {
+				if name := fmt.Sprint("p", i); r.pod(name).Spec.NodeName != "" {
+					names = append(names, name)
+				}
+			}
+			return names
+		}
+		r.create(testNode("n1", "30"))
+		r.rest()
+		if got := len(bound()); got != 30 {
+			r.Fatalf("%d pods found a place, want 30", got)
+		}
+		r.create(testNode("n2", "5"))
+		r.rest()
+		placed := bound()
+		if len(placed) != 35 {
+			r.Fatalf("%d pods found a place, want 35", len(placed))
+		}
+		for _, name := range placed[:7] {
+			if _, err := r.cluster.Delete(r.ctx, plan.RefOf(r.pod(name)), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+				r.Fatal(err)
+			}
+		}
+		r.rest()
+		left := 0
+		pods, _, err := r.cluster.List(r.ctx, resource.Pods, client.ListOptions{})
+		if err != nil {
+			r.Fatal(err)
+		}
+		for _, o := range pods {
+			if o.(*corev1.Pod).Spec.NodeName == "" {
+				left++
+			}
+		}
+		if left != 100-35-7 {
+			r.Errorf("%d pods wait, want %d", left, 100-35-7)
 		}
 	})
 }

@@ -16,10 +16,12 @@ const (
 	reasonPods          = "Too many pods"
 )
 
+// unschedulable is the taint that a cordoned node has in all but name.
+var unschedulable = corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
+
 // static says why a node cannot take pods of a class, whatever other pods and volumes there are
 // but those that use the node; the cheapest question first. It is "" when the node can.
 func static(p *Pod, n *Node) (string, Cause) {
-	unschedulable := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
 	if n.Object.Spec.Unschedulable && !placement.Tolerates(p.Object.Spec.Tolerations, &unschedulable) {
 		return reasonUnschedulable, CauseNode
 	}
@@ -80,10 +82,15 @@ func (n *Node) lacks(p *Pod) string {
 	case short(corev1.ResourceEphemeralStorage, req.Ephemeral, n.Used.Ephemeral, n.Allocatable.Ephemeral):
 		return "Insufficient ephemeral-storage"
 	}
+	lacking := corev1.ResourceName("")
 	for name, want := range p.Request.Other {
-		if want > 0 && n.Used.Other[name]+want > n.Allocatable.Other[name] {
-			return "Insufficient " + string(name)
+		// The first by name, so that equal worlds give equal words.
+		if short(name, want, n.Used.Other[name], n.Allocatable.Other[name]) && (lacking == "" || name < lacking) {
+			lacking = name
 		}
+	}
+	if lacking != "" {
+		return "Insufficient " + string(lacking)
 	}
 	return ""
 }

@@ -2,9 +2,11 @@ package place
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -14,27 +16,26 @@ type State struct {
 	// order is the nodes by name; rebuilt when one comes or goes.
 	order []*Node
 	stale bool
+	// slots are numbers of nodes that are free again; see Node.id.
+	slots []int
 	// homes says which node each pod counts on.
 	homes map[types.UID]*Pod
-	// hosts counts nodes by the hostname label, and twins those that share it with another: while
-	// there is none, each hostname is a domain of one node.
-	hosts map[string]int
-	twins int
-	// priorities counts the pods by priority.
-	priorities map[int32]int
-	// version grows with each change.
-	version uint64
+	// version counts the changes that can turn a refusal into a placement.
+	version int
+	// priorities counts the pods of each priority.
+	priorities priorities
 
+	sorts   sorts
 	classes classes
+	domains domains
 	tallies tallies
 }
 
 // NewState returns an empty picture.
 func NewState() *State {
 	return &State{
-		nodes: map[string]*Node{}, homes: map[types.UID]*Pod{},
-		hosts: map[string]int{}, priorities: map[int32]int{},
-		classes: newClasses(), tallies: newTallies(),
+		nodes: map[string]*Node{}, homes: map[types.UID]*Pod{}, sorts: newSorts(),
+		classes: newClasses(), domains: domains{}, tallies: newTallies(),
 	}
 }
 
@@ -47,37 +48,56 @@ type Node struct {
 	Allocatable, Used Amounts
 	// scoring is the sum of the pods' requests, with a minimum for those that state none.
 	scoring Amounts
-	pods    map[types.UID]*Pod
+	pods    []*Pod
 	ports   map[port]int
-	// owned counts the pods by their controller.
-	owned map[types.UID]int64
+	// owned counts the pods by their controller, priorities by their priority.
+	owned      []ownedPods
+	priorities priorities
 	// images are the names of the images present, with their sizes in bytes.
 	images map[string]int64
+	// id is a small number that no other node has at the same time.
+	id int
+	// version counts what happened to the node.
+	version int
+}
+
+type ownedPods struct {
+	owner types.UID
+	pods  int64
 }
 
 // SetNode adds or replaces a node's object.
 func (s *State) SetNode(obj *corev1.Node) {
 	n := s.node(obj.Name)
 	before := n.Object
+	if before != nil && sameToPods(before, obj) {
+		// A heartbeat: most changes of nodes are.
+		n.Object = obj
+		return
+	}
 	if before == nil {
 		s.stale = true
 	}
 	if before == nil || !maps.Equal(before.Labels, obj.Labels) {
-		s.name(before, -1)
-		s.name(obj, 1)
 		// The node's pods count in other domains from now on.
-		for _, p := range n.pods {
-			s.tallies.count(p, n, -1)
-		}
+		s.leaveDomains(n)
 		n.Object = obj
-		for _, p := range n.pods {
-			s.tallies.count(p, n, 1)
-		}
+		s.joinDomains(n)
 	}
 	n.Object = obj
 	n.Allocatable = amountsOf(obj.Status.Allocatable)
 	n.images = imagesOf(obj)
 	s.touch(n)
+}
+
+// sameToPods says that nothing changed that a placement depends on.
+func sameToPods(a, b *corev1.Node) bool {
+	return a.Spec.Unschedulable == b.Spec.Unschedulable && maps.Equal(a.Labels, b.Labels) &&
+		slices.EqualFunc(a.Spec.Taints, b.Spec.Taints, func(x, y corev1.Taint) bool { return x.MatchTaint(&y) && x.Value == y.Value }) &&
+		maps.EqualFunc(a.Status.Allocatable, b.Status.Allocatable, resource.Quantity.Equal) &&
+		slices.EqualFunc(a.Status.Images, b.Status.Images, func(x, y corev1.ContainerImage) bool {
+			return x.SizeBytes == y.SizeBytes && slices.Equal(x.Names, y.Names)
+		})
 }
 
 // RemoveNode forgets a node's object; pods that still name it stay counted.
@@ -87,54 +107,38 @@ func (s *State) RemoveNode(name string) {
 		return
 	}
 	s.stale = true
-	for _, p := range n.pods {
-		s.tallies.count(p, n, -1)
-	}
-	s.name(n.Object, -1)
+	s.leaveDomains(n)
 	n.Object = nil
 	s.touch(n)
-	if len(n.pods) == 0 {
-		delete(s.nodes, name)
-	}
+	s.release(n)
 }
-
-// touch records that a node, or what is on it, changed.
-func (s *State) touch(n *Node) {
-	s.version++
-	s.classes.touch(n)
-}
-
-// name counts a node's hostname, or with sign -1 no longer.
-func (s *State) name(obj *corev1.Node, sign int) {
-	if obj == nil {
-		return
-	}
-	host, ok := obj.Labels[corev1.LabelHostname]
-	if !ok {
-		return
-	}
-	before := s.twins
-	s.twins -= max(s.hosts[host]-1, 0)
-	if s.hosts[host] += sign; s.hosts[host] == 0 {
-		delete(s.hosts, host)
-	}
-	s.twins += max(s.hosts[host]-1, 0)
-	if (before == 0) != (s.twins == 0) {
-		// Classes group nodes by whether a hostname is theirs alone.
-		clear(s.classes.byKey)
-	}
-}
-
-// ownDomain says that each domain of a topology key is one node.
-func (s *State) ownDomain(key string) bool { return key == corev1.LabelHostname && s.twins == 0 }
 
 func (s *State) node(name string) *Node {
 	n := s.nodes[name]
 	if n == nil {
-		n = &Node{Name: name, pods: map[types.UID]*Pod{}, ports: map[port]int{}, owned: map[types.UID]int64{}}
+		n = &Node{Name: name, id: len(s.nodes)}
+		if last := len(s.slots) - 1; last >= 0 {
+			n.id = s.slots[last]
+			s.slots = s.slots[:last]
+		}
 		s.nodes[name] = n
 	}
 	return n
+}
+
+// release forgets a node that is neither known nor named by a pod.
+func (s *State) release(n *Node) {
+	if n.Object == nil && len(n.pods) == 0 {
+		delete(s.nodes, n.Name)
+		s.slots = append(s.slots, n.id)
+	}
+}
+
+// touch records that something happened to a node.
+func (s *State) touch(n *Node) {
+	s.version++
+	n.version++
+	s.classes.touch(n)
 }
 
 // list is every known node, by name.
@@ -155,12 +159,12 @@ func (s *State) list() []*Node {
 func (s *State) AddPod(p *Pod, node string) {
 	s.RemovePod(p.UID)
 	n := s.node(node)
-	p.Node = node
-	n.pods[p.UID] = p
+	p.node, p.slot = n, len(n.pods)
+	n.pods = append(n.pods, p)
 	n.use(p, 1)
+	s.priorities.add(p.priority, 1)
 	s.homes[p.UID] = p
-	s.tallies.count(p, n, 1)
-	s.priorities[p.priority()]++
+	s.count(p, n, 1)
 	s.touch(n)
 }
 
@@ -171,17 +175,17 @@ func (s *State) RemovePod(uid types.UID) {
 		return
 	}
 	delete(s.homes, uid)
-	n := s.nodes[p.Node]
-	delete(n.pods, uid)
+	n, last := p.node, len(p.node.pods)-1
+	n.pods[p.slot] = n.pods[last]
+	n.pods[p.slot].slot = p.slot
+	n.pods[last] = nil
+	n.pods = n.pods[:last]
 	n.use(p, -1)
-	s.tallies.count(p, n, -1)
-	if s.priorities[p.priority()]--; s.priorities[p.priority()] == 0 {
-		delete(s.priorities, p.priority())
-	}
+	s.priorities.add(p.priority, -1)
+	s.count(p, n, -1)
+	p.node = nil
 	s.touch(n)
-	if n.Object == nil && len(n.pods) == 0 {
-		delete(s.nodes, n.Name)
-	}
+	s.release(n)
 }
 
 // use adds (or with sign -1 takes away) what a pod takes of the node.
@@ -189,24 +193,77 @@ func (n *Node) use(p *Pod, sign int64) {
 	n.Used.add(p.Request, sign)
 	n.Used.Pods += sign
 	n.scoring.add(p.scoring, sign)
+	n.priorities.add(p.priority, int(sign))
 	if p.owner != "" {
-		if n.owned[p.owner] += sign; n.owned[p.owner] == 0 {
-			delete(n.owned, p.owner)
+		n.own(p.owner, sign)
+	}
+	for _, taken := range p.ports {
+		if n.ports == nil {
+			n.ports = map[port]int{}
+		}
+		if n.ports[taken] += int(sign); n.ports[taken] == 0 {
+			delete(n.ports, taken)
 		}
 	}
-	for _, port := range p.ports {
-		if n.ports[port] += int(sign); n.ports[port] == 0 {
-			delete(n.ports, port)
+}
+
+// own counts a pod of a controller.
+func (n *Node) own(owner types.UID, sign int64) {
+	i := slices.IndexFunc(n.owned, func(o ownedPods) bool { return o.owner == owner })
+	if i < 0 {
+		n.owned = append(n.owned, ownedPods{owner, sign})
+		return
+	}
+	if n.owned[i].pods += sign; n.owned[i].pods == 0 {
+		n.owned = slices.Delete(n.owned, i, i+1)
+	}
+}
+
+// ownedBy is how many pods of a controller the node has.
+func (n *Node) ownedBy(owner types.UID) int64 {
+	for i := range n.owned {
+		if n.owned[i].owner == owner {
+			return n.owned[i].pods
 		}
 	}
+	return 0
 }
 
 // Home returns the node a pod counts on, or "".
 func (s *State) Home(uid types.UID) string {
 	if p := s.homes[uid]; p != nil {
-		return p.Node
+		return p.node.Name
 	}
 	return ""
+}
+
+// priorities counts pods by priority; there are few different ones.
+type priorities []priorityCount
+
+type priorityCount struct {
+	priority int32
+	pods     int
+}
+
+func (c *priorities) add(priority int32, by int) {
+	for i := range *c {
+		if one := &(*c)[i]; one.priority == priority {
+			if one.pods += by; one.pods == 0 {
+				*c = slices.Delete(*c, i, i+1)
+			}
+			return
+		}
+	}
+	*c = append(*c, priorityCount{priority, by})
+}
+
+// lowest is the least priority counted, or the greatest number there is.
+func (c priorities) lowest() int32 {
+	least := int32(math.MaxInt32)
+	for i := range c {
+		least = min(least, c[i].priority)
+	}
+	return least
 }
 
 func imagesOf(obj *corev1.Node) map[string]int64 {

@@ -90,15 +90,24 @@ func (s *State) Place(p *Pod, r plan.Reader, prefer string) Decision {
 		d.Blocked, d.Causes = "Scheduling is blocked due to non-empty scheduling gates", CauseGates
 		return d
 	}
+	claimless := !p.hasClaims()
+	if claimless && p.refusedAt == s.version {
+		// One that is alike was refused, and nothing has changed since.
+		return *p.refused
+	}
 	claims, blocked := claimsOf(p.Object, r)
 	if blocked != "" {
 		d.Blocked, d.Causes = blocked, CauseVolume
 		return d
 	}
-	q := &question{state: s, pod: p, claims: claims, topology: s.topologyOf(p)}
+	q := s.question(p, claims)
 	best := q.pick(prefer)
 	if best == nil {
 		d.Refused, d.Causes = q.refused, q.causes
+		if claimless {
+			kept := d
+			p.refused, p.refusedAt = &kept, s.version
+		}
 		return d
 	}
 	d.Node = best.Name
@@ -108,12 +117,25 @@ func (s *State) Place(p *Pod, r plan.Reader, prefer string) Decision {
 
 // question is one pod's search for a node.
 type question struct {
-	state    *State
-	pod      *Pod
+	state *State
+	pod   *Pod
+	// class is nil for a pod that names its one node.
+	class    *class
 	claims   claimSet
 	topology topology
 	refused  map[string]int
 	causes   Cause
+}
+
+// question gathers what a pod's placement depends on.
+func (s *State) question(p *Pod, claims claimSet) *question {
+	q := &question{state: s, pod: p, claims: claims}
+	r := s.relate(p)
+	if p.pinned == "" {
+		q.class = s.class(p, r)
+	}
+	q.topology = s.topologyOf(p, r, q.class)
+	return q
 }
 
 func (q *question) refuse(reason string, cause Cause, nodes int) {
@@ -129,34 +151,18 @@ func (q *question) pick(prefer string) *Node {
 	if q.pod.pinned != "" {
 		return q.pickPinned()
 	}
-	c := q.state.class(q.pod)
-	if n := q.state.nodes[prefer]; n != nil && n.Object != nil {
-		if v := c.verdicts[n]; v != nil && v.reason == "" {
+	if n := q.state.nodes[prefer]; n != nil {
+		if v := q.class.at(n); v != nil && v.reason == "" {
 			if reason, _ := q.dynamic(n); reason == "" {
 				return n
 			}
 		}
 	}
-	if q.claims.free() && q.topology.free() {
-		// Nothing but the node itself decides: the best is known.
-		if best := c.best(); best != nil {
-			return best
-		}
-		q.refused, q.causes = maps.Clone(c.refused), c.causes
-		return nil
+	if best := q.search(); best != nil {
+		return best
 	}
-	if q.claims.free() && c.refusal.holds(q.pod, q.state.version) {
-		q.refused, q.causes = maps.Clone(c.refusal.refused), c.refusal.causes
-		return nil
-	}
-	n, sure := q.quick(c)
-	if !sure {
-		n = q.search(c)
-	}
-	if n == nil && q.claims.free() {
-		c.refusal = refusal{pod: q.pod, version: q.state.version, refused: maps.Clone(q.refused), causes: q.causes}
-	}
-	return n
+	q.count()
+	return nil
 }
 
 // pickPinned asks the one node that a daemon pod names; no other need be asked.
@@ -180,23 +186,18 @@ func (q *question) pickPinned() *Node {
 	return nil
 }
 
-// search asks every node that the class does not rule out.
-func (q *question) search(c *class) *Node {
-	q.refused, q.causes = maps.Clone(c.refused), c.causes
+// search asks one node of each group for all of it; where claims matter, every node that the
+// class does not rule out.
+func (q *question) search() *Node {
+	candidates := make([]*verdict, 0, len(q.class.groups))
+	q.each(func(v *verdict, _ int, reason string, _ Cause) {
+		if reason == "" {
+			candidates = append(candidates, v)
+		}
+	})
+	prefer := q.topology.preference(candidates)
 	var best *Node
 	var bestScore int64
-	candidates := make([]*verdict, 0, len(c.verdicts))
-	for _, v := range c.verdicts {
-		if v.reason != "" {
-			continue
-		}
-		if reason, cause := q.dynamic(v.node); reason != "" {
-			q.refuse(reason, cause, 1)
-			continue
-		}
-		candidates = append(candidates, v)
-	}
-	prefer := q.topology.preference(candidates)
 	for i, v := range candidates {
 		score := v.score
 		if prefer != nil {
@@ -207,6 +208,32 @@ func (q *question) search(c *class) *Node {
 		}
 	}
 	return best
+}
+
+// count counts every refusal.
+func (q *question) count() {
+	q.refused, q.causes = maps.Clone(q.class.refused), q.class.causes
+	q.each(func(_ *verdict, nodes int, reason string, cause Cause) {
+		if reason != "" {
+			q.refuse(reason, cause, nodes)
+		}
+	})
+}
+
+// each tells for how many nodes a node answers, and its answer.
+func (q *question) each(tell func(v *verdict, nodes int, reason string, cause Cause)) {
+	byGroup := q.claims.free()
+	for _, g := range q.class.groups {
+		if byGroup {
+			reason, cause := q.topology.refuse(g.First().node)
+			tell(g.First(), g.Len(), reason, cause)
+			continue
+		}
+		for _, v := range g.All() {
+			reason, cause := q.dynamic(v.node)
+			tell(v, 1, reason, cause)
+		}
+	}
 }
 
 // dynamic asks what depends on more than the pod's class and the node: claims and other pods.

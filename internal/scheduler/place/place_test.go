@@ -311,7 +311,7 @@ func TestPreempt(t *testing.T) {
 				t.Errorf("got %s %v, want %s %v", got.Node, victims, tc.node, tc.victims)
 			}
 			for uid, p := range s.homes {
-				if p.Node == "" || s.nodes[p.Node].pods[uid] == nil {
+				if p.node == nil || s.nodes[p.node.Name] != p.node || p.node.pods[p.slot] != p {
 					t.Errorf("pod %s is lost from the state", uid)
 				}
 			}

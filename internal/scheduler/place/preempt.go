@@ -8,7 +8,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	v1helper "k8s.io/component-helpers/scheduling/corev1"
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -33,43 +32,32 @@ const maxPreemptionNodes = 100
 // nil. It chooses as upstream does: the fewest disruption budgets violated, then the least
 // important victims, then the fewest, then those that began last.
 func (s *State) Preempt(p *Pod, r plan.Reader) *Preemption {
+	if s.priorities.lowest() >= p.priority {
+		return nil // as in most clusters: all are equally important
+	}
 	if policy := p.Object.Spec.PreemptionPolicy; policy != nil && *policy == corev1.PreemptNever {
+		return nil
+	}
+	claimless := !p.hasClaims()
+	if claimless && p.hopeless && p.preemptedAt == s.version {
 		return nil
 	}
 	claims, blocked := claimsOf(p.Object, r)
 	if blocked != "" {
 		return nil
 	}
-	if !s.anyBelow(p.priority()) {
-		return nil
-	}
-	c := s.class(p)
-	plain := claims.free() && p.pinned == ""
-	if f := &c.hopeless; plain && f.holds(p, s.version) && p.priority() <= f.pod.priority() {
-		return nil
-	}
-	best := s.bestPreemption(p, claims, r)
-	if best == nil && plain {
-		c.hopeless = refusal{pod: p, version: s.version}
+	best := s.preemption(p, claims, r)
+	if claimless {
+		p.hopeless, p.preemptedAt = best == nil, s.version
 	}
 	return best
 }
 
-// anyBelow says whether any pod is less important than a priority.
-func (s *State) anyBelow(priority int32) bool {
-	for have := range s.priorities {
-		if have < priority {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *State) bestPreemption(p *Pod, claims claimSet, r plan.Reader) *Preemption {
-	// Victims are taken away and put back in trying: the state is as before in the end.
-	version := s.version
-	defer func() { s.version = version }()
+func (s *State) preemption(p *Pod, claims claimSet, r plan.Reader) *Preemption {
+	// Victims are taken off and put back: in the end nothing has changed.
+	defer func(version int) { s.version = version }(s.version)
 	var best *Preemption
+	guard := newBudgets(r)
 	tried := 0
 	for _, n := range s.list() {
 		if p.pinned != "" && n.Name != p.pinned || !s.preemptible(p, n, claims) {
@@ -78,7 +66,7 @@ func (s *State) bestPreemption(p *Pod, claims claimSet, r plan.Reader) *Preempti
 		if tried++; tried > maxPreemptionNodes {
 			break
 		}
-		if found := s.victimsOn(n, p, claims, r); found != nil && (best == nil || comparePreemptions(found, best) < 0) {
+		if found := s.victimsOn(n, p, claims, guard); found != nil && (best == nil || comparePreemptions(found, best) < 0) {
 			best = found
 		}
 	}
@@ -87,18 +75,13 @@ func (s *State) bestPreemption(p *Pod, claims claimSet, r plan.Reader) *Preempti
 
 // preemptible says whether other pods are all that stands between p and the node.
 func (s *State) preemptible(p *Pod, n *Node, claims claimSet) bool {
+	if n.priorities.lowest() >= p.priority {
+		return false
+	}
 	if reason, cause := static(p, n); reason != "" && cause != CauseResources {
 		return false
 	}
-	if claims.refuse(n.Object) != "" {
-		return false
-	}
-	for _, other := range n.pods {
-		if lessImportant(other, p) {
-			return true
-		}
-	}
-	return false
+	return claims.refuse(n.Object) == ""
 }
 
 // Clearing says whether less important pods are still ending on a node that was chosen for p.
@@ -116,20 +99,15 @@ func (s *State) Clearing(p *Pod, node string) bool {
 }
 
 func lessImportant(a, b *Pod) bool {
-	return a.priority() < b.priority()
+	return a.priority < b.priority
 }
-
-func (p *Pod) priority() int32 { return v1helper.PodPriority(p.Object) }
 
 // podsOf is a node's pods, the most important first and, among equals, the longest running.
 func podsOf(n *Node) []*Pod {
-	pods := make([]*Pod, 0, len(n.pods))
-	for _, p := range n.pods {
-		pods = append(pods, p)
-	}
+	pods := slices.Clone(n.pods)
 	slices.SortFunc(pods, func(a, b *Pod) int {
 		return cmp.Or(
-			cmp.Compare(v1helper.PodPriority(b.Object), v1helper.PodPriority(a.Object)),
+			cmp.Compare(b.priority, a.priority),
 			startOf(a).Compare(startOf(b).Time),
 			cmp.Compare(a.UID, b.UID),
 		)
@@ -146,7 +124,7 @@ func startOf(p *Pod) *metav1.Time {
 
 // victimsOn takes every less important pod off the node and puts back all that can stay, the
 // protected and the important ones first. The state is as before when it returns.
-func (s *State) victimsOn(n *Node, p *Pod, claims claimSet, r plan.Reader) *Preemption {
+func (s *State) victimsOn(n *Node, p *Pod, claims claimSet, guard budgets) *Preemption {
 	var removed []*Pod
 	for _, other := range podsOf(n) {
 		if lessImportant(other, p) {
@@ -166,7 +144,6 @@ func (s *State) victimsOn(n *Node, p *Pod, claims claimSet, r plan.Reader) *Pree
 	if !s.fits(p, n, claims) {
 		return nil
 	}
-	guard := newBudgets(r)
 	protected, others := guard.split(removed)
 	out := &Preemption{Node: n.Name}
 	for i, v := range append(protected, others...) {
@@ -191,7 +168,12 @@ func (s *State) fits(p *Pod, n *Node, claims claimSet) bool {
 	if reason, _ := static(p, n); reason != "" {
 		return false
 	}
-	q := &question{state: s, pod: p, claims: claims, topology: s.topologyOf(p)}
+	r := s.relate(p)
+	q := &question{state: s, pod: p, claims: claims}
+	if len(p.spreads) > 0 && p.pinned == "" {
+		q.class = s.class(p, r) // which counts who takes part
+	}
+	q.topology = s.topologyOf(p, r, q.class)
 	reason, _ := q.dynamic(n)
 	return reason == ""
 }
@@ -211,7 +193,7 @@ func comparePreemptions(a, b *Preemption) int {
 func (p *Preemption) highest() int32 {
 	highest := int32(-1 << 31)
 	for _, v := range p.Victims {
-		highest = max(highest, v1helper.PodPriority(v.Object))
+		highest = max(highest, v.priority)
 	}
 	return highest
 }
@@ -219,7 +201,7 @@ func (p *Preemption) highest() int32 {
 func (p *Preemption) sum() (total int64) {
 	for _, v := range p.Victims {
 		// Shifted, so that many victims of negative priority still count as more.
-		total += int64(v1helper.PodPriority(v.Object)) + 1<<31
+		total += int64(v.priority) + 1<<31
 	}
 	return total
 }
@@ -242,9 +224,7 @@ func compareStarts(a, b *Preemption) int {
 }
 
 // budgets is what disruption budgets still allow, as victims use it up.
-type budgets struct {
-	list []*budget
-}
+type budgets []budget
 
 type budget struct {
 	namespace string
@@ -253,24 +233,25 @@ type budget struct {
 	disrupted map[string]metav1.Time
 }
 
-func newBudgets(r plan.Reader) *budgets {
-	out := &budgets{}
+func newBudgets(r plan.Reader) (out budgets) {
 	for _, o := range r.List(resource.PodDisruptionBudgets, "") {
 		pdb := o.(*policyv1.PodDisruptionBudget)
 		selector, err := metav1.LabelSelectorAsSelector(pdb.Spec.Selector)
 		if err != nil {
 			continue
 		}
-		out.list = append(out.list, &budget{pdb.Namespace, selector, pdb.Status.DisruptionsAllowed, pdb.Status.DisruptedPods})
+		out = append(out, budget{pdb.Namespace, selector, pdb.Status.DisruptionsAllowed, pdb.Status.DisruptedPods})
 	}
 	return out
 }
 
 // split sorts victims into those whose loss would break a budget and the others.
-func (b *budgets) split(pods []*Pod) (protected, others []*Pod) {
+func (b budgets) split(pods []*Pod) (protected, others []*Pod) {
+	b = slices.Clone(b) // each node is looked at by itself
 	for _, p := range pods {
 		breaks := false
-		for _, one := range b.list {
+		for i := range b {
+			one := &b[i]
 			if one.namespace != p.Object.Namespace || !one.selector.Matches(labels.Set(p.Object.Labels)) {
 				continue
 			}

@@ -1,232 +1,252 @@
 package place
 
 import (
-	"fmt"
-	"testing"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"pgregory.net/rapid"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
-// suits is the plain reference: it asks one node by looking at every pod, and remembers nothing.
-func suits(s *State, p *Pod, n *Node) bool {
-	if reason, _ := static(p, n); reason != "" {
-		return false
-	}
-	for _, t := range p.affine {
-		value, ok := n.Object.Labels[t.key]
-		if !ok || count(s, t, value) == 0 && !alone(s, p) {
-			return false
-		}
-	}
-	for _, t := range p.anti {
-		if value, ok := n.Object.Labels[t.key]; ok && count(s, t, value) > 0 {
-			return false
-		}
-	}
-	for _, other := range s.homes {
-		home := s.nodes[other.Node]
-		for _, t := range other.anti {
-			there, ok1 := "", false
-			if home.Object != nil {
-				there, ok1 = home.Object.Labels[t.key]
-			}
-			here, ok2 := n.Object.Labels[t.key]
-			if ok1 && ok2 && here == there && s.tallies.matches(&t, p) {
-				return false
-			}
-		}
-	}
-	for i := range p.spreads {
-		if r := &p.spreads[i]; r.hard && !even(s, p, r, n) {
-			return false
-		}
-	}
-	return true
+// reference decides by asking every node and counting every pod, with nothing remembered. Its
+// reading of other pods' terms is its own; what a node by itself says is static's and score's.
+type reference struct {
+	nodes  map[string]*corev1.Node
+	pods   map[string]*corev1.Pod
+	spaces map[string]map[string]string
 }
 
-// count counts the pods that match a term in a domain.
-func count(s *State, t term, value string) (sum int64) {
-	for _, other := range s.homes {
-		home := s.nodes[other.Node]
-		if home.Object == nil {
+// apply is whether a term of owner speaks of other.
+func (w *reference) apply(owner *corev1.Pod, t *corev1.PodAffinityTerm, other *corev1.Pod) bool {
+	selector, err := metav1.LabelSelectorAsSelector(t.LabelSelector)
+	if err != nil || !selector.Matches(labels.Set(other.Labels)) {
+		return false
+	}
+	for _, key := range t.MatchLabelKeys {
+		if value, ok := owner.Labels[key]; ok && other.Labels[key] != value {
+			return false
+		}
+	}
+	if t.NamespaceSelector != nil {
+		spaces, err := metav1.LabelSelectorAsSelector(t.NamespaceSelector)
+		if err == nil && spaces.Matches(labels.Set(w.spaces[other.Namespace])) {
+			return true
+		}
+	} else if len(t.Namespaces) == 0 {
+		return owner.Namespace == other.Namespace
+	}
+	return slices.Contains(t.Namespaces, other.Namespace)
+}
+
+// domain is a node's value of a key.
+func (w *reference) domain(node, key string) (string, bool) {
+	n := w.nodes[node]
+	if n == nil {
+		return "", false
+	}
+	value, ok := n.Labels[key]
+	return value, ok
+}
+
+// together says whether two nodes share a domain.
+func (w *reference) together(a, b, key string) bool {
+	x, xok := w.domain(a, key)
+	y, yok := w.domain(b, key)
+	return xok && yok && x == y
+}
+
+func required(p *corev1.Pod, anti bool) []corev1.PodAffinityTerm {
+	a := p.Spec.Affinity
+	switch {
+	case a != nil && anti && a.PodAntiAffinity != nil:
+		return a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	case a != nil && !anti && a.PodAffinity != nil:
+		return a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	}
+	return nil
+}
+
+func preferred(p *corev1.Pod, anti bool) []corev1.WeightedPodAffinityTerm {
+	a := p.Spec.Affinity
+	switch {
+	case a != nil && anti && a.PodAntiAffinity != nil:
+		return a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution
+	case a != nil && !anti && a.PodAffinity != nil:
+		return a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution
+	}
+	return nil
+}
+
+// skew is the pods in a node's domain and in the emptiest one, and whether p is one of them.
+func (w *reference) skew(p *Pod, c *corev1.TopologySpreadConstraint, node string) (here, least, self int64) {
+	selector, _ := metav1.LabelSelectorAsSelector(c.LabelSelector)
+	matches := func(o *corev1.Pod) bool {
+		return o.DeletionTimestamp == nil && o.Namespace == p.Object.Namespace && selector.Matches(labels.Set(o.Labels))
+	}
+	counts := map[string]int64{}
+	for name, n := range w.nodes {
+		value, ok := n.Labels[c.TopologyKey]
+		if !ok {
 			continue
 		}
-		if v, ok := home.Object.Labels[t.key]; ok && v == value && s.tallies.matches(&t, other) {
-			sum++
+		if c.NodeAffinityPolicy == nil || *c.NodeAffinityPolicy == corev1.NodeInclusionPolicyHonor {
+			if fits, err := p.affinity.Match(n); err != nil || !fits {
+				continue
+			}
 		}
+		if c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor && untolerated(p, &Node{Object: n}) != nil {
+			continue
+		}
+		counts[value] += 0
+		for _, o := range w.pods {
+			if o.Spec.NodeName == name && matches(o) {
+				counts[value]++
+			}
+		}
+	}
+	if len(counts) > 0 && (c.MinDomains == nil || int(*c.MinDomains) <= len(counts)) {
+		least = slices.Min(slices.Collect(maps.Values(counts)))
+	}
+	if matches(p.Object) {
+		self = 1
+	}
+	value, _ := w.domain(node, c.TopologyKey)
+	return counts[value], least, self
+}
+
+// refuse is why other pods keep p from a node.
+func (w *reference) refuse(p *Pod, node string) string {
+	for i := range p.Object.Spec.TopologySpreadConstraints {
+		c := &p.Object.Spec.TopologySpreadConstraints[i]
+		if c.WhenUnsatisfiable != corev1.DoNotSchedule {
+			continue
+		}
+		if _, ok := w.domain(node, c.TopologyKey); !ok {
+			return reasonSpreadLabel
+		}
+		if here, least, self := w.skew(p, c, node); here+self-least > int64(c.MaxSkew) {
+			return reasonSpread
+		}
+	}
+	terms := required(p.Object, false)
+	first := true
+	for i := range terms {
+		first = first && w.apply(p.Object, &terms[i], p.Object)
+		for _, o := range w.pods {
+			_, ok := w.domain(o.Spec.NodeName, terms[i].TopologyKey)
+			first = first && !(ok && w.apply(p.Object, &terms[i], o))
+		}
+	}
+	for i := range terms {
+		if _, ok := w.domain(node, terms[i].TopologyKey); !ok {
+			return reasonPodAffinity
+		}
+		if !first && !w.any(func(o *corev1.Pod) bool {
+			return w.apply(p.Object, &terms[i], o) && w.together(node, o.Spec.NodeName, terms[i].TopologyKey)
+		}) {
+			return reasonPodAffinity
+		}
+	}
+	for _, t := range required(p.Object, true) {
+		if w.any(func(o *corev1.Pod) bool {
+			return w.apply(p.Object, &t, o) && w.together(node, o.Spec.NodeName, t.TopologyKey)
+		}) {
+			return reasonAntiAffinity
+		}
+	}
+	if w.any(func(o *corev1.Pod) bool {
+		for _, t := range required(o, true) {
+			if w.apply(o, &t, p.Object) && w.together(node, o.Spec.NodeName, t.TopologyKey) {
+				return true
+			}
+		}
+		return false
+	}) {
+		return reasonRepelled
+	}
+	return ""
+}
+
+func (w *reference) any(says func(*corev1.Pod) bool) bool {
+	for _, o := range w.pods {
+		if says(o) {
+			return true
+		}
+	}
+	return false
+}
+
+// liking sums preferred terms of p and of the pods there, by which a node gains.
+func (w *reference) liking(p *Pod, node string) (sum int64) {
+	both := func(a, b *corev1.Pod) {
+		for sign, anti := range map[int64]bool{1: false, -1: true} {
+			for _, t := range preferred(a, anti) {
+				where := b.Spec.NodeName
+				if a != p.Object {
+					where = a.Spec.NodeName
+				}
+				if w.apply(a, &t.PodAffinityTerm, b) && w.together(node, where, t.PodAffinityTerm.TopologyKey) {
+					sum += sign * int64(t.Weight)
+				}
+			}
+		}
+	}
+	for _, o := range w.pods {
+		both(p.Object, o)
+		both(o, p.Object)
 	}
 	return sum
 }
 
-// alone says that p is the first of its affine group.
-func alone(s *State, p *Pod) bool {
-	for _, t := range p.affine {
-		if !s.tallies.matches(&t, p) {
-			return false
-		}
-		for _, n := range s.nodes {
-			if n.Object == nil {
-				continue
-			}
-			if v, ok := n.Object.Labels[t.key]; ok && count(s, t, v) > 0 {
-				return false
-			}
-		}
+// decide is the best node, or the refusals.
+func (w *reference) decide(p *Pod) (string, map[string]int) {
+	fresh := NewState()
+	for _, n := range w.nodes {
+		fresh.SetNode(n)
 	}
-	return true
-}
-
-func even(s *State, p *Pod, r *spreadRule, n *Node) bool {
-	here, ok := n.Object.Labels[r.key]
-	if !ok {
-		return false
+	for _, o := range w.pods {
+		fresh.AddPod(NewPod(o), o.Spec.NodeName)
 	}
-	domains := map[string]int64{}
-	for _, other := range s.nodes {
-		if other.Object == nil {
+	refused := map[string]int{}
+	var fit []*Node
+	for _, n := range fresh.list() {
+		reason, _ := static(p, n)
+		if reason == "" {
+			reason = w.refuse(p, n.Name)
+		}
+		if reason != "" {
+			refused[reason]++
 			continue
 		}
-		value, ok := other.Object.Labels[r.key]
-		if !ok || !r.includes(p, other) {
-			continue
+		fit = append(fit, n)
+	}
+	scores := make([]int64, len(fit))
+	scale := func(value func(*Node) int64) {
+		raw := make([]int64, len(fit))
+		for i, n := range fit {
+			raw[i] = value(n)
 		}
-		domains[value] += 0
-		for _, q := range other.pods {
-			if s.tallies.matches(&r.term, q) {
-				domains[value]++
+		for i := range raw {
+			if low, high := slices.Min(raw), slices.Max(raw); high > low {
+				scores[i] += 200 * (raw[i] - low) / (high - low)
 			}
 		}
 	}
-	least := int64(1 << 40)
-	for _, v := range domains {
-		least = min(least, v)
-	}
-	if len(domains) == 0 || int64(len(domains)) < r.minDomains {
-		least = 0
-	}
-	self := int64(0)
-	if s.tallies.matches(&r.term, p) {
-		self = 1
-	}
-	return domains[here]+self-least <= r.maxSkew
-}
-
-// The decision is the one of a search that asks every node about every pod: a node that suits and
-// that no other suitable node surpasses, or none where none suits.
-func TestDecisionsAreThoseOfTheReference(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		s, r := world()
-		var placed []types.UID
-		draw := func(name string) *Pod {
-			app := rapid.SampledFrom([]string{"web", "db"}).Draw(rt, "app")
-			cpu := rapid.SampledFrom([]string{"100m", "1", "2"}).Draw(rt, "cpu")
-			p := pod(name, requests(cpu, "100Mi"), func(p *corev1.Pod) { p.Labels["app"] = app })
-			key := func() string {
-				return rapid.SampledFrom([]string{corev1.LabelHostname, "zone"}).Draw(rt, "key")
-			}
-			two := int32(2)
-			switch rapid.IntRange(0, 7).Draw(rt, "kind") {
-			case 0, 1:
-				antiAffinity(key())(p)
-			case 2:
-				affinity(key())(p)
-			case 3, 4:
-				spreadOver(key(), rapid.Int32Range(1, 2).Draw(rt, "skew"), nil)(p)
-			case 5:
-				spreadOver("zone", 1, &two)(p)
-				more := p.Spec.TopologySpreadConstraints[0]
-				more.TopologyKey, more.MinDomains = corev1.LabelHostname, nil
-				p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, more)
-				honor := corev1.NodeInclusionPolicyHonor
-				p.Spec.TopologySpreadConstraints[1].NodeTaintsPolicy = &honor
-			case 6:
-				antiAffinity(corev1.LabelHostname)(p)
-				spreadOver("zone", 1, nil)(p)
-			}
-			if rapid.Bool().Draw(rt, "selects") {
-				p.Spec.NodeSelector = map[string]string{"disk": "ssd"}
-			}
-			return NewPod(p)
-		}
-		for i := range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			switch step := rapid.IntRange(0, 9).Draw(rt, "step"); {
-			case step < 3:
-				name := fmt.Sprint("n", rapid.IntRange(0, 6).Draw(rt, "node"))
-				n := node(name)
-				if rapid.IntRange(0, 9).Draw(rt, "zoned") > 0 {
-					n.Labels["zone"] = fmt.Sprint(rapid.IntRange(0, 2).Draw(rt, "zone"))
-				}
-				if rapid.IntRange(0, 3).Draw(rt, "disk") == 0 {
-					n.Labels["disk"] = "ssd"
-				}
-				if rapid.IntRange(0, 19).Draw(rt, "twin") == 0 {
-					n.Labels[corev1.LabelHostname] = "n0"
-				}
-				if rapid.IntRange(0, 5).Draw(rt, "tainted") == 0 {
-					taint("t", "", corev1.TaintEffectNoSchedule)(n)
-				}
-				n.Status.Allocatable[corev1.ResourceCPU] = resource.MustParse(rapid.SampledFrom([]string{"2", "4", "16"}).Draw(rt, "size"))
-				s.SetNode(n)
-			case step == 3:
-				s.RemoveNode(fmt.Sprint("n", rapid.IntRange(0, 6).Draw(rt, "node")))
-			case step == 4 && len(placed) > 0:
-				s.RemovePod(placed[rapid.IntRange(0, len(placed)-1).Draw(rt, "gone")])
-			case step == 5 && len(placed) > 0:
-				uid := placed[rapid.IntRange(0, len(placed)-1).Draw(rt, "going")]
-				if have := s.homes[uid]; have != nil {
-					obj := have.Object.DeepCopy()
-					obj.DeletionTimestamp = &metav1.Time{}
-					s.AddPod(NewPod(obj), have.Node)
-				}
-			default:
-				p := draw(fmt.Sprint("p", i))
-				compareWithReference(rt, s, p, s.Place(p, r, ""))
-				// Once more, for what is remembered of a refusal.
-				d := s.Place(p, r, "")
-				compareWithReference(rt, s, p, d)
-				if d.Node != "" {
-					s.AddPod(p, d.Node)
-					placed = append(placed, p.UID)
-				}
-			}
-		}
-	})
-}
-
-func compareWithReference(t *rapid.T, s *State, p *Pod, d Decision) {
-	var best *Node
-	for _, n := range s.list() {
-		if suits(s, p, n) && (best == nil || score(p, n) > score(p, best)) {
-			best = n
+	scale(func(n *Node) int64 { return w.liking(p, n.Name) })
+	for i := range p.Object.Spec.TopologySpreadConstraints {
+		if c := &p.Object.Spec.TopologySpreadConstraints[i]; c.WhenUnsatisfiable == corev1.ScheduleAnyway {
+			scale(func(n *Node) int64 { here, _, _ := w.skew(p, c, n.Name); return -here })
 		}
 	}
-	switch {
-	case best == nil && d.Node == "":
-		refusals := 0
-		for _, n := range d.Refused {
-			refusals += n
-		}
-		if refusals != len(s.list()) {
-			t.Fatalf("%d of %d nodes are said to refuse: %v", refusals, len(s.list()), d.Refused)
-		}
-	case best == nil:
-		t.Fatalf("placed on %s, which does not suit", d.Node)
-	case d.Node == "":
-		t.Fatalf("refused (%s), but %s suits", d.Message(), best.Name)
-	case !suits(s, p, s.nodes[d.Node]):
-		t.Fatalf("placed on %s, which does not suit; %s does", d.Node, best.Name)
-	case score(p, s.nodes[d.Node]) != score(p, best):
-		t.Fatalf("placed on %s, but %s is better", d.Node, best.Name)
-	}
-	if c := s.classes.byKey[p.class]; c != nil && d.Nodes > 0 {
-		for n := range c.parked {
-			if suits(s, p, n) {
-				t.Fatalf("%s is parked, but suits", n.Name)
-			}
+	best := -1
+	for i, n := range fit {
+		if scores[i] += score(p, n); best < 0 || scores[i] > scores[best] {
+			best = i
 		}
 	}
+	if best < 0 {
+		return "", refused
+	}
+	return fit[best].Name, nil
 }

@@ -17,7 +17,7 @@ func score(p *Pod, n *Node) int64 {
 	total := (cpu + memory) / 2
 	total += maxScore - abs(cpu-memory)
 	// The fewer siblings a node already runs, the better: replicas spread without being told to.
-	total += 2 * maxScore / (1 + n.owned[p.owner])
+	total += 2 * maxScore / (1 + n.ownedBy(p.owner))
 	total += p.imagesOn(n)
 	if p.preferred != nil {
 		total += 2 * p.preferred.Score(n.Object)

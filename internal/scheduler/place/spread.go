@@ -1,8 +1,7 @@
 package place
 
 import (
-	"maps"
-	"slices"
+	"math"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -39,106 +38,70 @@ func spreadRules(pod *corev1.Pod) []spreadRule {
 	return out
 }
 
-// spread is a rule with the counts of this moment.
-type spread struct {
-	*spreadRule
-	// counts is by domain, over the nodes that take part.
-	counts map[string]int64
-	least  int64
-	// self is 1 when the pod itself matches the selector.
-	self int64
+// participants is the matching pods by domain, over the nodes that take part in a spread.
+type participants struct {
+	domains map[string]domainCount
+	// levels counts the domains that have so many pods.
+	levels map[int64]int
 }
 
-func (s *State) spreadOf(p *Pod, r *spreadRule, count *spreadCount) spread {
-	out := spread{spreadRule: r, counts: count.domains, least: count.floor()}
-	if s.tallies.matches(&r.term, p) {
-		out.self = 1
+type domainCount struct {
+	nodes int
+	pods  int64
+}
+
+func newParticipants() participants {
+	return participants{domains: map[string]domainCount{}, levels: map[int64]int{}}
+}
+
+// add counts nodes with their pods in a domain.
+func (c *participants) add(domain string, nodes int, pods int64) {
+	have := c.domains[domain]
+	if have.nodes > 0 {
+		if c.levels[have.pods]--; c.levels[have.pods] == 0 {
+			delete(c.levels, have.pods)
+		}
+	}
+	have.nodes += nodes
+	have.pods += pods
+	if have.nodes == 0 {
+		delete(c.domains, domain)
+		return
+	}
+	c.domains[domain] = have
+	c.levels[have.pods]++
+}
+
+// leastOf is the count of the domain with the fewest pods, by a rule.
+func (c *participants) leastOf(r *spreadRule) int64 {
+	if int64(len(c.domains)) < r.minDomains || len(c.domains) == 0 {
+		return 0
+	}
+	least := int64(math.MaxInt64)
+	for n := range c.levels {
+		least = min(least, n)
+	}
+	return least
+}
+
+// participantsOf counts by asking every node.
+func (s *State) participantsOf(p *Pod, r *spreadRule, count *tally) participants {
+	out := newParticipants()
+	for _, n := range s.list() {
+		if value, ok := n.Object.Labels[r.key]; ok && r.includes(p, n) {
+			out.add(value, 1, count.nodes[n])
+		}
 	}
 	return out
 }
 
-// spreadCount keeps a rule's counts for a class of pods, node by node: which nodes take part
-// depends on the class.
-type spreadCount struct {
+// spread is a rule with the counts of this moment.
+type spread struct {
 	*spreadRule
-	nodes   map[*Node]share
-	domains map[string]int64
-	// members counts the nodes of each domain; levels the domains at each count; low is at most the
-	// least count.
-	members map[string]int
-	levels  map[int64]int
-	low     int64
-	// parked is the floor when nodes were parked.
-	parked int64
-}
-
-// share is what a node adds to its domain.
-type share struct {
-	value string
-	pods  int64
-}
-
-func newSpreadCount(r *spreadRule) *spreadCount {
-	return &spreadCount{
-		spreadRule: r, nodes: map[*Node]share{}, domains: map[string]int64{},
-		members: map[string]int{}, levels: map[int64]int{},
-	}
-}
-
-// take counts a node as it now is.
-func (c *spreadCount) take(t *tally, p *Pod, n *Node) {
-	if old, ok := c.nodes[n]; ok {
-		delete(c.nodes, n)
-		c.add(old, -1)
-	}
-	if n.Object == nil {
-		return
-	}
-	value, ok := n.Object.Labels[c.key]
-	if !ok || !c.includes(p, n) {
-		return
-	}
-	now := share{value, t.nodes[n]}
-	c.nodes[n] = now
-	c.add(now, 1)
-}
-
-// add adds a node's share to its domain, or takes it away with sign -1.
-func (c *spreadCount) add(s share, sign int) {
-	if c.members[s.value] > 0 {
-		c.level(c.domains[s.value], -1)
-	}
-	if c.members[s.value] += sign; c.members[s.value] == 0 {
-		delete(c.members, s.value)
-		delete(c.domains, s.value)
-		return
-	}
-	c.domains[s.value] += int64(sign) * s.pods
-	c.level(c.domains[s.value], 1)
-}
-
-func (c *spreadCount) level(at int64, by int) {
-	if c.levels[at] += by; c.levels[at] == 0 {
-		delete(c.levels, at)
-	} else if by > 0 && at < c.low {
-		c.low = at
-	}
-}
-
-// floor is the count that no domain may exceed by more than the skew. Placing pods raises it in
-// small steps, so that looking for the next level costs little.
-func (c *spreadCount) floor() int64 {
-	if len(c.domains) == 0 || int64(len(c.domains)) < c.minDomains {
-		return 0
-	}
-	for tries := 0; c.levels[c.low] == 0; tries++ {
-		if tries > len(c.levels) {
-			c.low = slices.Min(slices.Collect(maps.Keys(c.levels)))
-			break
-		}
-		c.low++
-	}
-	return c.low
+	participants
+	least int64
+	// self is 1 when the pod itself matches the selector.
+	self int64
 }
 
 // includes says whether a node takes part in the count.
@@ -156,11 +119,11 @@ func (c *spread) refuse(n *Node) string {
 	switch {
 	case !ok:
 		return reasonSpreadLabel
-	case c.counts[value]+c.self-c.least > c.maxSkew:
+	case c.domains[value].pods+c.self-c.least > c.maxSkew:
 		return reasonSpread
 	}
 	return ""
 }
 
 // at is the count in a node's domain.
-func (c *spread) at(n *Node) int64 { return c.counts[n.Object.Labels[c.key]] }
+func (c *spread) at(n *Node) int64 { return c.domains[n.Object.Labels[c.key]].pods }

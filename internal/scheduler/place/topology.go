@@ -1,8 +1,10 @@
 package place
 
 import (
-	"maps"
+	"cmp"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,141 +49,6 @@ func newTerm(key string, selector *metav1.LabelSelector, namespaces []string, ns
 	return t, nil
 }
 
-// tally is a term's count by domain and by node.
-type tally struct {
-	term
-	domains map[string]int64
-	nodes   map[*Node]int64
-	total   int64
-	used    int
-}
-
-func (t *tally) add(n *Node, by int64) {
-	value, ok := n.Object.Labels[t.key]
-	if !ok {
-		return
-	}
-	t.total += by
-	if t.domains[value] += by; t.domains[value] == 0 {
-		delete(t.domains, value)
-	}
-	if t.nodes[n] += by; t.nodes[n] == 0 {
-		delete(t.nodes, n)
-	}
-}
-
-func newTally(t term) *tally {
-	return &tally{term: t, domains: map[string]int64{}, nodes: map[*Node]int64{}}
-}
-
-// maxTallies bounds the terms counted for pods that ask; the one not asked for longest goes.
-const maxTallies = 512
-
-type tallies struct {
-	// asked counts the pods that match the terms of pods that were placed lately.
-	asked map[string]*tally
-	// repels counts the pods that have a required anti-affinity term; pulls sums the weights of
-	// preferred terms (negative for anti-affinity). Both matter to pods that match the term.
-	repels, pulls map[string]*tally
-	// spaces are the labels of namespaces, for namespace selectors.
-	spaces map[string]labels.Set
-	clock  int
-}
-
-func newTallies() tallies {
-	return tallies{
-		asked: map[string]*tally{}, repels: map[string]*tally{}, pulls: map[string]*tally{},
-		spaces: map[string]labels.Set{},
-	}
-}
-
-// SetNamespace tells a namespace's labels; nil forgets it.
-func (s *State) SetNamespace(name string, set map[string]string) {
-	if maps.Equal(s.tallies.spaces[name], set) {
-		return
-	}
-	if set == nil {
-		delete(s.tallies.spaces, name)
-	} else {
-		s.tallies.spaces[name] = set
-	}
-	s.version++
-	// Which pods match a namespace selector may have changed: count anew when next asked, and ask
-	// anew the nodes that were parked.
-	clear(s.classes.byKey)
-	for id, t := range s.tallies.asked {
-		if t.nsSelector != nil {
-			delete(s.tallies.asked, id)
-		}
-	}
-}
-
-func (ts *tallies) matches(t *term, p *Pod) bool {
-	if t.living && p.Object.DeletionTimestamp != nil {
-		return false
-	}
-	inside := slices.Contains(t.namespaces, p.Object.Namespace) ||
-		t.nsSelector != nil && t.nsSelector.Matches(ts.spaces[p.Object.Namespace])
-	return inside && t.selector.Matches(labels.Set(p.Object.Labels))
-}
-
-// count adds a pod on a node to every tally it bears on, or takes it away with sign -1.
-func (ts *tallies) count(p *Pod, n *Node, sign int64) {
-	if n.Object == nil {
-		return
-	}
-	for _, t := range ts.asked {
-		if ts.matches(&t.term, p) {
-			t.add(n, sign)
-		}
-	}
-	for _, t := range p.anti {
-		ts.weigh(ts.repels, t, n, sign)
-	}
-	for _, t := range p.prefers {
-		ts.weigh(ts.pulls, t, n, sign*t.weight)
-	}
-}
-
-func (ts *tallies) weigh(in map[string]*tally, t term, n *Node, by int64) {
-	have := in[t.id]
-	if have == nil {
-		have = newTally(t)
-		in[t.id] = have
-	}
-	have.add(n, by)
-	if len(have.nodes) == 0 {
-		delete(in, t.id)
-	}
-}
-
-// tally returns the up-to-date count for a term, counting every pod the first time.
-func (s *State) tally(t term) *tally {
-	ts := &s.tallies
-	ts.clock++
-	have := ts.asked[t.id]
-	if have == nil {
-		if len(ts.asked) >= maxTallies {
-			oldest := ""
-			for id, other := range ts.asked {
-				if oldest == "" || other.used < ts.asked[oldest].used {
-					oldest = id
-				}
-			}
-			delete(ts.asked, oldest)
-		}
-		have = newTally(t)
-		for _, p := range s.homes {
-			if n := s.nodes[p.Node]; n.Object != nil && ts.matches(&have.term, p) {
-				have.add(n, 1)
-			}
-		}
-		ts.asked[t.id] = have
-	}
-	have.used = ts.clock
-	return have
-}
-
 // topology is what other pods mean for one pod.
 type topology struct {
 	affinity, anti, repels []*tally
@@ -211,41 +78,106 @@ func (t *topology) free() bool {
 	return len(t.affinity)+len(t.anti)+len(t.repels)+len(t.hard)+len(t.soft)+len(t.prefer) == 0
 }
 
-// topologyOf gathers the counts a pod's placement depends on.
-func (s *State) topologyOf(p *Pod) topology {
-	var out topology
-	out.first = len(p.affine) > 0
+// relations are the tallies that bear on pods of one sort, whatever they count at present.
+type relations struct {
+	affine, anti, repels []*tally
+	prefer               []weighted
+	spreads              []*tally
+	// key tells them apart from other pods' relations; empty when there are none.
+	key string
+}
+
+// relate returns the tallies that bear on a pod.
+func (s *State) relate(p *Pod) *relations {
+	ts := &s.tallies
+	if p.related == ts.version {
+		for _, list := range [][]*tally{p.relations.affine, p.relations.anti, p.relations.spreads} {
+			for _, t := range list {
+				ts.clock++
+				t.used = ts.clock
+			}
+		}
+		return p.relations
+	}
+	r := &relations{}
 	for _, t := range p.affine {
-		count := s.tally(t)
-		out.affinity = append(out.affinity, count)
-		out.first = out.first && count.total == 0 && s.tallies.matches(&t, p)
+		r.affine = append(r.affine, s.tally(t))
 	}
 	for _, t := range p.anti {
-		out.anti = append(out.anti, s.tally(t))
+		r.anti = append(r.anti, s.tally(t))
 	}
-	for _, t := range s.tallies.repels {
-		if s.tallies.matches(&t.term, p) {
-			out.repels = append(out.repels, t)
-		}
+	for i := range p.spreads {
+		r.spreads = append(r.spreads, s.tally(p.spreads[i].term))
 	}
 	for _, t := range p.prefers {
-		out.prefer = append(out.prefer, weighted{s.tally(t), t.weight})
+		r.prefer = append(r.prefer, weighted{s.tally(t), t.weight})
 	}
-	for _, t := range s.tallies.pulls {
-		if s.tallies.matches(&t.term, p) {
-			out.prefer = append(out.prefer, weighted{t, 1})
+	r.repels = ts.speakingOf(ts.repels, p)
+	for _, t := range ts.speakingOf(ts.pulls, p) {
+		r.prefer = append(r.prefer, weighted{t, 1})
+	}
+	r.key = r.name(p)
+	p.relations, p.related = r, ts.version
+	return r
+}
+
+// speakingOf is the tallies of which the term matches a pod, in the order in which they began.
+func (ts *tallies) speakingOf(in map[string]*tally, p *Pod) (out []*tally) {
+	for _, t := range in {
+		if ts.selects(&t.term, p) {
+			out = append(out, t)
 		}
 	}
-	if len(p.spreads) == 0 {
-		return out
+	slices.SortFunc(out, func(a, b *tally) int { return cmp.Compare(a.serial, b.serial) })
+	return out
+}
+
+// name writes relations down. What does not decide how nodes are told apart stays out of it.
+func (r *relations) name(p *Pod) string {
+	var key []byte
+	mark := func(role byte, t *tally) { key = strconv.AppendInt(append(key, role), int64(t.serial), 10) }
+	for _, t := range r.affine {
+		mark('a', t)
 	}
-	counts := s.class(p).spreads
+	for _, t := range r.anti {
+		mark('n', t)
+	}
+	for _, t := range r.repels {
+		mark('r', t)
+	}
+	for _, t := range r.prefer {
+		mark('p', t.tally)
+	}
+	for i, t := range r.spreads {
+		mark('s', t)
+		key = fmt.Appendf(key, "%t%t", p.spreads[i].honorAffinity, p.spreads[i].honorTaints)
+	}
+	return string(key)
+}
+
+// topologyOf gathers the counts a pod's placement depends on. c is the pod's class, or nil: then
+// the nodes that take part in a spread are counted here and now.
+func (s *State) topologyOf(p *Pod, r *relations, c *class) topology {
+	out := topology{affinity: r.affine, anti: r.anti, repels: r.repels, prefer: r.prefer, first: len(r.affine) > 0}
+	for _, t := range r.affine {
+		out.first = out.first && t.total == 0 && s.tallies.matches(&t.term, p)
+	}
 	for i := range p.spreads {
-		c := s.spreadOf(p, &p.spreads[i], counts[i])
-		if p.spreads[i].hard {
-			out.hard = append(out.hard, c)
+		rule := &p.spreads[i]
+		one := spread{spreadRule: rule}
+		if c != nil {
+			one.participants = c.spreads[i].participants
 		} else {
-			out.soft = append(out.soft, c)
+			one.participants = s.participantsOf(p, rule, r.spreads[i])
+		}
+		one.least = one.leastOf(rule)
+		if s.tallies.matches(&rule.term, p) {
+			one.self = 1
+		}
+		if rule.hard {
+			out.hard = append(out.hard, one)
+		} else {
+			out.soft = append(out.soft, one)
 		}
 	}
 	return out
@@ -253,56 +185,28 @@ func (s *State) topologyOf(p *Pod) topology {
 
 // refuse says why a node's place among the other pods does not suit.
 func (t *topology) refuse(n *Node) (string, Cause) {
-	if reason, cause := t.refuseOwn(n, func(string) bool { return true }); reason != "" {
-		return reason, cause
-	}
-	return t.repelled(n)
-}
-
-// refuseOwn asks the pod's own rules, those whose key is chosen.
-func (t *topology) refuseOwn(n *Node, chosen func(key string) bool) (string, Cause) {
 	for i := range t.hard {
-		if !chosen(t.hard[i].key) {
-			continue
-		}
 		if reason := t.hard[i].refuse(n); reason != "" {
 			return reason, CausePods | CauseNode
 		}
 	}
 	for _, count := range t.affinity {
-		if !chosen(count.key) {
-			continue
-		}
 		value, ok := n.Object.Labels[count.key]
 		if !ok || !t.first && count.domains[value] == 0 {
 			return reasonPodAffinity, CausePods | CauseNode
 		}
 	}
 	for _, count := range t.anti {
-		if chosen(count.key) && count.at(n) > 0 {
-			return reasonAntiAffinity, CauseResources
+		if count.at(n) > 0 {
+			return reasonAntiAffinity, CausePods | CauseResources
 		}
 	}
-	return "", 0
-}
-
-// repelled asks the rules of the pods that are there.
-func (t *topology) repelled(n *Node) (string, Cause) {
 	for _, count := range t.repels {
 		if count.at(n) > 0 {
-			return reasonRepelled, CauseResources
+			return reasonRepelled, CausePods | CauseResources
 		}
 	}
 	return "", 0
-}
-
-// at is the count in a node's domain.
-func (t *tally) at(n *Node) int64 {
-	value, ok := n.Object.Labels[t.key]
-	if !ok {
-		return 0
-	}
-	return t.domains[value]
 }
 
 // preference scores candidates by preferred affinity and by soft spread, each from 0 to

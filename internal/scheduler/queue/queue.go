@@ -1,18 +1,23 @@
 // Package queue holds the pods that wait for a place: those to be tried now, by priority, and
 // those that were refused, each with the causes whose change could help.
 //
+// Pods that are alike form a crowd: where one is refused, all would be. A change wakes only the
+// first of a large crowd, and the next one when that found a place; so ten thousand hopeless pods
+// cost a change no more than one (crowd.go).
+//
 // It owns order, waking and backoff. It is pure: the time is passed in. It refuses placement
 // decisions (package place) and polling: a refused pod is tried again only when something
 // happened that could change the answer.
 package queue
 
 import (
+	"cmp"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	v1helper "k8s.io/component-helpers/scheduling/corev1"
 
-	"coracle/internal/scheduler/order"
+	"coracle/internal/scheduler/heap"
 	"coracle/internal/scheduler/place"
 )
 
@@ -32,7 +37,8 @@ type Item struct {
 	// Prefer is the node to choose among equals, or "".
 	Prefer string
 
-	causes place.Cause
+	// crowd is where the pod sleeps, or which it tries for.
+	crowd *crowd
 	// ready is when a resting pod may be tried; index is its place in the heap it is in.
 	ready time.Time
 	index int
@@ -52,10 +58,10 @@ const (
 // Queue is not safe for concurrent use.
 type Queue struct {
 	items   map[types.UID]*Item
-	active  order.Heap[*Item]
-	resting order.Heap[*Item]
-	// refused pods by what could help them: a change touches those only whom it could help.
-	refused map[place.Cause]map[types.UID]*Item
+	active  *heap.Heap[*Item]
+	resting *heap.Heap[*Item]
+	// crowds hold the refused pods: they are walked only when a cause changes.
+	crowds map[place.Alike]*crowd
 	// moved collects causes that changed while pods were taken: a try that began before the
 	// change must not put its pod to sleep past it.
 	moved map[types.UID]place.Cause
@@ -64,11 +70,14 @@ type Queue struct {
 
 // New returns an empty queue.
 func New() *Queue {
-	index := func(it *Item) *int { return &it.index }
 	return &Queue{
-		items: map[types.UID]*Item{}, active: order.New(byPriority, index), resting: order.New(byTime, index),
-		refused: map[place.Cause]map[types.UID]*Item{}, moved: map[types.UID]place.Cause{}, taken: map[types.UID]struct{}{},
+		items: map[types.UID]*Item{}, active: newHeap(sooner), resting: newHeap(earlier),
+		crowds: map[place.Alike]*crowd{}, moved: map[types.UID]place.Cause{}, taken: map[types.UID]struct{}{},
 	}
+}
+
+func newHeap(before func(a, b *Item) bool) *heap.Heap[*Item] {
+	return heap.New(before, func(it *Item) *int { return &it.index })
 }
 
 // Len returns how many pods wait, those taken included.
@@ -96,6 +105,7 @@ func (q *Queue) Set(p *place.Pod, changed bool, now time.Time) {
 	case taken:
 		q.moved[p.UID] = ^place.Cause(0)
 	}
+	q.desert(it) // it may be like others now
 }
 
 // Remove forgets a pod.
@@ -107,15 +117,16 @@ func (q *Queue) Remove(uid types.UID) {
 	q.leave(it)
 	delete(q.items, uid)
 	q.untake(uid)
+	q.desert(it)
 }
 
 // Get returns a pod's item.
 func (q *Queue) Get(uid types.UID) *Item { return q.items[uid] }
 
 // Pop hands out the pod to try next: the highest priority first, then the longest waiting. Its
-// fate must be told with Remove (placed), Refuse or Rest.
+// fate must be told with Remove (placed), Refuse or Rest; Placing may come before.
 func (q *Queue) Pop(now time.Time) *Item {
-	for q.rested(now) {
+	for q.resting.Len() > 0 && !q.resting.First().ready.After(now) {
 		q.activate(q.resting.Pop())
 	}
 	if q.active.Len() == 0 {
@@ -129,11 +140,7 @@ func (q *Queue) Pop(now time.Time) *Item {
 
 // Due says that Pop would hand out a pod.
 func (q *Queue) Due(now time.Time) bool {
-	return q.active.Len() > 0 || q.rested(now)
-}
-
-func (q *Queue) rested(now time.Time) bool {
-	return q.resting.Len() > 0 && !q.resting.First().ready.After(now)
+	return q.active.Len() > 0 || q.resting.Len() > 0 && !q.resting.First().ready.After(now)
 }
 
 // Next is when a resting pod may be tried, zero when none rests.
@@ -144,24 +151,24 @@ func (q *Queue) Next() time.Time {
 	return q.resting.First().ready
 }
 
-// Refuse puts a taken pod to sleep until one of the causes changes.
+// Placing says that a taken pod has a node and its binding is under way: what it left free may
+// be enough for the next one of its crowd.
+func (q *Queue) Placing(it *Item) { q.desert(it) }
+
+// Refuse puts a taken pod to sleep until one of the causes changes. One that has a node to prefer
+// has room of its own there, and sleeps by itself.
 func (q *Queue) Refuse(it *Item, causes place.Cause, now time.Time) {
 	if q.items[it.Pod.UID] != it {
 		return
 	}
 	it.Attempts++
-	it.causes = causes
 	moved := q.moved[it.Pod.UID]
 	q.untake(it.Pod.UID)
 	if moved&causes != 0 {
 		q.wake(it, now)
 		return
 	}
-	it.state = refused
-	if q.refused[causes] == nil {
-		q.refused[causes] = map[types.UID]*Item{}
-	}
-	q.refused[causes][it.Pod.UID] = it
+	q.sleep(it, causes)
 }
 
 // Rest tries a taken pod again after a pause, whatever happens: its binding failed.
@@ -171,19 +178,16 @@ func (q *Queue) Rest(it *Item, now time.Time) {
 	}
 	it.Attempts++
 	q.untake(it.Pod.UID)
+	q.desert(it)
 	q.rest(it, now.Add(pause(it.Attempts)))
 }
 
-// Changed wakes the pods that wait for any of the causes, and remembers the change for those
-// that are being tried right now.
+// Changed wakes the pods that wait for any of the causes, of a large crowd the first, and
+// remembers the change for those that are being tried right now.
 func (q *Queue) Changed(causes place.Cause, now time.Time) {
-	for waits, items := range q.refused {
-		if waits&causes == 0 {
-			continue
-		}
-		delete(q.refused, waits)
-		for _, it := range items {
-			q.wake(it, now)
+	for _, c := range q.crowds {
+		if c.causes&causes != 0 {
+			q.rouse(c, now)
 		}
 	}
 	for uid := range q.taken {
@@ -223,6 +227,7 @@ func (q *Queue) rest(it *Item, until time.Time) {
 	q.resting.Push(it)
 }
 
+// leave takes an item out of where it waits.
 func (q *Queue) leave(it *Item) {
 	switch it.state {
 	case active:
@@ -230,26 +235,20 @@ func (q *Queue) leave(it *Item) {
 	case resting:
 		q.resting.Remove(it)
 	case refused:
-		if delete(q.refused[it.causes], it.Pod.UID); len(q.refused[it.causes]) == 0 {
-			delete(q.refused, it.causes)
-		}
+		q.unsleep(it)
 	}
 }
 
-func byPriority(x, y *Item) bool {
-	a, b := v1helper.PodPriority(x.Pod.Object), v1helper.PodPriority(y.Pod.Object)
-	if a != b {
-		return a > b
-	}
-	if !x.Added.Equal(y.Added) {
-		return x.Added.Before(y.Added)
-	}
-	return x.Pod.UID < y.Pod.UID // any order will do, as long as it is always the same
+// sooner orders by priority, then by age.
+func sooner(a, b *Item) bool {
+	return cmp.Or(
+		cmp.Compare(v1helper.PodPriority(b.Pod.Object), v1helper.PodPriority(a.Pod.Object)),
+		a.Added.Compare(b.Added),
+		cmp.Compare(a.Pod.UID, b.Pod.UID), // any order will do, as long as it is always the same
+	) < 0
 }
 
-func byTime(x, y *Item) bool {
-	if !x.ready.Equal(y.ready) {
-		return x.ready.Before(y.ready)
-	}
-	return x.Pod.UID < y.Pod.UID
+// earlier orders by the end of rest.
+func earlier(a, b *Item) bool {
+	return cmp.Or(a.ready.Compare(b.ready), cmp.Compare(a.Pod.UID, b.Pod.UID)) < 0
 }

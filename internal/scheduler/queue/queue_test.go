@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -140,23 +139,5 @@ func TestRemoveInEveryState(t *testing.T) {
 				t.Fatalf("%d pods left", q.Len())
 			}
 		})
-	}
-}
-
-// An event that cannot help costs nothing, however many pods wait.
-func BenchmarkChangedThatHelpsNone(b *testing.B) {
-	q := New()
-	for i := range 10000 {
-		q.Set(pod(fmt.Sprint("p", i), 0), true, start)
-	}
-	for it := q.Pop(start); it != nil; it = q.Pop(start) {
-		q.Refuse(it, place.CauseResources, start)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		q.Changed(place.CauseVolume, start)
-	}
-	if q.Due(start.Add(time.Hour)) {
-		b.Fatal("woken for nothing")
 	}
 }

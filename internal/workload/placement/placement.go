@@ -164,26 +164,31 @@ func Ready(node *corev1.Node) (ready bool, since corev1.NodeCondition) {
 	return false, corev1.NodeCondition{}
 }
 
-// Pinned returns the one node that a pod's required node affinity names (matchFields
-// metadata.name) in every term, as daemon pods do; empty when it names none or several.
+// Pinned returns the one node that every term of a pod's required node affinity names (matchFields
+// metadata.name), as daemon pods do; empty when they name none or several: the terms are
+// alternatives, so a term that names none lets the pod go elsewhere.
 func Pinned(spec *corev1.PodSpec) string {
 	a := spec.Affinity
 	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
 		return ""
 	}
-	name := ""
-	for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
-		found := ""
-		for _, f := range term.MatchFields {
-			if f.Key == metav1.ObjectNameField && f.Operator == corev1.NodeSelectorOpIn && len(f.Values) == 1 {
-				found = f.Values[0]
-			}
-		}
-		// The terms are alternatives: one that names no node, or another, leaves a choice.
-		if found == "" || name != "" && found != name {
+	pinned := ""
+	for i := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		name := named(&a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[i])
+		if name == "" || pinned != "" && pinned != name {
 			return ""
 		}
-		name = found
+		pinned = name
 	}
-	return name
+	return pinned
+}
+
+// named is the node that a term's fields name, or "".
+func named(t *corev1.NodeSelectorTerm) string {
+	for _, f := range t.MatchFields {
+		if f.Key == metav1.ObjectNameField && f.Operator == corev1.NodeSelectorOpIn && len(f.Values) == 1 {
+			return f.Values[0]
+		}
+	}
+	return ""
 }

@@ -82,10 +82,20 @@ func TestPinned(t *testing.T) {
 		return &corev1.PodSpec{Affinity: &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
 			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{Key: key, Operator: corev1.NodeSelectorOpIn, Values: values}}}}}}}}
 	}
+	// Terms are alternatives: what one of them allows counts.
+	either := func(specs ...*corev1.PodSpec) *corev1.PodSpec {
+		out := specs[0].DeepCopy()
+		required := out.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+		for _, s := range specs[1:] {
+			required.NodeSelectorTerms = append(required.NodeSelectorTerms, s.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms...)
+		}
+		return out
+	}
+	n1, n2 := pin("metadata.name", "n1"), pin("metadata.name", "n2")
 	for _, tc := range []struct {
 		spec *corev1.PodSpec
 		want string
-	}{{&corev1.PodSpec{}, ""}, {pin("metadata.name", "n1"), "n1"}, {pin("metadata.name", "n1", "n2"), ""}, {pin("metadata.other", "n1"), ""}} {
+	}{{either(n1, n1), "n1"}, {either(n1, n2), ""}, {either(n1, pin("metadata.other", "n1")), ""}, {&corev1.PodSpec{}, ""}, {pin("metadata.name", "n1"), "n1"}, {pin("metadata.name", "n1", "n2"), ""}, {pin("metadata.other", "n1"), ""}} {
 		if got := placement.Pinned(tc.spec); got != tc.want {
 			t.Errorf("%+v: pinned to %q, not %q", tc.spec.Affinity, got, tc.want)
 		}
