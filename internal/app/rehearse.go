@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"coracle/internal/client"
@@ -149,6 +150,7 @@ func (o *rehearsal) reach() (*remote.Client, error) {
 			return nil, fmt.Errorf("read kubeconfig %s: %w", o.kubeconfig, err)
 		}
 	}
+	config.WarningHandler = rest.NoWarnings{} // of deprecated kinds that nobody asked for by name
 	return remote.New(config)
 }
 

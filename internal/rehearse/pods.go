@@ -86,13 +86,17 @@ func (rec *recorder) podGoes(w virtual.Write, pod *corev1.Pod) {
 	case c != nil && c.Reason == "EvictionByEvictionAPI":
 		what = "evicted"
 	case c != nil && c.Reason == "DeletionByTaintManager":
-		what = "deleted: its node is tainted"
+		what = "evicted by taint"
 	case c != nil && c.Reason == corev1.PodReasonPreemptionByScheduler:
 		what = "preempted"
 	default:
 		displaced = w.By != virtual.User && w.By != "garbage-collector" && strings.Contains(w.By, "pod-garbage")
 	}
-	rec.sayPod(pod, what, pod.Spec.NodeName)
+	node := ""
+	if displaced {
+		node = pod.Spec.NodeName
+	}
+	rec.sayPod(pod, what, node)
 	if ref := ownerOf(pod); displaced && ref != nil && pod.Spec.NodeName != "" {
 		owner := string(ref.UID)
 		rec.pods.waiting[owner] = append(rec.pods.waiting[owner], lost{rec.workloadOf(pod), pod.Spec.NodeName})

@@ -52,7 +52,6 @@ func newRecorder(r *run) *recorder {
 
 // begin takes stock before the changes.
 func (rec *recorder) begin() {
-	rec.began = true
 	picture := rec.run.world.Picture()
 	for _, res := range workloadKinds {
 		for _, o := range picture.List(res, "") {
@@ -60,13 +59,15 @@ func (rec *recorder) begin() {
 		}
 	}
 	rec.look()
+	rec.began = true
+	clear(rec.touched)
 	for _, t := range rec.workloads {
 		t.unsteady = t.state != plan.Steady
 		t.steadyAt = time.Time{}
 	}
 	for _, o := range picture.List(resource.PodDisruptionBudgets, "") {
 		if b, ok := o.(*policyv1.PodDisruptionBudget); ok && b.Status.CurrentHealthy < b.Status.DesiredHealthy {
-			rec.budget(b).Already = true
+			rec.budget(b).Already = true // and not by this
 		}
 	}
 }

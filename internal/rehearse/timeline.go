@@ -146,6 +146,9 @@ func (e Entry) where() string {
 		return ""
 	}
 	prep := "on "
+	if strings.HasPrefix(e.What, "evicted") || strings.HasPrefix(e.What, "preempted") || strings.HasPrefix(e.What, "deleted") {
+		prep = "from "
+	}
 	if len(e.Nodes) > fewNodes {
 		return fmt.Sprintf(" %s%d nodes", prep, len(e.Nodes))
 	}

@@ -38,6 +38,8 @@ type track struct {
 	began        time.Time
 	steadyAt     time.Time
 	unsteadySeen bool
+	// stirred says that something happened to it since it was last steady.
+	stirred bool
 }
 
 // amountOf reads a workload's status.
@@ -88,13 +90,15 @@ func (rec *recorder) wroteWorkload(w virtual.Write) {
 		return
 	}
 	switch {
-	case w.Before == nil:
+	case w.Before == nil && w.Type != "DELETED":
 		t.fresh = true
 	case w.Type == "DELETED":
 		t.gone = true
 		return
 	}
-	t.now = amountOf(w.Object)
+	now := amountOf(w.Object)
+	t.stirred = t.stirred || now != t.now || w.Before == nil || !sameButStatus(w.Before, w.Object)
+	t.now = now
 	if !t.fresh {
 		// Fewer than were wanted before and are wanted now is what a user of the workload may feel.
 		if loss(t.now, t.before) > loss(t.lowest, t.before) {
@@ -125,20 +129,23 @@ func (rec *recorder) look() {
 		if t == nil || t.gone {
 			continue
 		}
-		state := plan.Steady
+		state, waits := plan.Steady, []plan.Wait(nil)
 		for _, word := range rec.run.world.Said(at.Resource, at.Key) {
 			if word.Controller == controllerOf[at.Resource] && word.Why.State != "" {
-				state = word.Why.State
+				state, waits = word.Why.State, word.Why.Waits
 			}
 		}
-		if state == plan.Steady && t.state != plan.Steady {
-			t.steadyAt = rec.run.world.Now()
-			if rec.began && (t.disturbed || t.fresh || t.unsteadySeen) {
+		if state == plan.Steady && (t.state != plan.Steady || t.stirred) {
+			t.steadyAt, t.stirred = rec.run.world.Now(), false
+			if rec.began {
 				rec.say(at.Kind, at.Namespace, shortName(plan.Ref{Resource: at.Resource, Key: at.Key}), "steady at "+t.now.String(), true)
 			}
 		}
 		if rec.began && state != plan.Steady {
 			t.unsteadySeen = true
+			if state == plan.Stuck && t.state != plan.Stuck {
+				rec.say(at.Kind, at.Namespace, shortName(plan.Ref{Resource: at.Resource, Key: at.Key}), stuckBy(waits), true)
+			}
 		}
 		t.state = state
 	}
@@ -192,4 +199,12 @@ func onlyScaled(a, b plan.Object) bool {
 		b.Spec.Replicas = a.(*corev1.ReplicationController).Spec.Replicas
 	}
 	return sameButStatus(a, b)
+}
+
+// stuckBy says by what a workload is stuck.
+func stuckBy(waits []plan.Wait) string {
+	if len(waits) == 0 || waits[0].Reason == "" {
+		return "stuck"
+	}
+	return "stuck: " + waits[0].Reason
 }
