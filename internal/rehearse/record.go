@@ -243,10 +243,12 @@ func (rec *recorder) held(d *drain, pod *corev1.Pod, err error) {
 	for _, b := range guards(rec.run.world.Picture(), pod) {
 		hit := rec.budget(b)
 		if hit.Held == nil {
-			hit.Held = &Holdup{Node: d.node, From: seconds(rec.elapsed()), Healthy: b.Status.CurrentHealthy, Needs: b.Status.DesiredHealthy}
+			hit.Held = &Holdup{Node: d.node, From: seconds(rec.elapsed()),
+				// Those that were evicted this instant are not counted out yet.
+				Healthy: b.Status.CurrentHealthy - int32(len(b.Status.DisruptedPods)), Needs: b.Status.DesiredHealthy}
 			rec.say("PodDisruptionBudget", b.Namespace, "poddisruptionbudget/"+b.Name, "holds up the drain of "+d.node, true)
 		}
-		hit.Held.Until = seconds(rec.elapsed())
+		hit.Held.Until = seconds(min(rec.elapsed()+retryEvictions, rec.run.in.Within))
 		hit.Held.Refusals++
 	}
 	if len(guards(rec.run.world.Picture(), pod)) == 0 {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -164,6 +165,9 @@ func decode(t *testing.T, d manifest.Document) plan.Object {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if k, _ := kind.For(d.Ref.Resource); k.Default != nil {
+		k.Default(o)
+	}
 	return o.(plan.Object)
 }
 
@@ -176,10 +180,12 @@ func served(t *testing.T, objects []plan.Object, d manifest.Document) plan.Objec
 			o.SetUID(have.GetUID())
 			o.SetResourceVersion(have.GetResourceVersion())
 			o.SetCreationTimestamp(have.GetCreationTimestamp())
-			notes := have.GetAnnotations()
-			for k, v := range o.GetAnnotations() {
-				notes[k] = v
+			notes := maps.Clone(o.GetAnnotations())
+			if notes == nil {
+				notes = map[string]string{}
 			}
+			maps.Copy(notes, have.GetAnnotations())
+			maps.Copy(notes, o.GetAnnotations())
 			o.SetAnnotations(notes)
 		}
 	}

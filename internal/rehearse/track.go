@@ -2,6 +2,7 @@ package rehearse
 
 import (
 	"fmt"
+	"reflect"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -164,21 +165,8 @@ func sameButStatus(a, b plan.Object) bool {
 		o.SetManagedFields(nil)
 		o.SetResourceVersion("")
 		o.SetGeneration(0)
-		switch o := o.(type) {
-		case *appsv1.Deployment:
-			o.Status = appsv1.DeploymentStatus{}
-		case *appsv1.StatefulSet:
-			o.Status = appsv1.StatefulSetStatus{}
-		case *appsv1.DaemonSet:
-			o.Status = appsv1.DaemonSetStatus{}
-		case *appsv1.ReplicaSet:
-			o.Status = appsv1.ReplicaSetStatus{}
-		case *corev1.ReplicationController:
-			o.Status = corev1.ReplicationControllerStatus{}
-		case *corev1.Pod:
-			o.Status = corev1.PodStatus{}
-		case *corev1.Node:
-			o.Status = corev1.NodeStatus{}
+		if status := reflect.ValueOf(o).Elem().FieldByName("Status"); status.IsValid() {
+			status.SetZero()
 		}
 		return o
 	}
