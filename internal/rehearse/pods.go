@@ -20,6 +20,13 @@ type podTally struct {
 	// replaces says which pod a new one is in the place of.
 	replaces map[types.UID]lost
 	moves    map[move]int
+	// failed are the failures that were told: a crash loop is told once.
+	failed map[failing]bool
+}
+
+type failing struct {
+	types.UID
+	reason string
 }
 
 // lost is a pod that had to go from a node.
@@ -59,7 +66,8 @@ func (rec *recorder) wrotePod(w virtual.Write, pod *corev1.Pod) {
 		rec.sayPod(pod, "no longer ready", pod.Spec.NodeName)
 	}
 	switch {
-	case fails && (!failed || old != reason):
+	case fails && (!failed || old != reason) && !rec.pods.failed[failing{pod.UID, reason}]:
+		rec.pods.failed[failing{pod.UID, reason}] = true
 		rec.sayPod(pod, "fails: "+reason, "")
 	case podstate.Ended(pod) && !podstate.Ended(before):
 		rec.sayPod(pod, strings.ToLower(string(pod.Status.Phase)), "")
@@ -110,9 +118,6 @@ func (rec *recorder) adoptPlace(pod *corev1.Pod) {
 		return
 	}
 	list := rec.pods.waiting[string(ref.UID)]
-	if rec.pods.replaces == nil {
-		rec.pods.replaces = map[types.UID]lost{}
-	}
 	rec.pods.replaces[pod.UID] = list[0]
 	rec.pods.waiting[string(ref.UID)] = list[1:]
 }

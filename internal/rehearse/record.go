@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/plan"
 	"coracle/internal/quota"
@@ -47,7 +48,8 @@ type recorder struct {
 func newRecorder(r *run) *recorder {
 	return &recorder{run: r, start: r.in.Start, last: r.in.Start, asked: map[place]Change{}, workloads: map[place]*track{},
 		budgets: map[plan.Key]*BudgetHit{}, quotas: map[plan.Key]*QuotaHit{}, touched: map[place]bool{},
-		pods: podTally{waiting: map[string][]lost{}, moves: map[move]int{}}, notes: slices.Clone(r.in.Notes)}
+		pods:  podTally{waiting: map[string][]lost{}, replaces: map[types.UID]lost{}, moves: map[move]int{}, failed: map[failing]bool{}},
+		notes: slices.Clone(r.in.Notes)}
 }
 
 // begin takes stock before the changes.

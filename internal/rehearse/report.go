@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -231,7 +230,7 @@ func (r *run) judge(out *Report) {
 		}
 	}
 	for _, at := range sortedPlaces(places) {
-		report, ok := why.Explain(r.world.Picture(), r.said, at.Resource, at.Key, r.explainedAt())
+		report, ok := why.Explain(r.world.Picture(), r.said, at.Resource, at.Key, r.world.Now())
 		if !ok || report.Steady() {
 			continue
 		}
@@ -248,6 +247,3 @@ func (r *run) judge(out *Report) {
 func judged(res resource.Resource) bool {
 	return res == resource.Pods || slices.Contains(workloadKinds, res)
 }
-
-// explainedAt is the instant of explanations: when the last thing happened, and not the end of all patience.
-func (r *run) explainedAt() time.Time { return r.record.last }

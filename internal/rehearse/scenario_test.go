@@ -22,6 +22,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/cluster"
+	"coracle/internal/cluster/volume"
 	"coracle/internal/kind"
 	"coracle/internal/plan"
 	"coracle/internal/rehearse/manifest"
@@ -255,8 +256,9 @@ func machine(name, cpus string) *corev1.Node {
 	room := corev1.ResourceList{"cpu": apires.MustParse(cpus), "memory": apires.MustParse("64Gi"), "pods": apires.MustParse("110")}
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, UID: "node-of-that-name", ResourceVersion: "1", Labels: map[string]string{corev1.LabelHostname: name},
+			Annotations:       map[string]string{volume.RootAnnotation: "/volumes"},
 			CreationTimestamp: metav1.NewTime(epoch.Add(-time.Hour))},
-		Status: corev1.NodeStatus{Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{{
+		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.200"}}, Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{{
 			Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", LastHeartbeatTime: metav1.NewTime(epoch)}}},
 	}
 }

@@ -188,5 +188,5 @@ func writing(w virtual.Write, at time.Duration) Writing {
 		verb = "delete"
 	}
 	name := plan.KeyOf(w.Object).String()
-	return Writing{seconds(at), w.By, verb, strings.ToLower(w.Resource.Kind) + "/" + name, w.Because}
+	return Writing{seconds(at), w.By, verb, strings.ToLower(w.Resource.Kind) + " " + name, w.Because}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -325,8 +326,9 @@ func (n *nodes) live(ctx context.Context, l *local) {
 	if l.gone || l.frozen || l.kept || !ok || n.unwell[node.Name] && !l.deleting {
 		return
 	}
+	expected := n.of.cfg.Expect(l.pod, node)
 	step := life.Next(life.Input{
-		Pod: shaped(l.pod, node, n.of.cfg.Expect(l.pod, node)), Node: node,
+		Pod: shaped(l.pod, node, expected), Node: node,
 		Address: n.address(l.pod, node), Since: l.since, Now: n.of.now,
 	})
 	l.since = step.Since
@@ -334,12 +336,24 @@ func (n *nodes) live(ctx context.Context, l *local) {
 	if step.Status != nil {
 		next := *l.pod
 		next.Status = *step.Status
+		if expected.NoImage && !expected.Annotated {
+			excuse(next.Status.ContainerStatuses)
+		}
 		next.ResourceVersion = "" // what others write of a status meanwhile, life carries over
 		_, _ = n.of.api.Update(ctx, &next, "status")
 	}
 	if step.Gone {
 		zero := int64(0)
 		_, _ = n.of.api.Delete(ctx, plan.RefOf(l.pod), metav1.DeleteOptions{GracePeriodSeconds: &zero})
+	}
+}
+
+// excuse says of images that cannot be pulled what is known of them, in place of what simulated nodes say.
+func excuse(list []corev1.ContainerStatus) {
+	for i := range list {
+		if w := list[i].State.Waiting; w != nil && strings.Contains(w.Message, life.ImagePullError) {
+			list[i].State.Waiting = &corev1.ContainerStateWaiting{Reason: w.Reason, Message: "the image " + list[i].Image + " cannot be pulled here now"}
+		}
 	}
 }
 
