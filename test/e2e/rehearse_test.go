@@ -99,12 +99,14 @@ func (c *cluster) versions() map[string]string {
 // settled waits until nothing in the cluster changes by itself any more.
 func (c *cluster) settled() {
 	c.t.Helper()
-	last := c.versions()
+	last, quiet := c.versions(), 0
 	eventually(c.t, patience, "the cluster at rest", func() bool {
 		now := c.versions()
-		same := maps.Equal(last, now)
+		if quiet++; !maps.Equal(last, now) {
+			quiet = 0
+		}
 		last = now
-		return same
+		return quiet > 3
 	})
 }
 
@@ -155,6 +157,7 @@ func TestRehearse(t *testing.T) {
 	}
 
 	c.apply("apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: web}\nspec: {minAvailable: 5, selector: {matchLabels: {app: web}}}\n")
+	c.k("wait", "--for=jsonpath={.status.currentHealthy}=6", "poddisruptionbudget/web", "--timeout=30s")
 	c.settled()
 	drained := c.rehearse(0, []string{"cordoned", "holds up the drain of sim-0000", "drained", "Budget web holds up the drain"}, "--drain-node", "sim-0000")
 	if len(drained.PodsMoved) == 0 || len(drained.Budgets) != 1 || drained.Workloads[0].Lowest.Available != 5 {
