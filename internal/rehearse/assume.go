@@ -47,6 +47,8 @@ type seen struct {
 	times []time.Duration
 	ready int
 	fails string
+	// slow is for how long a pod has been running without being ready.
+	slow time.Duration
 }
 
 func observe(in Input) *assumptions {
@@ -88,6 +90,8 @@ func (a *assumptions) see(pod *corev1.Pod) {
 			if r := cs.State.Running; r != nil && cs.RestartCount == 0 && !since.Before(r.StartedAt.Time) {
 				s.times = append(s.times, since.Sub(r.StartedAt.Time))
 			}
+		case cs.State.Running != nil && a.start.Sub(cs.State.Running.StartedAt.Time) > slowMargin:
+			s.slow = max(s.slow, a.start.Sub(cs.State.Running.StartedAt.Time))
 		}
 	}
 }
@@ -119,6 +123,8 @@ func (a *assumptions) expect(pod *corev1.Pod, node *corev1.Node) virtual.Expecta
 		case "":
 		case "CrashLoopBackOff":
 			e.Crashes = true
+		case neverReady:
+			e.Never = true
 		default:
 			e.NoImage = true
 		}
@@ -128,7 +134,7 @@ func (a *assumptions) expect(pod *corev1.Pod, node *corev1.Node) virtual.Expecta
 		a.simulated = a.simulated || created && e.Annotated
 	}
 	if began := startedAt(pod); !e.Annotated && !began.IsZero() && began.Before(a.start) && a.start.Sub(began) > slowFactor*e.Ready+slowMargin {
-		e.Never = !podstate.Ready(pod)
+		e.Never = e.Never || !podstate.Ready(pod)
 	}
 	return e
 }
@@ -150,6 +156,8 @@ func (a *assumptions) assume(c *corev1.Container, simulated bool) Assumption {
 	switch {
 	case !simulated && s != nil && s.ready == 0 && s.fails != "":
 		as.Fails, as.Because = s.fails, "as its pods here do now"
+	case !simulated && a.ready == nil && s != nil && s.ready == 0 && s.slow > slowFactor*a.usual(c)+slowMargin:
+		as.Fails, as.Because = neverReady, "as its pods here, not ready after "+brief(s.slow.Truncate(time.Second))
 	case a.ready != nil:
 		as.Ready, as.Because = a.ready.Seconds(), "--ready-after"
 	case simulated:
@@ -158,16 +166,29 @@ func (a *assumptions) assume(c *corev1.Container, simulated bool) Assumption {
 		slices.Sort(s.times)
 		as.Ready = s.times[len(s.times)/2].Seconds()
 		as.Because = fmt.Sprintf("the median of its %s here", count(len(s.times), "pod"))
+	case s != nil:
+		as.Ready, as.Because = a.usual(c).Seconds(), "its pods here do not tell"
 	case c.ReadinessProbe != nil:
-		wait := max(c.ReadinessProbe.InitialDelaySeconds, 0)
-		if wait == 0 {
-			wait = max(c.ReadinessProbe.PeriodSeconds, 1)
-		}
-		as.Ready, as.Because = float64(wait), "new here; its readiness probe"
+		as.Ready, as.Because = a.usual(c).Seconds(), "new here; its readiness probe"
 	default:
-		as.Ready, as.Because = readyDefault.Seconds(), "new here"
+		as.Ready, as.Because = a.usual(c).Seconds(), "new here"
 	}
 	return as
+}
+
+// neverReady is how an image fails whose containers run, and are not ready.
+const neverReady = "ContainersNotReady"
+
+// usual is how long a container takes of which nothing was seen.
+func (a *assumptions) usual(c *corev1.Container) time.Duration {
+	if c.ReadinessProbe == nil {
+		return readyDefault
+	}
+	wait := max(c.ReadinessProbe.InitialDelaySeconds, 0)
+	if wait == 0 {
+		wait = max(c.ReadinessProbe.PeriodSeconds, 1)
+	}
+	return time.Duration(wait) * time.Second
 }
 
 // list returns the assumptions that mattered.

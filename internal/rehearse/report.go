@@ -9,6 +9,7 @@ import (
 
 	apimeta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/cluster/nodelife"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/why"
@@ -199,7 +200,9 @@ func (r *run) workloads() []WorkloadReport {
 				w.LowestAt = &at
 			}
 		}
-		if !t.gone {
+		if t.gone {
+			w.Lowest, w.LowestAt = nil, nil // it was to go
+		} else {
 			w.After, w.State = t.now.amount(), t.state
 			if t.state == plan.Steady {
 				took := 0.0
@@ -234,6 +237,10 @@ func (r *run) judge(out *Report) {
 		if !ok || report.Steady() {
 			continue
 		}
+		if lost := r.lostDaemons(at); lost != "" {
+			out.Notes = append(out.Notes, lost)
+			continue
+		}
 		_, asked := r.record.asked[at]
 		if t := r.record.workloads[at]; t != nil && t.unsteady && !asked {
 			out.Before = append(out.Before, report)
@@ -241,6 +248,33 @@ func (r *run) judge(out *Report) {
 		}
 		out.Stuck = append(out.Stuck, report)
 	}
+}
+
+// lostDaemons says that all that a DaemonSet lacks are its pods on nodes that were to lose their power: they are part of the
+// question, and no answer to it. It returns "" where there is more, or less, to it.
+func (r *run) lostDaemons(at place) string {
+	t := r.record.workloads[at]
+	if at.Resource != resource.DaemonSets || t == nil || t.state == plan.Stuck {
+		return ""
+	}
+	missing := t.now.wanted - t.now.available
+	var nodes []string
+	for _, ch := range r.in.Changes {
+		if ch.Verb != Fail {
+			continue
+		}
+		for _, o := range r.world.Picture().Indexed(resource.Pods, nodelife.PodsByNode.Name, ch.Ref.Name) {
+			if ref := ownerOf(o); ref != nil && ref.UID == t.object.GetUID() {
+				missing--
+				nodes = append(nodes, ch.Ref.Name)
+			}
+		}
+	}
+	if missing > 0 || len(nodes) == 0 {
+		return ""
+	}
+	name := r.record.named(at.Namespace, shortName(plan.Ref{Resource: at.Resource, Key: at.Key}))
+	return fmt.Sprintf("%s waits for %s, which does not come back by itself: that does not count", name, strings.Join(nodes, ", "))
 }
 
 // judged are kinds that, besides workloads, are steady or not: volumes that wait for their first pod are nobody's fault.

@@ -19,6 +19,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	sigsyaml "sigs.k8s.io/yaml"
 
 	"coracle/internal/kind"
 	"coracle/internal/plan"
@@ -118,7 +119,7 @@ func Parse(name string, in io.Reader, namespace string) ([]Document, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", from, err)
 		}
-		raw, err := yaml.ToJSON(text)
+		raw, err := sigsyaml.YAMLToJSON(text) // JSON is YAML too
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", from, err)
 		}
