@@ -58,8 +58,6 @@ type Config struct {
 	Wrote func(Write)
 	// Refused, when set, is told each refusal of the virtual API but conflicts.
 	Refused func(Refusal)
-	// Placed, when set, is told what the scheduler says of pods.
-	Placed func(plan.Event)
 }
 
 // Write is one write to the cluster.
@@ -133,11 +131,7 @@ func New(cfg Config) *Cluster {
 		}
 	}
 	c.core.Start(c.picture)
-	c.stepper = scheduler.NewStepper(c.api, c.picture, func(e plan.Event) {
-		if cfg.Placed != nil {
-			cfg.Placed(e)
-		}
-	}, func() time.Time { return c.now })
+	c.stepper = scheduler.NewStepper(c.api, c.picture, func(plan.Event) {}, func() time.Time { return c.now })
 	c.nodes.adopt()
 	return c
 }
