@@ -74,7 +74,7 @@ real Linux containers, on a cluster of one or more nodes on this machine.
 		}
 	}
 	add("cluster", newUp(), newDown(), newStatus())
-	add("use", newWhy(), newKubectl(), newKubeconfig(), newImage())
+	add("use", newWhy(), newRehearse(), newKubectl(), newKubeconfig(), newImage())
 	add("role", newServer(), newNode(), newRuntime())
 	return root
 }

@@ -136,6 +136,10 @@ func (c *Cluster) Load(objects ...plan.Object) {
 		if rev, err := strconv.ParseUint(o.GetResourceVersion(), 10, 64); err == nil {
 			c.revision = max(c.revision, rev)
 		}
+		// Objects of another such cluster keep their UIDs, which must not be given again.
+		if n, err := strconv.ParseUint(strings.TrimPrefix(string(o.GetUID()), uidPrefix), 16, 64); err == nil && strings.HasPrefix(string(o.GetUID()), uidPrefix) {
+			c.serial = max(c.serial, n)
+		}
 	}
 	c.compacted, c.log = c.revision, nil
 }
@@ -233,6 +237,9 @@ func (c *Cluster) List(ctx context.Context, res resource.Resource, opts client.L
 	return out, strconv.FormatUint(c.revision, 10), nil
 }
 
+// uidPrefix begins the UIDs that are given here.
+const uidPrefix = "00000000-0000-4000-8000-"
+
 const suffixAlphabet = "bcdfghjklmnpqrstvwxz2456789"
 
 // suffix spells n in five letters of the API's alphabet, scattered so that names do not sort by age.
@@ -280,7 +287,7 @@ func (c *Cluster) Create(ctx context.Context, obj plan.Object) (plan.Object, err
 		return nil, err
 	}
 	c.serial++
-	obj.SetUID(types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012x", c.serial)))
+	obj.SetUID(types.UID(fmt.Sprintf("%s%012x", uidPrefix, c.serial)))
 	obj.SetCreationTimestamp(c.timestamp())
 	obj.SetDeletionTimestamp(nil)
 	if hasSpec(obj) {

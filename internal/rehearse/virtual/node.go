@@ -1,0 +1,467 @@
+package virtual
+
+import (
+	"container/heap"
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"coracle/internal/client/fake"
+	"coracle/internal/cluster/nodelife"
+	"coracle/internal/cluster/volume"
+	"coracle/internal/fleet/life"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/workload/podstate"
+)
+
+// forever is how far ahead the leases of living nodes are renewed: past the end of any rehearsal, so
+// that heartbeats cost nothing.
+const forever = 10 * 365 * 24 * time.Hour
+
+// Alive says whether a node is heard of at an instant, with leases by name.
+func Alive(node *corev1.Node, leases map[string]*coordinationv1.Lease, now time.Time) bool {
+	heard := time.Time{}
+	for _, c := range node.Status.Conditions {
+		if c.Type != corev1.NodeReady {
+			continue
+		}
+		if c.Status == corev1.ConditionUnknown {
+			return false
+		}
+		heard = c.LastHeartbeatTime.Time
+	}
+	if l := leases[heart(node)]; l != nil && l.Spec.RenewTime != nil && l.Spec.RenewTime.After(heard) {
+		heard = l.Spec.RenewTime.Time
+	}
+	return now.Sub(heard) < nodelife.Grace
+}
+
+// heart names the lease that a node lives by.
+func heart(node *corev1.Node) string {
+	if name := node.Annotations[nodelife.HeartbeatLease]; name != "" {
+		return name
+	}
+	return node.Name
+}
+
+// Leases files the leases of nodes by name.
+func Leases(objects []plan.Object) map[string]*coordinationv1.Lease {
+	out := map[string]*coordinationv1.Lease{}
+	for _, o := range objects {
+		if l, ok := o.(*coordinationv1.Lease); ok && l.Namespace == nodelife.LeaseNamespace {
+			out[l.Name] = l
+		}
+	}
+	return out
+}
+
+// hearts returns the objects with the leases of living nodes renewed for good, and with nodes that lose their power heard
+// of for the last time at the start.
+func hearts(cfg Config) []plan.Object {
+	leases := Leases(cfg.Objects)
+	beating := map[string]bool{}
+	var out []plan.Object
+	for _, o := range cfg.Objects {
+		node, ok := o.(*corev1.Node)
+		if !ok {
+			out = append(out, o)
+			continue
+		}
+		alive := Alive(node, leases, cfg.Start)
+		switch {
+		case alive && cfg.Failed[node.Name]:
+			out = append(out, lastHeard(node, cfg.Start))
+		case alive:
+			beating[heart(node)] = true
+			out = append(out, node)
+		default:
+			out = append(out, alone(node, leases[heart(node)]))
+		}
+	}
+	at := metav1.NewMicroTime(cfg.Start.Add(forever))
+	for name := range beating {
+		if leases[name] == nil {
+			out = append(out, &coordinationv1.Lease{
+				ObjectMeta: metav1.ObjectMeta{Namespace: nodelife.LeaseNamespace, Name: name, UID: types.UID("lease-" + name), ResourceVersion: "1"},
+				Spec:       coordinationv1.LeaseSpec{RenewTime: &at},
+			})
+		}
+	}
+	for i, o := range out {
+		if l, ok := o.(*coordinationv1.Lease); ok && l.Namespace == nodelife.LeaseNamespace && beating[l.Name] {
+			l = l.DeepCopy()
+			l.Spec.RenewTime = &at
+			out[i] = l
+		}
+	}
+	return out
+}
+
+// lastHeard is a node at its last heartbeat, which no lease tells of.
+func lastHeard(node *corev1.Node, at time.Time) *corev1.Node {
+	node = alone(node, nil)
+	for i := range node.Status.Conditions {
+		if c := &node.Status.Conditions[i]; c.Type == corev1.NodeReady {
+			c.LastHeartbeatTime = metav1.NewTime(at)
+		}
+	}
+	return node
+}
+
+// alone takes a node off a lease that it shares with nodes that live on.
+func alone(node *corev1.Node, lease *coordinationv1.Lease) *corev1.Node {
+	node = node.DeepCopy()
+	if node.Annotations[nodelife.HeartbeatLease] != "" || lease == nil {
+		if node.Annotations == nil {
+			node.Annotations = map[string]string{}
+		}
+		node.Annotations[nodelife.HeartbeatLease] = "no-" + node.Name
+	}
+	return node
+}
+
+// nodes plays every node's agent.
+type nodes struct {
+	of *Cluster
+	// silent are those without power or agent; unwell those whose agent says that it is not ready, which end pods but
+	// start none.
+	silent, unwell map[string]bool
+	pods           map[types.UID]*local
+	addresses      map[string]*netip.Addr
+	// first is the revision at the start: what is newer was made since.
+	first uint64
+	// news are pods to look at now; reclaims volumes whose directory a node is asked to remove.
+	news     []*local
+	reclaims []*corev1.PersistentVolume
+	due      dueHeap
+	serial   int
+}
+
+// local is a pod as its node knows it.
+type local struct {
+	pod      *corev1.Pod
+	since    time.Time
+	deleting bool
+	// frozen pods fail now, and are assumed to go on so until they are deleted.
+	frozen bool
+	// kept pods are in the state in which they were found, which nothing changes by itself.
+	kept   bool
+	listed bool
+	gone   bool
+	at     time.Time
+	serial int
+	heapAt int
+}
+
+func newNodes(c *Cluster) *nodes {
+	return &nodes{of: c, silent: map[string]bool{}, unwell: map[string]bool{}, pods: map[types.UID]*local{},
+		addresses: map[string]*netip.Addr{}, first: c.pulled}
+}
+
+// adopt takes over the pods as they are.
+func (n *nodes) adopt() {
+	leases := Leases(n.of.cfg.Objects)
+	for _, o := range n.of.cfg.Objects {
+		switch o := o.(type) {
+		case *corev1.Node:
+			n.silent[o.Name] = n.of.cfg.Failed[o.Name] || !Alive(o, leases, n.of.now)
+			n.unwell[o.Name] = !ready(o)
+		case *corev1.PersistentVolume:
+			n.volume(o)
+		}
+	}
+	for _, o := range n.of.picture.List(resource.Pods, "") {
+		pod := o.(*corev1.Pod)
+		n.see(pod)
+		if l := n.pods[pod.UID]; l != nil && pod.DeletionTimestamp == nil {
+			l.frozen = Failing(pod)
+			node, ok := n.node(pod)
+			l.kept = podstate.Ready(pod) && !(ok && n.of.cfg.Expect(pod, node).Annotated)
+		}
+	}
+}
+
+// Failing says whether a pod's containers cannot start, or crash again and again.
+func Failing(pod *corev1.Pod) bool {
+	_, failing := FailingReason(pod)
+	return failing
+}
+
+// FailingReason is why a pod's containers wait, when that is a failure.
+func FailingReason(pod *corev1.Pod) (string, bool) {
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for i := range list {
+			if w := list[i].State.Waiting; w != nil && w.Reason != "" && w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" {
+				return w.Reason, true
+			}
+		}
+	}
+	return "", false
+}
+
+func ready(node *corev1.Node) bool {
+	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func (n *nodes) node(pod *corev1.Pod) (*corev1.Node, bool) {
+	o, ok := n.of.picture.Get(resource.Nodes, "", pod.Spec.NodeName)
+	if !ok {
+		return nil, false
+	}
+	return o.(*corev1.Node), true
+}
+
+// hear takes in a change to the cluster.
+func (n *nodes) hear(e fake.Entry) {
+	switch o := e.Object.(type) {
+	case *corev1.Pod:
+		if e.Type == watch.Deleted {
+			n.forget(o)
+			return
+		}
+		n.see(o)
+	case *corev1.PersistentVolume:
+		if e.Type != watch.Deleted {
+			n.volume(o)
+		}
+	}
+}
+
+// see takes in a pod that is on a node.
+func (n *nodes) see(pod *corev1.Pod) {
+	if pod.Spec.NodeName == "" || n.silent[pod.Spec.NodeName] {
+		return
+	}
+	l := n.pods[pod.UID]
+	if l == nil {
+		n.serial++
+		l = &local{serial: n.serial, heapAt: -1, since: n.of.now}
+		if pod.Status.StartTime != nil {
+			l.since = time.Time{} // what was before is as the API tells it
+		}
+		n.pods[pod.UID] = l
+	}
+	l.pod = pod
+	if pod.DeletionTimestamp != nil && !l.deleting {
+		l.deleting, l.since, l.frozen, l.kept = true, n.of.now, false, false
+		if pod.DeletionTimestamp.Add(-graceOf(pod)).Before(n.of.cfg.Start) {
+			l.since = time.Time{} // it was being deleted before
+		}
+	}
+	if l.kept && !podstate.Ready(pod) {
+		l.kept = false
+	}
+	n.look(l)
+}
+
+func graceOf(pod *corev1.Pod) time.Duration {
+	if g := pod.DeletionGracePeriodSeconds; g != nil {
+		return time.Duration(*g) * time.Second
+	}
+	return 0
+}
+
+func (n *nodes) forget(pod *corev1.Pod) {
+	l := n.pods[pod.UID]
+	if l == nil {
+		return
+	}
+	l.gone = true
+	n.schedule(l, time.Time{})
+	delete(n.pods, pod.UID)
+}
+
+func (n *nodes) look(l *local) {
+	if !l.listed {
+		l.listed = true
+		n.news = append(n.news, l)
+	}
+}
+
+func (n *nodes) volume(pv *corev1.PersistentVolume) {
+	if by := pv.Annotations[volume.ReclaimBy]; by != "" && !n.silent[by] && slices.Contains(pv.Finalizers, volume.DataFinalizer) {
+		n.reclaims = append(n.reclaims, pv)
+	}
+}
+
+// act does what is due on all nodes, and says whether that was anything.
+func (n *nodes) act() bool {
+	for len(n.due) > 0 && !n.due[0].at.After(n.of.now) {
+		l := n.due[0]
+		n.schedule(l, time.Time{})
+		n.look(l)
+	}
+	busy := len(n.news)+len(n.reclaims) > 0
+	for len(n.news) > 0 {
+		news := n.news
+		n.news = nil
+		n.of.as(Node, "", func(ctx context.Context) {
+			for _, l := range news {
+				l.listed = false
+				n.live(ctx, l)
+			}
+		})
+	}
+	for _, pv := range n.reclaims {
+		n.of.as(Node, "", func(ctx context.Context) { n.reclaim(ctx, pv) })
+	}
+	n.reclaims = nil
+	return busy
+}
+
+// live takes the next step of a pod's life.
+func (n *nodes) live(ctx context.Context, l *local) {
+	node, ok := n.node(l.pod)
+	if l.gone || l.frozen || l.kept || !ok || n.unwell[node.Name] && !l.deleting {
+		return
+	}
+	expected := n.of.cfg.Expect(l.pod, node)
+	step := life.Next(life.Input{
+		Pod: shaped(l.pod, node, expected), Node: node,
+		Address: n.address(l.pod, node), Since: l.since, Now: n.of.now,
+	})
+	l.since = step.Since
+	n.schedule(l, step.Again)
+	if step.Status != nil {
+		next := *l.pod
+		next.Status = *step.Status
+		if expected.NoImage && !expected.Annotated {
+			excuse(next.Status.ContainerStatuses)
+		}
+		next.ResourceVersion = "" // what others write of a status meanwhile, life carries over
+		_, _ = n.of.api.Update(ctx, &next, "status")
+	}
+	if step.Gone {
+		zero := int64(0)
+		_, _ = n.of.api.Delete(ctx, plan.RefOf(l.pod), metav1.DeleteOptions{GracePeriodSeconds: &zero})
+	}
+}
+
+// excuse says of images that cannot be pulled what is known of them, in place of what simulated nodes say.
+func excuse(list []corev1.ContainerStatus) {
+	for i := range list {
+		if w := list[i].State.Waiting; w != nil && strings.Contains(w.Message, life.ImagePullError) {
+			list[i].State.Waiting = &corev1.ContainerStateWaiting{Reason: w.Reason, Message: "the image " + list[i].Image + " cannot be pulled here now"}
+		}
+	}
+}
+
+// crashAfter is how long containers run that crash.
+const crashAfter = time.Second
+
+// shaped is a pod with the annotations that make its life as it is expected to be.
+func shaped(pod *corev1.Pod, node *corev1.Node, e Expectation) *corev1.Pod {
+	out := *pod
+	out.Annotations = map[string]string{}
+	honoured := func(key string) bool {
+		if !e.Annotated {
+			return false
+		}
+		v, own := pod.Annotations[key]
+		if !own {
+			v, own = node.Annotations[key]
+		}
+		if own {
+			out.Annotations[key] = v
+		}
+		return own
+	}
+	for _, key := range []string{life.StartAfter, life.FinishAfter, life.ExitCode} {
+		honoured(key)
+	}
+	set := func(key, value string, override bool) {
+		if override || !honoured(key) {
+			out.Annotations[key] = value
+		}
+	}
+	flag := func(key string, on bool) {
+		if !honoured(key) && on {
+			out.Annotations[key] = "true"
+		}
+	}
+	set(life.ReadyAfter, e.Ready.String(), e.OverrideReady)
+	set(life.TerminateAfter, e.Stop.String(), e.OverrideStop)
+	flag(life.NeverReady, e.Never || e.Crashes)
+	flag(life.ImagePullError, e.NoImage)
+	if !honoured(life.CrashAfter) && e.Crashes {
+		out.Annotations[life.CrashAfter] = crashAfter.String()
+	}
+	return &out
+}
+
+// address is one of the node's range for a pod that has none yet. Ranges are not used up: nobody dials.
+func (n *nodes) address(pod *corev1.Pod, node *corev1.Node) netip.Addr {
+	if pod.Status.PodIP != "" || pod.Spec.HostNetwork {
+		return netip.Addr{}
+	}
+	at := n.addresses[node.Name]
+	if at == nil {
+		first := netip.MustParseAddr("192.0.2.1") // for documentation (RFC 5737)
+		if p, err := netip.ParsePrefix(node.Spec.PodCIDR); err == nil {
+			first = p.Masked().Addr().Next()
+		}
+		at = &first
+		n.addresses[node.Name] = at
+	}
+	*at = at.Next()
+	return *at
+}
+
+func (n *nodes) reclaim(ctx context.Context, pv *corev1.PersistentVolume) {
+	o, err := n.of.api.Get(ctx, resource.PersistentVolumes, "", pv.Name)
+	if err != nil || o.GetUID() != pv.UID {
+		return
+	}
+	next := o.(*corev1.PersistentVolume).DeepCopy()
+	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == volume.DataFinalizer })
+	_, _ = n.of.api.Update(ctx, next, "")
+}
+
+// next is when a pod is due.
+func (n *nodes) next() time.Time {
+	if len(n.due) == 0 {
+		return time.Time{}
+	}
+	return n.due[0].at
+}
+
+func (n *nodes) schedule(l *local, at time.Time) {
+	if l.heapAt >= 0 {
+		heap.Remove(&n.due, l.heapAt)
+	}
+	l.at = at
+	if !at.IsZero() && !l.gone {
+		heap.Push(&n.due, l)
+	}
+}
+
+type dueHeap []*local
+
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
+	return h[i].at.Before(h[j].at) || h[i].at.Equal(h[j].at) && h[i].serial < h[j].serial
+}
+func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i]; h[i].heapAt, h[j].heapAt = i, j }
+func (h *dueHeap) Push(x any) {
+	l := x.(*local)
+	l.heapAt = len(*h)
+	*h = append(*h, l)
+}
+func (h *dueHeap) Pop() any {
+	old := *h
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h, l.heapAt = old[:len(old)-1], -1
+	return l
+}
