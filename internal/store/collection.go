@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage"
@@ -24,6 +25,7 @@ type Collection struct {
 
 	watchMu sync.Mutex
 	watches router
+	crowd   atomic.Int64 // how many items there were at the last delivery
 }
 
 var _ storage.Interface = (*Collection)(nil)

@@ -13,6 +13,10 @@ type history struct {
 
 func (h *history) live() []*change { return h.changes[h.start:] }
 
+// pastShare says how large the retained past may be whatever Events and Bytes say: one change for so many
+// objects that there are.
+const pastShare = 4
+
 // after returns the changes with revisions above rev.
 func (h *history) after(rev int64) []*change {
 	live := h.live()
@@ -30,7 +34,13 @@ func (c *Collection) remember(changes []*change) {
 	}
 	bounds := c.s.hist
 	oldest := changes[len(changes)-1].at - int64(bounds.Age.Seconds())
-	for len(h.changes)-h.start > bounds.Events || h.bytes > bounds.Bytes || h.start < len(h.changes) && h.changes[h.start].at < oldest {
+	// A watcher that has lost its place lists everything again: where there is much to list, more of the past is
+	// worth its memory.
+	few := len(c.items) / pastShare
+	for n := len(h.changes) - h.start; n > 0; n-- {
+		if aged := h.changes[h.start].at < oldest; !aged && (n <= few || n <= bounds.Events && h.bytes <= bounds.Bytes) {
+			break
+		}
 		c.forgetOldest()
 	}
 	h.squeeze()

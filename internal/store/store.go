@@ -31,14 +31,17 @@ type Config struct {
 	// BookmarkInterval is the time between progress bookmarks; 0 is one minute.
 	BookmarkInterval time.Duration
 	// WatchQueue is how many events a watcher may fall behind before it is closed with an
-	// error; 0 is 10,000.
+	// error; 0 is 10,000. One may always fall as many behind as there are objects, because to
+	// list them again would cost it more; one under a Shared context ten times that, because
+	// what waits for it is shared.
 	WatchQueue int
 	// Log receives what an operator must know; nil discards.
 	Log *slog.Logger
 }
 
 // History bounds the retained past, for each resource by itself: the oldest change is dropped
-// once any bound is passed. Zero values take the defaults.
+// once any bound is passed, but that a quarter as many changes as there are objects are retained
+// whatever Events and Bytes say. Zero values take the defaults.
 type History struct {
 	// Events is the number of changes retained (default 20,000).
 	Events int

@@ -205,11 +205,18 @@ func (c *Collection) indexedOnly(pred storage.SelectionPredicate) bool {
 	return true
 }
 
+// sharedPatience is how much further than others a watcher that shares the stored objects may fall behind.
+const sharedPatience = 10
+
 // push appends to the queue; it never blocks.
 func (w *watcher) push(e entry) {
+	limit := max(w.limit, int(w.c.crowd.Load()))
+	if w.shared {
+		limit *= sharedPatience
+	}
 	w.mu.Lock()
 	if w.over == nil {
-		if len(w.queue) >= w.limit {
+		if len(w.queue) >= limit {
 			w.over = apierrors.NewTooManyRequests(fmt.Sprintf("the watch fell %d events behind and was closed: watch again from the last resourceVersion received", len(w.queue)), 1)
 			w.queue = nil
 		} else {
