@@ -85,7 +85,7 @@ func BenchmarkHTTPGet(b *testing.B) {
 	}, http.StatusOK)
 }
 
-// BenchmarkHTTPList is PEERS' list of 5,001: whole, and as raw bytes.
+// BenchmarkHTTPList lists 5,001 objects: whole, and as raw bytes.
 func BenchmarkHTTPList(b *testing.B) {
 	c := onDisk(b)
 	i, ctx := c.Client(), context.Background()
