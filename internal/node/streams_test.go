@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -41,43 +42,14 @@ func TestRealStreams(t *testing.T) {
 	})
 	m.untilState("pod", "Running ready main=running server=running")
 
+	// A container that runs need not listen yet, and client-go ends a forwarding whose first connection is refused.
 	t.Run("port-forward", func(t *testing.T) {
-		trip, upgrader, err := spdy.RoundTripperFor(m.restConfig())
-		if err != nil {
-			t.Fatal(err)
-		}
-		dialer := spdy.NewDialer(upgrader, &http.Client{Transport: trip}, http.MethodPost, m.url("/portForward/default/pod"))
-		stop, ready := make(chan struct{}), make(chan struct{})
-		fw, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- fw.ForwardPorts() }()
-		defer func() {
-			close(stop)
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}()
-		select {
-		case <-ready:
-		case err := <-done:
-			done <- nil
-			t.Fatal(err)
-		}
-		ports, err := fw.GetPorts()
-		if err != nil {
-			t.Fatal(err)
-		}
 		m.until("an answer through the forwarded port", func() bool {
-			conn, err := dialLocal(ports[0].Local)
+			answer, err := forwarded(m, "pod", 8080)
 			if err != nil {
-				return false
+				t.Log(err)
 			}
-			defer conn.Close()
-			raw, _ := io.ReadAll(conn)
-			return string(raw) == "pong\n"
+			return answer == "pong\n"
 		})
 	})
 
@@ -128,4 +100,41 @@ func TestRealStreams(t *testing.T) {
 
 func dialLocal(port uint16) (io.ReadWriteCloser, error) {
 	return net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+}
+
+// forwarded forwards a local port to a pod's, and reads what comes through it until its end.
+func forwarded(m *machineUnderTest, pod string, port int) (answer string, err error) {
+	trip, upgrader, err := spdy.RoundTripperFor(m.restConfig())
+	if err != nil {
+		return "", err
+	}
+	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: trip}, http.MethodPost, m.url("/portForward/default/"+pod))
+	stop, ready := make(chan struct{}), make(chan struct{})
+	fw, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, stop, ready, io.Discard, io.Discard)
+	if err != nil {
+		return "", err
+	}
+	done := make(chan error, 1)
+	go func() { done <- fw.ForwardPorts() }()
+	defer func() {
+		close(stop)
+		err = errors.Join(err, <-done)
+	}()
+	select {
+	case <-ready:
+	case err := <-done:
+		done <- nil
+		return "", err
+	}
+	ports, err := fw.GetPorts()
+	if err != nil {
+		return "", err
+	}
+	conn, err := dialLocal(ports[0].Local)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	raw, err := io.ReadAll(conn)
+	return string(raw), err
 }
