@@ -268,21 +268,7 @@ func (l *quotaBooks) quotas(namespace string, now time.Time) []*corev1.ResourceQ
 			continue
 		}
 		q = q.DeepCopy()
-		if q.Status.Used == nil {
-			q.Status.Used = corev1.ResourceList{}
-		}
-		var counts corev1.ResourceList
-		for name := range q.Spec.Hard {
-			if _, known := q.Status.Used[name]; known {
-				continue
-			}
-			if counts == nil {
-				counts = l.count(q, now)
-			}
-			if n, ok := counts[name]; ok {
-				q.Status.Used[name] = n
-			}
-		}
+		quota.Complete(q, l.objects(q.Namespace), now)
 		q.Status.Hard = q.Spec.Hard.DeepCopy()
 		out = append(out, q)
 	}
@@ -290,10 +276,13 @@ func (l *quotaBooks) quotas(namespace string, now time.Time) []*corev1.ResourceQ
 }
 
 func (l *quotaBooks) count(q *corev1.ResourceQuota, now time.Time) corev1.ResourceList {
-	used, _ := quota.Count(q, func(res resource.Resource) []runtime.Object {
-		return l.s.peekAll(res, q.Namespace, fields.Everything())
-	}, now)
+	used, _ := quota.Count(q, l.objects(q.Namespace), now)
 	return used
+}
+
+// objects lists a namespace's objects by kind.
+func (l *quotaBooks) objects(namespace string) func(resource.Resource) []runtime.Object {
+	return func(res resource.Resource) []runtime.Object { return l.s.peekAll(res, namespace, fields.Everything()) }
 }
 
 // reverse takes a charge back, in memory.

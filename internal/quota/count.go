@@ -12,6 +12,26 @@ import (
 	"coracle/internal/resource"
 )
 
+// Complete counts, in place, what a quota limits and its status does not tell yet, so that a quota bites from the moment
+// it is there. list is as for Count.
+func Complete[T runtime.Object](q *corev1.ResourceQuota, list func(resource.Resource) []T, now time.Time) {
+	if q.Status.Used == nil {
+		q.Status.Used = corev1.ResourceList{}
+	}
+	var counts corev1.ResourceList
+	for name := range q.Spec.Hard {
+		if _, known := q.Status.Used[name]; known {
+			continue
+		}
+		if counts == nil {
+			counts, _ = Count(q, list, now)
+		}
+		if n, ok := counts[name]; ok {
+			q.Status.Used[name] = n
+		}
+	}
+}
+
 // Count counts what the objects of a quota's namespace use of what it limits, from nothing. list returns
 // the objects of a kind in that namespace. again is when a pod that is there stops to count though
 // nothing changes; zero for never.

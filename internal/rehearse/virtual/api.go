@@ -133,22 +133,8 @@ func (l lookup) Charge(ctx context.Context, at admission.Attributes) error {
 
 // complete counts what a quota's status does not tell yet, as the server does: a quota bites from the moment it is there.
 func (a *api) complete(ctx context.Context, q *corev1.ResourceQuota) {
-	if q.Status.Used == nil {
-		q.Status.Used = corev1.ResourceList{}
-	}
-	var counts corev1.ResourceList
-	for name := range q.Spec.Hard {
-		if _, known := q.Status.Used[name]; known {
-			continue
-		}
-		if counts == nil {
-			counts, _ = quota.Count(q, func(res resource.Resource) []runtime.Object {
-				items, _, _ := a.List(ctx, res, client.ListOptions{Namespace: q.Namespace}) // it cannot fail
-				return asRuntime(items)
-			}, a.of.now)
-		}
-		if n, ok := counts[name]; ok {
-			q.Status.Used[name] = n
-		}
-	}
+	quota.Complete(q, func(res resource.Resource) []runtime.Object {
+		items, _, _ := a.List(ctx, res, client.ListOptions{Namespace: q.Namespace}) // it cannot fail
+		return asRuntime(items)
+	}, a.of.now)
 }
