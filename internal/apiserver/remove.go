@@ -53,7 +53,9 @@ func asksNoVersion(options *metav1.DeleteOptions) bool {
 // atOnce says whether deleting the live object is one write, and pins the options to it as it is.
 func atOnce(ctx context.Context, graceful rest.RESTGracefulDeleteStrategy, live runtime.Object, options *metav1.DeleteOptions) (*metav1.DeleteOptions, bool) {
 	m, ok := live.(client.Object)
-	if !ok || options == nil || len(m.GetFinalizers()) > 0 || len(options.DryRun) > 0 || options.OrphanDependents != nil ||
+	//nolint:staticcheck // deprecated, and still sent
+	orphans := options != nil && options.OrphanDependents != nil
+	if !ok || options == nil || len(m.GetFinalizers()) > 0 || len(options.DryRun) > 0 || orphans ||
 		options.PropagationPolicy != nil && *options.PropagationPolicy != metav1.DeletePropagationBackground {
 		return nil, false
 	}

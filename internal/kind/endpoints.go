@@ -27,7 +27,7 @@ type endpointsObject = corev1.Endpoints
 var endpoints = Kind{
 	Resource: resource.Endpoints, Singular: "endpoints", ShortNames: []string{"ep"},
 	New:     func() runtime.Object { return &endpointsObject{} },
-	NewList: func() runtime.Object { return &corev1.EndpointsList{} }, //nolint:staticcheck // as above
+	NewList: func() runtime.Object { return &corev1.EndpointsList{} },
 	Default: func(o runtime.Object) {
 		e := o.(*endpointsObject)
 		for i := range e.Subsets {

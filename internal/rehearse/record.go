@@ -132,7 +132,7 @@ func (rec *recorder) wrote(w virtual.Write) {
 
 // life tells of an object that came, changed or went.
 func (rec *recorder) life(w virtual.Write) {
-	what := ""
+	var what string
 	switch {
 	case w.Before == nil:
 		what = "created"

@@ -175,7 +175,7 @@ func (d *drain) unfinished() string {
 
 // causeOf is the cause within an API error, or its message.
 func causeOf(err error) string {
-	if s, ok := err.(interface{ Status() apimeta.Status }); ok { //nolint:errorlint // the API's own, unwrapped
+	if s, ok := err.(interface{ Status() apimeta.Status }); ok {
 		if d := s.Status().Details; d != nil && len(d.Causes) > 0 {
 			return d.Causes[0].Message
 		}

@@ -24,7 +24,6 @@ type line struct {
 	from, scaledTo int32
 	n              int
 	matters        bool
-	nodes          map[string]int
 }
 
 // Entry is a line of the timeline: one or several things alike.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -32,7 +33,8 @@ func (r result) code() int {
 	if r.err == nil {
 		return 0
 	}
-	if e, ok := r.err.(*exec.ExitError); ok {
+	var e *exec.ExitError
+	if errors.As(r.err, &e) {
 		return e.ExitCode()
 	}
 	return -1

@@ -165,8 +165,9 @@ func TestTokenVolumesOfOneControllerAreAlike(t *testing.T) {
 		}
 		return name
 	}
-	if volumeOf("a") != volumeOf("a") || volumeOf("a") == volumeOf("b") || volumeOf("") == volumeOf("") {
-		t.Error("names of token volumes")
+	first, second, other, nobodys, nobodysToo := volumeOf("a"), volumeOf("a"), volumeOf("b"), volumeOf(""), volumeOf("")
+	if first != second || first == other || nobodys == nobodysToo {
+		t.Errorf("names of token volumes: %s, %s, %s; of pods without a controller: %s, %s", first, second, other, nobodys, nobodysToo)
 	}
 }
 

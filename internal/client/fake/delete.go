@@ -166,7 +166,7 @@ func (c *Cluster) spend(pod *corev1.Pod) error {
 			continue
 		}
 		if budget != nil {
-			return apierrors.NewInternalError(errors.New(eviction.ErrTwoBudgets))
+			return apierrors.NewInternalError(errors.New(eviction.ErrTwoBudgets)) //nolint:staticcheck // upstream's words
 		}
 		budget = b
 	}

@@ -109,9 +109,9 @@ func subsetsOf(s *corev1.Service, all []backend) (out []corev1.EndpointSubset, c
 }
 
 func toEndpoints(ports []port) []corev1.EndpointPort {
-	var out []corev1.EndpointPort //nolint:staticcheck // as above
+	var out []corev1.EndpointPort
 	for _, p := range ports {
-		out = append(out, corev1.EndpointPort{Name: p.name, Port: p.number, Protocol: p.protocol, AppProtocol: p.appProtocol}) //nolint:staticcheck // as above
+		out = append(out, corev1.EndpointPort{Name: p.name, Port: p.number, Protocol: p.protocol, AppProtocol: p.appProtocol})
 	}
 	return out
 }

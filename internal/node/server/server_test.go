@@ -188,7 +188,7 @@ func TestUpgradesPassThrough(t *testing.T) {
 		}
 		fmt.Fprintf(conn, "GET /exec/ns/web/main?command=sh HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
 		r := bufio.NewReader(conn)
-		res, err := http.ReadResponse(r, nil)
+		res, err := http.ReadResponse(r, nil) //nolint:bodyclose // switched protocols: the connection is closed
 		if err != nil || res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Upgrade") != protocol {
 			t.Fatalf("%s: %v %v", protocol, res, err)
 		}

@@ -74,10 +74,6 @@ const (
 	reasonSpreadLabel  = "node(s) didn't match pod topology spread constraints (missing required label)"
 )
 
-func (t *topology) free() bool {
-	return len(t.affinity)+len(t.anti)+len(t.repels)+len(t.hard)+len(t.soft)+len(t.prefer) == 0
-}
-
 // relations are the tallies that bear on pods of one sort, whatever they count at present.
 type relations struct {
 	affine, anti, repels []*tally

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -205,7 +206,11 @@ func expired(t *testing.T, s Backend) {
 	if !apierrors.IsResourceExpired(err) {
 		t.Fatalf("continued list at a forgotten revision: %v", err)
 	}
-	again := err.(*apierrors.StatusError).ErrStatus.Continue
+	var expired *apierrors.StatusError
+	if !errors.As(err, &expired) {
+		t.Fatalf("%T is no API error", err)
+	}
+	again := expired.ErrStatus.Continue
 	opts.Predicate.Continue, opts.Predicate.Limit = again, 0
 	rest := &example.PodList{}
 	if err := s.GetList(t.Context(), "/pods", opts, rest); err != nil {
