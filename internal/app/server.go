@@ -27,10 +27,7 @@ import (
 	"coracle/internal/store"
 	"coracle/internal/version"
 	"coracle/internal/view"
-	"coracle/internal/workload/daemonset"
-	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/statefulset"
+	"coracle/internal/workload"
 )
 
 func newServer() *cobra.Command {
@@ -162,9 +159,7 @@ func controllers(r role, authority *pki.Authority) []plan.Controller {
 		SharedVolumes: r.dir.SharedVolumes(),
 	})
 	return append(all,
-		replicaset.Controller(), replicaset.ReplicationController(), deployment.Controller(),
-		statefulset.Controller(), daemonset.Controller(),
-	)
+		workload.Controllers()...)
 }
 
 func union(lists ...[]resource.Resource) []resource.Resource {

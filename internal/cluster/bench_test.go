@@ -14,16 +14,13 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
-	"coracle/internal/workload/daemonset"
-	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/statefulset"
+	"coracle/internal/workload"
 )
 
 // everyController is what a server runs.
 func everyController() []plan.Controller {
 	return append(cluster.Controllers(cluster.Config{RootCA: "PEM"}),
-		replicaset.Controller(), replicaset.ReplicationController(), deployment.Controller(), statefulset.Controller(), daemonset.Controller())
+		workload.Controllers()...)
 }
 
 // BenchmarkPodChange is what one pod's status change costs before any decision: the picture of

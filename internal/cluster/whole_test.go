@@ -31,10 +31,7 @@ import (
 	"coracle/internal/scheduler"
 	"coracle/internal/store"
 	"coracle/internal/view"
-	"coracle/internal/workload/daemonset"
-	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/statefulset"
+	"coracle/internal/workload"
 )
 
 func TestMain(m *testing.M) {
@@ -93,7 +90,7 @@ func start(t testing.TB, nodes int) *whole {
 	w := &whole{Interface: api.Client(), view: view.New(), log: &lockedBuffer{}, t: t, moved: make(chan struct{}, 1)}
 	controllers := append(cluster.Controllers(cluster.Config{
 		Started: time.Now(), RootCA: string(authority.CACert()), PodRange: netip.MustParsePrefix("10.244.0.0/16"), SharedVolumes: "/shared",
-	}), replicaset.Controller(), replicaset.ReplicationController(), deployment.Controller(), statefulset.Controller(), daemonset.Controller())
+	}), workload.Controllers()...)
 	w.loop = loop.New(w, w.view, controllers, loop.Options{Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	place := scheduler.New(w, w.view, func(e plan.Event) { w.loop.Tell("default-scheduler", e) })
 	w.view.Subscribe(func(view.Change) {

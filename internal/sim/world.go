@@ -14,11 +14,8 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
 	"coracle/internal/view"
-	"coracle/internal/workload/daemonset"
-	"coracle/internal/workload/deployment"
+	"coracle/internal/workload"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/statefulset"
 )
 
 // Epoch is when every world begins.
@@ -72,7 +69,7 @@ const (
 // controllers returns those of the product, changed by a mutation if there is one.
 func controllers(m *Mutation) []plan.Controller {
 	out := cluster.Controllers(cluster.Config{Started: Epoch, RootCA: "none", PodRange: netip.MustParsePrefix("10.244.0.0/16"), SharedVolumes: "/shared"})
-	out = append(out, replicaset.Controller(), replicaset.ReplicationController(), deployment.Controller(), statefulset.Controller(), daemonset.Controller())
+	out = append(out, workload.Controllers()...)
 	if m != nil && m.Plan != nil {
 		for i, c := range out {
 			if c.Name == m.Controller {

@@ -20,10 +20,7 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
 	"coracle/internal/why"
-	"coracle/internal/workload/daemonset"
-	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/statefulset"
+	"coracle/internal/workload"
 )
 
 // world is a cluster in memory with every production planner and the scheduler at work; nodes do
@@ -37,8 +34,7 @@ func inWorld(t *testing.T, test func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := fake.New()
 		all := cluster.Controllers(cluster.Config{Started: time.Now(), SharedVolumes: "/shared"})
-		all = append(all, replicaset.Controller(), replicaset.ReplicationController(), deployment.Controller(),
-			statefulset.Controller(), daemonset.Controller())
+		all = append(all, workload.Controllers()...)
 		w := &world{looptest.Run(t, c, all...), t}
 		s := scheduler.New(c, w.View, func(plan.Event) {})
 		ended := make(chan struct{})

@@ -25,11 +25,8 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
 	"coracle/internal/view"
-	"coracle/internal/workload/daemonset"
-	"coracle/internal/workload/deployment"
+	"coracle/internal/workload"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/statefulset"
 )
 
 // Expectation is how a pod is assumed to fare on a node.
@@ -152,8 +149,7 @@ func controllersFor(cfg Config) []plan.Controller {
 		}
 	}
 	out := cluster.Controllers(cluster.Config{RootCA: ca, PodRange: pods, SharedVolumes: "/"})
-	return append(out, replicaset.Controller(), replicaset.ReplicationController(), deployment.Controller(),
-		statefulset.Controller(), daemonset.Controller())
+	return append(out, workload.Controllers()...)
 }
 
 // Now is the present instant.
