@@ -3,63 +3,166 @@ package filetree
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
-// MountsBelow returns the mount points at or below a directory in the order in which they can be unmounted: the latest
-// first. Links in the directory's own path are resolved; a directory that does not exist has none.
+// rounds is how often UnmountBelow looks for what was hidden under the mounts that it took away.
+const rounds = 16
+
+// MountsBelow returns the mount points at or below a directory in the order in which they can be unmounted: what lies
+// on a mount comes before it. Links in the directory's own path are resolved; a directory that does not exist has none.
+// A mount that lies on one of its directories but is seen by another path only (the filesystem is mounted twice) counts
+// too, for it keeps that directory from being removed: its mount point is then not below the directory's path.
 func MountsBelow(dir string) ([]string, error) {
-	dir, err := filepath.Abs(dir)
+	below, err := mountsBelow(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
+		return nil, err
 	}
-	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = resolved
-	}
-	inside := strings.TrimSuffix(dir, "/") + "/"
-	infos, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		return m.Mountpoint != dir && !strings.HasPrefix(m.Mountpoint, inside), false
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
-	}
-	points := make([]string, 0, len(infos))
-	for i := len(infos) - 1; i >= 0; i-- {
-		points = append(points, infos[i].Mountpoint)
+	points := make([]string, 0, len(below))
+	for _, m := range below {
+		points = append(points, m.point)
 	}
 	return points, nil
 }
 
-// UnmountBelow unmounts everything at or below a directory, looks again, and fails if anything is left: what is removed
-// afterwards is the directory's own. Mounts in use are detached (MNT_DETACH).
+func mountsBelow(dir string) ([]mount, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0) })
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", &os.PathError{Op: "open", Path: dir, Err: err})
+	}
+	defer unix.Close(fd) //nolint:errcheck // only names the directory
+	at, err := spotOf(fd)
+	if err != nil {
+		return nil, fmt.Errorf("read mounts of %s: %w", dir, err)
+	}
+	table, err := readMounts()
+	if err != nil {
+		return nil, err
+	}
+	return table.unmounting(table.below(at)), nil
+}
+
+// UnmountBelow unmounts everything at or below a directory, looks again, and fails with a MountError if anything is
+// left: what is removed afterwards is the directory's own. Mounts in use are detached (MNT_DETACH).
+//
+// The mounts are made private first (mount_namespaces(7)): an unmounting in a shared one would be repeated in the
+// places that it was bound from, which are not below the directory.
 func UnmountBelow(dir string) error {
-	points, err := MountsBelow(dir)
-	if err != nil {
-		return err
-	}
-	for _, p := range points {
-		err := unix.Unmount(p, unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EBUSY) {
-			err = unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	for range rounds {
+		below, err := mountsBelow(dir)
+		if err != nil || len(below) == 0 {
+			return err
 		}
-		// EINVAL: it is no mount point any more, for it went with another.
-		if err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("unmount %s: %w", p, err)
+		if err := unmountAll(below); err != nil {
+			return err
 		}
 	}
-	if len(points) == 0 {
-		return nil
-	}
-	left, err := MountsBelow(dir)
-	if err != nil {
+	left, err := mountsBelow(dir)
+	if err != nil || len(left) == 0 {
 		return err
 	}
-	if len(left) > 0 {
-		return &MountError{Path: left[0]}
+	return &MountError{Path: left[0].point}
+}
+
+// unmountAll unmounts in the order given.
+func unmountAll(mounts []mount) error {
+	shared := map[int]mount{}
+	for _, m := range mounts {
+		shared[m.id] = m
+	}
+	for _, m := range mounts {
+		// The mount below this one is uncovered by now, unless this one covers all of it.
+		if parent, ok := shared[m.parent]; ok && parent.point != m.point {
+			if err := makePrivate(parent.point); err != nil {
+				return err
+			}
+			delete(shared, parent.id)
+		}
+		if err := unmount(m.point); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// unmount unmounts what is mounted at a point last. A point where nothing is mounted any more, for it went with
+// another, is no error. No link on the way is followed: a pod can put one where a directory was.
+func unmount(point string) error {
+	return atPoint(point, func(dir int, name string) error {
+		path := "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
+		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EBUSY) {
+			err = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", point, err)
+		}
+		return nil
+	})
+}
+
+// makePrivate keeps what happens in a mount from happening elsewhere too.
+func makePrivate(point string) error {
+	return atPoint(point, func(dir int, name string) error {
+		fd, err := retry(func() (int, error) {
+			return unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		})
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("make the mount %s private: %w", point, err)
+		}
+		defer unix.Close(fd) //nolint:errcheck // only names the mount
+		err = unix.Mount("", "/proc/self/fd/"+strconv.Itoa(fd), "", unix.MS_PRIVATE, "")
+		if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: it is no mount point any more
+			return fmt.Errorf("make the mount %s private: %w", point, err)
+		}
+		return nil
+	})
+}
+
+// atPoint calls do with the directory that holds a mount point, and its name there. A mount point that is gone, or whose
+// path leads through a link by now, is left out.
+func atPoint(point string, do func(dir int, name string) error) error {
+	dir, err := openPlain(filepath.Dir(point))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the mount %s: %w", point, err)
+	}
+	defer unix.Close(dir) //nolint:errcheck // only names the directory
+	return do(dir, filepath.Base(point))
+}
+
+// mountAt returns the mount point that is an entry of a directory, under the name by which it can be unmounted.
+func mountAt(dir int, name string) (point string, ok bool) {
+	at, err := spotOf(dir)
+	if err != nil {
+		return "", false
+	}
+	table, err := readMounts()
+	if err != nil {
+		return "", false
+	}
+	path := filepath.Join(at.path, name)
+	here, known := table.byID(at.mount)
+	entry, inside := here.in(path)
+	for _, m := range table.mounts {
+		if m.point == path {
+			return m.point, true
+		}
+		if lies, _, ok := table.under(m); ok && known && inside && lies == entry {
+			point = m.point
+		}
+	}
+	return point, point != ""
 }

@@ -18,7 +18,22 @@ type MountError struct {
 }
 
 func (e *MountError) Error() string {
-	return fmt.Sprintf("something is mounted at %s; unmount it first (`umount %s`)", e.Path, strconv.Quote(e.Path))
+	at := e.Path
+	if quoted := strconv.Quote(at); quoted != `"`+at+`"` {
+		at = quoted
+	}
+	return fmt.Sprintf("something is mounted at %s; unmount it first: umount %s", at, shellWord(e.Path))
+}
+
+// shellWord writes a word so that a POSIX shell reads it as it is.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@,", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // step opens one entry of a directory. It follows no symbolic link, crosses no mount point and blocks on nothing: the
@@ -80,6 +95,31 @@ func mountID(fd int) (string, error) {
 // openDir opens a directory below another for reading; like step it stops at links and mount points.
 func openDir(dir int, name string) (int, error) {
 	return step(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+}
+
+// openPlain names a directory by an absolute path that may not contain links. Mount points on the way are crossed.
+func openPlain(path string) (int, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	how := unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := retry(func() (int, error) { return unix.Openat2(unix.AT_FDCWD, path, &how) })
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		return fd, err
+	}
+	if fd, err = unix.Open("/", flags, 0); err != nil {
+		return -1, err
+	}
+	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		if name == "" {
+			continue
+		}
+		next, err := retry(func() (int, error) { return unix.Openat(fd, name, flags, 0) })
+		unix.Close(fd) //nolint:errcheck // only named the directory
+		if err != nil {
+			return -1, err
+		}
+		fd = next
+	}
+	return fd, nil
 }
 
 // parent opens the directory that holds path. The path leading there is the caller's own and may contain links.
