@@ -58,6 +58,9 @@ func loadConfig(dir DataDir) (ClusterConfig, error) {
 func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, error) {
 	if dir.Exists() {
 		cfg, err := loadConfig(dir)
+		if err == nil {
+			err = dir.prepare()
+		}
 		if err == nil && listen != "" && listen != cfg.Listen {
 			err = fmt.Errorf("this cluster listens on %s, not on %s: leave --listen out, or create another cluster with its own --data-dir", cfg.Listen, listen)
 		}
@@ -78,6 +81,9 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 	cfg := ClusterConfig{
 		ID: hex.EncodeToString(id), Listen: address, PodCIDR: pods,
 		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Domain: clusterDomain, Created: now.UTC(),
+	}
+	if err := dir.prepare(); err != nil {
+		return cfg, err
 	}
 	return cfg, writeJSON(dir.ConfigFile(), cfg)
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sort"
-	"strings"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 // defaultGrace is how long containers have to end by themselves when their node is stopped.
@@ -77,10 +79,7 @@ func stopCluster(ctx context.Context, out io.Writer, dir DataDir, o stopOptions)
 		}
 		return err
 	}
-	if err := unmountBelow(string(dir)); err != nil {
-		return err
-	}
-	if err := dropUserContext(dir); err != nil {
+	if err := unmountOwn(dir, string(dir)); err != nil {
 		return err
 	}
 	if err := removeData(dir); err != nil {
@@ -90,42 +89,82 @@ func stopCluster(ctx context.Context, out io.Writer, dir DataDir, o stopOptions)
 	return nil
 }
 
-// removeData removes what a cluster makes in its directory, and the directory if nothing else
-// is in it. cluster.json goes last: a removal cut short can be run again.
+// removeData removes what a cluster makes in its directory, and the directory if nothing else is in it. The
+// administrator's context goes when nothing but the kubeconfig is left that leads to it, and cluster.json last: a removal
+// cut short can be run again.
 func removeData(dir DataDir) error {
-	for _, part := range []string{"nodes", "run", "store", "images", "volumes", "pki", "logs", "kubeconfig", "cluster.json"} {
-		if err := os.RemoveAll(dir.join(part)); err != nil {
+	for _, part := range parts {
+		if dir.join(part) == dir.Kubeconfig() {
+			if err := dropUserContext(dir); err != nil {
+				return err
+			}
+		}
+		if err := filetree.Remove(dir.join(part)); err != nil {
 			return fmt.Errorf("remove the cluster's data: %w", err)
 		}
 	}
-	if err := os.Remove(string(dir)); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+	err := os.Remove(string(dir))
+	if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the cluster's directory: %w", err)
 	}
 	return nil
 }
 
-// unmountBelow detaches every mount below dir, the deepest first.
-func unmountBelow(dir string) error {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("read mounts: %w", err)
-	}
-	var points []string
-	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			points = append(points, unescapeMount(f[4]))
+// unmountOwn unmounts what the cluster, or a pod of it, mounted in its directory, and then looks at a part of it and fails
+// if anything is mounted there still: nothing is removed where somebody keeps something, a disk for the volumes perhaps.
+func unmountOwn(dir DataDir, part string) error {
+	for _, own := range dir.mountRoots() {
+		if err := unmountIn(own); err != nil {
+			return err
 		}
 	}
-	sort.Sort(sort.Reverse(sort.StringSlice(points)))
+	points, err := filetree.MountsBelow(part)
+	if err != nil {
+		return err
+	}
 	for _, p := range points {
-		if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("unmount %s: %w", p, err)
+		if p != string(dir) {
+			return fmt.Errorf("%w; then run `coracle down` again: none of the cluster's data was removed yet", &filetree.MountError{Path: p})
 		}
 	}
 	return nil
 }
 
-// unescapeMount undoes the octal escapes of mountinfo (proc_pid_mountinfo(5)).
-func unescapeMount(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+// mountRoots are the directories below which nobody but the cluster and its pods mount: those of the pods' volumes and of
+// the runtime, of images that are being unpacked, and of volumes, where the mounts of a pod arrive (mountPropagation:
+// Bidirectional).
+func (d DataDir) mountRoots() []string {
+	roots := []string{d.join("images", "tmp"), d.SharedVolumes()}
+	for _, name := range d.NodeNames() {
+		roots = append(roots, filepath.Join(agentDir(d, name), "pods"), runtimeDir(d, name), volumeRoot(d, name))
+	}
+	return roots
+}
+
+// unmountIn unmounts what is mounted below a directory, and not what is mounted at it: that is a disk of the user's. Where
+// the user has put a link in place of the directory, nothing is touched.
+func unmountIn(root string) error {
+	if real, err := filepath.EvalSymlinks(root); err != nil || real != root {
+		return nil //nolint:nilerr // it does not exist, or is not the cluster's; what is mounted there is seen later
+	}
+	points, err := filetree.MountsBelow(root)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(points, root) {
+		return filetree.UnmountBelow(root)
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return fmt.Errorf("look for mounts: %w", err)
+	}
+	for _, e := range entries {
+		if e.Type()&os.ModeSymlink != 0 {
+			continue
+		}
+		if err := filetree.UnmountBelow(filepath.Join(root, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }

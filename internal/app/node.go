@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client/remote"
+	"coracle/internal/filetree"
 	"coracle/internal/node"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
@@ -85,7 +86,7 @@ func nodeID(cfg ClusterConfig, name string) string {
 
 func runtimeConfig(dir DataDir, cfg ClusterConfig, name string, log *slog.Logger) runtime.Config {
 	return runtime.Config{
-		Socket: runtimeSocket(dir, cfg, name), StateDir: filepath.Join(dir.Node(name), "runtime"),
+		Socket: runtimeSocket(dir, cfg, name), StateDir: runtimeDir(dir, name),
 		ImageDir: dir.Images(), ID: nodeID(cfg, name), CgroupRoot: cgroupRoot(cfg, name), ClusterCIDR: cfg.PodCIDR, Logger: log,
 	}
 }
@@ -104,7 +105,9 @@ func runtimeSocket(dir DataDir, cfg ClusterConfig, name string) string {
 	return path
 }
 
-func agentDir(dir DataDir, name string) string { return filepath.Join(dir.Node(name), "agent") }
+func agentDir(dir DataDir, name string) string   { return filepath.Join(dir.Node(name), "agent") }
+func runtimeDir(dir DataDir, name string) string { return filepath.Join(dir.Node(name), "runtime") }
+func volumeRoot(dir DataDir, name string) string { return filepath.Join(dir.Node(name), "volumes") }
 
 // The files of a node's identity, in its agent directory.
 const (
@@ -153,7 +156,7 @@ func runNode(ctx context.Context, r role, name string) error {
 	address := node.HostAddress()
 	return node.Run(ctx, node.Config{
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at,
-		VolumeRoot: filepath.Join(r.dir.Node(name), "volumes"), Listen: address.String() + ":0", NodeIP: address, TLS: face,
+		VolumeRoot: volumeRoot(r.dir, name), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },
 	})
@@ -190,7 +193,7 @@ func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, 
 	if err := os.Remove(runtimeSocket(dir, cfg, name)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
-	return unmountBelow(filepath.Join(agentDir(dir, name), "pods"))
+	return unmountIn(filepath.Join(agentDir(dir, name), "pods"))
 }
 
 // removeNode ends one node and takes it out of the cluster.
@@ -205,6 +208,11 @@ func removeNode(ctx context.Context, out io.Writer, dir DataDir, name string, o 
 	if err := stopNode(ctx, dir, cfg, name, o); err != nil {
 		return err
 	}
+	if !o.keepData {
+		if err := unmountOwn(dir, dir.Node(name)); err != nil {
+			return err
+		}
+	}
 	if runningPID(dir.Lock("server")) != 0 {
 		if err := deleteNode(ctx, dir, name); err != nil {
 			return err
@@ -214,11 +222,12 @@ func removeNode(ctx context.Context, out io.Writer, dir DataDir, name string, o 
 		fmt.Fprintf(out, "Node %s removed; its data is kept in %s\n", name, dir.Node(name))
 		return nil
 	}
-	err = os.RemoveAll(dir.Node(name))
 	for _, process := range []string{nodeProcess(name), runtimeProcess(name)} {
-		err = errors.Join(err, os.Remove(dir.Lock(process)))
+		if err := os.Remove(dir.Lock(process)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove node %s: %w", name, err)
+		}
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := filetree.Remove(dir.Node(name)); err != nil {
 		return fmt.Errorf("remove node %s: %w", name, err)
 	}
 	fmt.Fprintf(out, "Node %s removed\n", name)

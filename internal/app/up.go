@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"coracle/internal/client"
 	"coracle/internal/pki"
@@ -292,8 +293,11 @@ func ensureIdentity(dir DataDir, cfg ClusterConfig) (*pki.Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the cluster's certificates: %w", err)
 	}
-	if _, err := os.Stat(dir.Kubeconfig()); err == nil {
+	// What the user added to it stays. One that names no cluster at all leads nowhere, and is made anew.
+	if old, err := clientcmd.LoadFromFile(dir.Kubeconfig()); err == nil && len(old.Clusters) > 0 {
 		return authority, nil
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the cluster's kubeconfig is damaged; remove it, and `coracle up` writes another: %w", err)
 	}
 	pair, err := authority.ClientCert("coracle-admin", pki.MastersGroup)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/client"
+	"coracle/internal/filetree"
 	"coracle/internal/node/cri"
 	"coracle/internal/resource"
 )
@@ -162,7 +164,7 @@ func (a *agent) bury(w *worker) {
 	a.mu.Unlock()
 	w.stopped.Store(true)
 	a.wakeSuccessors(w)
-	if err := os.RemoveAll(w.logDir()); err != nil {
+	if err := filetree.Remove(w.logDir()); err != nil {
 		a.cfg.Log.Warn("remove a pod's logs", "pod", w.name, "namespace", w.namespace, "err", err)
 	}
 }
@@ -247,7 +249,7 @@ func (a *agent) removeStrayLogs(present map[types.UID]bool) error {
 		if at < 0 || present[uid] || a.worker(uid) != nil {
 			continue
 		}
-		errs = append(errs, os.RemoveAll(a.cfg.logRoot()+"/"+e.Name()))
+		errs = append(errs, filetree.Remove(filepath.Join(a.cfg.logRoot(), e.Name())))
 	}
 	return errors.Join(errs...)
 }

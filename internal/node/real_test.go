@@ -36,6 +36,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	clientfake "coracle/internal/client/fake"
+	"coracle/internal/filetree"
 	netpod "coracle/internal/network/pod"
 	"coracle/internal/node/cri"
 	"coracle/internal/runtime"
@@ -218,7 +219,7 @@ func (m *machineUnderTest) cleanUp(t testing.TB) {
 			_ = unix.Unmount(f[4], unix.MNT_DETACH)
 		}
 	}
-	if err := os.RemoveAll(m.base); err != nil {
+	if err := filetree.Dismantle(m.base); err != nil {
 		t.Errorf("clean up: %v", err)
 	}
 }

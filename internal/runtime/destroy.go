@@ -11,6 +11,7 @@ import (
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/filetree"
 	"coracle/internal/runtime/cgroup"
 )
 
@@ -44,7 +45,7 @@ func Destroy(ctx context.Context, cfg Config, grace time.Duration) error {
 	if errs = errors.Join(errs, err); errs != nil {
 		return fmt.Errorf("runtime: destroy: %w", errs)
 	}
-	if err := os.RemoveAll(s.lcDir); err != nil {
+	if err := filetree.Dismantle(s.lcDir); err != nil {
 		return fmt.Errorf("runtime: destroy: %w", err)
 	}
 	_ = os.Remove(filepath.Dir(s.lcDir)) // /run/coracle, when nobody else is in it

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/filetree"
 	netpod "coracle/internal/network/pod"
 	_ "coracle/internal/runtime/boot"
 	"coracle/internal/runtime/cgroup"
@@ -192,10 +193,10 @@ func (n *node) cleanUp() {
 		}
 	}
 	n.leftovers()
-	if err := os.RemoveAll(filepath.Join("/run/coracle", n.id)); err != nil {
+	if err := filetree.Dismantle(filepath.Join("/run/coracle", n.id)); err != nil {
 		n.t.Errorf("clean up: %v", err)
 	}
-	if err := os.RemoveAll(n.base); err != nil {
+	if err := filetree.Dismantle(n.base); err != nil {
 		n.t.Errorf("clean up: %v", err)
 	}
 }

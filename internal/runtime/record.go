@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/filetree"
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/log"
 	"coracle/internal/runtime/sandbox"
@@ -232,7 +233,7 @@ func removeDir(dir string) error {
 	if err := os.Remove(filepath.Join(dir, stateFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return filetree.Dismantle(dir)
 }
 
 // mounted says whether something is mounted at path.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/filetree"
 	"coracle/internal/runtime/image"
 	"coracle/internal/runtime/snapshot"
 )
@@ -95,7 +96,7 @@ func (s *service) releaseImageMounts(c *ctr) error {
 		if m.GetImage().GetImage() == "" {
 			continue
 		}
-		errs = append(errs, snapshot.Unmount(c.volumeDir(i)), os.RemoveAll(c.volumeDir(i)), s.images.Release(c.volumeLease(i)))
+		errs = append(errs, snapshot.Unmount(c.volumeDir(i)), filetree.Dismantle(c.volumeDir(i)), s.images.Release(c.volumeLease(i)))
 	}
 	return errors.Join(errs...)
 }

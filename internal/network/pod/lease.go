@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"coracle/internal/filetree"
 )
 
 // leases hands out the addresses of a range and remembers them on disk. A lease is a symbolic
@@ -167,6 +169,6 @@ func (l *leases) holders() []string {
 	return out
 }
 
-func (l *leases) remove() error { return os.RemoveAll(l.dir) }
+func (l *leases) remove() error { return filetree.Remove(l.dir) }
 
 func (l *leases) path(ip netip.Addr) string { return filepath.Join(l.dir, ip.String()) }

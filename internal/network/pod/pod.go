@@ -24,6 +24,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 // Config says what a node's pod network is.
@@ -198,7 +200,7 @@ func (n *Network) Detach(sandboxID string) error {
 // Destroy removes the bridge, every veth on it, the rules and the leases, and closes the network.
 func (n *Network) Destroy() error {
 	defer n.Close()
-	err := errors.Join(n.removeLinks(), n.removeRules(), n.leases.remove(), os.RemoveAll(n.ports.dir))
+	err := errors.Join(n.removeLinks(), n.removeRules(), n.leases.remove(), filetree.Remove(n.ports.dir))
 	if err != nil {
 		return fmt.Errorf("destroy pod network %s: %w", n.cfg.Bridge, err)
 	}

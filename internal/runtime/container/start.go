@@ -14,6 +14,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 // Stdio are the files a container's process gets as its standard input and
@@ -112,7 +114,7 @@ func Discard(root, id string) error {
 	}
 	c, err := libcontainer.Load(root, id)
 	if errors.Is(err, libcontainer.ErrNotExist) {
-		return os.RemoveAll(dir) // it died before it had a state
+		return filetree.Remove(dir) // it died before it had a state
 	}
 	if err == nil {
 		err = killAndWait(c)

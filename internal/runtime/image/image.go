@@ -12,6 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 // Image is one image of the store. Its Config is shared: do not change it.
@@ -269,10 +271,6 @@ func (s *Store) collect() error {
 	}
 	// Nobody adds content while we hold the lock: what is in tmp was left by a crash,
 	// perhaps with the parents of a layer still mounted.
-	half, _ := filepath.Glob(filepath.Join(s.dir, "tmp", "layer-*", "merged"))
-	for _, m := range half {
-		_ = unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	}
 	return sweep(filepath.Join(s.dir, "tmp"), nil)
 }
 
@@ -285,7 +283,7 @@ func sweep(dir string, keep map[string]bool) error {
 		if keep[e.Name()] {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		if err := filetree.Dismantle(filepath.Join(dir, e.Name())); err != nil {
 			return fmt.Errorf("collect images: %w", err)
 		}
 	}

@@ -29,6 +29,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 func TestNormalize(t *testing.T) {
@@ -420,7 +422,7 @@ func TestRemove(t *testing.T) {
 		t.Errorf("a name that is gone: %v", err)
 	}
 	// The owner's directory is thrown away: the lease is void.
-	if err := os.RemoveAll(owner); err != nil {
+	if err := filetree.Dismantle(owner); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Remove(images[0].ID); err != nil {

@@ -14,6 +14,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 // archive is an image archive spread out in a directory of the store: every
@@ -42,7 +44,7 @@ func (s *Store) Import(r io.Reader) ([]Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("import image: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer filetree.Remove(dir) //nolint:errcheck // what is left goes with the next collection
 	a := archive{dir}
 	if err := a.spread(r); err != nil {
 		return nil, fmt.Errorf("import image: %w", err)

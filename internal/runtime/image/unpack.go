@@ -16,6 +16,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 // chainIDs are the identities of layers unpacked on their parents (OCI image
@@ -70,7 +72,7 @@ func (s *Store) unpackLayer(blob, diffID, chain v1.Hash, parents []string) (err 
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer filetree.Remove(tmp) //nolint:errcheck // what is left goes with the next collection
 	if err := os.Chmod(tmp, 0o711); err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func (s *Store) unpackLayer(blob, diffID, chain v1.Hash, parents []string) (err 
 		if err := unix.Unmount(root, 0); err != nil {
 			return fmt.Errorf("unmount layer: %w", err)
 		}
-		if err := errors.Join(os.Remove(root), os.RemoveAll(filepath.Join(tmp, "work"))); err != nil {
+		if err := errors.Join(os.Remove(root), filetree.Remove(filepath.Join(tmp, "work"))); err != nil {
 			return err
 		}
 	}
