@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,14 +71,14 @@ func stopCluster(ctx context.Context, out io.Writer, dir DataDir, o stopOptions)
 		errs = append(errs, stopNode(ctx, dir, cfg, name, o))
 	}
 	_, err = stopProcess(dir.Lock("server"), 10*time.Second)
-	errs = append(errs, err)
+	errs = append(errs, err, unmountIn(dir.mountRoots()...))
 	if err := errors.Join(errs...); err != nil || o.keepData {
 		if err == nil {
 			fmt.Fprintf(out, "Cluster stopped; its data is kept in %s\n", dir)
 		}
 		return err
 	}
-	if err := unmountOwn(dir, string(dir)); err != nil {
+	if err := refuseMounts(dir, string(dir)); err != nil {
 		return err
 	}
 	if err := removeData(dir); err != nil {
@@ -110,14 +109,9 @@ func removeData(dir DataDir) error {
 	return nil
 }
 
-// unmountOwn unmounts what the cluster, or a pod of it, mounted in its directory, and then looks at a part of it and fails
-// if anything is mounted there still: nothing is removed where somebody keeps something, a disk for the volumes perhaps.
-func unmountOwn(dir DataDir, part string) error {
-	for _, own := range dir.mountRoots() {
-		if err := unmountIn(own); err != nil {
-			return err
-		}
-	}
+// refuseMounts fails if anything is mounted in a part of the cluster's directory once the cluster's own mounts are gone:
+// nothing is removed where somebody keeps something, a disk for the volumes perhaps.
+func refuseMounts(dir DataDir, part string) error {
 	points, err := filetree.MountsBelow(part)
 	if err != nil {
 		return err
@@ -130,41 +124,25 @@ func unmountOwn(dir DataDir, part string) error {
 	return nil
 }
 
-// mountRoots are the directories below which nobody but the cluster and its pods mount: those of the pods' volumes and of
-// the runtime, of images that are being unpacked, and of volumes, where the mounts of a pod arrive (mountPropagation:
-// Bidirectional).
-func (d DataDir) mountRoots() []string {
-	roots := []string{d.join("images", "tmp"), d.SharedVolumes()}
-	for _, name := range d.NodeNames() {
-		roots = append(roots, filepath.Join(agentDir(d, name), "pods"), runtimeDir(d, name), volumeRoot(d, name))
-	}
-	return roots
-}
-
-// unmountIn unmounts what is mounted below a directory, and not what is mounted at it: that is a disk of the user's. Where
-// the user has put a link in place of the directory, nothing is touched.
-func unmountIn(root string) error {
-	if real, err := filepath.EvalSymlinks(root); err != nil || real != root {
-		return nil //nolint:nilerr // it does not exist, or is not the cluster's; what is mounted there is seen later
-	}
-	points, err := filetree.MountsBelow(root)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(points, root) {
-		return filetree.UnmountBelow(root)
-	}
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return fmt.Errorf("look for mounts: %w", err)
-	}
-	for _, e := range entries {
-		if e.Type()&os.ModeSymlink != 0 {
-			continue
+// unmountIn unmounts what the cluster and its pods mounted below some directories of its own, and nothing that is mounted
+// at one: that is a disk of the user's. Where the user has put a link in place of a directory, nothing is touched.
+func unmountIn(roots ...string) error {
+	for _, root := range roots {
+		if real, err := filepath.EvalSymlinks(root); err != nil || real != root {
+			continue // it does not exist, or is not the cluster's; refuseMounts sees what is mounted there
 		}
-		if err := filetree.UnmountBelow(filepath.Join(root, e.Name())); err != nil {
+		if err := filetree.UnmountInside(root); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// mountRoots are the directories of the cluster below which nobody but itself and its pods mount, but for those of its
+// nodes: volumes, where the mounts of a pod arrive (mountPropagation: Bidirectional), and images that are being unpacked.
+func (d DataDir) mountRoots() []string { return []string{d.SharedVolumes(), d.join("images", "tmp")} }
+
+// nodeMountRoots are those of a node.
+func nodeMountRoots(dir DataDir, name string) []string {
+	return []string{filepath.Join(agentDir(dir, name), "pods"), runtimeDir(dir, name), volumeRoot(dir, name)}
 }

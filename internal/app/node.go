@@ -193,7 +193,7 @@ func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, 
 	if err := os.Remove(runtimeSocket(dir, cfg, name)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
-	return unmountIn(filepath.Join(agentDir(dir, name), "pods"))
+	return unmountIn(nodeMountRoots(dir, name)...)
 }
 
 // removeNode ends one node and takes it out of the cluster.
@@ -209,7 +209,7 @@ func removeNode(ctx context.Context, out io.Writer, dir DataDir, name string, o 
 		return err
 	}
 	if !o.keepData {
-		if err := unmountOwn(dir, dir.Node(name)); err != nil {
+		if err := refuseMounts(dir, dir.Node(name)); err != nil {
 			return err
 		}
 	}

@@ -172,6 +172,19 @@ func (t *mountTable) below(at spot) []mount {
 	return out
 }
 
+// inside returns the mounts below a spot, and of those at it the uppermost ones that only show what they lie on.
+func (t *mountTable) inside(at spot) []mount {
+	stays := map[int]bool{}
+	here, known := t.byID(at.mount)
+	onItself := true
+	for m, ok := here, known; ok && m.point == at.path; m, ok = t.over(m) {
+		lies, _, found := t.under(m)
+		onItself = onItself && found && lies == place{m.dev, m.root}
+		stays[m.id] = !onItself
+	}
+	return slices.DeleteFunc(t.below(at), func(m mount) bool { return stays[m.id] })
+}
+
 // liesBelow says whether a mount point is an entry below a directory.
 func (t *mountTable) liesBelow(m mount, dir spot, root place) bool {
 	at, parent, ok := t.under(m)

@@ -30,23 +30,29 @@ func MountsBelow(dir string) ([]string, error) {
 }
 
 func mountsBelow(dir string) ([]mount, error) {
+	table, at, err := whereIs(dir)
+	if table == nil || err != nil {
+		return nil, err
+	}
+	return table.unmounting(table.below(at)), nil
+}
+
+// whereIs returns the mounts and where a directory is among them; none for a directory that does not exist.
+func whereIs(dir string) (*mountTable, spot, error) {
 	fd, err := retry(func() (int, error) { return unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0) })
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return nil, nil
+		return nil, spot{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read mounts: %w", &os.PathError{Op: "open", Path: dir, Err: err})
+		return nil, spot{}, fmt.Errorf("read mounts: %w", &os.PathError{Op: "open", Path: dir, Err: err})
 	}
 	defer unix.Close(fd) //nolint:errcheck // only names the directory
 	at, err := spotOf(fd)
 	if err != nil {
-		return nil, fmt.Errorf("read mounts of %s: %w", dir, err)
+		return nil, spot{}, fmt.Errorf("read mounts of %s: %w", dir, err)
 	}
 	table, err := readMounts()
-	if err != nil {
-		return nil, err
-	}
-	return table.unmounting(table.below(at)), nil
+	return table, at, err
 }
 
 // UnmountBelow unmounts everything at or below a directory, looks again, and fails with a MountError if anything is
@@ -55,16 +61,33 @@ func mountsBelow(dir string) ([]mount, error) {
 // The mounts are made private first (mount_namespaces(7)): an unmounting in a shared one would be repeated in the
 // places that it was bound from, which are not below the directory.
 func UnmountBelow(dir string) error {
+	return unmountUntilNone(func() ([]mount, error) { return mountsBelow(dir) })
+}
+
+// UnmountInside is UnmountBelow for a directory in which others may have mounted something of theirs: what is mounted at the
+// directory itself stays, such as a disk. Only a mount of the directory on itself, which hides and shows nothing else, goes.
+func UnmountInside(dir string) error {
+	return unmountUntilNone(func() ([]mount, error) {
+		table, at, err := whereIs(dir)
+		if table == nil || err != nil {
+			return nil, err
+		}
+		return table.unmounting(table.inside(at)), nil
+	})
+}
+
+// unmountUntilNone unmounts what find finds, again and again, for a mount may have hidden another.
+func unmountUntilNone(find func() ([]mount, error)) error {
 	for range rounds {
-		below, err := mountsBelow(dir)
-		if err != nil || len(below) == 0 {
+		found, err := find()
+		if err != nil || len(found) == 0 {
 			return err
 		}
-		if err := unmountAll(below); err != nil {
+		if err := unmountAll(found); err != nil {
 			return err
 		}
 	}
-	left, err := mountsBelow(dir)
+	left, err := find()
 	if err != nil || len(left) == 0 {
 		return err
 	}

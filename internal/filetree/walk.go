@@ -69,17 +69,35 @@ func Walk(root string, visit func(*Entry) error) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: root, Err: err}
 	}
+	defer unix.Close(fd) //nolint:errcheck // only names the file
 	return walk(fd, ".", 0, visit)
 }
 
-// walk visits the file that fd names and, if it is a directory, what is in it. It closes fd.
+// walk visits the file that fd names and, if it is a directory, what is in it.
 func walk(fd int, path string, level int, visit func(*Entry) error) error {
-	f, err := visitOne(fd, path, level, visit)
-	if f == nil || err != nil {
+	e := Entry{Path: path, fd: fd}
+	if err := unix.Fstat(fd, &e.Stat); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if err := visit(&e); errors.Is(err, ErrSkip) {
+		return nil
+	} else if err != nil {
 		return err
 	}
+	if !e.IsDir() {
+		return nil
+	}
+	if level >= maxLevels {
+		return ErrTooDeep
+	}
+	in, err := retry(func() (int, error) {
+		return unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(in), path)
 	defer f.Close()
-	in := int(f.Fd())
 	for {
 		names, err := f.Readdirnames(namesAtOnce)
 		for _, name := range names {
@@ -96,34 +114,6 @@ func walk(fd int, path string, level int, visit func(*Entry) error) error {
 	}
 }
 
-// visitOne visits the file that fd names, and returns it opened for reading if it is a directory to go into. It closes fd:
-// a walk holds one descriptor for each level, not two.
-func visitOne(fd int, path string, level int, visit func(*Entry) error) (*os.File, error) {
-	defer unix.Close(fd) //nolint:errcheck // only names the file
-	e := Entry{Path: path, fd: fd}
-	if err := unix.Fstat(fd, &e.Stat); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if err := visit(&e); errors.Is(err, ErrSkip) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	if !e.IsDir() {
-		return nil, nil
-	}
-	if level >= maxLevels {
-		return nil, ErrTooDeep
-	}
-	in, err := retry(func() (int, error) {
-		return unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(in), path), nil
-}
-
 func walkEntry(dir int, name, path string, level int, visit func(*Entry) error) error {
 	fd, err := step(dir, name, 0)
 	switch {
@@ -132,5 +122,6 @@ func walkEntry(dir int, name, path string, level int, visit func(*Entry) error) 
 	case err != nil:
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
+	defer unix.Close(fd) //nolint:errcheck // only names the file
 	return walk(fd, path, level, visit)
 }
