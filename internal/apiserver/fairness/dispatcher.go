@@ -94,16 +94,23 @@ func (d *Dispatcher) Arrive(t *Ticket, now time.Duration) Verdict {
 	}
 	t.queue = l.choose(t.Hash)
 	q := &l.queues[t.queue]
-	if len(q.waiting) == 0 && q.fits(l, t) && d.free(l, t.seats) {
+	if l.waiting == 0 && q.fits(l, t) && d.free(l, t.seats) {
 		d.start(l, t, now)
 		return Start
 	}
 	if len(q.waiting) >= l.length {
 		return Refuse
 	}
+	first := len(q.waiting) == 0
 	q.waiting = append(q.waiting, t)
 	q.wanted += t.seats
 	l.waiting++
+	// Those who wait may all do so because their own queues have enough.
+	if first && l.next() == t.queue && d.free(l, t.seats) {
+		d.start(l, t, now)
+		l.unqueue(q, 0)
+		return Start
+	}
 	return Wait
 }
 

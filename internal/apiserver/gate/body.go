@@ -83,6 +83,7 @@ func (b *Body) fill(v *visit) error {
 	case errors.Is(err, errRefused):
 		return g.tooMany(v.ticket.Class, "the bodies of your requests take too much memory, please try again later")
 	case b.cut || errors.Is(err, os.ErrDeadlineExceeded):
+		b.cut = true
 		return apierrors.NewTimeoutError(fmt.Sprintf("the request's body did not arrive in time: %d bytes in %v", len(data),
 			time.Since(slow.began).Round(time.Second)), 0)
 	default:

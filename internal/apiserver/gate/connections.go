@@ -52,7 +52,9 @@ type connection struct {
 	used  atomic.Bool
 	// computing says that a handshake has one of the slots.
 	computing atomic.Bool
-	unturned  int
+	// hurried says that writes have a deadline.
+	hurried  atomic.Bool
+	unturned int
 }
 
 // Accept implements net.Listener.
@@ -129,6 +131,9 @@ func (c *Connections) State(conn net.Conn, state http.ConnState) {
 		own.used.Store(true)
 	case http.StateIdle:
 		own.rests.Store(time.Now().UnixNano())
+		if own.hurried.Load() { // it was the last request's, and did not matter
+			_ = own.SetWriteDeadline(time.Time{}) //nolint:errcheck // a connection that is gone needs none
+		}
 	}
 }
 
@@ -172,6 +177,12 @@ func (c *connection) Write(p []byte) (int, error) {
 		runtime.Gosched()
 	}
 	return n, err
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *connection) SetWriteDeadline(t time.Time) error {
+	c.hurried.Store(!t.IsZero())
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // Close implements net.Conn.

@@ -86,7 +86,7 @@ func (g *Gate) Serve(w http.ResponseWriter, req *http.Request, r Request, next h
 			return err
 		}
 		limit := limitOf(req, w, timeout)
-		defer limit.stop(w, req)
+		defer limit.stop()
 		req = req.WithContext(limit.ctx)
 	}
 	if b, ok := req.Body.(*Body); ok {

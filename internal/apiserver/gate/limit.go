@@ -41,8 +41,8 @@ type limit struct {
 	control *http.ResponseController
 	forget  func() bool
 
-	mu         sync.Mutex
-	over, late bool
+	mu   sync.Mutex
+	over bool
 }
 
 func limitOf(req *http.Request, w http.ResponseWriter, timeout time.Duration) *limit {
@@ -60,25 +60,20 @@ func (l *limit) expire() {
 	if l.over || l.ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // the context's own
 		return
 	}
-	l.late = true
 	// A writer that has no deadlines is not a connection.
-	_ = l.control.SetReadDeadline(past)                             //nolint:errcheck // see above
+	_ = l.control.SetReadDeadline(past)                        //nolint:errcheck // see above
 	_ = l.control.SetWriteDeadline(time.Now().Add(answerTime)) //nolint:errcheck // see above
 }
 
 // answerTime is how long a request whose time is up may still take to say so.
 const answerTime = 2 * time.Second
 
-// stop ends the limit with the request: the writer must not be used after its handler has returned. An HTTP/1
-// connection whose deadlines have passed serves no other request.
-func (l *limit) stop(w http.ResponseWriter, req *http.Request) {
+// stop ends the limit with the request: the writer must not be used after its handler has returned. Connections takes
+// a deadline for writing back before the connection's next request.
+func (l *limit) stop() {
 	l.forget()
 	l.mu.Lock()
 	l.over = true
-	late := l.late
 	l.mu.Unlock()
-	if late && req.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close")
-	}
 	l.cancel()
 }
