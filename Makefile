@@ -47,6 +47,10 @@ check: deps ## Check format, vet, lint and the rules of the house
 bench: build ## Measure start-up, memory, idle CPU and writes; run the Go benchmarks
 	@scripts/bench
 
+.PHONY: abuse
+abuse: build ## Attack a cluster from all sides and print how its administrator and nodes fare
+	@scripts/abuse
+
 .PHONY: sim
 sim: ## Run 2,000 simulated clusters and find every planted defect
 	$(GO) test ./internal/sim -v -run '^Test' -sim.worlds 2000 -timeout 10m | grep -vE '^(=== |    --- PASS)'; exit $${PIPESTATUS[0]}

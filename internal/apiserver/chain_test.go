@@ -7,15 +7,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"coracle/internal/apiserver/fairness"
+	"coracle/internal/apiserver/gate"
 	"coracle/internal/resource"
 	"coracle/internal/store"
 )
@@ -31,7 +33,12 @@ func (everything) AuthenticateRequest(*http.Request) (*authenticator.Response, b
 }
 
 func bareChain(next http.HandlerFunc) *chain {
-	return newChain(newCodecs(), everything{}, everything{}, next, newDrain(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	policy, err := fairness.Defaults(gate.Seats)
+	if err != nil {
+		panic(err)
+	}
+	entrance := gate.New(gate.Config{Policy: policy, MaxBody: maxBody})
+	return newChain(newCodecs(), everything{}, everything{}, next, entrance, newDrain(), slog.New(slog.NewTextHandler(io.Discard, nil)))
 }
 
 func ask(c *chain, path string) *httptest.ResponseRecorder {
@@ -45,27 +52,34 @@ func TestPanicIsAnswered(t *testing.T) {
 	if w := ask(c, "/api/v1/pods"); w.Code != http.StatusInternalServerError {
 		t.Errorf("status %d", w.Code)
 	}
-	if n := c.inFlight.Load(); n != 0 {
-		t.Errorf("%d requests in flight after the panic", n)
+	if n, _ := c.gate.Load(); n != 0 {
+		t.Errorf("%d seats taken after the panic", n)
 	}
 }
 
-func TestTooManyInFlight(t *testing.T) {
+// TestTooManyAtOnce: a level that has no queues, which is where a user of no group ends up, refuses at once.
+func TestTooManyAtOnce(t *testing.T) {
 	release := make(chan struct{})
 	c := bareChain(func(http.ResponseWriter, *http.Request) { <-release })
-	var waiting sync.WaitGroup
-	for range maxInFlight {
-		waiting.Go(func() { ask(c, "/api/v1/pods") })
+	refused := make(chan *httptest.ResponseRecorder, 2*gate.Seats)
+	var all sync.WaitGroup
+	for range gate.Seats {
+		all.Go(func() {
+			if w := ask(c, "/api/v1/pods"); w.Code != http.StatusOK {
+				refused <- w
+			}
+		})
 	}
-	for c.inFlight.Load() < maxInFlight {
-		runtime.Gosched()
-	}
-	w := ask(c, "/api/v1/pods")
-	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "TooManyRequests") {
-		t.Errorf("status %d %v %s", w.Code, w.Header(), w.Body)
+	select {
+	case w := <-refused:
+		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "TooManyRequests") {
+			t.Errorf("status %d %v %s", w.Code, w.Header(), w.Body)
+		}
+	case <-time.After(20 * time.Second):
+		t.Errorf("%d requests are served at once, and none is refused", gate.Seats)
 	}
 	close(release)
-	waiting.Wait()
+	all.Wait()
 	if w := ask(c, "/api/v1/pods"); w.Code != http.StatusOK {
 		t.Errorf("status %d when all have gone", w.Code)
 	}

@@ -21,6 +21,7 @@ import (
 	"coracle/internal/apiserver/admit"
 	"coracle/internal/apiserver/authn"
 	"coracle/internal/apiserver/authz"
+	"coracle/internal/apiserver/gate"
 	"coracle/internal/apiserver/openapi"
 	"coracle/internal/kind"
 	"coracle/internal/pki"
@@ -138,7 +139,11 @@ func New(cfg Config) (*Server, error) {
 	s.routes = newRoutes(face.container)
 	s.shorten(s.routes)
 	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{routes: s.routes, server: s}})
-	s.handler = newChain(s.codecs, s.authn, s.authz, inner, s.drain, s.log)
+	entrance, err := s.newGate()
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
+	s.handler = newChain(s.codecs, s.authn, s.authz, inner, entrance, s.drain, s.log)
 	return s, nil
 }
 
@@ -218,10 +223,12 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // Serve answers on l, with TLS, until ctx ends; then it ends watches at once, lets short requests
 // finish (for at most five seconds) and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	connections := gate.NewConnections(l, maxConnections())
 	srv := &http.Server{
 		Handler:           s.handler,
 		ConnContext:       authn.ConnContext,
-		ReadHeaderTimeout: 32 * time.Second,
+		ConnState:         connections.State,
+		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       90 * time.Second,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		TLSConfig: &tls.Config{
@@ -229,11 +236,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			Certificates: []tls.Certificate{s.cfg.PKI.Server()},
 			ClientAuth:   tls.RequestClientCert,
 			NextProtos:   []string{"h2", "http/1.1"},
+
+			GetConfigForClient: connections.Hello,
 		},
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.ServeTLS(l, "", "") }()
+	go func() { ended <- srv.ServeTLS(connections, "", "") }()
 	go s.warm(ctx)
 	guarding, relax := context.WithCancel(ctx)
 	guarded := make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/util/flowcontrol"
 
 	"coracle/internal/apiserver/durable"
 	"coracle/internal/kind"
@@ -31,6 +32,9 @@ func collectionOf(s *store.Store, k kind.Kind) (*store.Collection, error) {
 		New:     k.New,
 		NewList: k.NewList,
 		Index:   indexes[k.Resource],
+
+		// Package gate waits for it before it takes a watch's seats back.
+		WatchStarted: flowcontrol.WatchInitialized,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open collection of %s: %w", k.Resource, err)

@@ -23,6 +23,8 @@ type Collection struct {
 	fields map[string]fieldIndex // built on first use, kept current after
 	past   history
 
+	average average
+
 	watchMu sync.Mutex
 	watches router
 	crowd   atomic.Int64 // how many items there were at the last delivery

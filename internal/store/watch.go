@@ -81,9 +81,6 @@ func (c *Collection) Watch(ctx context.Context, key string, opts storage.ListOpt
 		return failedWatch(err), nil
 	}
 	go w.run()
-	if c.res.WatchStarted != nil {
-		c.res.WatchStarted(ctx)
-	}
 	return w, nil
 }
 

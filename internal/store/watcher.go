@@ -19,6 +19,9 @@ func (w *watcher) run() {
 	if !w.sendInitial() {
 		return
 	}
+	if w.c.res.WatchStarted != nil {
+		w.c.res.WatchStarted(w.ctx)
+	}
 	var farewell <-chan time.Time
 	if deadline, ok := w.ctx.Deadline(); ok && w.bookmarks {
 		timer := time.NewTimer(time.Until(deadline) - lead)
