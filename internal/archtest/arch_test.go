@@ -181,7 +181,6 @@ func TestStrangers(t *testing.T) {
 // removers are the files that may remove a tree by its path, each with its reason.
 var removers = map[string]string{
 	"internal/apiserver/openapi/gen/main.go": "a program of the build, which removes the temporary directory that it made",
-	"internal/node/volume/":                  "its removals have not moved to filetree yet",
 }
 
 // TestRemovals: trees are removed by filetree, which crosses no mount and follows no link. Whatever else is called

@@ -172,12 +172,8 @@ func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("runtime: socket: %w", err)
 	}
-	lis, err := net.Listen("unix", path)
+	lis, err := keeper.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("runtime: socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		lis.Close()
 		return nil, fmt.Errorf("runtime: socket: %w", err)
 	}
 	return lis, nil

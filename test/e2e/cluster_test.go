@@ -15,6 +15,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/client/remote"
+	"coracle/internal/filetree"
 )
 
 // cluster is a running cluster and a way to talk to it.
@@ -193,7 +194,7 @@ func (c *cluster) remove() {
 	if t.Failed() {
 		c.sweep()
 	}
-	if err := os.RemoveAll(c.root); err != nil {
+	if err := filetree.Remove(c.root); err != nil {
 		t.Errorf("remove what the test left: %v", err)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"coracle/internal/filetree"
 )
 
 // The flags of the Makefile, so that its build cache serves here too.
@@ -50,7 +52,7 @@ func runAll(m *testing.M) (code int, err error) {
 	if built.dir, err = os.MkdirTemp("/tmp", "e2e"); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(built.dir)) }()
+	defer func() { err = errors.Join(err, filetree.Remove(built.dir)) }()
 	if err := build(); err != nil {
 		return 1, err
 	}

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"coracle/internal/filetree"
 )
 
 // nodeID is the name under which a node's bridge, cgroup and nftables table go: FNV-1a of
@@ -59,10 +59,13 @@ func (c *cluster) traces() []string {
 		found = append(found, fmt.Sprintf("data directory, with %v", left))
 	}
 	found = append(found, c.processesLeft()...)
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, c.root+"/") {
-			found = append(found, "mount "+strings.TrimSpace(line))
+	mounts, err := filetree.MountsBelow(c.root)
+	if err != nil {
+		found = append(found, err.Error())
+	}
+	for _, point := range mounts {
+		if point != c.dir && !strings.HasPrefix(point, filepath.Join(c.root, "host")+"/") { // the tests' own
+			found = append(found, "mount "+point)
 		}
 	}
 	for _, node := range c.nodes {
@@ -109,11 +112,8 @@ func (c *cluster) processesLeft() []string {
 
 // sweep removes what a failed `down` left of the network and of mounts, for the tests after this.
 func (c *cluster) sweep() {
-	raw, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], c.root+"/") {
-			_ = unix.Unmount(f[4], unix.MNT_DETACH)
-		}
+	if err := filetree.UnmountBelow(c.root); err != nil {
+		c.t.Errorf("unmount what the test left: %v", err)
 	}
 	for _, node := range c.nodes {
 		id := c.nodeID(node)

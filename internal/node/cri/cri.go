@@ -9,6 +9,7 @@ package cri
 import (
 	"context"
 	"fmt"
+	"net"
 	"sort"
 	"strconv"
 	"time"
@@ -49,7 +50,11 @@ type Client struct {
 // Dial prepares a connection to the runtime's unix socket. It does not wait for the runtime: a
 // call made while there is none fails with codes.Unavailable, and the connection heals by itself.
 func Dial(socket string) (*Client, error) {
-	conn, err := grpc.NewClient("unix://"+socket,
+	// Not as unix://PATH: a path may contain what a URL may not.
+	conn, err := grpc.NewClient("passthrough:///localhost",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: time.Second}),

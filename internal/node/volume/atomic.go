@@ -10,6 +10,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"coracle/internal/filetree"
 )
 
 // file is one file of a volume that shows API objects.
@@ -45,7 +47,7 @@ func write(dir string, files map[string]file, group *int64, now time.Time) (chan
 		return false, err
 	}
 	if err := fill(fresh, files, group); err != nil {
-		return false, errors.Join(err, os.RemoveAll(fresh))
+		return false, errors.Join(err, filetree.Remove(fresh))
 	}
 	tmp := filepath.Join(dir, dataNew)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -110,7 +112,7 @@ func tidy(dir, present string, files map[string]file) error {
 		if name == dataLink || name == present || visible[name] {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		if err := filetree.Remove(filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 )
 
@@ -82,7 +83,7 @@ func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index
 		return "", err
 	}
 	target := filepath.Join(m.PodDir(pod.UID), "subpaths", volume, ctr, strconv.Itoa(index))
-	if err := unmountBelow(target); err != nil {
+	if err := filetree.UnmountBelow(target); err != nil {
 		return "", err
 	}
 	if err := makeTarget(target, info.IsDir()); err != nil {
@@ -120,7 +121,7 @@ func (m *Manager) makeSub(pod *corev1.Pod, root, sub string) error {
 }
 
 func makeTarget(path string, dir bool) error {
-	if err := os.RemoveAll(path); err != nil {
+	if err := filetree.Remove(path); err != nil {
 		return err
 	}
 	if dir {
@@ -136,51 +137,8 @@ func makeTarget(path string, dir bool) error {
 	return f.Close()
 }
 
-// mountsBelow returns the mount points at or below a directory, the deepest first.
-func mountsBelow(dir string) ([]string, error) {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = resolved
-	}
-	var out []string
-	for line := range strings.Lines(string(raw)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		point := unescape(fields[4])
-		if point == dir || strings.HasPrefix(point, dir+"/") {
-			// Later lines are mounted on top of earlier ones.
-			out = append([]string{point}, out...)
-		}
-	}
-	return out, nil
-}
-
-// unescape undoes the octal escapes of mountinfo (proc(5)).
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
 func isMountPoint(path string) (bool, error) {
-	points, err := mountsBelow(path)
+	points, err := filetree.MountsBelow(path)
 	if err != nil {
 		return false, err
 	}
@@ -194,27 +152,4 @@ func isMountPoint(path string) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// unmountBelow unmounts everything at or below a directory and fails if anything is left: what is
-// removed afterwards must be ours.
-func unmountBelow(dir string) error {
-	points, err := mountsBelow(dir)
-	if err != nil {
-		return err
-	}
-	for _, p := range points {
-		if err := unix.Unmount(p, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-				return fmt.Errorf("unmount %s: %w", p, err)
-			}
-		}
-	}
-	if len(points) == 0 {
-		return nil
-	}
-	if left, err := mountsBelow(dir); err != nil || len(left) > 0 {
-		return fmt.Errorf("still mounted below %s: %v %w", dir, left, err)
-	}
-	return nil
 }

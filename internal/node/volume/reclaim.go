@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"coracle/internal/filetree"
 	"coracle/internal/resource"
 )
 
@@ -55,14 +56,14 @@ func (m *Manager) Reclaim(ctx context.Context, pv *corev1.PersistentVolume) erro
 // removeData moves the directory out of the way first, so that a half-removed volume is never
 // taken for a whole one.
 func removeData(path string) error {
-	if points, err := mountsBelow(path); err != nil || len(points) > 0 {
+	if points, err := filetree.MountsBelow(path); err != nil || len(points) > 0 {
 		return fmt.Errorf("something is mounted in it: %v %w", points, err)
 	}
 	gone := path + reclaimedSuffix
 	if err := os.Rename(path, gone); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	return os.RemoveAll(gone)
+	return filetree.Remove(gone)
 }
 
 func (m *Manager) inUse(path string) bool {

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
+	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
 )
@@ -152,10 +153,10 @@ func (m *Manager) Release(uid types.UID) error {
 		}
 	}
 	dir := m.PodDir(uid)
-	if err := unmountBelow(dir); err != nil {
+	if err := filetree.UnmountBelow(dir); err != nil {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return filetree.Remove(dir)
 }
 
 // Pods returns the pods that have a directory.

@@ -12,6 +12,7 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -73,6 +74,17 @@ func dial(path string) (*net.UnixConn, error) {
 	return conn, err
 }
 
+// Listen makes a unix socket that only its owner can reach, whatever the umask: a socket takes its file's mode from that of
+// its descriptor (unix(7)), so that there is no instant in which it has another.
+func Listen(network, path string) (net.Listener, error) {
+	private := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {
+		var merr error
+		err := conn.Control(func(fd uintptr) { merr = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, merr)
+	}}
+	return private.Listen(context.Background(), network, path)
+}
+
 func short(path string, f func(string) error) error {
 	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -87,8 +99,11 @@ func start(path string) error {
 		return err
 	}
 	var lis *net.UnixListener
-	err := short(path, func(p string) (err error) {
-		lis, err = net.ListenUnix("unixpacket", &net.UnixAddr{Name: p, Net: "unixpacket"})
+	err := short(path, func(p string) error {
+		l, err := Listen("unixpacket", p)
+		if err == nil {
+			lis = l.(*net.UnixListener)
+		}
 		return err
 	})
 	if err != nil {

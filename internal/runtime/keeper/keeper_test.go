@@ -40,6 +40,31 @@ func fifo(t *testing.T, dir, name string) (r, w *os.File) {
 	return r, w
 }
 
+// TestSocketIsPrivate: whatever the umask, nobody else reaches the socket.
+func TestSocketIsPrivate(t *testing.T) {
+	dir := t.TempDir()
+	k, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	info, err := os.Stat(filepath.Join(dir, "keeper.sock"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	old := unix.Umask(0)
+	defer unix.Umask(old)
+	path := filepath.Join(dir, "other.sock")
+	lis, err := Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("without a umask: mode %v, %v", info.Mode(), err)
+	}
+}
+
 func TestContentOutlivesItsWriterAndReader(t *testing.T) {
 	dir := t.TempDir()
 	k, err := Open(dir)
