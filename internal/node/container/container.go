@@ -17,10 +17,20 @@ type Mount struct {
 	// ContainerPath is absolute; HostPath exists.
 	ContainerPath string
 	HostPath      string
-	ReadOnly      bool
-	Propagation   *corev1.MountPropagationMode
-	Recursive     bool // read-only all the way down
+	// Is says which file HostPath led to when it was checked; the zero value leaves that open.
+	Is          Identity
+	ReadOnly    bool
+	Propagation *corev1.MountPropagationMode
+	Recursive   bool // read-only all the way down
 }
+
+// Identity says which file it is (inode(7)), whatever its name.
+type Identity struct {
+	Device, Inode uint64
+}
+
+// String is the form in which the runtime is told.
+func (i Identity) String() string { return fmt.Sprintf("%d:%d", i.Device, i.Inode) }
 
 // Options are what a container's configuration takes besides its spec.
 type Options struct {

@@ -9,10 +9,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 )
 
@@ -42,18 +42,17 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 			}
 		}
 		if sub != "" {
-			path, err := m.subPath(pod, src, vm.Name, c.Name, i, sub)
-			if err != nil {
+			var err error
+			if src, err = m.subPath(pod, src, vm.Name, c.Name, i, sub); err != nil {
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 			}
-			src.path = path
 		}
 		at := vm.MountPath
 		if !filepath.IsAbs(at) {
 			at = "/" + at
 		}
 		out = append(out, container.Mount{
-			ContainerPath: at, HostPath: src.path, ReadOnly: vm.ReadOnly || src.readOnly, Propagation: vm.MountPropagation,
+			ContainerPath: at, HostPath: src.path, Is: src.is, ReadOnly: vm.ReadOnly || src.readOnly, Propagation: vm.MountPropagation,
 			Recursive: vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled && vm.ReadOnly,
 		})
 	}
@@ -62,159 +61,71 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 
 // subPath pins one path inside a volume by a bind mount in the pod's directory: a symlink swapped
 // in later cannot lead the container elsewhere (CVE-2017-1002101).
-func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index int, sub string) (string, error) {
+func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index int, sub string) (source, error) {
 	if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
-		return "", fmt.Errorf("subPath %q must be relative and must not contain \"..\"", sub)
+		return source{}, fmt.Errorf("subPath %q must be relative and must not contain \"..\"", sub)
 	}
-	inside, err := pathrs.OpenInRoot(src.path, sub)
+	inside, err := filetree.Within(src.path, sub)
 	if errors.Is(err, fs.ErrNotExist) && !src.readOnly {
-		if err := m.makeSub(pod, src.path, sub); err != nil {
-			return "", err
-		}
-		inside, err = pathrs.OpenInRoot(src.path, sub)
+		inside, err = makeSub(pod, src.path, sub)
 	}
 	if err != nil {
-		return "", err
+		return source{}, err
 	}
 	defer inside.Close()
-	info, err := inside.Stat()
-	if err != nil {
-		return "", err
-	}
 	target := filepath.Join(m.PodDir(pod.UID), "subpaths", volume, ctr, strconv.Itoa(index))
-	if err := unmountBelow(target); err != nil {
-		return "", err
+	if err := filetree.UnmountBelow(target); err != nil {
+		return source{}, err
 	}
-	if err := makeTarget(target, info.IsDir()); err != nil {
-		return "", err
+	if err := makeTarget(target, inside.IsDir()); err != nil {
+		return source{}, err
 	}
-	from := "/proc/self/fd/" + strconv.Itoa(int(inside.Fd()))
-	if err := unix.Mount(from, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return "", fmt.Errorf("bind %s: %w", target, err)
+	if err := inside.BindTo(target); err != nil {
+		return source{}, err
 	}
-	return target, nil
+	return source{path: target, is: identify(inside), readOnly: src.readOnly}, nil
 }
 
 // makeSub makes a missing sub-path with the volume's own mode and group.
-func (m *Manager) makeSub(pod *corev1.Pod, root, sub string) error {
-	info, err := os.Stat(root)
-	if err != nil {
-		return err
-	}
-	if err := pathrs.MkdirAll(root, sub, info.Mode().Perm()|0o700); err != nil {
-		return err
-	}
-	dir, err := pathrs.OpenInRoot(root, sub)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	mode := info.Mode().Perm()
-	own := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
-	if group := fsGroup(pod); group != nil {
-		if err := os.Chown(own, -1, int(*group)); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(own, mode|info.Mode()&os.ModeSetgid)
-}
-
-func makeTarget(path string, dir bool) error {
-	if err := os.RemoveAll(path); err != nil {
-		return err
-	}
-	if dir {
-		return os.MkdirAll(path, 0o750)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// mountsBelow returns the mount points at or below a directory, the deepest first.
-func mountsBelow(dir string) ([]string, error) {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
+func makeSub(pod *corev1.Pod, root, sub string) (*filetree.Entry, error) {
+	volume, err := filetree.At(root)
 	if err != nil {
 		return nil, err
 	}
-	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = resolved
-	}
-	var out []string
-	for line := range strings.Lines(string(raw)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		point := unescape(fields[4])
-		if point == dir || strings.HasPrefix(point, dir+"/") {
-			// Later lines are mounted on top of earlier ones.
-			out = append([]string{point}, out...)
-		}
-	}
-	return out, nil
-}
-
-// unescape undoes the octal escapes of mountinfo (proc(5)).
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-func isMountPoint(path string) (bool, error) {
-	points, err := mountsBelow(path)
+	defer volume.Close()
+	mode := volume.Stat.Mode & 0o777
+	dir, err := filetree.MakeWithin(root, sub, os.FileMode(mode|0o700))
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	resolved := path
-	if r, err := filepath.EvalSymlinks(path); err == nil {
-		resolved = r
+	// Who can write in the volume may have put another directory in the place of the new one. What is in that one stays
+	// as well kept as it was.
+	if fresh, err := dir.IsEmpty(); err != nil || !fresh || int(dir.Stat.Uid) != os.Geteuid() {
+		return dir, err
 	}
-	for _, p := range points {
-		if p == resolved {
-			return true, nil
+	if group := fsGroup(pod); group != nil {
+		if err := dir.Chown(-1, int(*group)); err != nil {
+			dir.Close()
+			return nil, err
 		}
 	}
-	return false, nil
+	if err := dir.Chmod(mode | volume.Stat.Mode&unix.S_ISGID); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
 }
 
-// unmountBelow unmounts everything at or below a directory and fails if anything is left: what is
-// removed afterwards must be ours.
-func unmountBelow(dir string) error {
-	points, err := mountsBelow(dir)
-	if err != nil {
+// makeTarget makes what a file or a directory can be mounted on. Pods do not reach it.
+func makeTarget(path string, dir bool) error {
+	if err := filetree.Remove(path); err != nil {
 		return err
 	}
-	for _, p := range points {
-		if err := unix.Unmount(p, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-				return fmt.Errorf("unmount %s: %w", p, err)
-			}
-		}
+	if dir {
+		return makeDir(path, 0o750)
 	}
-	if len(points) == 0 {
-		return nil
+	if err := makeDir(filepath.Dir(path), 0o750); err != nil {
+		return err
 	}
-	if left, err := mountsBelow(dir); err != nil || len(left) > 0 {
-		return fmt.Errorf("still mounted below %s: %v %w", dir, left, err)
-	}
-	return nil
+	return filetree.CreateFile(path, 0o640)
 }
