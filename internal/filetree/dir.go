@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// createTries is how often Append looks for a file that others remove and make meanwhile.
+const createTries = 16
+
 // Dir is a directory held by a descriptor. Its methods take the names of what is in it, one step at a time (or several,
 // divided by slashes, where it says so): no step leads through a link or onto another mount, so whoever may write in
 // the directory cannot lead them out of it.
@@ -128,7 +131,7 @@ func (d *Dir) Names() ([]string, error) {
 // Write makes a new file that holds data. Owner is a user, or -1 for this process's; the mode is exact, whatever the
 // umask. A name that is taken is refused.
 func (d *Dir) Write(name string, data []byte, mode uint32, owner int) error {
-	f, err := d.create(name, unix.O_WRONLY)
+	f, err := d.Create(name)
 	if err != nil {
 		return err
 	}
@@ -141,6 +144,9 @@ func (d *Dir) Write(name string, data []byte, mode uint32, owner int) error {
 	}
 	return errors.Join(err, f.Close())
 }
+
+// Create makes a new file, for its owner and group to read, and opens it for writing. A name that is taken is refused.
+func (d *Dir) Create(name string) (*os.File, error) { return d.create(name, unix.O_WRONLY) }
 
 // Overwrite makes a file hold data, in place: who has the file open or mounted sees it change. A file that is missing
 // is made. The mode is exact, whatever the umask.
@@ -169,7 +175,7 @@ func (d *Dir) chmod(f *os.File, name string, mode uint32) error {
 // Append opens a regular file for writing at its end, and makes it, for its owner and group to read, if it is missing.
 // Anything else of that name gives a KindError.
 func (d *Dir) Append(name string) (*os.File, error) {
-	for range fruitless {
+	for range createTries {
 		e, err := d.Entry(name)
 		if errors.Is(err, unix.ENOENT) {
 			f, err := d.create(name, unix.O_WRONLY|unix.O_APPEND)
@@ -219,8 +225,8 @@ func (d *Dir) Rename(from, to string) error {
 
 // Remove removes an entry of the directory and everything below it, as the function of that name does.
 func (d *Dir) Remove(name string) error {
-	r := remover{path: d.at(name), top: -1}
-	return r.remove(d.fd(), name, r.path, 0)
+	r := remover{top: -1}
+	return r.remove(d.fd(), name, d.at(name), 0)
 }
 
 // Survey surveys the directory and what is below it, as the function of that name does.

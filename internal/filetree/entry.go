@@ -171,9 +171,13 @@ func (e *Entry) list() (*os.File, error) {
 	return os.NewFile(uintptr(fd), e.Path), nil
 }
 
-// Same says whether both are the same file.
-func (e *Entry) Same(other *Entry) bool {
-	return e.Stat.Dev == other.Stat.Dev && e.Stat.Ino == other.Stat.Ino
+// OpenDir opens the entry, if it is a directory, to go on from there.
+func (e *Entry) OpenDir() (*Dir, error) {
+	f, err := e.list()
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{f}, nil
 }
 
 // Chown changes the owner and the group of the entry itself; -1 leaves one as it is.

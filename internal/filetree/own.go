@@ -67,20 +67,40 @@ func above(path string) (*Dir, string, error) {
 	return d, filepath.Base(path), err
 }
 
-// ReadFile returns the beginning of a regular file, at most limit bytes. The directory that holds it is the caller's
-// own; the file itself may be others', who can make it neither a link nor something that blocks.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	d, name, err := above(path)
+// OpenFile opens a regular file for reading. The last steps names of its path are taken one by one, so that none leads
+// through a link or onto another mount, and anything but a regular file gives a KindError; the directory above them is
+// the caller's own.
+func OpenFile(path string, steps int) (*os.File, error) {
+	e, err := entryBelow(path, steps)
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close()
-	e, err := d.Entry(name)
+	defer e.Close()
+	return e.Open(unix.O_RDONLY)
+}
+
+// ReadFile returns the beginning of a regular file, at most limit bytes. The directory that holds it is the caller's
+// own; the file itself may be others', who can make it neither a link nor something that blocks.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	e, err := entryBelow(path, 1)
 	if err != nil {
 		return nil, err
 	}
 	defer e.Close()
 	return e.Read(limit)
+}
+
+func entryBelow(path string, steps int) (*Entry, error) {
+	top, below := filepath.Clean(path), ""
+	for range steps {
+		top, below = filepath.Dir(top), filepath.Join(filepath.Base(top), below)
+	}
+	d, err := OpenDir(top)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Entry(below)
 }
 
 // IsMountPoint says whether something is mounted at a path, which is the caller's own.

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
+	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/objects"
@@ -85,10 +86,12 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 }
 
 func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, error) {
-	for _, dir := range []string{cfg.podsDir(), cfg.logRoot(), cfg.seccompDir()} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, path := range []string{cfg.podsDir(), cfg.logRoot(), cfg.seccompDir()} {
+		dir, err := filetree.MakeDir(path, 0o755)
+		if err != nil {
 			return nil, fmt.Errorf("node: %w", err)
 		}
+		dir.Close()
 	}
 	a := &agent{
 		cfg: cfg, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(), recheck: make(chan struct{}, 1),

@@ -174,6 +174,8 @@ func needRoot(t *testing.T) {
 	}
 }
 
+func quantity(s string) *resource.Quantity { return ptr(resource.MustParse(s)) }
+
 func ptr[T any](v T) *T { return &v }
 
 func local(name string) corev1.LocalObjectReference {
