@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 // defaultGrace is how long containers have to end by themselves when their node is stopped.
@@ -70,7 +72,7 @@ func stopCluster(ctx context.Context, out io.Writer, dir DataDir, o stopOptions)
 		errs = append(errs, stopNode(ctx, dir, cfg, name, o))
 	}
 	_, err = stopProcess(dir.Lock("server"), 10*time.Second)
-	errs = append(errs, err)
+	errs = append(errs, err, filetree.UnmountBelow(dir.SharedVolumes()))
 	if err := errors.Join(errs...); err != nil || o.keepData {
 		if err == nil {
 			fmt.Fprintf(out, "Cluster stopped; its data is kept in %s\n", dir)

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client/remote"
+	"coracle/internal/filetree"
 	"coracle/internal/node"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
@@ -153,7 +154,7 @@ func runNode(ctx context.Context, r role, name string) error {
 	address := node.HostAddress()
 	return node.Run(ctx, node.Config{
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at,
-		VolumeRoot: filepath.Join(r.dir.Node(name), "volumes"), Listen: address.String() + ":0", NodeIP: address, TLS: face,
+		VolumeRoot: filepath.Join(r.dir.Node(name), "volumes"), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },
 	})
@@ -190,7 +191,7 @@ func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, 
 	if err := os.Remove(runtimeSocket(dir, cfg, name)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
-	return unmountBelow(filepath.Join(agentDir(dir, name), "pods"))
+	return filetree.UnmountBelow(dir.Node(name))
 }
 
 // removeNode ends one node and takes it out of the cluster.

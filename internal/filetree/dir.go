@@ -120,6 +120,15 @@ func (d *Dir) MakeNew(name string, mode uint32) (*Dir, error) {
 	return in, nil
 }
 
+// Lock waits until no other process holds the directory's lock (flock(2)), and takes it.
+func (d *Dir) Lock() (unlock func(), err error) {
+	_, err = retry(func() (int, error) { return 0, unix.Flock(d.fd(), unix.LOCK_EX) })
+	if err != nil {
+		return nil, d.fail("lock", "", err)
+	}
+	return func() { unix.Flock(d.fd(), unix.LOCK_UN) }, nil //nolint:errcheck // it goes with the descriptor at the latest
+}
+
 // Names lists what is in the directory.
 func (d *Dir) Names() ([]string, error) {
 	if _, err := d.f.Seek(0, io.SeekStart); err != nil {
