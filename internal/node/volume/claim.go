@@ -88,11 +88,12 @@ func persistent(pv *corev1.PersistentVolume) (source, error) {
 	case pv.Spec.HostPath != nil:
 		return hostPath(pv.Spec.HostPath.Path, pv.Spec.HostPath.Type, 0o755)
 	case pv.Spec.Local != nil:
-		src, err := found(source{path: pv.Spec.Local.Path})
+		e, err := filetree.At(pv.Spec.Local.Path)
 		if err != nil {
 			return source{}, fmt.Errorf("local volume %s: %w", pv.Name, err)
 		}
-		return src, nil
+		defer e.Close()
+		return source{path: pv.Spec.Local.Path, kind: e.Kind()}, nil
 	}
 	return source{}, fmt.Errorf("no volume plugin matched PersistentVolume %s: this node mounts hostPath and local volumes", pv.Name)
 }
@@ -111,7 +112,7 @@ func builtInDir(path string) (source, error) {
 		return source{}, err
 	}
 	dir.Close()
-	return found(source{path: path})
+	return source{path: path, kind: "directory"}, nil
 }
 
 func builtIn(pv *corev1.PersistentVolume) bool {

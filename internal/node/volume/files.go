@@ -47,8 +47,7 @@ func (m *Manager) files(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, 
 	if _, err := write(dir, g.out, fsGroup(pod), m.cfg.Now()); err != nil {
 		return source{}, time.Time{}, err
 	}
-	src, err := found(source{path: dir, readOnly: true})
-	return src, g.refresh, err
+	return source{path: dir, kind: "directory", readOnly: true}, g.refresh, nil
 }
 
 // private returns the pod's small tmpfs for what must not reach a disk.

@@ -35,7 +35,7 @@ func hostPath(path string, kind *corev1.HostPathType, mode uint32) (source, erro
 	if what := kindOf(want); what != "" && e.Kind() != what {
 		return source{}, fmt.Errorf("hostPath type check failed: %s is not a %s", path, what)
 	}
-	return source{path: path, is: identify(e)}, nil
+	return source{path: path, kind: kindOf(want)}, nil
 }
 
 // makeHostPath makes what is missing where the type says so. Where nothing is asked a missing directory is made, as
@@ -99,7 +99,7 @@ func (m *Manager) emptyDir(pod *corev1.Pod, v *corev1.Volume) (source, error) {
 			return source{}, err
 		}
 	}
-	return found(source{path: path})
+	return source{path: path, kind: "directory"}, nil
 }
 
 func (m *Manager) tmpfs(pod *corev1.Pod, v *corev1.Volume, path string) error {

@@ -41,9 +41,12 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 				return nil, err
 			}
 		}
+		is, err := identify(src)
+		if err != nil {
+			return nil, fmt.Errorf("volume %q of mount %s: %w", vm.Name, vm.MountPath, err)
+		}
 		if sub != "" {
-			var err error
-			if src, err = m.subPath(pod, src, vm.Name, c.Name, i, sub); err != nil {
+			if src.path, is, err = m.subPath(pod, src, vm.Name, c.Name, i, sub); err != nil {
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 			}
 		}
@@ -52,38 +55,60 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 			at = "/" + at
 		}
 		out = append(out, container.Mount{
-			ContainerPath: at, HostPath: src.path, Is: src.is, ReadOnly: vm.ReadOnly || src.readOnly, Propagation: vm.MountPropagation,
+			ContainerPath: at, HostPath: src.path, Is: is, ReadOnly: vm.ReadOnly || src.readOnly, Propagation: vm.MountPropagation,
 			Recursive: vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled && vm.ReadOnly,
 		})
 	}
 	return out, nil
 }
 
+// identify looks once more what lies where a ready volume is, and says which file it is: the runtime, which goes by the
+// path again, compares what it mounted. A volume that is gone is left to the runtime, which makes a directory.
+func identify(src source) (container.Identity, error) {
+	e, err := filetree.At(src.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return container.Identity{}, nil
+	}
+	if err != nil {
+		return container.Identity{}, err
+	}
+	defer e.Close()
+	if src.kind != "" && e.Kind() != src.kind {
+		return container.Identity{}, fmt.Errorf("%s is not a %s any more", src.path, src.kind)
+	}
+	return identity(e), nil
+}
+
+func identity(e *filetree.Entry) container.Identity {
+	return container.Identity{Device: e.Stat.Dev, Inode: e.Stat.Ino}
+}
+
 // subPath pins one path inside a volume by a bind mount in the pod's directory: a symlink swapped
 // in later cannot lead the container elsewhere (CVE-2017-1002101).
-func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index int, sub string) (source, error) {
+func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index int, sub string) (string, container.Identity, error) {
+	var none container.Identity
 	if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
-		return source{}, fmt.Errorf("subPath %q must be relative and must not contain \"..\"", sub)
+		return "", none, fmt.Errorf("subPath %q must be relative and must not contain \"..\"", sub)
 	}
 	inside, err := filetree.Within(src.path, sub)
 	if errors.Is(err, fs.ErrNotExist) && !src.readOnly {
 		inside, err = makeSub(pod, src.path, sub)
 	}
 	if err != nil {
-		return source{}, err
+		return "", none, err
 	}
 	defer inside.Close()
 	target := filepath.Join(m.PodDir(pod.UID), "subpaths", volume, ctr, strconv.Itoa(index))
 	if err := filetree.UnmountBelow(target); err != nil {
-		return source{}, err
+		return "", none, err
 	}
 	if err := makeTarget(target, inside.IsDir()); err != nil {
-		return source{}, err
+		return "", none, err
 	}
 	if err := inside.BindTo(target); err != nil {
-		return source{}, err
+		return "", none, err
 	}
-	return source{path: target, is: identify(inside), readOnly: src.readOnly}, nil
+	return target, identity(inside), nil
 }
 
 // makeSub makes a missing sub-path with the volume's own mode and group.

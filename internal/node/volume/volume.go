@@ -62,24 +62,10 @@ type mounted struct {
 
 // source is a ready volume.
 type source struct {
-	path     string
-	is       container.Identity
+	path string
+	// kind is what must lie there, in the words of filetree.Entry.Kind; empty for anything.
+	kind     string
 	readOnly bool
-}
-
-// found completes a source whose path is this node's own with what lies there.
-func found(src source) (source, error) {
-	e, err := filetree.At(src.path)
-	if err != nil {
-		return source{}, err
-	}
-	defer e.Close()
-	src.is = identify(e)
-	return src, nil
-}
-
-func identify(e *filetree.Entry) container.Identity {
-	return container.Identity{Device: e.Stat.Dev, Inode: e.Stat.Ino}
 }
 
 // New returns a manager.

@@ -35,7 +35,7 @@ func Mount(dir string, layers []string) (string, error) {
 	}
 	// A volatile overlay that was not unmounted cleanly refuses its old work directory.
 	w := filepath.Join(dir, work)
-	if err := os.RemoveAll(w); err != nil {
+	if err := filetree.Remove(w); err != nil {
 		return "", fmt.Errorf("prepare root file system: %w", err)
 	}
 	if err := os.Mkdir(w, 0o711); err != nil {
