@@ -6,102 +6,93 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// maxLevels is how deep a tree may be nested to be walked. No path names a file that lies deeper (PATH_MAX is 4096
-// bytes): only a program that means to do so makes such a tree.
-const maxLevels = 2048
+const (
+	// maxLevels is how deep a tree may be nested to be walked. The deepest file that a path can name lies twice as deep
+	// (PATH_MAX is 4096 bytes), but only a program that means to do so makes such a tree, and each level takes a
+	// descriptor of ours.
+	maxLevels = 1024
+	// shallowLevels is how deep walks may go at the same time. Deeper ones take turns: whatever pods nest, the process
+	// keeps descriptors for its other work.
+	shallowLevels = 128
+)
 
-// ErrTooDeep is returned for a tree that is nested deeper than any path can name.
+// ErrTooDeep is returned for a tree that is nested deeper than any that somebody made in order to use it.
 var ErrTooDeep = fmt.Errorf("directories are nested more than %d levels deep", maxLevels)
 
 // ErrSkip returned by a visit leaves out what is below the entry.
 var ErrSkip = errors.New("skip this directory")
 
-// Entry is one file of a tree, held by a descriptor: what is read and changed through it is that very file, whatever
-// its name leads to by now. It is valid during the visit only.
-type Entry struct {
-	// Path is relative to the root of the walk, which is ".". It is for messages: it may be out of date.
-	Path string
-	// Stat was read from the descriptor.
-	Stat unix.Stat_t
-	fd   int
-}
+// deepWalk is held by the one walk that is deeper than shallowLevels.
+var deepWalk = make(chan struct{}, 1)
 
-// IsDir says whether the entry is a directory.
-func (e *Entry) IsDir() bool { return e.Stat.Mode&unix.S_IFMT == unix.S_IFDIR }
-
-// IsLink says whether the entry is a symbolic link.
-func (e *Entry) IsLink() bool { return e.Stat.Mode&unix.S_IFMT == unix.S_IFLNK }
-
-// Chown changes the owner and the group of the entry itself; -1 leaves one as it is.
-func (e *Entry) Chown(uid, gid int) error {
-	if err := unix.Fchownat(e.fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
-		return &os.PathError{Op: "chown", Path: e.Path, Err: err}
-	}
-	return nil
-}
-
-// Chmod changes the permissions of the entry itself (the lower twelve bits of mode). A symbolic link has none.
-func (e *Entry) Chmod(mode uint32) error {
-	if e.IsLink() {
-		return &os.PathError{Op: "chmod", Path: e.Path, Err: unix.EOPNOTSUPP}
-	}
-	err := unix.Fchmodat(e.fd, "", mode, unix.AT_EMPTY_PATH)
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		// Before fchmodat2 (Linux 6.6) the link in /proc leads to the file that the descriptor holds, and to no other.
-		err = unix.Chmod("/proc/self/fd/"+strconv.Itoa(e.fd), mode)
-	}
-	if err != nil {
-		return &os.PathError{Op: "chmod", Path: e.Path, Err: err}
-	}
-	return nil
-}
-
-// Walk visits a tree from its root down. The path of the root is the caller's own and may contain links; below it no
-// link is followed and no mount point is crossed, and what is mounted there is not visited. Files that go meanwhile are
-// left out. An error of a visit, ErrSkip apart, ends the walk.
+// Walk visits a tree from its root down, each file held by a descriptor. The path of the root is the caller's own and
+// may contain links; below it no link is followed and no mount point is crossed, and what is mounted there is not
+// visited. Files that go meanwhile are left out. An error of a visit, ErrSkip apart, ends the walk.
 func Walk(root string, visit func(*Entry) error) error {
-	fd, err := retry(func() (int, error) { return unix.Open(root, unix.O_PATH|unix.O_CLOEXEC, 0) })
+	e, err := At(root)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: root, Err: err}
-	}
-	defer unix.Close(fd) //nolint:errcheck // only names the file
-	return walk(fd, ".", 0, visit)
-}
-
-// walk visits the file that fd names and, if it is a directory, what is in it.
-func walk(fd int, path string, level int, visit func(*Entry) error) error {
-	e := Entry{Path: path, fd: fd}
-	if err := unix.Fstat(fd, &e.Stat); err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if err := visit(&e); errors.Is(err, ErrSkip) {
-		return nil
-	} else if err != nil {
 		return err
 	}
-	if !e.IsDir() {
-		return nil
+	return e.walk(0, walker{visit: visit})
+}
+
+// Survey is Walk for visits that leave most files alone: what is not a directory is held by a descriptor only when the
+// visit acts on it (Entry.Hold), which saves three system calls a file.
+func Survey(root string, visit func(*Entry) error) error {
+	e, err := At(root)
+	if err != nil {
+		return err
 	}
-	if level >= maxLevels {
+	return e.Survey(visit)
+}
+
+// Survey surveys the entry and what is below it, and closes the entry.
+func (e *Entry) Survey(visit func(*Entry) error) error {
+	return e.walk(0, walker{visit: visit, lazy: true})
+}
+
+// walker is what a walk does.
+type walker struct {
+	visit func(*Entry) error
+	// lazy leaves files to be held when they are acted on.
+	lazy bool
+}
+
+// walk visits the entry and, if it is a directory, what is in it. It closes the entry.
+func (e *Entry) walk(level int, w walker) error {
+	if level == 0 {
+		e.Path = "."
+	}
+	err := w.visit(e)
+	if err != nil || !e.IsDir() {
+		e.Close()
+		if errors.Is(err, ErrSkip) {
+			return nil
+		}
+		return err
+	}
+	switch level {
+	case shallowLevels:
+		deepWalk <- struct{}{}
+		defer func() { <-deepWalk }()
+	case maxLevels:
+		e.Close()
 		return ErrTooDeep
 	}
-	in, err := retry(func() (int, error) {
-		return unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
+	f, err := e.list()
+	e.Close() // one descriptor a level is enough
 	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+		return err
 	}
-	f := os.NewFile(uintptr(in), path)
 	defer f.Close()
 	for {
 		names, err := f.Readdirnames(namesAtOnce)
 		for _, name := range names {
-			if err := walkEntry(in, name, filepath.Join(path, name), level+1, visit); err != nil {
+			if err := w.name(int(f.Fd()), name, filepath.Join(e.Path, name), level+1); err != nil {
 				return err
 			}
 		}
@@ -109,19 +100,70 @@ func walk(fd int, path string, level int, visit func(*Entry) error) error {
 			return nil
 		}
 		if err != nil {
-			return &os.PathError{Op: "read", Path: path, Err: err}
+			return &os.PathError{Op: "read", Path: e.Path, Err: err}
 		}
 	}
 }
 
-func walkEntry(dir int, name, path string, level int, visit func(*Entry) error) error {
-	fd, err := step(dir, name, 0)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EXDEV):
-		return nil
-	case err != nil:
-		return &os.PathError{Op: "open", Path: path, Err: err}
+// name visits one entry of a directory.
+func (w walker) name(dir int, name, path string, level int) error {
+	e := &Entry{Path: path, fd: -1, dir: dir, name: name}
+	seen := false
+	if w.lazy {
+		mounted, known, err := look(dir, name, &e.Stat)
+		switch {
+		case errors.Is(err, unix.ENOENT), err == nil && mounted:
+			return nil
+		case err != nil:
+			return &os.PathError{Op: "stat", Path: path, Err: err}
+		}
+		seen = known
 	}
-	defer unix.Close(fd) //nolint:errcheck // only names the file
-	return walk(fd, path, level, visit)
+	if !seen || e.IsDir() {
+		err := e.Hold()
+		if err != nil {
+			e.Close()
+		}
+		switch {
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EXDEV):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return e.walk(level, w)
+}
+
+// look reads what a name stands for, a link's own state for a link, and whether something is mounted there. It does not
+// know on kernels before 5.8.
+func look(dir int, name string, into *unix.Stat_t) (mounted, known bool, err error) {
+	var st unix.Statx_t
+	_, err = retry(func() (int, error) {
+		return 0, unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
+	})
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return false, false, nil
+	}
+	if err != nil || st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+		return false, false, err
+	}
+	// The fields differ in size from one architecture to another.
+	set(&into.Dev, unix.Mkdev(st.Dev_major, st.Dev_minor))
+	set(&into.Ino, st.Ino)
+	set(&into.Nlink, uint64(st.Nlink))
+	set(&into.Mode, uint64(st.Mode))
+	set(&into.Uid, uint64(st.Uid))
+	set(&into.Gid, uint64(st.Gid))
+	set(&into.Rdev, unix.Mkdev(st.Rdev_major, st.Rdev_minor))
+	set(&into.Size, st.Size)
+	set(&into.Blksize, uint64(st.Blksize))
+	set(&into.Blocks, st.Blocks)
+	into.Atim, into.Mtim, into.Ctim = timespec(st.Atime), timespec(st.Mtime), timespec(st.Ctime)
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, true, nil
+}
+
+func set[T ~int32 | ~int64 | ~uint32 | ~uint64](to *T, value uint64) { *to = T(value) }
+
+func timespec(t unix.StatxTimestamp) unix.Timespec {
+	return unix.NsecToTimespec(t.Sec*1e9 + int64(t.Nsec))
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
+	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/objects"
@@ -58,7 +59,24 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer runtime.Close()
+	cfg.fence()
 	return run(ctx, cfg, runtime)
+}
+
+// fence keeps what pods leave in their volumes from being run as programs of the node's. That is the second line: the
+// first is that others cannot enter the directory, so that a node without a fence is told of, and works.
+func (c *Config) fence() {
+	for _, dir := range []string{c.podsDir(), c.VolumeRoot, c.SharedVolumes} {
+		if dir == "" {
+			continue
+		}
+		switch err := volume.Fence(dir); {
+		case errors.Is(err, volume.ErrInUse):
+			c.Log.Info("volumes are mounted without nosuid until the node starts without pods", "dir", dir, "err", err)
+		case err != nil:
+			c.Log.Warn("volumes are mounted without nosuid", "dir", dir, "err", err)
+		}
+	}
 }
 
 // run is Run with a runtime already reached.
@@ -85,10 +103,12 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 }
 
 func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, error) {
-	for _, dir := range []string{cfg.podsDir(), cfg.logRoot(), cfg.seccompDir()} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, path := range []string{cfg.podsDir(), cfg.logRoot(), cfg.seccompDir()} {
+		dir, err := filetree.MakeDir(path, 0o755)
+		if err != nil {
 			return nil, fmt.Errorf("node: %w", err)
 		}
+		dir.Close()
 	}
 	a := &agent{
 		cfg: cfg, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(), recheck: make(chan struct{}, 1),

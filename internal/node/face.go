@@ -4,12 +4,12 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/server"
@@ -88,8 +88,12 @@ func (w *worker) logFile(c *podsync.Container) string {
 }
 
 func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	e, err := filetree.At(path)
+	if err != nil {
+		return false
+	}
+	e.Close()
+	return true
 }
 
 // endOf returns a channel that closes when the container has ended. Call it with w.mu held.

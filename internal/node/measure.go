@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,12 +28,11 @@ func (w *worker) measureVolumes(ctx context.Context, now time.Time) time.Time {
 	w.measure = now.Add(measureEvery)
 	pod := w.pod
 	w.a.wg.Go(func() {
-		name, limit, err := w.a.volumes.Overfull(ctx, pod)
+		message, err := w.a.volumes.Overfull(ctx, pod)
 		switch {
 		case err != nil:
 			w.a.cfg.Log.Warn("measure volumes", "pod", pod.Name, "namespace", pod.Namespace, "err", err)
-		case name != "":
-			message := fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", name, limit.String())
+		case message != "":
 			w.a.events.pod(pod, "", corev1.EventTypeWarning, "Evicted", message)
 			w.tell(func() { w.evicted = &podsync.Stop{Reason: "Evicted", Message: message} })
 		}

@@ -2,14 +2,12 @@ package node
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/node/container"
+	"coracle/internal/filetree"
 	"coracle/internal/node/logs"
 	"coracle/internal/node/podsync"
 )
@@ -57,16 +55,14 @@ func (w *worker) readMessages(world *podsync.World) {
 }
 
 func (w *worker) lastWords(spec *corev1.Container, c *podsync.Container) string {
-	if f, err := os.Open(w.messageFile(c.Name, c.Attempt)); err == nil {
-		defer f.Close()
-		if raw, err := io.ReadAll(io.LimitReader(f, longestMessage)); err == nil && len(raw) > 0 {
-			return string(raw)
-		}
+	// The container had the file to write as much as it liked.
+	if raw, err := filetree.ReadFile(w.messageFile(c.Name, c.Attempt), longestMessage); err == nil && len(raw) > 0 {
+		return string(raw)
 	}
 	if spec == nil || spec.TerminationMessagePolicy != corev1.TerminationMessageFallbackToLogsOnError || c.ExitCode == 0 {
 		return ""
 	}
-	tail, err := logs.Tail(filepath.Join(w.logDir(), container.LogPath(c.Name, c.Attempt)), tailLines, tailBytes)
+	tail, err := logs.Tail(w.logFile(c), tailLines, tailBytes)
 	if err != nil {
 		return fmt.Sprintf("Error reading termination message from logs: %v", err)
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -238,18 +236,23 @@ func orphan(id cri.Identity) *corev1.Pod {
 
 // removeStrayLogs removes log directories of pods that neither the API nor a worker knows.
 func (a *agent) removeStrayLogs(present map[types.UID]bool) error {
-	entries, err := os.ReadDir(a.cfg.logRoot())
+	dir, err := filetree.OpenDir(a.cfg.logRoot())
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Names()
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, e := range entries {
-		at := strings.LastIndexByte(e.Name(), '_')
-		uid := types.UID(e.Name()[at+1:])
+	for _, name := range names {
+		at := strings.LastIndexByte(name, '_')
+		uid := types.UID(name[at+1:])
 		if at < 0 || present[uid] || a.worker(uid) != nil {
 			continue
 		}
-		errs = append(errs, filetree.Remove(filepath.Join(a.cfg.logRoot(), e.Name())))
+		errs = append(errs, dir.Remove(name))
 	}
 	return errors.Join(errs...)
 }

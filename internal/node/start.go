@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/podsync"
@@ -122,10 +123,9 @@ func (w *worker) expand(ctx context.Context, env *container.Environment, pod *co
 }
 
 // ownFiles makes the files that the agent itself gives a container: /etc/hosts and the one its
-// termination message is read from.
+// termination message is read from. A container can write them, but not reach their directory.
 func (w *worker) ownFiles(pod *corev1.Pod, spec *corev1.Container, facts container.Facts, attempt uint32) ([]container.Mount, error) {
 	var out []container.Mount
-	dir := w.a.volumes.PodDir(pod.UID)
 	if !mountsAt(spec, "/etc/hosts") {
 		content := container.Hosts(pod, w.a.cfg.ClusterDomain, facts.PodIPs)
 		if pod.Spec.HostNetwork {
@@ -135,28 +135,32 @@ func (w *worker) ownFiles(pod *corev1.Pod, spec *corev1.Container, facts contain
 			}
 			content = container.HostNetworkHosts(pod, node)
 		}
-		path := filepath.Join(dir, "etc-hosts")
+		path := filepath.Join(w.a.volumes.PodDir(pod.UID), "etc-hosts")
 		// In place: running containers of the pod have this very file mounted.
-		if err := os.WriteFile(path, content, 0o644); err != nil {
+		if err := ownFile(path, content, 0o644); err != nil {
 			return nil, err
 		}
 		out = append(out, container.Mount{ContainerPath: "/etc/hosts", HostPath: path})
 	}
 	if spec.TerminationMessagePath != "" && !mountsAt(spec, spec.TerminationMessagePath) {
 		path := w.messageFile(spec.Name, attempt)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(path, nil, 0o666); err != nil {
-			return nil, err
-		}
-		// Any user of the container may write it, whatever our umask.
-		if err := os.Chmod(path, 0o666); err != nil {
+		// Any user of the container may write it.
+		if err := ownFile(path, nil, 0o666); err != nil {
 			return nil, err
 		}
 		out = append(out, container.Mount{ContainerPath: spec.TerminationMessagePath, HostPath: path})
 	}
 	return out, nil
+}
+
+// ownFile writes a file of the agent's, with exactly this mode.
+func ownFile(path string, content []byte, mode uint32) error {
+	dir, err := filetree.MakeDir(filepath.Dir(path), 0o755)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Overwrite(filepath.Base(path), content, mode)
 }
 
 func mountsAt(spec *corev1.Container, path string) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -206,16 +207,19 @@ func (st ctrState) resources(c *ctr) *cri.LinuxContainerResources {
 	return c.config.GetLinux().GetResources()
 }
 
-// logPath is where the container's log is, "" when it keeps none.
-func (c *ctr) logPath(s *service) string {
+// logFile is where the container's log is: a name, which may have several steps, in the directory that the pod's
+// configuration names. Both are empty when it keeps none.
+func (c *ctr) logFile(s *service) (dir, name string) {
 	s.mu.RLock()
 	p := s.sandboxes[c.SandboxID]
 	s.mu.RUnlock()
 	if p == nil || p.config.GetLogDirectory() == "" || c.config.GetLogPath() == "" {
-		return ""
+		return "", ""
 	}
-	return filepath.Join(p.config.GetLogDirectory(), c.config.GetLogPath())
+	return p.config.GetLogDirectory(), strings.TrimPrefix(filepath.Clean("/"+c.config.GetLogPath()), "/")
 }
+
+func (c *ctr) logPath(s *service) string { return filepath.Join(c.logFile(s)) }
 
 // ContainerStatus returns a container's status.
 func (s *service) ContainerStatus(_ context.Context, req *cri.ContainerStatusRequest) (*cri.ContainerStatusResponse, error) {

@@ -77,8 +77,8 @@ func (s *service) start(c *ctr, p *pod) error {
 		return err
 	}
 	logFile := log.Discard()
-	if path := c.logPath(s); path != "" {
-		if logFile, err = log.Open(path, s.cfg.Logs); err != nil {
+	if dir, name := c.logFile(s); name != "" {
+		if logFile, err = log.Open(dir, name, s.cfg.Logs); err != nil {
 			return err
 		}
 	}

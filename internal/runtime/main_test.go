@@ -360,7 +360,11 @@ func (n *node) finished(id string) *cri.ContainerStatus {
 func logText(t testing.TB, path string) string {
 	t.Helper()
 	var b strings.Builder
-	for _, p := range append(log.Rotated(path), path) {
+	rotated, err := filepath.Glob(path + ".*") // in the order of their times
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range append(rotated, path) {
 		raw, err := os.ReadFile(p)
 		if os.IsNotExist(err) {
 			continue

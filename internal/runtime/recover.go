@@ -100,8 +100,8 @@ func (s *service) recoverCtr(dir, id string) {
 // resume takes a running container over, or learns how it ended.
 func (s *service) resume(c *ctr) {
 	logFile := log.Discard()
-	if path := c.logPath(s); path != "" {
-		if l, err := log.Open(path, s.cfg.Logs); err == nil {
+	if dir, name := c.logFile(s); name != "" {
+		if l, err := log.Open(dir, name, s.cfg.Logs); err == nil {
 			logFile = l
 		} else {
 			s.cfg.Logger.Error("container log not opened", "container", c.ID, "err", err)

@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -29,13 +27,8 @@ func (s *service) declaredVolumes(c *ctr, img image.Image, root string) error {
 			continue
 		}
 		dir := filepath.Join(c.dir, "declared", strconv.Itoa(len(c.Volumes)))
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := declaredVolume(root, to, dir); err != nil {
 			return err
-		}
-		if from, err := below(root, to); err == nil {
-			if err := snapshot.Copy(from, dir); err != nil {
-				return err
-			}
 		}
 		if c.Volumes == nil {
 			c.Volumes = map[string]string{}
@@ -43,6 +36,24 @@ func (s *service) declaredVolumes(c *ctr, img image.Image, root string) error {
 		c.Volumes[to] = dir
 	}
 	return nil
+}
+
+// declaredVolume makes the directory of one declared volume.
+func declaredVolume(root, in, dir string) error {
+	to, err := filetree.MakeDir(dir, 0o755)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	from, err := filetree.Within(root, in)
+	if err != nil {
+		return nil //nolint:nilerr // the image has nothing there
+	}
+	defer from.Close()
+	if !from.IsDir() {
+		return fmt.Errorf("volume %s that the image declares is a %s in it", in, from.Kind())
+	}
+	return snapshot.Copy(from, to)
 }
 
 // imageMounts mounts the images that a container mounts as volumes (KEP-4639)
@@ -72,7 +83,7 @@ func (s *service) imageMounts(c *ctr) (map[string]string, error) {
 		}
 		source := root
 		if sub := m.GetImageSubPath(); sub != "" {
-			if source, err = below(root, sub); err != nil {
+			if source, err = imagePath(root, sub); err != nil {
 				return nil, status.Errorf(codes.InvalidArgument, "mount %s: %v", m.GetContainerPath(), err)
 			}
 		}
@@ -82,6 +93,16 @@ func (s *service) imageMounts(c *ctr) (map[string]string, error) {
 		sources[m.GetContainerPath()] = source
 	}
 	return sources, nil
+}
+
+// imagePath resolves a path inside an image that is mounted as a volume. Nobody writes there, so that the answer stays right.
+func imagePath(root, sub string) (string, error) {
+	e, err := filetree.Within(root, sub)
+	if err != nil {
+		return "", fmt.Errorf("path %q: %w", sub, err)
+	}
+	defer e.Close()
+	return e.Where()
 }
 
 func (c *ctr) volumeDir(i int) string { return filepath.Join(c.dir, "volumes", strconv.Itoa(i)) }
@@ -99,19 +120,4 @@ func (s *service) releaseImageMounts(c *ctr) error {
 		errs = append(errs, snapshot.Unmount(c.volumeDir(i)), filetree.Dismantle(c.volumeDir(i)), s.images.Release(c.volumeLease(i)))
 	}
 	return errors.Join(errs...)
-}
-
-// below resolves a path inside a directory without leaving it.
-func below(root, sub string) (string, error) {
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(dir)
-	fd, err := unix.Openat2(dir, sub, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-	if err != nil {
-		return "", fmt.Errorf("path %q: %w", sub, err)
-	}
-	defer unix.Close(fd)
-	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 }

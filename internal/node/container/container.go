@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -17,10 +18,20 @@ type Mount struct {
 	// ContainerPath is absolute; HostPath exists.
 	ContainerPath string
 	HostPath      string
-	ReadOnly      bool
-	Propagation   *corev1.MountPropagationMode
-	Recursive     bool // read-only all the way down
+	// Is says which file HostPath led to when it was checked; the zero value leaves that open.
+	Is          Identity
+	ReadOnly    bool
+	Propagation *corev1.MountPropagationMode
+	Recursive   bool // read-only all the way down
 }
+
+// Identity says which file it is (inode(7)), whatever its name.
+type Identity struct {
+	Device, Inode uint64
+}
+
+// String is the form in which the runtime is told.
+func (i Identity) String() string { return fmt.Sprintf("%d:%d", i.Device, i.Inode) }
 
 // Options are what a container's configuration takes besides its spec.
 type Options struct {
@@ -55,31 +66,48 @@ func Container(ctx context.Context, pod *corev1.Pod, c *corev1.Container, o Opti
 	labels := identity(pod)
 	labels[cri.ContainerName] = c.Name
 	return &runtimeapi.ContainerConfig{
-		Metadata:   &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: o.Step.Attempt},
-		Image:      &runtimeapi.ImageSpec{Image: o.ImageRef, UserSpecifiedImage: c.Image},
-		Command:    expandAll(c.Command, lookup),
-		Args:       expandAll(c.Args, lookup),
-		WorkingDir: c.WorkingDir,
-		Envs:       envs,
-		Mounts:     criMounts(o.Mounts),
-		Labels:     labels,
-		Annotations: map[string]string{
-			cri.ContainerHash:     podsync.Hash(c),
-			cri.RestartCount:      strconv.FormatUint(uint64(o.Step.Attempt), 10),
-			cri.TerminationPath:   c.TerminationMessagePath,
-			cri.TerminationPolicy: string(c.TerminationMessagePolicy),
-			cri.Crashes:           strconv.Itoa(o.Step.Crashes),
-		},
-		LogPath:    LogPath(c.Name, o.Step.Attempt),
-		Stdin:      c.Stdin,
-		StdinOnce:  c.StdinOnce,
-		Tty:        c.TTY,
-		StopSignal: stopSignal(c),
+		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: o.Step.Attempt},
+		Image:       &runtimeapi.ImageSpec{Image: o.ImageRef, UserSpecifiedImage: c.Image},
+		Command:     expandAll(c.Command, lookup),
+		Args:        expandAll(c.Args, lookup),
+		WorkingDir:  c.WorkingDir,
+		Envs:        envs,
+		Mounts:      criMounts(o.Mounts),
+		Labels:      labels,
+		Annotations: annotations(c, o),
+		LogPath:     LogPath(c.Name, o.Step.Attempt),
+		Stdin:       c.Stdin,
+		StdinOnce:   c.StdinOnce,
+		Tty:         c.TTY,
+		StopSignal:  stopSignal(c),
 		Linux: &runtimeapi.LinuxContainerConfig{
 			Resources:       Resources(pod, c, o.Memory, o.QOS),
 			SecurityContext: security(pod, c, o.ImageUser, o.SeccompStore),
 		},
 	}, nil
+}
+
+func annotations(c *corev1.Container, o Options) map[string]string {
+	out := map[string]string{
+		cri.ContainerHash:     podsync.Hash(c),
+		cri.RestartCount:      strconv.FormatUint(uint64(o.Step.Attempt), 10),
+		cri.TerminationPath:   c.TerminationMessagePath,
+		cri.TerminationPolicy: string(c.TerminationMessagePolicy),
+		cri.Crashes:           strconv.Itoa(o.Step.Crashes),
+	}
+	sources := map[string]string{}
+	for _, m := range o.Mounts {
+		if m.Is != (Identity{}) {
+			sources[m.ContainerPath] = m.Is.String()
+		}
+	}
+	if len(sources) == 0 {
+		return out
+	}
+	if raw, err := json.Marshal(sources); err == nil { // strings always can be
+		out[cri.MountSources] = string(raw)
+	}
+	return out
 }
 
 func stopSignal(c *corev1.Container) runtimeapi.Signal {

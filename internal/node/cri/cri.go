@@ -35,6 +35,9 @@ const (
 	TerminationPolicy = "io.kubernetes.container.terminationMessagePolicy"
 	// Crashes carries podsync.Container.Crashes.
 	Crashes = "coracle.io/crashes"
+	// MountSources says which file the source of each mount is: a JSON object from the path in the container to
+	// "DEVICE:INODE". The built-in runtime starts no container in which it is another.
+	MountSources = "coracle.io/mount-sources"
 )
 
 // maxMessage bounds one answer of the runtime, as the kubelet does.

@@ -66,15 +66,24 @@ func (t *follower) wait(ctx context.Context, done <-chan struct{}) (ended bool, 
 // rotated returns the log's new file when f, read to its end, is no longer it: the runtime renames
 // a full log and begins another under the same name. More is true when f has grown meanwhile.
 func (t *follower) rotated(f *os.File) (next *os.File, more bool, err error) {
-	now, err := os.Stat(t.path)
+	now, err := open(t.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, false, nil // between rename and creation, or removed
 	}
 	if err != nil {
 		return nil, false, err
 	}
+	defer func() {
+		if next == nil {
+			now.Close()
+		}
+	}()
+	is, err := now.Stat()
+	if err != nil {
+		return nil, false, err
+	}
 	had, err := f.Stat()
-	if err != nil || os.SameFile(had, now) {
+	if err != nil || os.SameFile(had, is) {
 		return nil, false, err
 	}
 	// What was written between our last read and the rename must not be lost.
@@ -82,9 +91,5 @@ func (t *follower) rotated(f *os.File) (next *os.File, more bool, err error) {
 	if err != nil || at < had.Size() {
 		return nil, true, err
 	}
-	next, err = os.Open(t.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, false, nil
-	}
-	return next, false, err
+	return now, false, nil
 }

@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"coracle/internal/filetree"
 )
 
 // Options say what of a log is wanted.
@@ -111,7 +113,7 @@ func ignoreDone(ctx context.Context, err error) error {
 
 func openLog(ctx context.Context, path string, o Options, tail *follower) (*os.File, error) {
 	for ended := false; ; {
-		f, err := os.Open(path)
+		f, err := open(path)
 		if err == nil || !errors.Is(err, os.ErrNotExist) || !o.Follow || ended {
 			return f, err
 		}
@@ -120,6 +122,13 @@ func openLog(ctx context.Context, path string, o Options, tail *follower) (*os.F
 		}
 	}
 }
+
+// ownSteps is how many names at the end of a log's path are the runtime's: POD/CONTAINER/ATTEMPT.log.
+const ownSteps = 3
+
+// open opens a log. Pods that collect logs may have been given the directories: what they put in a log's place must lead
+// its readers nowhere else.
+func open(path string) (*os.File, error) { return filetree.OpenFile(path, ownSteps) }
 
 // tailOffset finds where the last n lines begin.
 func tailOffset(f *os.File, n int64) (int64, error) {

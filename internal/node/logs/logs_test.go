@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -208,6 +209,36 @@ func BenchmarkRead(b *testing.B) {
 	for b.Loop() {
 		if err := Read(context.Background(), io.Discard, path, Options{Tail: -1, Limit: -1}); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestLinksAreNotFollowed: a pod that was given the directory to collect logs puts links, and what blocks, in it.
+func TestLinksAreNotFollowed(t *testing.T) {
+	root, outside := t.TempDir(), t.TempDir()
+	secret := filepath.Join(outside, "ctr", "0.log")
+	if err := os.MkdirAll(filepath.Dir(secret), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(secret, []byte(sample), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for at, to := range map[string]string{"a": outside, "b/ctr": filepath.Dir(secret), "c/ctr/0.log": secret, "d/ctr/0.log": ""} {
+		path := filepath.Join(root, at)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		err := os.Symlink(to, path)
+		if to == "" {
+			err = unix.Mkfifo(path, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod, _, _ := strings.Cut(at, "/")
+		var b bytes.Buffer
+		if err := Read(t.Context(), &b, filepath.Join(root, pod, "ctr", "0.log"), Options{Tail: -1, Limit: -1}); err == nil || b.Len() > 0 {
+			t.Errorf("%s: %q, %v", at, b.String(), err)
 		}
 	}
 }

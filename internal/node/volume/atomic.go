@@ -29,112 +29,140 @@ const (
 	dataNew  = "..data_tmp"
 )
 
-// write makes dir show exactly these files and says whether anything changed. Group, when not
-// nil, may read them.
-func write(dir string, files map[string]file, group *int64, now time.Time) (changed bool, err error) {
-	if err := makeDir(dir, 0o755|os.ModePerm&0o777); err != nil {
-		return false, err
-	}
-	present, err := os.Readlink(filepath.Join(dir, dataLink))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	if present != "" && same(filepath.Join(dir, present), files) {
-		return false, nil
-	}
-	fresh, err := os.MkdirTemp(dir, now.UTC().Format("..2006_01_02_15_04_05."))
+// write makes the directory at path show exactly these files and says whether anything changed. Group, when not nil,
+// may read them. Containers see such a volume read-only; should one find a way to write there all the same, no step
+// here leaves the directory, for each is taken from a descriptor.
+func write(path string, files map[string]file, group *int64, now time.Time) (changed bool, err error) {
+	dir, err := filetree.MakeDir(path, 0o777)
 	if err != nil {
 		return false, err
 	}
+	defer dir.Close()
+	present, err := shown(dir)
+	if err != nil {
+		return false, err
+	}
+	if present != "" && same(dir, present, files) {
+		return false, nil
+	}
+	fresh, name, err := freshDir(dir, now)
+	if err != nil {
+		return false, err
+	}
+	defer fresh.Close()
 	if err := fill(fresh, files, group); err != nil {
-		return false, errors.Join(err, filetree.Remove(fresh))
+		return false, errors.Join(err, dir.Remove(name))
 	}
-	tmp := filepath.Join(dir, dataNew)
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := dir.Remove(dataNew); err != nil {
 		return false, err
 	}
-	if err := os.Symlink(filepath.Base(fresh), tmp); err != nil {
+	if err := dir.Symlink(name, dataNew); err != nil {
 		return false, err
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, dataLink)); err != nil {
+	if err := dir.Rename(dataNew, dataLink); err != nil {
 		return false, err
 	}
-	return true, tidy(dir, filepath.Base(fresh), files)
+	return true, tidy(dir, name, files)
 }
 
-func fill(dir string, files map[string]file, group *int64) error {
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
+// shown is the name of the directory that ..data leads to; empty when it leads to none.
+func shown(dir *filetree.Dir) (string, error) {
+	e, err := dir.Entry(dataLink)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
+	if err != nil {
+		return "", err
+	}
+	defer e.Close()
+	if !e.IsLink() {
+		return "", dir.Remove(dataLink)
+	}
+	return e.Readlink()
+}
+
+// freshDir makes a dated directory.
+func freshDir(dir *filetree.Dir, now time.Time) (*filetree.Dir, string, error) {
+	stem := now.UTC().Format("..2006_01_02_15_04_05.")
+	for n := now.Nanosecond(); ; n++ {
+		name := fmt.Sprintf("%s%09d", stem, n)
+		fresh, err := dir.MakeNew(name, 0o755)
+		if !errors.Is(err, fs.ErrExist) {
+			return fresh, name, err
+		}
+	}
+}
+
+func fill(dir *filetree.Dir, files map[string]file, group *int64) error {
 	for name, f := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		if err := put(dir, strings.Split(name, "/"), f); err != nil {
 			return err
-		}
-		if err := os.WriteFile(path, f.data, f.mode.Perm()); err != nil {
-			return err
-		}
-		if err := os.Chmod(path, f.mode); err != nil { // whatever the umask
-			return err
-		}
-		if f.uid >= 0 {
-			if err := os.Chown(path, f.uid, -1); err != nil {
-				return err
-			}
 		}
 	}
 	if group == nil {
 		return nil
 	}
-	return setGroup(dir, *group, ownership{recursive: true})
+	return dir.Survey(ownership{}.visit(*group))
+}
+
+// put writes one file and the directories on the way to it.
+func put(dir *filetree.Dir, steps []string, f file) error {
+	if len(steps) == 1 {
+		return dir.Write(steps[0], f.data, uint32(f.mode.Perm()), f.uid)
+	}
+	below, err := dir.Make(steps[0], 0o755)
+	if err != nil {
+		return err
+	}
+	defer below.Close()
+	return put(below, steps[1:], f)
 }
 
 // tidy makes the visible links of this set of files and removes those, and the directories, of
 // earlier ones.
-func tidy(dir, present string, files map[string]file) error {
+func tidy(dir *filetree.Dir, present string, files map[string]file) error {
 	visible := map[string]bool{}
 	for name := range files {
 		top, _, _ := strings.Cut(name, "/")
 		visible[top] = true
 	}
 	for _, name := range sortedNames(visible) {
-		err := os.Symlink(filepath.Join(dataLink, name), filepath.Join(dir, name))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := dir.Symlink(filepath.Join(dataLink, name), name); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
-	entries, err := os.ReadDir(dir)
+	names, err := dir.Names()
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		name := e.Name()
+	for _, name := range names {
 		if name == dataLink || name == present || visible[name] {
 			continue
 		}
-		if err := filetree.Remove(filepath.Join(dir, name)); err != nil {
+		if err := dir.Remove(name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// same says whether a directory holds exactly these files.
-func same(dir string, files map[string]file) bool {
+// same says whether a directory in dir holds exactly these files.
+func same(dir *filetree.Dir, present string, files map[string]file) bool {
+	in, err := dir.Dir(present)
+	if err != nil {
+		return false
+	}
+	defer in.Close()
 	left := len(files)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+	err = in.Survey(func(e *filetree.Entry) error {
+		if e.IsDir() {
+			return nil
 		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		want, ok := files[name]
+		want, ok := files[e.Path]
 		if !ok {
 			return fs.ErrExist
 		}
-		have, err := os.ReadFile(path)
+		have, err := e.Read(int64(len(want.data)) + 1)
 		if err != nil {
 			return err
 		}

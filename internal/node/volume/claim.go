@@ -3,11 +3,12 @@ package volume
 import (
 	"context"
 	"fmt"
-	"os"
+	"path/filepath"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/filetree"
 	"coracle/internal/node/objects"
 	"coracle/internal/resource"
 )
@@ -58,7 +59,12 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, readO
 	src.readOnly = readOnly || !writable(pv.Spec.AccessModes)
 	// Only what a pod may be given whole takes the pod's group.
 	if group := fsGroup(pod); group != nil && !src.readOnly && (builtIn(pv) || pv.Spec.Local != nil) {
-		if err := setGroup(src.path, *group, ownership{recursive: !rootMatches(pod, src.path, *group), write: true}); err != nil {
+		root, err := filetree.At(src.path)
+		if err != nil {
+			return source{}, err
+		}
+		defer root.Close()
+		if err := (ownership{recursive: !rootMatches(pod, root, *group), write: true}).apply(root, *group); err != nil {
 			return source{}, err
 		}
 	}
@@ -77,19 +83,36 @@ func writable(modes []corev1.PersistentVolumeAccessMode) bool {
 // persistent finds a volume's data on this node.
 func persistent(pv *corev1.PersistentVolume) (source, error) {
 	switch {
+	case pv.Spec.HostPath != nil && builtIn(pv):
+		return builtInDir(filepath.Clean(pv.Spec.HostPath.Path))
 	case pv.Spec.HostPath != nil:
-		mode := os.FileMode(0o755)
-		if builtIn(pv) {
-			mode = 0o777 // as from any provisioner: a container that is not root must be able to write
-		}
-		return hostPath(pv.Spec.HostPath.Path, pv.Spec.HostPath.Type, mode)
+		return hostPath(pv.Spec.HostPath.Path, pv.Spec.HostPath.Type, 0o755)
 	case pv.Spec.Local != nil:
-		if _, err := os.Stat(pv.Spec.Local.Path); err != nil {
+		e, err := filetree.At(pv.Spec.Local.Path)
+		if err != nil {
 			return source{}, fmt.Errorf("local volume %s: %w", pv.Name, err)
 		}
-		return source{path: pv.Spec.Local.Path}, nil
+		defer e.Close()
+		return source{path: pv.Spec.Local.Path, kind: e.Kind()}, nil
 	}
 	return source{}, fmt.Errorf("no volume plugin matched PersistentVolume %s: this node mounts hostPath and local volumes", pv.Name)
+}
+
+// builtInDir finds or makes the directory of a volume of the built-in classes. Nobody but agents has business where it
+// lies: a link in its place is refused, and so is anything that is mounted there.
+func builtInDir(path string) (source, error) {
+	root, err := filetree.MakeDir(filepath.Dir(path), 0o755)
+	if err != nil {
+		return source{}, err
+	}
+	defer root.Close()
+	// As from any provisioner: a container that is not root must be able to write.
+	dir, err := root.Make(filepath.Base(path), 0o777)
+	if err != nil {
+		return source{}, err
+	}
+	dir.Close()
+	return source{path: path, kind: "directory"}, nil
 }
 
 func builtIn(pv *corev1.PersistentVolume) bool {

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
 	"coracle/internal/resource"
@@ -20,7 +21,7 @@ import (
 // files makes a volume of files from the API ready, or brings it up to date.
 func (m *Manager) files(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, facts container.Facts, st *mounted) (source, time.Time, error) {
 	g := gather{m: m, ctx: ctx, pod: pod, facts: facts, volume: v.Name, st: st, out: map[string]file{}}
-	dir := filepath.Join(m.PodDir(pod.UID), "volumes", v.Name)
+	dir := m.volumeDir(pod.UID, v.Name)
 	var err error
 	switch {
 	case v.ConfigMap != nil:
@@ -46,7 +47,7 @@ func (m *Manager) files(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, 
 	if _, err := write(dir, g.out, fsGroup(pod), m.cfg.Now()); err != nil {
 		return source{}, time.Time{}, err
 	}
-	return source{path: dir, readOnly: true}, g.refresh, nil
+	return source{path: dir, kind: "directory", readOnly: true}, g.refresh, nil
 }
 
 // private returns the pod's small tmpfs for what must not reach a disk.
@@ -55,7 +56,7 @@ func (m *Manager) private(pod *corev1.Pod) (string, error) {
 	if err := makeDir(dir, 0o750); err != nil {
 		return "", err
 	}
-	if is, err := isMountPoint(dir); is || err != nil {
+	if is, err := filetree.IsMountPoint(dir); is || err != nil {
 		return dir, err
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0750"); err != nil {

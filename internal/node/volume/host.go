@@ -1,85 +1,87 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/filetree"
 )
 
 // hostPath checks a path of the node against its declared type and makes it where the type says so
-// (https://kubernetes.io/docs/concepts/storage/volumes/#hostpath-volume-types).
-func hostPath(path string, kind *corev1.HostPathType, mode os.FileMode) (source, error) {
-	src := source{path: filepath.Clean(path)}
+// (https://kubernetes.io/docs/concepts/storage/volumes/#hostpath-volume-types). The path is the administrator's: links
+// in it are followed. What is there is looked at by a descriptor and never opened, for opening a FIFO or a device may
+// wait or act on it.
+func hostPath(path string, kind *corev1.HostPathType, mode uint32) (source, error) {
+	path = filepath.Clean(path)
 	want := corev1.HostPathUnset
 	if kind != nil {
 		want = *kind
 	}
-	switch want {
-	case corev1.HostPathDirectoryOrCreate:
-		if err := makeDir(src.path, mode); err != nil {
-			return source{}, fmt.Errorf("hostPath type check failed: %w", err)
+	e, err := filetree.At(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = makeHostPath(path, want, mode); err == nil {
+			e, err = filetree.At(path)
 		}
-	case corev1.HostPathFileOrCreate:
-		f, err := os.OpenFile(src.path, os.O_RDONLY|os.O_CREATE, 0o644)
-		if err != nil {
-			return source{}, fmt.Errorf("hostPath type check failed: %w", err)
-		}
-		if err := f.Close(); err != nil {
-			return source{}, err
-		}
-	case corev1.HostPathUnset:
-		// Nothing is asked of it; a missing directory is made, as runtimes do.
-		if _, err := os.Stat(src.path); os.IsNotExist(err) {
-			if err := makeDir(src.path, mode); err != nil {
-				return source{}, err
-			}
-		}
-		return src, nil
 	}
-	info, err := os.Stat(src.path)
 	if err != nil {
 		return source{}, fmt.Errorf("hostPath type check failed: %w", err)
 	}
-	if what, ok := isType(info, want); !ok {
-		return source{}, fmt.Errorf("hostPath type check failed: %s is not a %s", src.path, what)
+	defer e.Close()
+	if what := kindOf(want); what != "" && e.Kind() != what {
+		return source{}, fmt.Errorf("hostPath type check failed: %s is not a %s", path, what)
 	}
-	return src, nil
+	return source{path: path, kind: kindOf(want)}, nil
 }
 
-func isType(info os.FileInfo, want corev1.HostPathType) (what string, ok bool) {
-	mode := info.Mode()
+// makeHostPath makes what is missing where the type says so. Where nothing is asked a missing directory is made, as
+// runtimes do.
+func makeHostPath(path string, want corev1.HostPathType, mode uint32) error {
 	switch want {
-	case corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate:
-		return "directory", mode.IsDir()
-	case corev1.HostPathFile, corev1.HostPathFileOrCreate:
-		return "file", mode.IsRegular()
-	case corev1.HostPathSocket:
-		return "socket", mode&os.ModeSocket != 0
-	case corev1.HostPathCharDev:
-		return "character device", mode&os.ModeCharDevice != 0
-	case corev1.HostPathBlockDev:
-		return "block device", mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0
+	case corev1.HostPathUnset, corev1.HostPathDirectoryOrCreate:
+		return makeDir(path, mode)
+	case corev1.HostPathFileOrCreate:
+		return filetree.CreateFile(path, 0o644)
 	}
-	return string(want), false
+	return &fs.PathError{Op: "stat", Path: path, Err: unix.ENOENT}
+}
+
+// kindOf is what a file of a hostPath type must be, in the words of filetree.Entry.Kind; empty for anything.
+func kindOf(want corev1.HostPathType) string {
+	switch want {
+	case corev1.HostPathUnset:
+		return ""
+	case corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate:
+		return "directory"
+	case corev1.HostPathFile, corev1.HostPathFileOrCreate:
+		return "file"
+	case corev1.HostPathSocket:
+		return "socket"
+	case corev1.HostPathCharDev:
+		return "character device"
+	case corev1.HostPathBlockDev:
+		return "block device"
+	}
+	return string(want)
 }
 
 // makeDir makes a directory with exactly this mode, whatever the umask; one that exists is left alone.
-func makeDir(path string, mode os.FileMode) error {
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	if err := os.MkdirAll(path, 0o755); err != nil {
+func makeDir(path string, mode uint32) error {
+	d, err := filetree.MakeDir(path, mode)
+	if err != nil {
 		return err
 	}
-	return os.Chmod(path, mode)
+	d.Close()
+	return nil
 }
 
 // emptyDir makes a directory, or a tmpfs, that lives as long as the pod.
 func (m *Manager) emptyDir(pod *corev1.Pod, v *corev1.Volume) (source, error) {
-	path := filepath.Join(m.PodDir(pod.UID), "volumes", v.Name)
+	path := m.volumeDir(pod.UID, v.Name)
 	if err := makeDir(path, 0o777); err != nil {
 		return source{}, err
 	}
@@ -97,11 +99,11 @@ func (m *Manager) emptyDir(pod *corev1.Pod, v *corev1.Volume) (source, error) {
 			return source{}, err
 		}
 	}
-	return source{path: path}, nil
+	return source{path: path, kind: "directory"}, nil
 }
 
 func (m *Manager) tmpfs(pod *corev1.Pod, v *corev1.Volume, path string) error {
-	if is, err := isMountPoint(path); is || err != nil {
+	if is, err := filetree.IsMountPoint(path); is || err != nil {
 		return err
 	}
 	options := "mode=0777"

@@ -3,63 +3,63 @@ package volume
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"path/filepath"
-	"syscall"
+	"fmt"
+	"math"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
+
+	"coracle/internal/filetree"
 )
 
-// Overfull returns the first emptyDir on disk that holds more than its size limit; name is empty
-// when there is none.
-func (m *Manager) Overfull(ctx context.Context, pod *corev1.Pod) (name string, limit *resource.Quantity, err error) {
+// Overfull says of the first emptyDir on disk that holds more than its size limit why the pod must go, in words for
+// its status; empty when there is none.
+func (m *Manager) Overfull(ctx context.Context, pod *corev1.Pod) (message string, err error) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if v.EmptyDir == nil || v.EmptyDir.Medium != corev1.StorageMediumDefault || v.EmptyDir.SizeLimit == nil || v.EmptyDir.SizeLimit.IsZero() {
 			continue
 		}
-		used, err := usage(ctx, filepath.Join(m.PodDir(pod.UID), "volumes", v.Name))
-		if err != nil {
-			return "", nil, err
-		}
-		if used > v.EmptyDir.SizeLimit.Value() {
-			return v.Name, v.EmptyDir.SizeLimit, nil
+		limit := v.EmptyDir.SizeLimit
+		used, err := usage(ctx, m.volumeDir(pod.UID, v.Name), limit.Value())
+		switch {
+		case errors.Is(err, filetree.ErrTooDeep):
+			// What cannot be measured cannot be held to its limit.
+			return fmt.Sprintf("EmptyDir volume %q counts as over its limit %q: %v. ", v.Name, limit.String(), err), nil
+		case err != nil:
+			return "", err
+		case used > limit.Value():
+			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, limit.String()), nil
 		}
 	}
-	return "", nil, nil
+	return "", nil
 }
 
-// usage sums the blocks of the files below dir, each file once however many names it has.
-func usage(ctx context.Context, dir string) (int64, error) {
+// noLimit measures a whole volume.
+const noLimit = math.MaxInt64
+
+// errEnough ends a measurement whose answer is known.
+var errEnough = errors.New("more than the limit")
+
+// usage sums the blocks of the files below dir, each file once however many names it has. It stops looking once the
+// sum is above limit.
+func usage(ctx context.Context, dir string, limit int64) (int64, error) {
 	type inode struct{ dev, ino uint64 }
 	seen := map[inode]bool{}
 	var total int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it went while we looked
-		}
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return ctx.Err()
-		}
-		if err != nil {
-			return err
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			id := inode{st.Dev, st.Ino}
-			if st.Nlink > 1 && !d.IsDir() {
-				if seen[id] {
-					return nil
-				}
-				seen[id] = true
+	err := filetree.Survey(dir, func(e *filetree.Entry) error {
+		if id := (inode{e.Stat.Dev, e.Stat.Ino}); e.Stat.Nlink > 1 && !e.IsDir() {
+			if seen[id] {
+				return ctx.Err()
 			}
-			total += st.Blocks * 512
+			seen[id] = true
+		}
+		if total += e.Stat.Blocks * 512; total > limit {
+			return errEnough
 		}
 		return ctx.Err()
 	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
 	return total, err
 }

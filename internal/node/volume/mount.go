@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
@@ -42,114 +41,116 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 				return nil, err
 			}
 		}
+		is, err := identify(src)
+		if err != nil {
+			return nil, fmt.Errorf("volume %q of mount %s: %w", vm.Name, vm.MountPath, err)
+		}
 		if sub != "" {
-			path, err := m.subPath(pod, src, vm.Name, c.Name, i, sub)
-			if err != nil {
+			if src.path, is, err = m.subPath(pod, src, vm.Name, c.Name, i, sub); err != nil {
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 			}
-			src.path = path
 		}
 		at := vm.MountPath
 		if !filepath.IsAbs(at) {
 			at = "/" + at
 		}
 		out = append(out, container.Mount{
-			ContainerPath: at, HostPath: src.path, ReadOnly: vm.ReadOnly || src.readOnly, Propagation: vm.MountPropagation,
+			ContainerPath: at, HostPath: src.path, Is: is, ReadOnly: vm.ReadOnly || src.readOnly, Propagation: vm.MountPropagation,
 			Recursive: vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled && vm.ReadOnly,
 		})
 	}
 	return out, nil
 }
 
+// identify looks once more what lies where a ready volume is, and says which file it is: the runtime, which goes by the
+// path again, compares what it mounted. A volume that is gone is left to the runtime, which makes a directory.
+func identify(src source) (container.Identity, error) {
+	e, err := filetree.At(src.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return container.Identity{}, nil
+	}
+	if err != nil {
+		return container.Identity{}, err
+	}
+	defer e.Close()
+	if src.kind != "" && e.Kind() != src.kind {
+		return container.Identity{}, fmt.Errorf("%s is not a %s any more", src.path, src.kind)
+	}
+	return identity(e), nil
+}
+
+func identity(e *filetree.Entry) container.Identity {
+	return container.Identity{Device: e.Stat.Dev, Inode: e.Stat.Ino}
+}
+
 // subPath pins one path inside a volume by a bind mount in the pod's directory: a symlink swapped
 // in later cannot lead the container elsewhere (CVE-2017-1002101).
-func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index int, sub string) (string, error) {
+func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index int, sub string) (string, container.Identity, error) {
+	var none container.Identity
 	if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
-		return "", fmt.Errorf("subPath %q must be relative and must not contain \"..\"", sub)
+		return "", none, fmt.Errorf("subPath %q must be relative and must not contain \"..\"", sub)
 	}
-	inside, err := pathrs.OpenInRoot(src.path, sub)
+	inside, err := filetree.Within(src.path, sub)
 	if errors.Is(err, fs.ErrNotExist) && !src.readOnly {
-		if err := m.makeSub(pod, src.path, sub); err != nil {
-			return "", err
-		}
-		inside, err = pathrs.OpenInRoot(src.path, sub)
+		inside, err = makeSub(pod, src.path, sub)
 	}
 	if err != nil {
-		return "", err
+		return "", none, err
 	}
 	defer inside.Close()
-	info, err := inside.Stat()
-	if err != nil {
-		return "", err
-	}
 	target := filepath.Join(m.PodDir(pod.UID), "subpaths", volume, ctr, strconv.Itoa(index))
 	if err := filetree.UnmountBelow(target); err != nil {
-		return "", err
+		return "", none, err
 	}
-	if err := makeTarget(target, info.IsDir()); err != nil {
-		return "", err
+	if err := makeTarget(target, inside.IsDir()); err != nil {
+		return "", none, err
 	}
-	from := "/proc/self/fd/" + strconv.Itoa(int(inside.Fd()))
-	if err := unix.Mount(from, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return "", fmt.Errorf("bind %s: %w", target, err)
+	if err := inside.BindTo(target); err != nil {
+		return "", none, err
 	}
-	return target, nil
+	return target, identity(inside), nil
 }
 
 // makeSub makes a missing sub-path with the volume's own mode and group.
-func (m *Manager) makeSub(pod *corev1.Pod, root, sub string) error {
-	info, err := os.Stat(root)
+func makeSub(pod *corev1.Pod, root, sub string) (*filetree.Entry, error) {
+	volume, err := filetree.At(root)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := pathrs.MkdirAll(root, sub, info.Mode().Perm()|0o700); err != nil {
-		return err
-	}
-	dir, err := pathrs.OpenInRoot(root, sub)
+	defer volume.Close()
+	mode := volume.Stat.Mode & 0o777
+	dir, err := filetree.MakeWithin(root, sub, os.FileMode(mode|0o700))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer dir.Close()
-	mode := info.Mode().Perm()
-	own := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
+	// Who can write in the volume may have put another directory in the place of the new one. What is in that one stays
+	// as well kept as it was.
+	if fresh, err := dir.IsEmpty(); err != nil || !fresh || int(dir.Stat.Uid) != os.Geteuid() {
+		return dir, err
+	}
 	if group := fsGroup(pod); group != nil {
-		if err := os.Chown(own, -1, int(*group)); err != nil {
-			return err
+		if err := dir.Chown(-1, int(*group)); err != nil {
+			dir.Close()
+			return nil, err
 		}
 	}
-	return os.Chmod(own, mode|info.Mode()&os.ModeSetgid)
+	if err := dir.Chmod(mode | volume.Stat.Mode&unix.S_ISGID); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
 }
 
+// makeTarget makes what a file or a directory can be mounted on. Pods do not reach it.
 func makeTarget(path string, dir bool) error {
 	if err := filetree.Remove(path); err != nil {
 		return err
 	}
 	if dir {
-		return os.MkdirAll(path, 0o750)
+		return makeDir(path, 0o750)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+	if err := makeDir(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-func isMountPoint(path string) (bool, error) {
-	points, err := filetree.MountsBelow(path)
-	if err != nil {
-		return false, err
-	}
-	resolved := path
-	if r, err := filepath.EvalSymlinks(path); err == nil {
-		resolved = r
-	}
-	for _, p := range points {
-		if p == resolved {
-			return true, nil
-		}
-	}
-	return false, nil
+	return filetree.CreateFile(path, 0o640)
 }

@@ -2,8 +2,9 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -54,16 +55,32 @@ func (m *Manager) Reclaim(ctx context.Context, pv *corev1.PersistentVolume) erro
 }
 
 // removeData moves the directory out of the way first, so that a half-removed volume is never
-// taken for a whole one.
+// taken for a whole one. Nothing is removed while something is mounted in it.
 func removeData(path string) error {
-	if points, err := filetree.MountsBelow(path); err != nil || len(points) > 0 {
-		return fmt.Errorf("something is mounted in it: %v %w", points, err)
-	}
-	gone := path + reclaimedSuffix
-	if err := os.Rename(path, gone); err != nil && !os.IsNotExist(err) {
+	points, err := filetree.MountsBelow(path)
+	if err != nil {
 		return err
 	}
-	return filetree.Remove(gone)
+	if len(points) > 0 {
+		return &filetree.MountError{Path: points[0]}
+	}
+	root, err := filetree.OpenDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	name := filepath.Base(path)
+	gone := name + reclaimedSuffix
+	if err := root.Remove(gone); err != nil { // an earlier removal was cut short
+		return err
+	}
+	if err := root.Rename(name, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return root.Remove(gone)
 }
 
 func (m *Manager) inUse(path string) bool {

@@ -11,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -63,14 +62,16 @@ type mounted struct {
 
 // source is a ready volume.
 type source struct {
-	path     string
+	path string
+	// kind is what must lie there, in the words of filetree.Entry.Kind; empty for anything.
+	kind     string
 	readOnly bool
 }
 
 // New returns a manager.
 func New(cfg Config) (*Manager, error) {
 	for _, dir := range []string{cfg.Pods, cfg.Root} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := makeDir(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("volumes: %w", err)
 		}
 	}
@@ -83,14 +84,20 @@ func New(cfg Config) (*Manager, error) {
 // PodDir returns the directory of what belongs to one pod alone.
 func (m *Manager) PodDir(uid types.UID) string { return filepath.Join(m.cfg.Pods, string(uid)) }
 
+func (m *Manager) volumeDir(pod types.UID, volume string) string {
+	return filepath.Join(m.PodDir(pod), "volumes", volume)
+}
+
 // Mount makes all volumes of a pod ready, or fails with the first reason why not, in words for
 // the FailedMount event. It may be called again at any time: what is ready stays, what shows an
 // API object is brought up to date. Refresh is when a token must be renewed; zero means never.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod, facts container.Facts) (refresh time.Time, err error) {
 	st := m.state(pod.UID)
 	m.subscribe(pod, st)
-	if err := os.MkdirAll(filepath.Join(m.PodDir(pod.UID), "volumes"), 0o750); err != nil {
-		return time.Time{}, err
+	for _, dir := range []string{m.PodDir(pod.UID), filepath.Join(m.PodDir(pod.UID), "volumes")} {
+		if err := makeDir(dir, 0o750); err != nil {
+			return time.Time{}, err
+		}
 	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
@@ -161,13 +168,18 @@ func (m *Manager) Release(uid types.UID) error {
 
 // Pods returns the pods that have a directory.
 func (m *Manager) Pods() ([]types.UID, error) {
-	entries, err := os.ReadDir(m.cfg.Pods)
+	dir, err := filetree.OpenDir(m.cfg.Pods)
 	if err != nil {
 		return nil, fmt.Errorf("volumes: %w", err)
 	}
-	out := make([]types.UID, 0, len(entries))
-	for _, e := range entries {
-		out = append(out, types.UID(e.Name()))
+	defer dir.Close()
+	names, err := dir.Names()
+	if err != nil {
+		return nil, fmt.Errorf("volumes: %w", err)
+	}
+	out := make([]types.UID, 0, len(names))
+	for _, name := range names {
+		out = append(out, types.UID(name))
 	}
 	return out, nil
 }

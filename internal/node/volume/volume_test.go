@@ -174,6 +174,8 @@ func needRoot(t *testing.T) {
 	}
 }
 
+func quantity(s string) *resource.Quantity { return ptr(resource.MustParse(s)) }
+
 func ptr[T any](v T) *T { return &v }
 
 func local(name string) corev1.LocalObjectReference {
@@ -417,12 +419,12 @@ func TestOverfull(t *testing.T) {
 	for _, c := range []struct {
 		size int
 		over string
-	}{{700 << 10, ""}, {2 << 20, "v"}} {
+	}{{700 << 10, ""}, {2 << 20, `Usage of EmptyDir volume "v" exceeds the limit "1Mi". `}} {
 		if err := os.WriteFile(big, make([]byte, c.size), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		_ = os.Link(big, big+"-again") // a second name takes no room
-		if got, _, err := f.m.Overfull(context.Background(), pod); err != nil || got != c.over {
+		if got, err := f.m.Overfull(context.Background(), pod); err != nil || got != c.over {
 			t.Errorf("%d bytes: %q %v, want %q", c.size, got, err, c.over)
 		}
 	}

@@ -92,6 +92,9 @@ func Spec(in Input) (*specs.Spec, error) {
 		},
 		Linux: &specs.Linux{Namespaces: namespaces(in), CgroupsPath: in.CgroupPath, RootfsPropagation: "rslave"},
 	}
+	if sources := in.Config.GetAnnotations()[SourcesAnnotation]; sources != "" {
+		s.Annotations = map[string]string{SourcesAnnotation: sources}
+	}
 	if err := addMounts(s, in); err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func Start(root, id string, s *specs.Spec, stdio Stdio) (int, error) {
 	}
 	p := process(s.Process, stdio)
 	p.Init = true
-	if err := c.Run(p); err != nil {
+	if err := run(c, p, s.Annotations[SourcesAnnotation]); err != nil {
 		if pid, perr := p.Pid(); perr == nil && pid > 0 {
 			_ = unix.Kill(pid, unix.SIGKILL)
 			_, _ = p.Wait()

@@ -11,6 +11,8 @@ import (
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/filetree"
 )
 
 // User is who a container's process runs as.
@@ -28,7 +30,7 @@ func ResolveUser(rootfs, imageUser string, sc *cri.LinuxContainerSecurityContext
 	if err != nil {
 		return User{}, err
 	}
-	passwd, group := openIn(rootfs, "etc/passwd"), openIn(rootfs, "etc/group")
+	passwd, group := namesIn(rootfs, "etc/passwd"), namesIn(rootfs, "etc/group")
 	defer closeAll(passwd, group)
 	eu, err := user.GetExecUser(spec, &user.ExecUser{}, reader(passwd), reader(group))
 	if err != nil {
@@ -87,28 +89,29 @@ func ImageUser(spec string) (*cri.Int64Value, string) {
 	return nil, name
 }
 
-// openIn opens a file below root, with links in it resolved below root too.
-func openIn(root, path string) *os.File {
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// longestNames bounds what is read of an image's /etc/passwd and /etc/group, in bytes.
+const longestNames = 16 << 20
+
+// namesIn opens a file of names below root, with links in it resolved below root too. The image decides what lies there:
+// what is not a regular file is taken for a missing one, and never opened.
+func namesIn(root, path string) *os.File {
+	e, err := filetree.Within(root, path)
 	if err != nil {
 		return nil
 	}
-	defer unix.Close(dir)
-	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	defer e.Close()
+	f, err := e.Open(unix.O_RDONLY)
 	if err != nil {
 		return nil
 	}
-	return os.NewFile(uintptr(fd), path)
+	return f
 }
 
 func reader(f *os.File) io.Reader {
 	if f == nil {
 		return nil
 	}
-	return f
+	return io.LimitReader(f, longestNames)
 }
 
 func closeAll(files ...*os.File) {

@@ -3,10 +3,12 @@ package log
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"coracle/internal/filetree"
 )
 
 // Limits say when a log file is rotated and how many files are kept. The
@@ -28,7 +30,8 @@ const stamp = "2006-01-02T15:04:05.000000000Z07:00"
 
 // File is a container's log file. Its methods are safe for concurrent use.
 type File struct {
-	path   string
+	dir    string // empty for one that keeps nothing
+	name   string
 	limits Limits
 
 	mu   sync.Mutex
@@ -40,10 +43,11 @@ type File struct {
 	partial bool
 }
 
-// Open opens the log file at path for appending, making it and its directory
-// when they are not there.
-func Open(path string, limits Limits) (*File, error) {
-	l := &File{path: path, limits: limits}
+// Open opens the log file of that name in a directory for appending, making both when they are not there. The name may
+// have several steps. The directory is the caller's own; below it no link is followed, and what is not a regular file is
+// refused, for a pod that collects logs may have been given it.
+func Open(dir, name string, limits Limits) (*File, error) {
+	l := &File{dir: dir, name: name, limits: limits}
 	if err := l.open(); err != nil {
 		return nil, err
 	}
@@ -53,14 +57,33 @@ func Open(path string, limits Limits) (*File, error) {
 // Discard is a log file that keeps nothing.
 func Discard() *File { return &File{} }
 
+// place opens the directory that holds the log; base is the log's name in it.
+func (l *File) place() (dir *filetree.Dir, base string, err error) {
+	steps := strings.Split(l.name, "/")
+	if dir, err = filetree.MakeDir(l.dir, 0o755); err != nil {
+		return nil, "", err
+	}
+	for _, s := range steps[:len(steps)-1] {
+		next, err := dir.Make(s, 0o755)
+		dir.Close()
+		if err != nil {
+			return nil, "", err
+		}
+		dir = next
+	}
+	return dir, steps[len(steps)-1], nil
+}
+
 func (l *File) open() error {
-	if l.path == "" {
+	if l.dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(l.path), 0o755); err != nil {
+	dir, base, err := l.place()
+	if err != nil {
 		return fmt.Errorf("open container log: %w", err)
 	}
-	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	defer dir.Close()
+	f, err := dir.Append(base)
 	if err != nil {
 		return fmt.Errorf("open container log: %w", err)
 	}
@@ -153,8 +176,12 @@ func (l *File) commit() error {
 // rotate renames the file as the kubelet does, log.TIME, opens a new one and
 // removes the oldest.
 func (l *File) rotate() error {
-	to := l.path + "." + time.Now().UTC().Format("20060102-150405.000000000")
-	if err := os.Rename(l.path, to); err != nil {
+	dir, base, err := l.place()
+	if err != nil {
+		return fmt.Errorf("rotate container log: %w", err)
+	}
+	defer dir.Close()
+	if err := dir.Rename(base, base+"."+time.Now().UTC().Format("20060102-150405.000000000")); err != nil {
 		return fmt.Errorf("rotate container log: %w", err)
 	}
 	old := l.f
@@ -162,9 +189,12 @@ func (l *File) rotate() error {
 		return err
 	}
 	old.Close()
-	rotated := Rotated(l.path)
+	rotated, err := rotations(dir, base)
+	if err != nil {
+		return fmt.Errorf("rotate container log: %w", err)
+	}
 	for len(rotated) > max(l.limits.MaxFiles, 2)-1 {
-		if err := os.Remove(rotated[0]); err != nil {
+		if err := dir.Remove(rotated[0]); err != nil {
 			return fmt.Errorf("rotate container log: %w", err)
 		}
 		rotated = rotated[1:]
@@ -172,23 +202,13 @@ func (l *File) rotate() error {
 	return nil
 }
 
-// Rotated returns the rotated files of a log, oldest first.
-func Rotated(path string) []string {
-	list, _ := filepath.Glob(escape(path) + ".*")
-	slices.Sort(list)
-	return list
-}
-
-// escape keeps pod names with glob characters (there are none, but a path may
-// lie anywhere) from being taken for patterns.
-func escape(path string) string {
-	out := make([]byte, 0, len(path))
-	for i := range len(path) {
-		switch path[i] {
-		case '*', '?', '[', '\\':
-			out = append(out, '\\')
-		}
-		out = append(out, path[i])
+// rotations returns the names of the rotated files of a log, oldest first.
+func rotations(dir *filetree.Dir, base string) ([]string, error) {
+	names, err := dir.Names()
+	if err != nil {
+		return nil, err
 	}
-	return string(out)
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, base+".") })
+	slices.Sort(names)
+	return names, nil
 }

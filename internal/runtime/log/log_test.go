@@ -18,6 +18,16 @@ type record struct {
 	stream, tag, text string
 }
 
+// rotated returns the rotated files of a log, oldest first.
+func rotated(t testing.TB, path string) []string {
+	t.Helper()
+	list, err := filepath.Glob(path + ".*") // in the order of their times
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 func records(t testing.TB, paths ...string) []record {
 	t.Helper()
 	var list []record
@@ -64,7 +74,7 @@ func pipe(t testing.TB) (r, w *os.File) {
 
 func start(t testing.TB, path string, limits Limits) (*Pump, *os.File, *File) {
 	t.Helper()
-	l, err := Open(path, limits)
+	l, err := Open(filepath.Dir(path), filepath.Base(path), limits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +113,7 @@ func TestNothingIsLost(t *testing.T) {
 		}
 		p.Drain()
 		w.Close()
-		list := records(t, append(Rotated(path), path)...)
+		list := records(t, append(rotated(t, path), path)...)
 		if got := joined(list); got != all.String() {
 			rt.Fatalf("%d bytes in, %d bytes out", all.Len(), len(got))
 		}
@@ -149,11 +159,11 @@ func TestRotationKeepsTheNewest(t *testing.T) {
 	for i := range 500 {
 		fmt.Fprintf(w, "line %d\n", i)
 		if i%20 == 0 { // several pieces, so that there are several chances to rotate
-			until(t, func() bool { return strings.Contains(allText(path), fmt.Sprintf("line %d\n", i)) })
+			until(t, func() bool { return strings.Contains(allText(t, path), fmt.Sprintf("line %d\n", i)) })
 		}
 	}
 	p.Drain()
-	files := append(Rotated(path), path)
+	files := append(rotated(t, path), path)
 	if len(files) != 3 {
 		t.Errorf("files: %v", files)
 	}
@@ -162,9 +172,10 @@ func TestRotationKeepsTheNewest(t *testing.T) {
 	}
 }
 
-func allText(path string) string {
+func allText(t testing.TB, path string) string {
+	t.Helper()
 	var b strings.Builder
-	for _, p := range append(Rotated(path), path) {
+	for _, p := range append(rotated(t, path), path) {
 		raw, _ := os.ReadFile(p)
 		b.Write(raw)
 	}
@@ -237,4 +248,46 @@ func BenchmarkPump(b *testing.B) {
 		}
 	}
 	p.Drain()
+}
+
+// TestLinksAreNotFollowed: a pod that was given the directory to collect logs puts links in it.
+func TestLinksAreNotFollowed(t *testing.T) {
+	for _, at := range []string{"0.log", "main", "main/0.log"} {
+		t.Run(strings.ReplaceAll(at, "/", " "), func(t *testing.T) {
+			dir, outside := t.TempDir(), t.TempDir()
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, at)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			target := outside
+			if strings.HasSuffix(at, ".log") {
+				target = filepath.Join(outside, "file")
+			}
+			if err := os.Symlink(target, filepath.Join(dir, at)); err != nil {
+				t.Fatal(err)
+			}
+			name := at
+			if at == "main" {
+				name = "main/0.log"
+			}
+			l, err := Open(dir, name, Limits{})
+			if err == nil {
+				l.Close()
+				t.Error("no error")
+			}
+			if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {
+				t.Errorf("outside: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestFIFOIsRefused: opening one for writing would wait for a reader.
+func TestFIFOIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "0.log"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, "0.log", Limits{}); err == nil {
+		t.Error("no error")
+	}
 }

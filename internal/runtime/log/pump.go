@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -177,7 +178,7 @@ func (p *Pump) flush() {
 // would with a full disk under any runtime.
 func (p *Pump) report(err error) {
 	if err != nil && !p.failed {
-		slog.Error("container log not written", "path", p.to.path, "stream", p.stream, "err", err)
+		slog.Error("container log not written", "path", filepath.Join(p.to.dir, p.to.name), "stream", p.stream, "err", err)
 	}
 	p.failed = err != nil
 }

@@ -126,18 +126,18 @@ func Unmount(dir string) error {
 	return nil
 }
 
-// Usage counts the bytes and inodes a container has written to its root.
+// Usage counts the bytes and inodes a container has written to its root. Meanwhile the container writes on. What it nests
+// too deep to be looked at is not counted.
 func Usage(dir string) (bytes, inodes uint64) {
 	seen := map[uint64]bool{}
-	_ = filepath.WalkDir(filepath.Join(dir, upper), func(path string, _ os.DirEntry, err error) error {
-		var st unix.Stat_t
-		if err != nil || unix.Lstat(path, &st) != nil || seen[st.Ino] {
-			return nil
+	_ = filetree.Survey(filepath.Join(dir, upper), func(e *filetree.Entry) error {
+		if e.Stat.Nlink > 1 && !e.IsDir() {
+			if seen[e.Stat.Ino] {
+				return nil
+			}
+			seen[e.Stat.Ino] = true
 		}
-		if st.Nlink > 1 {
-			seen[st.Ino] = true
-		}
-		bytes += uint64(st.Blocks) * 512
+		bytes += uint64(e.Stat.Blocks) * 512
 		inodes++
 		return nil
 	})

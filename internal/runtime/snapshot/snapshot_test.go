@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree"
 )
 
 func layers(t *testing.T, n int) []string {
@@ -93,7 +95,13 @@ func TestCopy(t *testing.T) {
 	must(os.Symlink("/etc/passwd", filepath.Join(from, "d/l")))
 	must(unix.Mkfifo(filepath.Join(from, "pipe"), 0o600))
 	must(os.Chmod(from, 0o711))
-	must(Copy(from, to))
+	source, err := filetree.At(from)
+	must(err)
+	defer source.Close()
+	target, err := filetree.OpenDir(to)
+	must(err)
+	defer target.Close()
+	must(Copy(source, target))
 	var st unix.Stat_t
 	must(unix.Stat(filepath.Join(to, "d/f"), &st))
 	if st.Mode&0o7777 != 0o640 || st.Uid != 5 || st.Gid != 6 {
