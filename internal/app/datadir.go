@@ -53,6 +53,15 @@ func (d DataDir) PKI() string { return d.join("pki") }
 // Store holds the durable state.
 func (d DataDir) Store() string { return d.join("store") }
 
+// recordDir holds what says of a cluster that it was begun, apart from what it says it of.
+const recordDir = "record"
+
+// StoreMark says how far the store was acknowledged.
+func (d DataDir) StoreMark() string { return d.join(recordDir, "store.mark") }
+
+// ConfigCopy is ConfigFile as it was last written.
+func (d DataDir) ConfigCopy() string { return d.join(recordDir, "cluster.json") }
+
 // Images is the image and layer store that all nodes of this machine share.
 func (d DataDir) Images() string { return d.join("images") }
 

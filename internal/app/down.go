@@ -93,7 +93,7 @@ func stopCluster(ctx context.Context, out io.Writer, dir DataDir, o stopOptions)
 // removeData removes what a cluster makes in its directory, and the directory if nothing else
 // is in it. cluster.json goes last: a removal cut short can be run again.
 func removeData(dir DataDir) error {
-	for _, part := range []string{"nodes", "run", "store", "images", "volumes", "pki", "logs", "kubeconfig", "cluster.json"} {
+	for _, part := range []string{"nodes", "run", "store", "images", "volumes", "pki", "logs", "kubeconfig", "record", "cluster.json"} {
 		if err := os.RemoveAll(dir.join(part)); err != nil {
 			return fmt.Errorf("remove the cluster's data: %w", err)
 		}

@@ -113,8 +113,8 @@ type Store struct {
 
 	mu        sync.Mutex // after Collection.mu
 	next      int64      // newest revision given out
-	pending   *batch   // takes further writes
-	waiting   []*batch // take no more
+	pending   *batch     // takes further writes
+	waiting   []*batch   // take no more
 	inflight  *batch
 	failing   bool
 	fatal     error

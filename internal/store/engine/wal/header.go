@@ -47,14 +47,6 @@ func (id identity) String() string {
 	return hex.EncodeToString(id[:])
 }
 
-func parseIdentity(s string) (id identity, ok bool) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != len(id) {
-		return id, false
-	}
-	return identity(b), true
-}
-
 func newSalt() uint32 {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -138,7 +138,7 @@ func scan(r *reader, fn func(engine.Record) error) (end int64, bad string, err e
 
 // lastByte returns the position of the last byte in [from, to) that is not zero, or one before from.
 func lastByte(f File, from, to int64) (int64, error) {
-	buf := make([]byte, len(zeroes))
+	buf := make([]byte, max(min(to-from, int64(len(zeroes))), 0))
 	for to > from {
 		n := min(to-from, int64(len(buf)))
 		if err := readFull(f, buf[:n], to-n); err != nil {

@@ -63,25 +63,27 @@ func (s *salvage) hints(names []string) {
 		s.gap("%v", err)
 	}
 	if found && err == nil {
-		s.own, s.rest.Revision = m.identity, m.revision
+		s.rest.Revision = m.revision
 		s.salts[logName(m.log.number)] = m.log.salt
 	}
-	if s.e.opts.Identity != "" && s.e.opts.Identity != s.own.String() {
-		if id, ok := parseIdentity(s.e.opts.Identity); ok {
-			s.own = id
-		}
-	}
+	stores := map[string]identity{}
 	for _, name := range names {
 		kind, ok := kindOf(name)
 		if !ok {
 			continue
 		}
 		if r, err := s.open(name); err == nil {
-			if r.header(kind) == nil && r.head.previous.number != 0 {
+			if r.header(kind) == nil && !r.head.old {
+				stores[r.head.identity.String()] = r.head.identity
 				s.salts[logName(r.head.previous.number)] = r.head.previous.salt
 			}
 			_ = r.f.Close()
 		}
+	}
+	// The store that is asked for, if anything of it is there: the mark alone may be another's.
+	s.own = m.identity
+	if id, ok := stores[s.e.opts.Identity]; ok {
+		s.own = id
 	}
 }
 
