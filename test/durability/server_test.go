@@ -46,7 +46,22 @@ func create(t *testing.T) *cluster {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	for end := time.Now().Add(30 * time.Second); !c.free(); pause(t.Context(), time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the killed server does not end")
+		}
+	}
 	return c
+}
+
+// free says whether no server holds the cluster.
+func (c *cluster) free() bool {
+	f, err := os.Open(filepath.Join(c.dir, "run", "server.lock"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil
 }
 
 // server is one life of the server.

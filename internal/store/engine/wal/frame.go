@@ -74,11 +74,9 @@ func closeFrame(buf []byte, start int, salt uint32, offset int64, count int) ([]
 	return buf, nil
 }
 
-// headSum is the checksum of a frame's header.
+// headSum is the checksum of a frame's header. The offset is mixed into the salt.
 func headSum(salt uint32, offset int64, h []byte) uint32 {
-	var at [8]byte
-	binary.LittleEndian.PutUint64(at[:], uint64(offset))
-	return crc32.Update(crc32.Update(salt, castagnoli, at[:]), castagnoli, h[:16])
+	return crc32.Update(salt^uint32(offset)^uint32(offset>>32), castagnoli, h[:16])
 }
 
 // oldFrameSum is the checksum of a frame of version 1.
