@@ -1,4 +1,4 @@
-// Package app composes the rooms into processes and commands: up, down, status, why, server,
+// Package app composes the rooms into processes and commands: up, down, status, store, why, server,
 // node, runtime, image, kubeconfig, kubectl.
 //
 // It owns the command line, the data directory and the life of processes. It is the only room
@@ -73,7 +73,7 @@ real Linux containers, on a cluster of one or more nodes on this machine.
 			root.AddCommand(c)
 		}
 	}
-	add("cluster", newUp(), newDown(), newStatus())
+	add("cluster", newUp(), newDown(), newStatus(), newStore())
 	add("use", newWhy(), newRehearse(), newKubectl(), newKubeconfig(), newImage())
 	add("role", newServer(), newNode(), newRuntime())
 	return root

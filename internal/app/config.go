@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,9 +15,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/store"
 )
 
-// ClusterConfig is what a cluster is created with. It is written once, to cluster.json.
+// ClusterConfig is what a cluster is created with. It is written to cluster.json at creation, and again
+// only when the store is rebuilt.
 type ClusterConfig struct {
 	// ID is a short random name; bridges, cgroups and nftables tables carry it, so that several
 	// clusters live side by side on one machine.
@@ -30,6 +34,9 @@ type ClusterConfig struct {
 	// Domain is the DNS suffix of the cluster.
 	Domain  string    `json:"domain"`
 	Created time.Time `json:"created"`
+	// Store is the identity of the store, which was begun before this was written. It is empty in a
+	// cluster of an earlier version until its server has started once.
+	Store string `json:"store,omitempty"`
 }
 
 const (
@@ -42,13 +49,16 @@ func loadConfig(dir DataDir) (ClusterConfig, error) {
 	var cfg ClusterConfig
 	raw, err := os.ReadFile(dir.ConfigFile())
 	if os.IsNotExist(err) {
+		if err := createdBefore(dir); err != nil {
+			return cfg, err
+		}
 		return cfg, fmt.Errorf("no cluster in %s: start one with `coracle up --data-dir %s`", dir, dir)
 	}
 	if err != nil {
 		return cfg, fmt.Errorf("read the cluster's configuration: %w", err)
 	}
 	if err := json.Unmarshal(raw, &cfg); err != nil {
-		return cfg, fmt.Errorf("%s: %w", dir.ConfigFile(), err)
+		return cfg, fmt.Errorf("%s: %w; its copy is %s", dir.ConfigFile(), err, dir.ConfigCopy())
 	}
 	return cfg, nil
 }
@@ -65,6 +75,9 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 			err = fmt.Errorf("this cluster listens on %s, not on %s: leave --listen out, or create another cluster with its own --data-dir", cfg.Listen, listen)
 		}
 		return cfg, err
+	}
+	if err := createdBefore(dir); err != nil {
+		return ClusterConfig{}, err
 	}
 	address, err := chooseListen(listen)
 	if err != nil {
@@ -83,9 +96,57 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Domain: clusterDomain, Created: now.UTC(),
 	}
 	if err := dir.prepare(); err != nil {
-		return cfg, err
+		return ClusterConfig{}, err
 	}
-	return cfg, writeJSON(dir.ConfigFile(), cfg)
+	// First the store, then what says that there is one: so cluster.json without a store is damage.
+	cfg.Store, err = store.Begin(store.Config{Dir: dir.Store(), Mark: dir.StoreMark()})
+	if errors.Is(err, store.ErrHolds) {
+		err = errors.Join(lostConfig(dir), err)
+	}
+	if err != nil {
+		return ClusterConfig{}, fmt.Errorf("begin the store: %w", err)
+	}
+	return cfg, saveConfig(dir, cfg)
+}
+
+// createdBefore is an error if a cluster was created in dir, though there is no cluster.json.
+func createdBefore(dir DataDir) error {
+	if _, err := os.Stat(dir.PKI()); err == nil {
+		return lostConfig(dir)
+	}
+	return nil
+}
+
+func lostConfig(dir DataDir) error {
+	return fmt.Errorf("%s is missing, but a cluster was created in this directory. Nothing was changed. Put the file back: "+
+		"its copy is %s; or use another --data-dir", dir.ConfigFile(), dir.ConfigCopy())
+}
+
+// saveConfig writes cluster.json and its copy, durably.
+func saveConfig(dir DataDir, cfg ClusterConfig) error {
+	for _, path := range []string{dir.ConfigCopy(), dir.ConfigFile()} {
+		if err := writeJSON(path, cfg); err != nil {
+			return err
+		}
+		if err := syncFile(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncFile makes a file that was replaced durable, and its name.
+func syncFile(path string) error {
+	for _, name := range []string{path, filepath.Dir(path)} {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func chooseListen(listen string) (string, error) {

@@ -122,6 +122,15 @@ func (d DataDir) PKI() string { return d.join("pki") }
 // Store holds the durable state.
 func (d DataDir) Store() string { return d.join("store") }
 
+// recordDir holds what says of a cluster that it was begun, apart from what it says it of.
+const recordDir = "record"
+
+// StoreMark says how far the store was acknowledged.
+func (d DataDir) StoreMark() string { return d.join(recordDir, "store.mark") }
+
+// ConfigCopy is ConfigFile as it was last written.
+func (d DataDir) ConfigCopy() string { return d.join(recordDir, "cluster.json") }
+
 // Images is the image and layer store that all nodes of this machine share.
 func (d DataDir) Images() string { return d.join("images") }
 
@@ -164,7 +173,7 @@ func (d DataDir) Exists() bool {
 
 // parts are the entries of the directory that a cluster makes, in the order in which they can be removed: a removal that
 // is cut short can be begun again, for cluster.json goes last, and after the kubeconfig.
-var parts = []string{"nodes", "run", "store", "images", "volumes", "pki", "logs", "kubeconfig", "cluster.json"}
+var parts = []string{"nodes", "run", "store", "images", "volumes", "pki", "logs", "kubeconfig", recordDir, "cluster.json"}
 
 // prepare makes the directory, or what exists of it, fit for a cluster: nobody but its owner may enter it. Containers
 // reach what is mounted for them, whoever they run as, for a mount is entered without its parents.
@@ -207,7 +216,7 @@ func (d DataDir) fitForANewCluster() error {
 	foreign := 0
 	for _, e := range entries {
 		switch name := e.Name(); {
-		case name == "images" && d.holdsImages(), name == "lost+found":
+		case name == "images" && d.holdsImages(), d.cutShort(name), name == "lost+found":
 		case slices.Contains(parts, name):
 			taken = append(taken, name)
 		default:
@@ -231,6 +240,25 @@ func (d DataDir) fitForANewCluster() error {
 			"close it yourself (chmod 700), or name an empty directory with --data-dir", d)
 	}
 	return nil
+}
+
+// cutShort says whether an entry holds only what a first `up` makes before cluster.json, and leaves when it is killed
+// there. Whether such a store has been written to is seen when it is begun.
+func (d DataDir) cutShort(part string) bool {
+	patterns, ok := map[string][]string{
+		"store":   {"log-*.wal", "log.tmp", "snap-*.snap", "snap.tmp", "reserve"},
+		recordDir: {"store.mark", "store.mark.tmp", "cluster.json", "cluster.json.tmp"},
+	}[part]
+	entries, err := os.ReadDir(d.join(part))
+	if !ok || err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.IsDir() || !slices.ContainsFunc(patterns, func(p string) bool {
+			fits, err := filepath.Match(p, e.Name())
+			return err == nil && fits
+		})
+	})
 }
 
 // holdsImages says whether the directory's image store was made by `coracle image` before there was a cluster.

@@ -98,9 +98,9 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return fmt.Errorf("prepare the cluster's certificates: %w", err)
 	}
-	st, err := store.Open(store.Config{Dir: r.dir.Store(), Log: r.log})
+	st, err := openStore(r)
 	if err != nil {
-		return fmt.Errorf("open the store: %w", err)
+		return err
 	}
 	advertise, err := advertised(r.cfg.Listen)
 	if err != nil {
@@ -127,6 +127,24 @@ func runServer(ctx context.Context, r role) error {
 	cancel()
 	parts.Wait()
 	return errors.Join(err, st.Close())
+}
+
+// openStore opens the cluster's store, and no other. A cluster of an earlier version learns which it is.
+func openStore(r role) (*store.Store, error) {
+	cfg := storeConfig(r.dir, r.cfg)
+	cfg.Log = r.log
+	st, err := store.Open(cfg)
+	if err != nil {
+		return nil, refused(r.dir, err)
+	}
+	if r.cfg.Store == st.Identity() {
+		return st, nil
+	}
+	r.cfg.Store = st.Identity()
+	if err := saveConfig(r.dir, r.cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("note the store's identity: %w", err), st.Close())
+	}
+	return st, nil
 }
 
 // runControllers runs everything that decides, on one shared picture of the cluster.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"coracle/internal/store/engine"
 )
@@ -21,6 +22,7 @@ type change struct {
 // batch is what one Commit of the engine makes durable.
 type batch struct {
 	changes []*change
+	bytes   int // encoded
 	done    chan struct{}
 	err     error // set before done is closed
 }
@@ -87,9 +89,18 @@ func (s *Store) enqueue(ch *change, data []byte) (*batch, error) {
 	s.next++
 	ch.cur.rev = s.next
 	ch.rec = engine.Record{Revision: s.next, Key: ch.it.key, Value: data, Delete: ch.cur.dead, Expires: ch.cur.expires}
+	if s.pending.bytes >= batchMax {
+		s.waiting = append(s.waiting, s.pending)
+		s.pending = newBatch()
+	}
 	s.pending.changes = append(s.pending.changes, ch)
+	s.pending.bytes += len(data)
 	return s.pending, nil
 }
+
+// batchMax is the size from which on a batch takes no more writes. The engine refuses much larger ones, so
+// that it knows how much a write that was cut short can have left behind.
+const batchMax = 16 << 20
 
 // wait returns once the batch is durable, with its error.
 func (b *batch) wait(ctx context.Context) error {
@@ -105,10 +116,7 @@ func (b *batch) wait(ctx context.Context) error {
 func (s *Store) settle(ctx context.Context, rev int64) error {
 	for s.durable.Load() < rev {
 		s.mu.Lock()
-		b := s.inflight
-		if b == nil || b.last() < rev {
-			b = s.pending
-		}
+		b := s.batchOf(rev)
 		known := len(b.changes) > 0 && b.last() >= rev && b.changes[0].cur.rev <= rev
 		s.mu.Unlock()
 		if !known {
@@ -119,6 +127,19 @@ func (s *Store) settle(ctx context.Context, rev int64) error {
 		}
 	}
 	return nil
+}
+
+// batchOf returns the first batch under way that reaches rev. It needs s.mu held.
+func (s *Store) batchOf(rev int64) *batch {
+	if s.inflight != nil && s.inflight.last() >= rev {
+		return s.inflight
+	}
+	for _, b := range s.waiting {
+		if b.last() >= rev {
+			return b
+		}
+	}
+	return s.pending
 }
 
 // commitLoop is the committer: the only goroutine that writes to the engine.
@@ -140,6 +161,9 @@ func (s *Store) commitLoop() {
 			records = append(records, ch.rec)
 		}
 		err := s.engine.Commit(records)
+		if err != nil && s.compaction.relieve(err, b.bytes) {
+			err = s.engine.Commit(records)
+		}
 		clear(records)
 		if err != nil {
 			s.undo(b, err)
@@ -152,6 +176,11 @@ func (s *Store) commitLoop() {
 func (s *Store) takeBatch() (b *batch, stop bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.waiting) > 0 {
+		s.inflight = s.waiting[0]
+		s.waiting = s.waiting[1:]
+		return s.inflight, false
+	}
 	if len(s.pending.changes) == 0 {
 		return nil, s.closed
 	}
@@ -168,6 +197,7 @@ func (s *Store) finish(b *batch) {
 		ch.rec.Value = nil
 		ch.at = now
 	}
+	s.compaction.weigh(b.changes)
 	s.mu.Lock()
 	s.inflight = nil
 	s.lastError = nil
@@ -182,11 +212,12 @@ func (s *Store) finish(b *batch) {
 func (s *Store) undo(failed *batch, cause error) {
 	s.mu.Lock()
 	s.failing = true // nothing is queued until the state is whole again
-	next := s.pending
-	s.pending = newBatch()
+	undone := append([]*batch{failed}, s.waiting...)
+	undone = append(undone, s.pending)
+	s.waiting, s.pending = nil, newBatch()
 	s.mu.Unlock()
 
-	for _, b := range []*batch{next, failed} {
+	for _, b := range slices.Backward(undone) {
 		for i := len(b.changes) - 1; i >= 0; i-- {
 			b.changes[i].c.unlink(b.changes[i])
 		}
@@ -202,7 +233,7 @@ func (s *Store) undo(failed *batch, cause error) {
 	err := s.readOnly()
 	s.mu.Unlock()
 	s.log.Error("the store cannot write", "error", cause)
-	for _, b := range []*batch{failed, next} {
+	for _, b := range undone {
 		b.err = err
 		close(b.done)
 	}

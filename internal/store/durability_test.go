@@ -92,6 +92,7 @@ func newGate() *gate {
 
 func (g *gate) Load(func(engine.Record) error) (engine.Loaded, error) { return engine.Loaded{}, nil }
 func (g *gate) Size() (int64, int64)                                  { return 0, 0 }
+func (g *gate) Reserve(int64) error                                   { return nil }
 func (g *gate) Close() error                                          { return nil }
 func (g *gate) Commit(batch []engine.Record) error {
 	g.arrived <- append([]engine.Record(nil), batch...)
@@ -293,9 +294,10 @@ func TestWritersRideOutAFullDisk(t *testing.T) {
 	for i := range 16 {
 		group.Go(func() {
 			for n := range 40 {
-				value := fmt.Sprint(n, big)
-				if _, err := put(context.Background(), c, fmt.Sprint("w", i), value); err == nil {
-					acked.Store(fmt.Sprint("w", i), value)
+				// Objects of their own: a compaction cannot make room for them.
+				name, value := fmt.Sprint("w", i, "-", n), fmt.Sprint(n, big)
+				if _, err := put(context.Background(), c, name, value); err == nil {
+					acked.Store(name, value)
 				} else if errors.Is(err, syscall.ENOSPC) {
 					refused.Store(true)
 				} else {
@@ -376,15 +378,15 @@ func TestDamagedDirectoryIsRefused(t *testing.T) {
 	}
 	name := "store/log-00000000000000000001.wal"
 	data := fs.Read(name)
-	data[100] ^= 1
+	data[200] ^= 1
 	fs.Write(name, data)
 	e, err := wal.Open(wal.Options{Dir: "store", FS: fs})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = store.Open(store.Config{Engine: e})
-	var corrupt *engine.CorruptError
-	if !errors.As(err, &corrupt) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "at byte 16") {
+	var damage *engine.DamageError
+	if !errors.As(err, &damage) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "at byte 128") {
 		t.Errorf("open of a damaged directory: %v", err)
 	}
 }

@@ -53,3 +53,6 @@ func HoldWatches(c *Collection) (release func()) {
 	c.watchMu.Lock()
 	return c.watchMu.Unlock
 }
+
+// Worthwhile decides whether a compaction is due.
+var Worthwhile = worthwhile

@@ -16,6 +16,7 @@ const (
 	listExpired          = "The resourceVersion for the provided list is too old."
 	continueExpired      = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."
 	inconsistentContinue = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
+	watchAhead           = "The resourceVersion for the provided watch, %d, is higher than any this cluster has: %d. List again."
 	watchExpired         = "The resourceVersion for the provided watch is too old."
 )
 

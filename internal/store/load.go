@@ -33,9 +33,9 @@ func (s *Store) load() error {
 	if err != nil {
 		return err
 	}
-	if loaded.Truncated > 0 {
-		s.log.Warn("cut a torn tail off the log; nothing in it had been acknowledged", "bytes", loaded.Truncated)
-	}
+	s.identity = loaded.Identity
+	s.compaction.begin(loaded, items)
+	s.tellTruncated(loaded)
 	s.floor = loaded.Complete
 	s.past = s.recent(changes)
 	// The revision is never 0: clients take 0 for "any".
@@ -44,6 +44,19 @@ func (s *Store) load() error {
 	s.durable.Store(s.next)
 	s.dispatched.Store(s.next)
 	return nil
+}
+
+// tellTruncated says what was cut off the log's end, and no more of it than is known.
+func (s *Store) tellTruncated(loaded engine.Loaded) {
+	switch {
+	case loaded.Truncated == 0:
+	case loaded.Exact:
+		s.log.Warn("cut a write that had not finished off the log; it had not been acknowledged",
+			"bytes", loaded.Truncated, "revision", loaded.Revision)
+	default:
+		s.log.Warn("cut a write that had not finished off the log; if the disk kept its promises it had not been acknowledged",
+			"bytes", loaded.Truncated, "revision", loaded.Revision, "known to be acknowledged", loaded.Known)
+	}
 }
 
 // recent keeps the history within its bounds and unlinks the versions nobody can ask for.

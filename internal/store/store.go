@@ -24,6 +24,13 @@ type Config struct {
 	// Dir is the directory of the durable state; it is made when absent. Empty keeps the state
 	// in memory only.
 	Dir string
+	// Mark is the file that says how far the store was acknowledged, best kept outside of Dir; empty is
+	// "mark" in Dir.
+	Mark string
+	// Identity is the store that must be there; empty takes any. See Store.Identity.
+	Identity string
+	// Begun says that there is a store, so that finding none is an error and not a beginning.
+	Begun bool
 	// Engine overrides the engine that Dir would open. The store closes it.
 	Engine engine.Engine
 	// History bounds what is retained for watches and lists at past revisions.
@@ -98,13 +105,16 @@ type Store struct {
 	log    *slog.Logger
 	now    func() time.Time
 	queue  int
+	// identity is set once, by load.
+	identity string
 
 	durable    atomic.Int64 // newest revision readers may see
 	dispatched atomic.Int64 // newest revision handed to all watchers
 
 	mu        sync.Mutex // after Collection.mu
 	next      int64      // newest revision given out
-	pending   *batch
+	pending   *batch     // takes further writes
+	waiting   []*batch   // take no more
 	inflight  *batch
 	failing   bool
 	fatal     error
@@ -128,12 +138,12 @@ type Store struct {
 }
 
 // Open loads the state of cfg.Dir and starts the store. A damaged directory gives an error that
-// wraps *engine.CorruptError and names the file and the position.
+// wraps *engine.DamageError and names the file and the position.
 func Open(cfg Config) (*Store, error) {
 	eng := cfg.Engine
 	if eng == nil && cfg.Dir != "" {
 		var err error
-		if eng, err = wal.Open(wal.Options{Dir: cfg.Dir}); err != nil {
+		if eng, err = wal.Open(cfg.files()); err != nil {
 			return nil, err
 		}
 	}
@@ -153,14 +163,18 @@ func Open(cfg Config) (*Store, error) {
 		s.queue = 10_000
 	}
 	s.expiry.init(s)
+	s.compaction.init(s)
 	s.bookmarks.init(s, cfg.BookmarkInterval)
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store: %w", err), eng.Close())
 	}
-	s.compaction.init(s)
 	go s.commitLoop()
 	go s.dispatchLoop()
 	return s, nil
+}
+
+func (cfg Config) files() wal.Options {
+	return wal.Options{Dir: cfg.Dir, Mark: cfg.Mark, Identity: cfg.Identity, Begun: cfg.Begun}
 }
 
 func (h History) withDefaults() History {
@@ -205,6 +219,10 @@ func (s *Store) Close() error {
 	}
 	return nil
 }
+
+// Identity names this store: it stays as long as what it holds, a store begun anew has another. It is
+// empty for a store without a directory.
+func (s *Store) Identity() string { return s.identity }
 
 // Revision returns the newest durable revision of the cluster. It is never 0.
 func (s *Store) Revision() int64 { return s.durable.Load() }
@@ -292,4 +310,5 @@ func (volatile) Load(func(engine.Record) error) (engine.Loaded, error) { return 
 func (volatile) Commit([]engine.Record) error                          { return nil }
 func (volatile) Size() (int64, int64)                                  { return 0, 0 }
 func (volatile) Compact(func(string, int64) bool, func() int64) error  { return nil }
+func (volatile) Reserve(int64) error                                   { return nil }
 func (volatile) Close() error                                          { return nil }

@@ -60,7 +60,7 @@ func (c *Collection) Watch(ctx context.Context, key string, opts storage.ListOpt
 	}
 	from, err := versioner.ParseResourceVersion(opts.ResourceVersion)
 	if err != nil {
-		return nil, err
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: %v", err))
 	}
 	w := &watcher{
 		c: c, key: key, recursive: opts.Recursive, pred: opts.Predicate, shared: isShared(ctx),
@@ -108,6 +108,12 @@ func (w *watcher) register(from int64, opts storage.ListOptions) (wantInitial bo
 	now := c.s.durable.Load()
 	if wantInitial && from > now {
 		return false, storage.NewTooLargeResourceVersionError(uint64(from), uint64(now), 1)
+	}
+	if from > now {
+		// This server has never told anybody of that revision. Upstream waits for it, because another
+		// of its servers may be ahead; here it is of another store, or of a part that was lost. Expired
+		// is what client-go's reflectors answer by listing again.
+		return false, apierrors.NewResourceExpired(fmt.Sprintf(watchAhead, from, now))
 	}
 	w.start = from
 	if wantInitial || from == 0 {

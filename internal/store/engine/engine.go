@@ -31,16 +31,26 @@ type Loaded struct {
 	// Complete is the revision after which no record has been dropped by compaction: the
 	// records after it are the full history.
 	Complete int64
-	// Truncated counts the bytes of a torn, never acknowledged tail that Load cut off.
+	// Identity names the store: another one, and one begun anew, has another. It is empty where
+	// nothing is kept.
+	Identity string
+	// Truncated counts the bytes of an unfinished write that Load cut off the end.
 	Truncated int64
+	// Known is the newest revision that is known to have been acknowledged; Load has found it.
+	Known int64
+	// Exact says that nothing after Known was acknowledged. It is false after a power loss, where only the
+	// disk's own promise says so.
+	Exact bool
+	// Outdated asks for a Compact soon: some files are of a format that is read and not written any more.
+	Outdated bool
 }
 
 // Engine keeps records durable. Load is called once, first. Commit is called by one goroutine at
 // a time; Compact may run beside it.
 type Engine interface {
 	// Load passes the durable records to fn in an order in which a later record of a key has a
-	// higher revision. Record.Value may be kept by fn. A damaged record that had been
-	// acknowledged gives a *CorruptError.
+	// higher revision. Record.Value may be kept by fn. What had been acknowledged and is missing
+	// or damaged gives a *DamageError, and nothing is changed.
 	Load(fn func(Record) error) (Loaded, error)
 	// Commit makes the batch durable before it returns nil: the batch is there whole after a
 	// crash. Revisions grow within a batch and from batch to batch. After an error nothing of
@@ -52,19 +62,28 @@ type Engine interface {
 	// whether it is still the newest durable one of its key; revision returns the newest
 	// durable revision. A Compact cut short by Close or a crash has no effect.
 	Compact(live func(key string, revision int64) bool, revision func() int64) error
+	// Reserve keeps room on the disk for a compaction that leaves so many bytes, for when the disk
+	// is full. Without an error it is there.
+	Reserve(bytes int64) error
 	// Close releases the engine. Committed records stay.
 	Close() error
 }
 
-// CorruptError reports a damaged record that cannot be a torn tail.
-type CorruptError struct {
-	File   string
+// DamageError reports that something that had been acknowledged, or what vouches for it, is damaged,
+// missing, or not this store's. Nothing was changed.
+type DamageError struct {
+	// File is the file concerned, or the directory where files are missing.
+	File string
+	// Offset is the position of the damage in File; 0 is the file as a whole.
 	Offset int64
 	Reason string
 }
 
-func (e *CorruptError) Error() string {
-	return fmt.Sprintf("%s: corrupt record at byte %d: %s; the file holds acknowledged writes and was not changed: restore it from a copy", e.File, e.Offset, e.Reason)
+func (e *DamageError) Error() string {
+	if e.Offset == 0 {
+		return fmt.Sprintf("%s: %s", e.File, e.Reason)
+	}
+	return fmt.Sprintf("%s: damaged at byte %d: %s", e.File, e.Offset, e.Reason)
 }
 
 // ErrFatal marks (with errors.Is) a failure after which the engine refuses every further Commit

@@ -34,6 +34,7 @@ type FS struct {
 	crashAt  int // 0 is never
 	fail     func(op, name string) error
 	capacity int64 // 0 is unlimited
+	crashes  int
 }
 
 type inode struct {
@@ -62,7 +63,7 @@ func (f *FS) Ops() int {
 }
 
 // Fail makes operations fail with what fn returns for them; nil fn heals. Operations are "write",
-// "sync", "truncate", "create", "rename", "remove", "syncdir", "read".
+// "sync", "truncate", "allocate", "create", "rename", "remove", "syncdir", "read".
 func (f *FS) Fail(fn func(op, name string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,6 +115,42 @@ func (f *FS) Crash(r *rand.Rand) {
 	}
 	f.locked = map[string]bool{}
 	f.crashAt, f.fail = 0, nil
+	f.crashes++
+}
+
+// Kill ends the life of the process alone: all that was written is there, locks are released.
+func (f *FS) Kill() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.locked = map[string]bool{}
+	f.crashAt, f.fail = 0, nil
+}
+
+// Clone returns a copy of all files as the running system sees them, in the same life.
+func (f *FS) Clone() *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := New()
+	out.crashes = f.crashes
+	for name, i := range f.names {
+		copied := &inode{data: slices.Clone(i.data), durable: slices.Clone(i.data), dirty: map[int64]bool{}}
+		out.names[name], out.durable[name] = copied, copied
+	}
+	return out
+}
+
+// Names returns the names of all files, in order.
+func (f *FS) Names() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(mapKeys(f.names))
+}
+
+// Boot implements wal.FS: it changes with every crash.
+func (f *FS) Boot() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return fmt.Sprint("boot ", f.crashes)
 }
 
 func mapKeys(m map[string]*inode) func(func(string) bool) {
@@ -357,6 +394,24 @@ func (h *file) Truncate(size int64) error {
 		return nil
 	}
 	h.i.data = append(h.i.data, make([]byte, size-int64(len(h.i.data)))...)
+	return nil
+}
+
+// Allocate implements wal.File.
+func (h *file) Allocate(size int64) error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	if err := h.fs.step("allocate", h.name); err != nil {
+		return err
+	}
+	grow := size - int64(len(h.i.data))
+	if grow <= 0 {
+		return nil
+	}
+	if h.fs.capacity > 0 && grow > h.fs.capacity-h.fs.used() {
+		return syscall.ENOSPC
+	}
+	h.i.data = append(h.i.data, make([]byte, grow)...)
 	return nil
 }
 

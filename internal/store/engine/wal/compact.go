@@ -18,10 +18,21 @@ const snapshotFrame = 256 << 10
 const syncEvery = 4 << 20
 
 // Compact implements engine.Engine: it copies the live records of all sealed files into one, as
-// bytes. Writers wait only while the log is switched.
+// bytes. Writers wait only while the log is switched. On a full disk it spends the reserve.
 func (e *Engine) Compact(live func(key string, revision int64) bool, revision func() int64) error {
 	e.compacting.Lock()
 	defer e.compacting.Unlock()
+	err := e.compact(live, revision)
+	if full(err) && e.spendReserve() {
+		err = e.compact(live, revision)
+	}
+	if err == nil {
+		_ = e.renewReserve() // what is missing is taken at the next chance
+	}
+	return err
+}
+
+func (e *Engine) compact(live func(key string, revision int64) bool, revision func() int64) error {
 	if e.closing.Load() {
 		return nil
 	}
@@ -35,12 +46,11 @@ func (e *Engine) Compact(live func(key string, revision int64) bool, revision fu
 	if len(sealed) == 0 {
 		return nil // nothing was written since the last time
 	}
-	size, err := e.writeSnapshot(old, sealed, live, revision)
+	size, err := e.writeSnapshot(upTo, old, sealed, live, revision)
 	if err == nil {
-		err = e.fs.Rename(e.path(tmpSnap), e.path(snapName(upTo)))
-	}
-	if err == nil {
-		err = e.fs.SyncDir(e.dir)
+		err = e.nameSnapshot(upTo)
+	} else {
+		_ = e.fs.Remove(e.path(tmpSnap)) // it takes room, and the next one replaces it
 	}
 	if err != nil {
 		if errors.Is(err, errClosing) {
@@ -61,15 +71,23 @@ func (e *Engine) Compact(live func(key string, revision int64) bool, revision fu
 	return err
 }
 
+// nameSnapshot gives a snapshot that is whole and durable its name.
+func (e *Engine) nameSnapshot(upTo int64) error {
+	if err := e.fs.Rename(e.path(tmpSnap), e.path(snapName(upTo))); err != nil {
+		return err
+	}
+	return e.fs.SyncDir(e.dir)
+}
+
 // seal ends the active log and begins a new one. It returns the last revision before the new one.
 func (e *Engine) seal() (int64, error) {
-	next, salt, err := e.prepareLog()
+	next, err := e.prepareLog()
 	if err != nil {
 		return 0, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.failed != nil || e.off == fileHeader {
+	if e.failed != nil || e.off == headerSize {
 		// Nothing was written since: the active log can stay.
 		upTo := e.last
 		err := errors.Join(next.Close(), e.fs.Remove(e.path(tmpLog)))
@@ -78,8 +96,10 @@ func (e *Engine) seal() (int64, error) {
 		}
 		return upTo, err
 	}
-	old, seg := e.active, segment{name: e.name, number: e.number, size: e.off}
-	if err := e.switchLog(next, salt, e.last+1); err != nil {
+	old, seg, before := e.active, segment{name: e.name, number: e.number, salt: e.salt, size: e.off}, e.chain
+	e.chain = seg.link()
+	if err := e.switchLog(next); err != nil {
+		e.chain = before
 		return 0, err
 	}
 	e.sealed = append(e.sealed, seg)
@@ -91,14 +111,16 @@ func (e *Engine) seal() (int64, error) {
 
 const tmpSnap = "snap.tmp"
 
-func (e *Engine) writeSnapshot(old segment, sealed []segment, live func(string, int64) bool, revision func() int64) (size int64, err error) {
+// writeSnapshot writes what lives of the old snapshot and the sealed logs, up to revision upTo.
+func (e *Engine) writeSnapshot(upTo int64, old segment, sealed []segment, live func(string, int64) bool, revision func() int64) (size int64, err error) {
 	f, err := e.fs.Create(e.path(tmpSnap))
 	if err != nil {
 		return 0, err
 	}
-	w := &snapshotWriter{f: f, salt: newSalt(), cancelled: e.closing.Load}
+	head := header{kind: kindSnapshot, salt: newSalt(), identity: e.identity, number: upTo, previous: sealed[len(sealed)-1].link()}
+	w := &snapshotWriter{f: f, name: e.path(tmpSnap), salt: head.salt, cancelled: e.closing.Load}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := w.begin(); err != nil {
+	if err := w.begin(&head); err != nil {
 		return 0, err
 	}
 	keep := func(r engine.Record) error {
@@ -108,7 +130,7 @@ func (e *Engine) writeSnapshot(old segment, sealed []segment, live func(string, 
 		return w.add(&r)
 	}
 	if old.name != "" {
-		if _, err := e.readSnapshot(old.name, keep); err != nil {
+		if _, _, err := e.readSnapshot(old, keep); err != nil {
 			return 0, err
 		}
 	}
@@ -127,16 +149,24 @@ func (e *Engine) readSealed(s segment, fn func(engine.Record) error) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	_, end, bad, err := e.scan(s.name, f, s.size, fn)
-	if err == nil && bad != "" {
-		err = &engine.CorruptError{File: e.path(s.name), Offset: end, Reason: bad}
+	r := &reader{f: f, size: s.size}
+	if err := r.header(kindLog); err != nil {
+		return e.located(s.name, 0, err)
 	}
-	return err
+	end, bad, err := scan(r, fn)
+	if err == nil && (bad != "" || end < s.size) {
+		err = badFrame(bad + "; it was whole when it was loaded")
+	}
+	if err != nil {
+		return e.located(s.name, end, err)
+	}
+	return nil
 }
 
 // snapshotWriter writes a compacted file: frames of records, and a frame of no records that ends it.
 type snapshotWriter struct {
 	f         File
+	name      string
 	salt      uint32
 	off       int64
 	synced    int64
@@ -146,11 +176,17 @@ type snapshotWriter struct {
 	cancelled func() bool
 }
 
-func (w *snapshotWriter) begin() error {
-	n, err := w.f.WriteAt(newFileHeader(kindSnapshot, w.salt), 0)
-	w.off = int64(n)
+func (w *snapshotWriter) begin(head *header) error {
 	w.buf = openFrame(nil)
-	return err
+	return w.write(head.encode())
+}
+
+func (w *snapshotWriter) write(b []byte) error {
+	if _, err := w.f.WriteAt(b, w.off); err != nil {
+		return fmt.Errorf("write %s: %w", w.name, bare(err))
+	}
+	w.off += int64(len(b))
+	return nil
 }
 
 func (w *snapshotWriter) add(r *engine.Record) error {
@@ -167,20 +203,26 @@ func (w *snapshotWriter) flush() error {
 	if w.cancelled() {
 		return errClosing
 	}
-	buf, err := closeFrame(w.buf, 0, w.salt, w.count)
+	buf, err := closeFrame(w.buf, 0, w.salt, w.off, w.count)
 	if err != nil {
 		return err
 	}
-	if _, err := w.f.WriteAt(buf, w.off); err != nil {
+	if err := w.write(buf); err != nil {
 		return err
 	}
-	w.off += int64(len(buf))
 	w.buf, w.count = openFrame(w.buf[:0]), 0
 	if w.off-w.synced < syncEvery {
 		return nil
 	}
 	w.synced = w.off
-	return w.f.Datasync()
+	return w.sync()
+}
+
+func (w *snapshotWriter) sync() error {
+	if err := w.f.Datasync(); err != nil {
+		return fmt.Errorf("sync %s: %w", w.name, bare(err))
+	}
+	return nil
 }
 
 func (w *snapshotWriter) finish(complete int64) (int64, error) {
@@ -194,7 +236,7 @@ func (w *snapshotWriter) finish(complete int64) (int64, error) {
 	if err := w.flush(); err != nil {
 		return 0, err
 	}
-	return w.off, w.f.Datasync()
+	return w.off, w.sync()
 }
 
 // footer is the last frame of a compacted file.
@@ -205,30 +247,58 @@ type footer struct {
 
 // readSnapshot passes the records of a compacted file to fn. Such a file has its name only once
 // it is whole and durable, so that anything wrong with it is damage.
-func (e *Engine) readSnapshot(name string, fn func(engine.Record) error) (foot footer, err error) {
-	f, err := e.fs.Open(e.path(name))
+func (e *Engine) readSnapshot(s segment, fn func(engine.Record) error) (head header, foot footer, err error) {
+	f, err := e.fs.Open(e.path(s.name))
 	if err != nil {
-		return foot, err
+		return head, foot, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	size, err := f.Size()
 	if err != nil {
-		return foot, err
-	}
-	if e.snapshot.name == name && e.snapshot.size == 0 {
-		e.snapshot.size = size
+		return head, foot, err
 	}
 	r := &reader{f: f, size: size}
 	if err := r.header(kindSnapshot); err != nil {
-		return foot, e.located(name, 0, err)
+		return head, foot, e.located(s.name, 0, err)
 	}
+	if err := e.ownSnapshot(s, r.head); err != nil {
+		return head, foot, err
+	}
+	foot, end, err := readRecords(r, fn)
+	if err != nil {
+		return head, foot, e.located(s.name, end, err)
+	}
+	if e.snapshot.name == "" {
+		e.snapshot = segment{name: s.name, number: s.number, salt: r.head.salt, size: r.off}
+	}
+	return r.head, foot, nil
+}
+
+// ownSnapshot holds a snapshot against its name and its store.
+func (e *Engine) ownSnapshot(s segment, head header) error {
+	reason := ""
+	switch {
+	case head.old:
+		return nil
+	case head.number != s.number:
+		reason = fmt.Sprintf("this is the snapshot of revision %d under another name", head.number)
+	case e.identity != (identity{}) && head.identity != e.identity:
+		reason = fmt.Sprintf("this is a snapshot of another store (%s, not %s)", head.identity, e.identity)
+	default:
+		return nil
+	}
+	return &engine.DamageError{File: e.path(s.name), Reason: reason}
+}
+
+// readRecords passes the records of a compacted file to fn. at is where an error was met.
+func readRecords(r *reader, fn func(engine.Record) error) (foot footer, at int64, err error) {
 	var total uint64
 	for {
-		at := r.off
+		at = r.off
 		payload, count, err := r.frame()
 		if err == nil && count == 0 {
 			if foot, err = parseFooter(payload); err == nil && foot.total == total {
-				return foot, nil
+				return foot, at, nil
 			}
 			err = badFrame(fmt.Sprintf("bad end: %v, %d records where %d were written", err, total, foot.total))
 		}
@@ -236,7 +306,7 @@ func (e *Engine) readSnapshot(name string, fn func(engine.Record) error) (foot f
 			err = decodePayload(payload, count, func(rec engine.Record) error { total++; return fn(rec) })
 		}
 		if err != nil {
-			return foot, e.located(name, at, err)
+			return foot, at, err
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,58 +10,29 @@ import (
 	"coracle/internal/store/engine"
 )
 
-// A file begins with fileHeader bytes: the magic 8, the kind 1, zeroes 3, a random salt 4. The salt
-// goes into every checksum, so that no value a user stores can pass for a frame. A frame is
+// A frame is one batch, little endian:
 //
-//	magic 4 | payload length 4 | record count 4 | CRC-32C of salt, length, count and payload 4 | payload
+//	magic 4 | payload length 4 | record count 4 | CRC-32C of salt and payload 4 |
+//	CRC-32C of salt, the frame's offset in the file, and the 16 bytes before 4 | payload
 //
-// little endian; a record in it is
+// With a checksum of its own, the header of a frame is proof that a batch was written here, whatever
+// became of its payload. A record in the payload is
 //
 //	revision uvarint | flags 1 | key length uvarint | key | [expiry varint] | [value length uvarint | value]
+//
+// A frame of version 1 has one checksum, of salt, length, count and payload.
 const (
-	fileHeader  = 16
-	frameHeader = 16
+	frameHeader    = 20
+	oldFrameHeader = 16
+
+	// frameMax bounds a frame, and with it what a write that was cut short can leave behind.
+	frameMax = 64 << 20
 
 	flagDelete  = 1
 	flagExpires = 2
 )
 
-var (
-	fileMagic  = [8]byte{'c', 'o', 'r', 'a', 'c', 'l', 'e', 1}
-	frameMagic = [4]byte{0xc0, 0x4a, 0xc1, 0xe5}
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
-
-const (
-	kindLog      = 'L'
-	kindSnapshot = 'S'
-)
-
-func newFileHeader(kind byte, salt uint32) []byte {
-	h := make([]byte, fileHeader)
-	copy(h, fileMagic[:])
-	h[8] = kind
-	binary.LittleEndian.PutUint32(h[12:], salt)
-	return h
-}
-
-func newSalt() uint32 {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return binary.LittleEndian.Uint32(b[:])
-}
-
-func checkFileHeader(h []byte, kind byte) (salt uint32, err error) {
-	switch {
-	case len(h) < fileHeader:
-		return 0, errors.New("file header is cut short")
-	case [8]byte(h) != fileMagic:
-		return 0, fmt.Errorf("not a store file of this version (magic %q)", h[:8])
-	case h[8] != kind:
-		return 0, fmt.Errorf("file is of kind %q, want %q", h[8], kind)
-	}
-	return binary.LittleEndian.Uint32(h[12:]), nil
-}
+var frameMagic = [4]byte{0xc0, 0x4a, 0xc1, 0xe5}
 
 func appendRecord(buf []byte, r *engine.Record) []byte {
 	buf = binary.AppendUvarint(buf, uint64(r.Revision))
@@ -86,33 +56,41 @@ func appendRecord(buf []byte, r *engine.Record) []byte {
 	return buf
 }
 
-// openFrame and closeFrame surround the payload of a frame being built at the end of buf.
+// openFrame and closeFrame surround the payload of a frame being built at the end of buf; offset
+// is where in the file the frame will be.
 func openFrame(buf []byte) []byte { return append(buf, make([]byte, frameHeader)...) }
 
-func closeFrame(buf []byte, start int, salt uint32, count int) ([]byte, error) {
+func closeFrame(buf []byte, start int, salt uint32, offset int64, count int) ([]byte, error) {
 	payload := buf[start+frameHeader:]
-	if len(payload) > math.MaxUint32/2 {
-		return nil, fmt.Errorf("wal: batch of %d bytes is too large", len(payload))
+	if len(payload) > frameMax-frameHeader {
+		return nil, fmt.Errorf("a batch of %d bytes is too large: at most %d are written at once", len(payload), frameMax)
 	}
 	h := buf[start : start+frameHeader]
 	copy(h, frameMagic[:])
 	binary.LittleEndian.PutUint32(h[4:], uint32(len(payload)))
 	binary.LittleEndian.PutUint32(h[8:], uint32(count))
-	binary.LittleEndian.PutUint32(h[12:], frameSum(salt, h, payload))
+	binary.LittleEndian.PutUint32(h[12:], crc32.Update(salt, castagnoli, payload))
+	binary.LittleEndian.PutUint32(h[16:], headSum(salt, offset, h))
 	return buf, nil
 }
 
-func frameSum(salt uint32, h, payload []byte) uint32 {
+// headSum is the checksum of a frame's header. The offset is mixed into the salt.
+func headSum(salt uint32, offset int64, h []byte) uint32 {
+	return crc32.Update(salt^uint32(offset)^uint32(offset>>32), castagnoli, h[:16])
+}
+
+// oldFrameSum is the checksum of a frame of version 1.
+func oldFrameSum(salt uint32, h, payload []byte) uint32 {
 	return crc32.Update(crc32.Update(salt, castagnoli, h[4:12]), castagnoli, payload)
 }
 
-func appendFrame(buf []byte, salt uint32, batch []engine.Record) ([]byte, error) {
+func appendFrame(buf []byte, salt uint32, offset int64, batch []engine.Record) ([]byte, error) {
 	start := len(buf)
 	buf = openFrame(buf)
 	for i := range batch {
 		buf = appendRecord(buf, &batch[i])
 	}
-	return closeFrame(buf, start, salt, len(batch))
+	return closeFrame(buf, start, salt, offset, len(batch))
 }
 
 var errShort = errors.New("record is cut short")

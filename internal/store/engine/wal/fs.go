@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -23,6 +25,9 @@ type FS interface {
 	SyncDir(dir string) error
 	// Lock takes name for this process until the result is closed.
 	Lock(name string) (io.Closer, error)
+	// Boot names the time in which written bytes are there for every process, synced or not: it
+	// changes when the machine starts anew. Empty is not known.
+	Boot() string
 }
 
 // File is an open file.
@@ -32,6 +37,8 @@ type File interface {
 	io.Closer
 	Size() (int64, error)
 	Truncate(size int64) error
+	// Allocate makes the file at least size bytes long and takes the room for them on the disk.
+	Allocate(size int64) error
 	// Datasync makes what was written durable, and the file's size.
 	Datasync() error
 }
@@ -56,6 +63,24 @@ func (f osFile) Datasync() error {
 			return err
 		}
 	}
+}
+
+func (f osFile) Allocate(size int64) error {
+	for {
+		err := syscall.Fallocate(int(f.Fd()), 0, 0, size)
+		if errors.Is(err, syscall.EOPNOTSUPP) {
+			return writeZeroes(f, 0, size)
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+// Boot implements FS.
+func (OS) Boot() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
 }
 
 // MkdirAll implements FS. The state holds secrets: only its owner may look.
@@ -110,4 +135,34 @@ func (OS) Lock(name string) (io.Closer, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s, is another server running?: %w", name, err), f.Close())
 	}
 	return f, nil
+}
+
+// bare returns what went wrong without the file's name: a file may have been renamed since it was
+// opened, and those who report an error name the file as it is called now.
+func bare(err error) error {
+	var named *fs.PathError
+	if errors.As(err, &named) {
+		return named.Err
+	}
+	return err
+}
+
+// readFull fills b from off on; a file that is shorter is an error.
+func readFull(f File, b []byte, off int64) error {
+	n, err := f.ReadAt(b, off)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// parent is the directory a file is in.
+func parent(name string) string {
+	if i := strings.LastIndexByte(name, '/'); i > 0 {
+		return name[:i]
+	}
+	return "."
 }

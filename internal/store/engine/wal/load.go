@@ -1,11 +1,8 @@
 package wal
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,100 +10,87 @@ import (
 	"coracle/internal/store/engine"
 )
 
-// Load implements engine.Engine.
+// found is what lies in the directory, before any of it was read.
+type found struct {
+	snapshot segment // the newest; name is empty when there is none
+	logs     []segment
+	stale    []string // what an interrupted compaction left behind
+}
+
+// Load implements engine.Engine. It changes nothing before all was found whole.
 func (e *Engine) Load(fn func(engine.Record) error) (engine.Loaded, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var loaded engine.Loaded
 	if e.loaded {
-		return loaded, errors.New("wal: Load called twice")
+		return engine.Loaded{}, errors.New("wal: Load called twice")
 	}
-	logs, err := e.survey()
+	have, err := e.survey()
 	if err != nil {
-		return loaded, err
+		return engine.Loaded{}, err
 	}
-	if e.snapshot.name != "" {
-		foot, err := e.readSnapshot(e.snapshot.name, fn)
-		if err != nil {
-			return loaded, err
-		}
-		loaded.Complete = foot.complete
-		e.last = e.snapshot.number
+	m, begun, err := e.expect(have)
+	if err != nil {
+		return engine.Loaded{}, err
 	}
-	for i, seg := range logs {
-		lost, err := e.loadLog(seg, i == len(logs)-1, fn)
-		if err != nil {
-			return loaded, err
-		}
-		loaded.Truncated += lost
+	l := loading{e: e, mark: m, begun: begun, have: have}
+	if err := l.read(fn); err != nil {
+		return l.loaded, err
 	}
-	if len(logs) == 0 {
-		if err := e.startLog(e.last + 1); err != nil {
-			return loaded, fmt.Errorf("begin the log: %w", err)
-		}
+	if err := l.finish(); err != nil {
+		return l.loaded, err
 	}
-	loaded.Revision = e.last
 	e.loaded = true
 	e.measure()
-	return loaded, nil
+	return l.loaded, nil
 }
 
-// survey finds the files that count and removes what an interrupted compaction left behind.
-func (e *Engine) survey() (logs []segment, err error) {
+// survey finds the files that count.
+func (e *Engine) survey() (have found, err error) {
 	names, err := e.fs.ReadDir(e.dir)
 	if err != nil {
-		return nil, fmt.Errorf("list the store directory: %w", err)
+		return have, fmt.Errorf("list the store directory: %w", err)
 	}
 	var snaps []segment
-	var stale []string
 	for _, name := range names {
 		switch {
-		case strings.HasSuffix(name, ".tmp"):
-			stale = append(stale, name)
+		case name == tmpLog || name == tmpSnap:
+			have.stale = append(have.stale, name)
 		case strings.HasPrefix(name, "snap-"):
-			n, err := number(name, "snap-", ".snap")
+			n, err := e.numberOf(name, "snap-", ".snap")
 			if err != nil {
-				return nil, err
+				return have, err
 			}
 			snaps = append(snaps, segment{name: name, number: n})
 		case strings.HasPrefix(name, "log-"):
-			n, err := number(name, "log-", ".wal")
+			n, err := e.numberOf(name, "log-", ".wal")
 			if err != nil {
-				return nil, err
+				return have, err
 			}
-			logs = append(logs, segment{name: name, number: n})
+			have.logs = append(have.logs, segment{name: name, number: n})
 		}
 	}
 	byNumber := func(a, b segment) int { return int(min(max(a.number-b.number, -1), 1)) }
 	slices.SortFunc(snaps, byNumber)
-	slices.SortFunc(logs, byNumber)
+	slices.SortFunc(have.logs, byNumber)
 	if len(snaps) > 0 {
-		e.snapshot = snaps[len(snaps)-1]
+		have.snapshot = snaps[len(snaps)-1]
 		for _, s := range snaps[:len(snaps)-1] {
-			stale = append(stale, s.name)
+			have.stale = append(have.stale, s.name)
 		}
 	}
 	// A log whose successor begins within the snapshot is all in the snapshot.
-	for len(logs) > 0 && logs[0].number <= e.snapshot.number {
-		stale = append(stale, logs[0].name)
-		logs = logs[1:]
+	for len(have.logs) > 0 && have.logs[0].number <= have.snapshot.number {
+		have.stale = append(have.stale, have.logs[0].name)
+		have.logs = have.logs[1:]
 	}
-	if len(logs) == 0 && e.snapshot.name != "" || len(logs) > 0 && logs[0].number > max(e.snapshot.number+1, 1) {
-		return nil, fmt.Errorf("%s: the log that follows revision %d is missing", e.dir, e.snapshot.number)
-	}
-	for _, name := range stale {
-		if err := e.fs.Remove(e.path(name)); err != nil {
-			return nil, fmt.Errorf("remove a file left over by compaction: %w", err)
-		}
-	}
-	return logs, nil
+	return have, nil
 }
 
-func number(name, prefix, suffix string) (int64, error) {
+func (e *Engine) numberOf(name, prefix, suffix string) (int64, error) {
 	digits, ok := strings.CutSuffix(strings.TrimPrefix(name, prefix), suffix)
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if !ok || err != nil {
-		return 0, fmt.Errorf("unexpected file %s in the store directory", name)
+	if !ok || err != nil || name != prefix+fmt.Sprintf("%020d", n)+suffix {
+		return 0, &engine.DamageError{File: e.path(name), Reason: "unexpected file in the store directory"}
 	}
 	return n, nil
 }
@@ -114,56 +98,83 @@ func number(name, prefix, suffix string) (int64, error) {
 func logName(n int64) string  { return fmt.Sprintf("log-%020d.wal", n) }
 func snapName(n int64) string { return fmt.Sprintf("snap-%020d.snap", n) }
 
-// startLog makes the active log, empty and durable.
-func (e *Engine) startLog(n int64) error {
-	f, salt, err := e.prepareLog()
+// expect holds what is there against what was begun. begun says that there is a mark.
+func (e *Engine) expect(have found) (m mark, begun bool, err error) {
+	m, begun, err = e.readMark()
 	if err != nil {
-		return err
+		return m, begun, err
 	}
-	return e.switchLog(f, salt, n)
+	empty := len(have.logs) == 0 && have.snapshot.name == ""
+	switch {
+	case begun && e.opts.Identity != "" && m.identity.String() != e.opts.Identity:
+		err = &engine.DamageError{File: e.mark, Reason: fmt.Sprintf("this is the mark of another store (%s, not %s)", m.identity, e.opts.Identity)}
+	case begun && empty:
+		err = &engine.DamageError{File: e.dir, Reason: fmt.Sprintf("all files of the store are missing; revision %d had been acknowledged", m.revision)}
+	case !begun && e.opts.Identity != "" && empty:
+		err = &engine.DamageError{File: e.dir, Reason: "all files of the store are missing, and its mark " + e.mark}
+	case !begun && e.opts.Identity != "":
+		err = &engine.DamageError{File: e.mark, Reason: "the mark is missing: how much the store holds is not known without it"}
+	case !begun && e.opts.Begun && empty:
+		err = &engine.DamageError{File: e.dir, Reason: "all files of the store are missing"}
+	}
+	if begun {
+		e.identity, e.turn = m.identity, m.turn
+	}
+	return m, begun, err
 }
 
-// tmpLog is a log that has no number yet.
-const tmpLog = "log.tmp"
-
-func (e *Engine) prepareLog() (f File, salt uint32, err error) {
-	f, err = e.fs.Create(e.path(tmpLog))
-	if err != nil {
-		return nil, 0, err
-	}
-	salt = newSalt()
-	_, err = f.WriteAt(newFileHeader(kindLog, salt), 0)
-	if err == nil {
-		err = writeZeroes(f, fileHeader, growMin)
-	}
-	if err == nil {
-		err = f.Datasync()
-	}
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close(), e.fs.Remove(e.path(tmpLog)))
-	}
-	return f, salt, nil
+// loading is one Load.
+type loading struct {
+	e      *Engine
+	mark   mark
+	begun  bool // there is a mark
+	have   found
+	loose  bool // what comes before the next log is not known: a snapshot of version 1
+	filled bool // a file of this version holds records
+	torn   bool // the active log is to be cut at its end
+	ended  map[int64]segment
+	loaded engine.Loaded
 }
 
-func (e *Engine) switchLog(f File, salt uint32, n int64) error {
-	name := logName(n)
-	if err := e.fs.Rename(e.path(tmpLog), e.path(name)); err != nil {
-		return errors.Join(err, f.Close())
+// read passes the records of all files to fn.
+func (l *loading) read(fn func(engine.Record) error) error {
+	e := l.e
+	l.ended = map[int64]segment{}
+	if s := l.have.snapshot; s.name != "" {
+		head, foot, err := e.readSnapshot(s, fn)
+		if err != nil {
+			return err
+		}
+		e.chain, l.loose = head.previous, head.old
+		l.loaded.Outdated = head.old
+		l.filled = !head.old
+		l.loaded.Complete = foot.complete
+		e.last = s.number
 	}
-	if err := e.fs.SyncDir(e.dir); err != nil {
-		// Whether the new log is there after a crash is not known: going on with the old one
-		// could leave two logs with a torn end each.
-		return errors.Join(e.fail(err), f.Close())
+	for i, seg := range l.have.logs {
+		if i == 0 && l.have.snapshot.name == "" {
+			e.last = seg.number - 1
+			l.loaded.Complete = e.last
+		}
+		if err := l.readLog(seg, i == len(l.have.logs)-1, fn); err != nil {
+			return err
+		}
 	}
-	e.active, e.name, e.number, e.salt, e.off, e.reserved = f, name, n, salt, fileHeader, growMin
-	return nil
+	if len(l.have.logs) == 0 && l.have.snapshot.name != "" {
+		return &engine.DamageError{File: e.path(logName(l.have.snapshot.number + 1)), Reason: "the log that follows the snapshot is missing"}
+	}
+	if !l.begun && l.filled {
+		return &engine.DamageError{File: e.mark, Reason: "the mark is missing: how much the store holds is not known without it"}
+	}
+	return l.confront()
 }
 
-// loadLog reads one log; the last one becomes the active log and may have a torn end.
-func (e *Engine) loadLog(seg segment, last bool, fn func(engine.Record) error) (lost int64, err error) {
+// readLog reads one log; the last one becomes the active log and may end with an unfinished write.
+func (l *loading) readLog(seg segment, last bool, fn func(engine.Record) error) (err error) {
+	e := l.e
 	f, err := e.fs.Open(e.path(seg.name))
 	if err != nil {
-		return 0, fmt.Errorf("open the log: %w", err)
+		return fmt.Errorf("open the log: %w", err)
 	}
 	keep := false
 	defer func() {
@@ -173,202 +184,216 @@ func (e *Engine) loadLog(seg segment, last bool, fn func(engine.Record) error) (
 	}()
 	size, err := f.Size()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if e.last < seg.number-1 {
-		e.last = seg.number - 1 // of a failed write whose revision was not used again
-	}
-	salt, end, bad, err := e.scan(seg.name, f, size, func(r engine.Record) error {
-		if r.Revision <= e.last {
-			return badFrame(fmt.Sprintf("revision %d follows %d", r.Revision, e.last))
-		}
-		e.last = r.Revision
-		return fn(r)
-	})
-	if err != nil {
-		return 0, err
-	}
-	if bad != "" {
-		torn, err := tornTail(f, salt, end, size)
-		if err != nil {
-			return 0, err
-		}
-		if !torn || !last {
-			return 0, &engine.CorruptError{File: e.path(seg.name), Offset: end, Reason: bad}
-		}
-		lost = size - end
-	}
-	if !last {
-		e.sealed = append(e.sealed, segment{name: seg.name, number: seg.number, size: end})
-		return 0, nil
-	}
-	if bad != "" {
-		if err := f.Truncate(end); err != nil {
-			return 0, fmt.Errorf("cut the torn tail: %w", err)
-		}
-		if err := f.Datasync(); err != nil {
-			return 0, fmt.Errorf("cut the torn tail: %w", err)
-		}
-		size = end
-	}
-	keep = true
-	e.active, e.name, e.number, e.salt, e.off, e.reserved = f, seg.name, seg.number, salt, end, size
-	return lost, nil
-}
-
-// scan passes the records of a log to fn. end is the offset after the last sound frame; bad says
-// why the bytes at end are no frame, empty when only zeroes follow.
-func (e *Engine) scan(name string, f File, size int64, fn func(engine.Record) error) (salt uint32, end int64, bad string, err error) {
 	r := &reader{f: f, size: size}
 	if err := r.header(kindLog); err != nil {
-		return 0, 0, "", e.located(name, 0, err)
+		return e.located(seg.name, 0, err)
 	}
-	for end = r.off; end < size; end = r.off {
-		payload, count, err := r.frame()
-		var damage badFrame
-		if errors.As(err, &damage) {
-			zero, err := onlyZeroes(f, end, size)
-			if err != nil || zero {
-				return r.salt, end, "", err
-			}
-			return r.salt, end, string(damage), nil
+	if err := l.follows(seg, r.head); err != nil {
+		return err
+	}
+	e.last = max(e.last, seg.number-1) // of a failed write whose revision was not used again
+	end, bad, err := scan(r, func(rec engine.Record) error {
+		if rec.Revision <= e.last {
+			return badFrame(fmt.Sprintf("revision %d follows %d", rec.Revision, e.last))
+		}
+		e.last = rec.Revision
+		return fn(rec)
+	})
+	if err != nil {
+		return e.located(seg.name, end, err)
+	}
+	l.filled = l.filled || !r.head.old && (end > headerSize || bad != "")
+	seg.size, seg.salt = end, r.head.salt
+	if err := l.judge(seg, r, last, bad); err != nil {
+		return err
+	}
+	l.ended[seg.number] = seg
+	if !last || r.head.old {
+		return l.sealed(f, seg, bad != "")
+	}
+	keep, l.torn = true, bad != ""
+	if l.torn {
+		l.loaded.Truncated = size - end
+		size = end
+	}
+	e.active, e.name, e.number, e.salt, e.off, e.reserved = f, seg.name, seg.number, r.head.salt, end, size
+	return nil
+}
+
+// sealed notes a log that is not written any more. One of version 1 may be cut.
+func (l *loading) sealed(f File, seg segment, torn bool) error {
+	e := l.e
+	if torn {
+		size, err := f.Size()
+		if err == nil {
+			err = f.Truncate(seg.size)
 		}
 		if err == nil {
-			err = decodePayload(payload, count, fn)
+			err = f.Datasync()
 		}
 		if err != nil {
-			return r.salt, end, "", e.located(name, end, err)
+			return fmt.Errorf("cut an unfinished write off %s: %w", e.path(seg.name), bare(err))
+		}
+		l.loaded.Truncated += size - seg.size
+	}
+	if seg.size == oldHeaderSize && e.last < seg.number {
+		l.have.stale = append(l.have.stale, seg.name) // nothing is in it; the log of this version takes its place
+		return nil
+	}
+	e.chain, l.loose = seg.link(), false
+	e.sealed = append(e.sealed, seg)
+	return nil
+}
+
+// follows holds a log against its name, its store and what comes before it.
+func (l *loading) follows(seg segment, head header) error {
+	e := l.e
+	damage := func(file, format string, args ...any) error {
+		return &engine.DamageError{File: e.path(file), Reason: fmt.Sprintf(format, args...)}
+	}
+	if head.old {
+		l.loaded.Outdated = true
+		if l.begun && seg.number == l.mark.log.number {
+			return damage(seg.name, "this is not the log that was written: its format is an older one")
+		}
+		if seg.number > max(e.last+1, 1) || e.chain.number == 0 && len(e.sealed) == 0 && !l.loose && seg.number > 1 {
+			return damage(logName(e.last+1), "the log is missing, or the one before it was cut")
+		}
+		return nil
+	}
+	if !l.begun && e.identity == (identity{}) {
+		e.identity = head.identity // a beginning that was cut short
+	}
+	switch {
+	case head.identity != e.identity:
+		return damage(seg.name, "this is a log of another store (%s, not %s)", head.identity, e.identity)
+	case head.number != seg.number:
+		return damage(seg.name, "this is the log from revision %d on, under another name", head.number)
+	case l.loose && seg.number != e.last+1:
+		return damage(logName(e.last+1), "the log that follows the snapshot is missing")
+	case l.loose || head.previous == e.chain:
+		return nil
+	}
+	if before, ok := l.ended[head.previous.number]; ok {
+		return damage(before.name, "its records end at byte %d, but the log that follows it knows them to byte %d; it was cut, or is an older copy",
+			before.size, head.previous.end)
+	}
+	if head.previous.number == 0 {
+		return damage(seg.name, "this log begins a store, but others are before it: they do not belong together")
+	}
+	if l.have.snapshot.name != "" && e.chain.number >= head.previous.number {
+		return damage(l.have.snapshot.name, "the snapshot and the log that follows it do not belong together: one is a copy of another time")
+	}
+	if l.have.snapshot.name == "" {
+		return damage(logName(head.previous.number), "the log is missing, or the snapshot that holds what was in it")
+	}
+	return damage(logName(head.previous.number), "the log is missing, or the snapshot is an older copy")
+}
+
+// judge decides what the end of a log means.
+func (l *loading) judge(seg segment, r *reader, last bool, bad string) error {
+	e := l.e
+	damage := func(reason string) error {
+		return &engine.DamageError{File: e.path(seg.name), Offset: seg.size, Reason: reason}
+	}
+	marked := l.begun && l.mark.log.number == seg.number
+	if marked && l.mark.log.salt != seg.salt {
+		return &engine.DamageError{File: e.path(seg.name), Reason: "this is not the log that was written, but one of another time"}
+	}
+	if marked && seg.size < l.mark.log.end {
+		if bad == "" {
+			bad = "the records end here"
+		}
+		return damage(fmt.Sprintf("%s; up to byte %d (revision %d) had been acknowledged", bad, l.mark.log.end, l.mark.revision))
+	}
+	if bad == "" {
+		return nil
+	}
+	if !last {
+		return damage(bad + "; the log that follows was begun after that")
+	}
+	why, err := unfinished(r, seg.size)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", e.path(seg.name), bare(err))
+	}
+	if why != "" {
+		return damage(bad + "; " + why)
+	}
+	return nil
+}
+
+// confront holds all that was read against the mark.
+func (l *loading) confront() error {
+	if !l.begun {
+		return nil
+	}
+	l.loaded.Known = l.mark.revision
+	l.loaded.Exact = l.mark.clean || l.mark.boot == l.e.boot && l.e.boot != (identity{})
+	if l.e.last >= l.mark.revision {
+		return nil
+	}
+	if _, there := l.ended[l.mark.log.number]; !there {
+		return &engine.DamageError{
+			File:   l.e.path(logName(l.mark.log.number)),
+			Reason: fmt.Sprintf("the log is missing, or the store is an older copy: it ends at revision %d, but %d had been acknowledged", l.e.last, l.mark.revision),
 		}
 	}
-	return r.salt, end, "", nil
+	return &engine.DamageError{
+		File:   l.e.dir,
+		Reason: fmt.Sprintf("the store ends at revision %d, but %d had been acknowledged: something is missing", l.e.last, l.mark.revision),
+	}
+}
+
+// finish makes what was read the state to go on from.
+func (l *loading) finish() error {
+	e := l.e
+	if e.identity == (identity{}) {
+		e.identity = newIdentity()
+	}
+	if l.torn {
+		if err := e.active.Truncate(e.off); err != nil {
+			return fmt.Errorf("cut an unfinished write off %s: %w", e.path(e.name), bare(err))
+		}
+	}
+	switch {
+	case e.active == nil:
+		if len(l.have.logs) == 0 && l.have.snapshot.name == "" {
+			e.last = e.opts.After
+			l.loaded.Complete = e.last
+		}
+		if err := e.startLog(); err != nil {
+			return fmt.Errorf("begin the log: %w", err)
+		}
+	default:
+		// A frame that was written and not synced before the process was killed is told of from now on.
+		if err := e.active.Datasync(); err != nil {
+			return fmt.Errorf("sync %s: %w", e.path(e.name), bare(err))
+		}
+	}
+	if err := e.openMark(l.begun); err != nil {
+		return err
+	}
+	for _, name := range l.have.stale {
+		if name == e.name || name == tmpLog {
+			continue // replaced, or renamed
+		}
+		if err := e.fs.Remove(e.path(name)); err != nil {
+			return fmt.Errorf("remove a file left over by compaction: %w", err)
+		}
+	}
+	e.findReserve()
+	l.loaded.Revision = e.last
+	l.loaded.Identity = e.identity.String()
+	return nil
 }
 
 // located says where in which file err was met, as damage if it is about the bytes found.
 func (e *Engine) located(name string, at int64, err error) error {
 	var damage badFrame
 	if errors.As(err, &damage) {
-		return &engine.CorruptError{File: e.path(name), Offset: at, Reason: string(damage)}
+		return &engine.DamageError{File: e.path(name), Offset: at, Reason: string(damage)}
 	}
-	return fmt.Errorf("%s, byte %d: %w", e.path(name), at, err)
-}
-
-// reader reads a file in order, each payload into memory of its own, which may be kept.
-type reader struct {
-	f    File
-	salt uint32
-	size int64
-	off  int64
-	buf  []byte // read ahead
-}
-
-const readAhead = 256 << 10
-
-// next returns the following n bytes, fewer at the end of the file. What it returns may be kept:
-// large pieces get memory of just their size, so that they pin nothing else.
-func (r *reader) next(n int64) ([]byte, error) {
-	n = min(n, r.size-r.off)
-	have := int64(len(r.buf))
-	if large := n >= readAhead/8; large || have < n {
-		want := n
-		if !large {
-			want = min(readAhead, r.size-r.off)
-		}
-		buf := make([]byte, max(want, n))
-		copied := int64(copy(buf, r.buf))
-		if copied < want {
-			if m, err := r.f.ReadAt(buf[copied:], r.off+copied); err != nil && !(errors.Is(err, io.EOF) && int64(m) == want-copied) {
-				return nil, err
-			}
-		}
-		if large {
-			r.buf = r.buf[min(n, have):]
-			r.off += n
-			return buf, nil
-		}
-		r.buf = buf
-	}
-	out := r.buf[:n:n]
-	r.buf = r.buf[n:]
-	r.off += n
-	return out, nil
-}
-
-// badFrame says why the bytes at a position are no sound frame.
-type badFrame string
-
-func (b badFrame) Error() string { return string(b) }
-
-func (r *reader) header(kind byte) error {
-	h, err := r.next(fileHeader)
-	if err != nil {
-		return err
-	}
-	if r.salt, err = checkFileHeader(h, kind); err != nil {
-		return badFrame(err.Error())
-	}
-	return nil
-}
-
-// frame returns the next payload; a badFrame error if there is no sound frame here.
-func (r *reader) frame() (payload []byte, count uint32, err error) {
-	h, err := r.next(frameHeader)
-	if err != nil {
-		return nil, 0, err
-	}
-	if len(h) < frameHeader {
-		return nil, 0, badFrame("frame header is cut short")
-	}
-	if [4]byte(h) != frameMagic {
-		return nil, 0, badFrame(fmt.Sprintf("no frame begins here (found % x)", h[:4]))
-	}
-	length := int64(binary.LittleEndian.Uint32(h[4:]))
-	if length > r.size-r.off {
-		return nil, 0, badFrame(fmt.Sprintf("frame of %d bytes reaches past the end of the file", length))
-	}
-	if payload, err = r.next(length); err != nil {
-		return nil, 0, err
-	}
-	if frameSum(r.salt, h, payload) != binary.LittleEndian.Uint32(h[12:]) {
-		return nil, 0, badFrame("checksum does not match")
-	}
-	return payload, binary.LittleEndian.Uint32(h[8:]), nil
-}
-
-func onlyZeroes(f File, from, to int64) (bool, error) {
-	buf := make([]byte, len(zeroes))
-	for from < to {
-		n := min(to-from, int64(len(buf)))
-		if _, err := f.ReadAt(buf[:n], from); err != nil && !errors.Is(err, io.EOF) {
-			return false, err
-		}
-		if !bytes.Equal(buf[:n], zeroes[:n]) {
-			return false, nil
-		}
-		from += n
-	}
-	return true, nil
-}
-
-// tornTail tells whether the damage at from can be the end of a write that was cut short. A batch
-// is written only once the one before is durable: a sound frame further on means that the damaged
-// one had been acknowledged.
-func tornTail(f File, salt uint32, from, size int64) (bool, error) {
-	rest := make([]byte, size-from)
-	if _, err := f.ReadAt(rest, from); err != nil && !errors.Is(err, io.EOF) {
-		return false, err
-	}
-	for at := 1; at < len(rest); at++ {
-		i := bytes.Index(rest[at:], frameMagic[:])
-		if i < 0 {
-			break
-		}
-		at += i
-		r := &reader{f: f, salt: salt, size: size, off: from + int64(at)}
-		_, _, err := r.frame()
-		var damage badFrame
-		if !errors.As(err, &damage) {
-			return false, err
-		}
-	}
-	return true, nil
+	return fmt.Errorf("%s, byte %d: %w", e.path(name), at, bare(err))
 }
