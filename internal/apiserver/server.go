@@ -93,6 +93,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	limitCopies()
 	s := &Server{
 		cfg:     cfg,
 		log:     cfg.Log,
@@ -137,7 +138,7 @@ func New(cfg Config) (*Server, error) {
 	s.docs = newDocuments(face.container)
 	s.routes = newRoutes(face.container)
 	s.shorten(s.routes)
-	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{routes: s.routes, server: s}})
+	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{s.routes, s, bounded{s, s.routes}}})
 	s.handler = newChain(s.codecs, s.authn, s.authz, inner, s.drain, s.log)
 	return s, nil
 }
