@@ -10,7 +10,9 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"coracle/internal/apiserver/bounds"
+	"coracle/internal/kind"
 )
 
 // What a client sends is turned into an object at one place: rest.UpdatedObjectInfo, which applies a patch to the live
@@ -178,6 +181,9 @@ func fit(about *subject, next, live kruntime.Object) error {
 				"must be the resourceVersion of the object as it was read, or be left out")})
 		}
 	}
+	if err := about.metadata(m); err != nil {
+		return err
+	}
 	old, _ := live.(metav1.Object)
 	if n := len(m.GetManagedFields()); n > bounds.Managers && (old == nil || n > len(old.GetManagedFields())) {
 		return about.invalid(next, field.ErrorList{field.TooMany(field.NewPath("metadata", "managedFields"), n, bounds.Managers)})
@@ -186,6 +192,28 @@ func fit(about *subject, next, live kruntime.Object) error {
 		return excessive(bounds.Object(next, nil))
 	}
 	return excessive(bounds.Object(next, live))
+}
+
+// entries is the number of labels, annotations, owners and finalizers up to which upstream's validation may tell
+// all that is wrong with them.
+const entries = 64
+
+// metadata refuses metadata of which so much is wrong that telling all of it would be work: upstream checks it too, and
+// sums the errors up with their square.
+func (s *subject) metadata(m metav1.Object) error {
+	if len(m.GetLabels())+len(m.GetAnnotations())+len(m.GetOwnerReferences())+len(m.GetFinalizers()) <= entries {
+		return nil
+	}
+	path := field.NewPath("metadata")
+	errs := metav1validation.ValidateLabels(m.GetLabels(), path.Child("labels"))
+	errs = append(errs, validation.ValidateAnnotations(m.GetAnnotations(), path.Child("annotations"))...)
+	errs = append(errs, validation.ValidateOwnerReferences(m.GetOwnerReferences(), path.Child("ownerReferences"))...)
+	errs = append(errs, validation.ValidateFinalizers(m.GetFinalizers(), path.Child("finalizers"))...)
+	if len(errs) <= entries {
+		return nil
+	}
+	obj, _ := m.(kruntime.Object)
+	return s.invalid(obj, kind.Few(errs))
 }
 
 // fitNew is fit for an object that is to be created.

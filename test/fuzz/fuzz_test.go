@@ -121,9 +121,12 @@ func TestRandomRequests(t *testing.T) {
 		s, kinds := start(t)
 		g := NewGen(*seed*1_000_000 + round)
 		stored := s.fill(kinds)
-		for range 2500 {
+		for i := range 2500 {
 			if !more(n) {
 				break
+			}
+			if i%100 == 99 { // much has been deleted
+				stored += s.fill(kinds)
 			}
 			r := g.Request(kinds)
 			if g.Intn(10) == 0 {
