@@ -68,6 +68,8 @@ type Outcome struct {
 	// Allocated is what the process allocated meanwhile, in bytes; CPU what it computed, the collector's share included.
 	Allocated int
 	CPU, Wall time.Duration
+	// Left says that the client did not wait for the end.
+	Left bool
 }
 
 // Server is an API server in this process, without a listener, on a store in memory.
@@ -150,7 +152,7 @@ func (s *Server) Do(r Request) Outcome {
 	s.handler.ServeHTTP(w, req.WithContext(ctx))
 	return Outcome{
 		Code: w.Code, Body: w.Body.Bytes(),
-		Allocated: int(allocated() - memory), CPU: computed() - cpu, Wall: time.Since(began),
+		Allocated: int(allocated() - memory), CPU: computed() - cpu, Wall: time.Since(began), Left: ctx.Err() != nil,
 	}
 }
 
@@ -183,6 +185,8 @@ func (s *Server) Judge(r Request, o Outcome, stored int) string {
 	switch {
 	case s.panics.Swap(0) > 0:
 		return "a panic was caught"
+	case o.Code == http.StatusGatewayTimeout && o.Left:
+		return "" // nobody was there to read it
 	case o.Code == http.StatusGatewayTimeout && bytes.Contains(o.Body, []byte("ResourceVersionTooLarge")):
 		return "" // upstream's answer to a revision that is still to come, by which clients know to try again
 	case o.Code >= 500:
