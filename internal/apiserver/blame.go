@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -124,7 +126,7 @@ func inMerger() bool {
 // blame returns the error of the API that an error of UpdatedObject stands for.
 func (c careful) blame(err error, patch *read, live kruntime.Object) error {
 	if typed := typedError(err); typed != nil {
-		return typed
+		return c.explained(typed, patch, live)
 	}
 	if patch == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return err
@@ -142,6 +144,34 @@ func (c careful) blame(err error, patch *read, live kruntime.Object) error {
 		}
 	}
 	return status
+}
+
+// explained says why a JSON patch does not apply: upstream's answer (422 Invalid) has that only where a cause is told.
+func (c careful) explained(typed error, patch *read, live kruntime.Object) error {
+	var status *apierrors.StatusError
+	if patch == nil || patch.kind != types.JSONPatchType || !errors.As(typed, &status) || !apierrors.IsInvalid(typed) ||
+		status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
+		return typed
+	}
+	stamped := shallowCopy(live)
+	stamped.GetObjectKind().SetGroupVersionKind(c.about.gvk)
+	document, err := json.Marshal(stamped)
+	if err != nil {
+		return typed
+	}
+	operations, err := jsonpatch.DecodePatch(patch.raw)
+	if err != nil {
+		return typed
+	}
+	if _, err = operations.Apply(document); err == nil {
+		return typed // it does by now
+	}
+	text := fmt.Sprintf("the JSON patch cannot be applied: %v", err)
+	told := &apierrors.StatusError{ErrStatus: status.ErrStatus}
+	told.ErrStatus.Message = text
+	told.ErrStatus.Details = &metav1.StatusDetails{Group: c.about.gvk.Group, Kind: c.about.gvk.Kind,
+		Causes: []metav1.StatusCause{{Type: metav1.CauseTypeFieldValueInvalid, Message: text, Field: "patch"}}}
+	return told
 }
 
 // typedError returns the error of the API within an error, nil if there is none. Upstream's writers look at the

@@ -56,7 +56,7 @@ func TestBounds(t *testing.T) {
 		code                             int
 		says                             string
 	}{
-		{"doubling", "PATCH", "/a", jsonPatch, doubling(22), 422, ""},
+		{"doubling", "PATCH", "/a", jsonPatch, doubling(22), 422, "524288"},
 		{"doubling to the limit", "PATCH", "/a", jsonPatch, doubling(13), 422, ""},
 		{"operations", "PATCH", "/a", jsonPatch, "[" + repeat(`{"op":"test","path":"/data/k","value":"v"}`, 10_001) + "]", 413, "10000"},
 		{"many operations", "PATCH", "/a", jsonPatch, "[" + repeat(`{"op":"test","path":"/data/k","value":"v"}`, 10_000) + "]", 200, ""},
@@ -217,6 +217,8 @@ func TestBadInputIsTheClients(t *testing.T) {
 		{"binding to no node", "POST", ns + "/pods/p/binding", "application/json", `{"metadata":{"name":"p"},"target":{"kind":"Moon"}}`, 422, "target.kind"},
 		{"binding without a name", "POST", ns + "/pods/p/binding", "application/json", `{"metadata":{"name":"p"},"target":{"kind":"Node"}}`, 422, "target.name"},
 		{"token of another", "POST", ns + "/serviceaccounts/default/token", "application/json", `{"metadata":{"name":"other"},"spec":{}}`, 422, "metadata.name"},
+		{"a test that fails", "PATCH", configMaps + "/a", jsonPatch, `[{"op":"test","path":"/data/k","value":"w"}]`, 422, "patch"},
+		{"removal of nothing", "PATCH", configMaps + "/a", jsonPatch, `[{"op":"remove","path":"/data/none"}]`, 422, "patch"},
 		{"nil map", "PATCH", configMaps + "/a", jsonPatch, `[{"op":"add","path":"/x","value":null},{"op":"add","path":"/x/y","value":1}]`, 0, ""},
 		{"list for a document", "PATCH", configMaps + "/a", jsonPatch, `[{"op":"replace","path":"","value":[1]}]`, 0, ""},
 		{"copy of nothing", "PATCH", configMaps + "/a", jsonPatch, `[{"op":"copy","from":"/none","path":"/x"},{"op":"test","path":"/x","value":{}}]`, 0, ""},
