@@ -24,6 +24,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"coracle/internal/apiserver/authn"
+	"coracle/internal/apiserver/bounds"
 	"coracle/internal/apiserver/gate"
 )
 
@@ -61,6 +62,10 @@ func newChain(c codecs, authn authenticator.Request, authz authorizer.Unconditio
 // ServeHTTP implements http.Handler.
 func (c *chain) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer c.recover(w, req)
+	if err := bounds.Query(req.URL.RawQuery); err != nil { // before anybody reads it
+		c.fail(w, req, &request.RequestInfo{}, excessive(err))
+		return
+	}
 	info, err := c.requests.NewRequestInfo(req)
 	if err != nil {
 		responsewriters.InternalError(w, req, fmt.Errorf("failed to create RequestInfo: %w", err))
@@ -112,11 +117,22 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if body != nil {
 		req.Body = body
 	}
-	if req.Header.Get("Impersonate-User") != "" {
+	if impersonates(req.Header) {
 		c.impersonal.ServeHTTP(w, req)
 		return
 	}
 	c.authorize(w, req)
+}
+
+// impersonates says whether a request asks to act as somebody else, be it without saying as whom: a group, a UID or an
+// extra without a user is refused by upstream's filter and must not be served as if it had not been asked.
+func impersonates(header http.Header) bool {
+	for name := range header {
+		if strings.HasPrefix(name, "Impersonate-") {
+			return true
+		}
+	}
+	return false
 }
 
 // unaudited gives a request an audit context that records nothing: the PATCH handler, alone among

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"coracle/internal/apiserver/bounds"
 	"coracle/internal/apiserver/fairness"
 	"coracle/internal/apiserver/gate"
 	"coracle/internal/resource"
@@ -37,7 +38,7 @@ func bareChain(next http.HandlerFunc) *chain {
 	if err != nil {
 		panic(err)
 	}
-	entrance := gate.New(gate.Config{Policy: policy, MaxBody: maxBody})
+	entrance := gate.New(gate.Config{Policy: policy, MaxBody: bounds.Body})
 	return newChain(newCodecs(), everything{}, everything{}, next, entrance, newDrain(), slog.New(slog.NewTextHandler(io.Discard, nil)))
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"coracle/internal/apiserver/bounds"
 	"coracle/internal/apiserver/fairness"
 	"coracle/internal/apiserver/gate"
 )
@@ -45,7 +46,7 @@ func (s *Server) newGate() (*gate.Gate, error) {
 			w[requestedKind{alias.Group, alias.Plural}] = o
 		}
 	}
-	return gate.New(gate.Config{Policy: policy, MaxBody: maxBody, Weigh: w.of}), nil
+	return gate.New(gate.Config{Policy: policy, MaxBody: bounds.Body, Weigh: w.of}), nil
 }
 
 // weights tells what requests cost, by the kinds that they name.

@@ -22,15 +22,12 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"coracle/internal/apiserver/bounds"
 	"coracle/internal/scheme"
 )
 
-const (
-	// minWatch is the least time a watch lasts when the client names none; upstream's default.
-	minWatch = 30 * time.Minute
-	// maxBody bounds the body of a write, in bytes; upstream's default.
-	maxBody = 3 * 1024 * 1024
-)
+// minWatch is the least time a watch lasts when the client names none; upstream's default.
+const minWatch = 30 * time.Minute
 
 // optionsVersion is the version of DeleteOptions, CreateOptions and their like in every group.
 var optionsVersion = schema.GroupVersion{Version: "v1"}
@@ -138,6 +135,6 @@ func (a *api) groupVersion(g group, equivalents runtime.EquivalentResourceRegist
 		Authorizer:                  a.authz,
 		Admit:                       a.admit,
 		MinRequestTimeout:           minWatch,
-		MaxRequestBodyBytes:         maxBody,
+		MaxRequestBodyBytes:         bounds.Body,
 	}
 }

@@ -39,8 +39,10 @@ type object struct {
 	// whole is the same registry, whose deletions always answer with the object.
 	whole *genericregistry.Store
 	// parts are the subresources that take the whole object, by name.
-	parts  map[string]*part
-	kind   kind.Kind
+	parts map[string]*part
+	kind  kind.Kind
+	// about is what failures of writes are told of.
+	about  subject
 	hooks  kind.Hooks
 	fields *managed.Tracker
 }
@@ -62,7 +64,7 @@ const deleteWorkers = 32
 
 func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, quotas *quotaBooks, types *openapi.Types, cluster kind.Cluster) *object {
 	o := &object{
-		kind: k, shared: c, chain: chain, quotas: quotas,
+		kind: k, about: subject{k.GVK(), k.New, typer{types}}, shared: c, chain: chain, quotas: quotas,
 	}
 	o.Store = &genericregistry.Store{
 		NewFunc:                   k.New,
@@ -173,6 +175,9 @@ func (o *object) validated(ctx context.Context, op admission.Operation) bool {
 // registry need not copy the object for it. What validation charged is given back if there is no object
 // in the end.
 func (o *object) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (_ runtime.Object, err error) {
+	if err := fitNew(&o.about, obj); err != nil {
+		return nil, err
+	}
 	if !o.validated(ctx, admission.Create) {
 		return o.Store.Create(ctx, obj, nil, options)
 	}
@@ -199,7 +204,7 @@ func (o *object) Update(ctx context.Context, name string, info rest.UpdatedObjec
 		ctx, end = o.quotas.track(ctx, inTurn)
 		defer func() { end(err) }()
 	}
-	return o.Store.Update(ctx, name, info, create, update, force, options)
+	return o.Store.Update(ctx, name, careful{info, &o.about}, create, update, force, options)
 }
 
 // Delete implements rest.GracefulDeleter.
@@ -267,7 +272,7 @@ func (p *part) Update(ctx context.Context, name string, info rest.UpdatedObjectI
 	if !p.object.validated(ctx, admission.Update) {
 		update = nil
 	}
-	return p.store.Update(ctx, name, info, create, update, false, options)
+	return p.store.Update(ctx, name, careful{info, &p.object.about}, create, update, false, options)
 }
 
 // GetResetFields implements rest.ResetFieldsStrategy.

@@ -22,6 +22,8 @@ import (
 type root struct {
 	routes *routes
 	server *Server
+	// limited serves what the routes do, within bounds.
+	limited http.Handler
 }
 
 // ServeHTTP implements http.Handler.
@@ -29,7 +31,7 @@ func (r *root) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	path := req.URL.Path
 	switch {
 	case strings.HasPrefix(path, "/api/"), strings.HasPrefix(path, "/apis/"), path == "/api", path == "/apis":
-		r.routes.ServeHTTP(w, req)
+		r.limited.ServeHTTP(w, req)
 	case openapi.Match(path):
 		r.server.docs.ServeHTTP(w, req)
 	case path == "/version", path == "/version/":

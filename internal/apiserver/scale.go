@@ -22,7 +22,9 @@ import (
 type scale struct {
 	store *genericregistry.Store
 	kind  kind.Kind
-	paths managedfields.ResourcePathMappings
+	// about is the scale, whole the object behind it.
+	about, whole subject
+	paths        managedfields.ResourcePathMappings
 }
 
 func newScale(o *object) *scale {
@@ -33,6 +35,8 @@ func newScale(o *object) *scale {
 	return &scale{
 		store: o.Store,
 		kind:  o.kind,
+		about: subject{autoscalingv1.SchemeGroupVersion.WithKind("Scale"), func() runtime.Object { return &autoscalingv1.Scale{} }, o.about.types},
+		whole: o.about,
 		paths: managedfields.ResourcePathMappings{
 			o.kind.GVK().GroupVersion().String(): fieldpath.MakePathOrDie(path...),
 		},
@@ -70,7 +74,7 @@ func (s *scale) of(obj runtime.Object) (*autoscalingv1.Scale, error) {
 
 // Update implements rest.Updater.
 func (s *scale) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
-	obj, _, err := s.store.Update(ctx, name, &scaleUpdate{s, name, info},
+	obj, _, err := s.store.Update(ctx, name, careful{&scaleUpdate{s, name, careful{info, &s.about}}, &s.whole},
 		s.validateCreate(create), s.validateUpdate(update), false, options)
 	if err != nil {
 		return nil, false, err

@@ -94,6 +94,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	limitCopies()
 	s := &Server{
 		cfg:     cfg,
 		log:     cfg.Log,
@@ -138,7 +139,7 @@ func New(cfg Config) (*Server, error) {
 	s.docs = newDocuments(face.container)
 	s.routes = newRoutes(face.container)
 	s.shorten(s.routes)
-	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{routes: s.routes, server: s}})
+	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{s.routes, s, bounded{s, s.routes}}})
 	entrance, err := s.newGate()
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)

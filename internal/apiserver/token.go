@@ -52,10 +52,10 @@ func (t *token) Create(ctx context.Context, name string, obj runtime.Object, val
 	}
 	namespace := requestNamespace(ctx)
 	if req.Name != "" && req.Name != name {
-		return nil, field.ErrorList{field.Invalid(field.NewPath("metadata").Child("name"), req.Name, "must match the service account name if specified")}.ToAggregate()
+		return nil, invalidToken(name, field.Invalid(field.NewPath("metadata", "name"), req.Name, "must match the service account name if specified"))
 	}
 	if req.Namespace != "" && req.Namespace != namespace {
-		return nil, field.ErrorList{field.Invalid(field.NewPath("metadata").Child("namespace"), req.Namespace, "must match the service account namespace if specified")}.ToAggregate()
+		return nil, invalidToken(name, field.Invalid(field.NewPath("metadata", "namespace"), req.Namespace, "must match the service account namespace if specified"))
 	}
 	found, ok := t.s.peek(resource.ServiceAccounts, namespace, name)
 	account, isAccount := found.(*corev1.ServiceAccount)
@@ -67,7 +67,7 @@ func (t *token) Create(ctx context.Context, name string, obj runtime.Object, val
 		req.Spec.ExpirationSeconds = &seconds
 	}
 	if errs := validateTokenRequest(&req.Spec); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), "", errs)
+		return nil, invalidToken("", errs...)
 	}
 	if validate != nil {
 		if err := validate(ctx, obj.DeepCopyObject()); err != nil {
@@ -96,6 +96,10 @@ func (t *token) Create(ctx context.Context, name string, obj runtime.Object, val
 	}
 	out.Status = authenticationv1.TokenRequestStatus{Token: signed, ExpirationTimestamp: metav1.NewTime(until)}
 	return out, nil
+}
+
+func invalidToken(name string, errs ...*field.Error) error {
+	return apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), name, errs)
 }
 
 func validateTokenRequest(spec *authenticationv1.TokenRequestSpec) field.ErrorList {

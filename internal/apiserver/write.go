@@ -1,8 +1,6 @@
 package apiserver
 
 import (
-	"bytes"
-	"io"
 	"net/http"
 	"strings"
 	"unicode"
@@ -98,16 +96,15 @@ func (h *writer) read(req *http.Request) (w plainWrite, ok bool) {
 	if err != nil {
 		return w, false
 	}
-	body, err := io.ReadAll(io.LimitReader(req.Body, maxBody+1))
-	req.Body = again{bytes.NewReader(body), req.Body}
-	if err != nil || len(body) > maxBody {
+	body, ok := req.Body.(*read)
+	if !ok {
 		return w, false
 	}
 	gvk := h.object.kind.GVK()
 	hub := schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal}
 	defaults := gvk
 	// Strictly: what is unknown is for upstream's handler to warn about or to refuse.
-	obj, got, err := h.s.codecs.DecoderToVersion(accepted.StrictSerializer, hub).Decode(body, &defaults, h.object.kind.New())
+	obj, got, err := h.s.codecs.DecoderToVersion(accepted.StrictSerializer, hub).Decode(body.raw, &defaults, h.object.kind.New())
 	if err != nil || *got != gvk {
 		return w, false
 	}
@@ -116,13 +113,6 @@ func (h *writer) read(req *http.Request) (w plainWrite, ok bool) {
 	}
 	namespace := rest.ExpectedNamespaceForResource(w.info.Namespace, h.object.kind.GVR())
 	return w, rest.EnsureObjectNamespaceMatchesRequestNamespace(namespace, w.obj) == nil
-}
-
-// again is a body that has been read and can be read once more. What upstream's reader did not
-// get to see goes on.
-type again struct {
-	io.Reader
-	io.Closer
 }
 
 // managerOf returns the field manager of a write with no other options.

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -79,6 +80,20 @@ func resetFields(gv schema.GroupVersion, paths []string) map[fieldpath.APIVersio
 	return map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(gv.String()): set}
 }
 
+// maxErrors is how many errors an answer tells of: nobody reads more, and upstream's sum of them (errors.Aggregate) takes
+// time and memory with their square.
+const maxErrors = 100
+
+// Few returns the first errors and how many there are besides.
+func Few(errs field.ErrorList) field.ErrorList {
+	if len(errs) <= maxErrors {
+		return errs
+	}
+	more := &field.Error{Type: errs[maxErrors].Type, Field: errs[maxErrors].Field, BadValue: errs[maxErrors].BadValue,
+		Detail: fmt.Sprintf("%s (and %d more errors, which are not told)", errs[maxErrors].Detail, len(errs)-maxErrors-1)}
+	return append(errs[:maxErrors:maxErrors], more)
+}
+
 // NamespaceScoped implements rest.RESTCreateStrategy.
 func (s *strategy[T]) NamespaceScoped() bool { return s.namespaced }
 
@@ -96,7 +111,7 @@ func (s *strategy[T]) Validate(_ context.Context, obj runtime.Object) field.Erro
 	if s.rules.validate != nil {
 		errs = append(s.rules.validate(o), errs...)
 	}
-	return errs
+	return Few(errs)
 }
 
 // WarningsOnCreate implements rest.RESTCreateStrategy.
@@ -132,7 +147,7 @@ func (s *strategy[T]) ValidateUpdate(_ context.Context, obj, old runtime.Object)
 	if s.rules.validateUpdate != nil {
 		errs = append(s.rules.validateUpdate(o, old.(T)), errs...)
 	}
-	return errs
+	return Few(errs)
 }
 
 // WarningsOnUpdate implements rest.RESTUpdateStrategy.

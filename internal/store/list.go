@@ -20,6 +20,9 @@ const (
 	watchExpired         = "The resourceVersion for the provided watch is too old."
 )
 
+// maxLimit is more than a collection holds.
+const maxLimit = 1 << 40
+
 // page is what a list returns.
 type page struct {
 	objects   []runtime.Object
@@ -48,6 +51,11 @@ func (c *Collection) list(ctx context.Context, key string, opts storage.ListOpti
 	if err != nil {
 		return page{}, err
 	}
+	if _, err := parseRevision(opts.ResourceVersion); err != nil {
+		return page{}, err
+	}
+	// A limit that nobody reaches is none; sums with it must not overflow.
+	opts.Predicate.Limit = min(opts.Predicate.Limit, maxLimit)
 	exact, from, err := storage.ValidateListOptions(key, versioner, opts)
 	if err != nil {
 		return page{}, err

@@ -6,10 +6,12 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/conversion"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage"
@@ -38,17 +40,33 @@ func (c *Collection) Get(_ context.Context, key string, opts storage.GetOptions,
 	return fill(out, obj)
 }
 
+// parseRevision reads a resourceVersion that a client gives; empty and "0" are 0, which is any.
+func parseRevision(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	rev, err := strconv.ParseInt(text, 10, 64)
+	if err == nil && rev >= 0 {
+		return rev, nil
+	}
+	status := apierrors.NewBadRequest(fmt.Sprintf("invalid resource version %q: give the resourceVersion of an object or a list, or none", text))
+	status.ErrStatus.Details = &metav1.StatusDetails{Causes: []metav1.StatusCause{
+		{Type: metav1.CauseTypeFieldValueInvalid, Field: "resourceVersion", Message: "must be a whole number that is not negative"},
+	}}
+	return 0, status
+}
+
 // notOlderThan refuses a minimum revision that does not exist yet.
 func (s *Store) notOlderThan(minimum string) error {
 	if minimum == "" {
 		return nil
 	}
-	rev, err := versioner.ParseResourceVersion(minimum)
+	rev, err := parseRevision(minimum)
 	if err != nil {
-		return apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: %v", err))
+		return err
 	}
-	if now := uint64(s.durable.Load()); rev > now {
-		return storage.NewTooLargeResourceVersionError(rev, now, 0)
+	if now := s.durable.Load(); rev > now {
+		return storage.NewTooLargeResourceVersionError(uint64(rev), uint64(now), 0)
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func (c *Collection) Watch(ctx context.Context, key string, opts storage.ListOpt
 	if err != nil {
 		return nil, err
 	}
-	from, err := versioner.ParseResourceVersion(opts.ResourceVersion)
+	from, err := parseRevision(opts.ResourceVersion)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: %v", err))
 	}
@@ -69,7 +69,7 @@ func (c *Collection) Watch(ctx context.Context, key string, opts storage.ListOpt
 		limit: c.s.queue, result: make(chan watch.Event, 100), wake: make(chan struct{}, 1),
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
-	wantInitial, err := w.register(int64(from), opts)
+	wantInitial, err := w.register(from, opts)
 	if err == nil && wantInitial {
 		err = w.list(opts)
 	}

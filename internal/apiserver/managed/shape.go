@@ -368,7 +368,10 @@ func findField(t reflect.Type, name string) ([]int, bool) {
 	return nil, false
 }
 
-// items compares lists by the items' keys. Lists are short: a look through beats a map.
+// short is how long a list may be for a look through it to beat a map.
+const short = 48
+
+// items compares lists by the items' keys.
 func items(inner walker, identify func(reflect.Value) uint64, own ownKey, zero reflect.Value) walker {
 	return func(a, b reflect.Value, path uint64, d *diff) {
 		if before, after := state(a), state(b); before != after {
@@ -379,9 +382,10 @@ func items(inner walker, identify func(reflect.Value) uint64, own ownKey, zero r
 		}
 		before, after := keysOf(a, identify, d), keysOf(b, identify, d)
 		own.mark(a, b, before, after, d)
+		inAfter, inBefore := finder(after), finder(before)
 		for i, key := range before {
 			at := mix(path, key)
-			j := indexOf(after, key, i)
+			j := inAfter(key, i)
 			if j < 0 {
 				d.emit(at, 2, 0, same)
 				inner(a.Index(i), zero, at, d)
@@ -390,7 +394,7 @@ func items(inner walker, identify func(reflect.Value) uint64, own ownKey, zero r
 			inner(a.Index(i), b.Index(j), at, d)
 		}
 		for j, key := range after {
-			if indexOf(before, key, j) < 0 {
+			if inBefore(key, j) < 0 {
 				at := mix(path, key)
 				d.emit(at, 0, 2, same)
 				inner(zero, b.Index(j), at, d)
@@ -401,6 +405,15 @@ func items(inner walker, identify func(reflect.Value) uint64, own ownKey, zero r
 
 func keysOf(list reflect.Value, identify func(reflect.Value) uint64, d *diff) []uint64 {
 	keys := make([]uint64, list.Len())
+	if len(keys) > short {
+		seen := make(map[uint64]struct{}, len(keys))
+		for i := range keys {
+			keys[i] = identify(list.Index(i))
+			seen[keys[i]] = struct{}{}
+		}
+		d.odd = d.odd || len(seen) < len(keys)
+		return keys
+	}
 	for i := range keys {
 		keys[i] = identify(list.Index(i))
 		for _, other := range keys[:i] {
@@ -410,6 +423,26 @@ func keysOf(list reflect.Value, identify func(reflect.Value) uint64, d *diff) []
 		}
 	}
 	return keys
+}
+
+// finder returns the function that finds a key among keys, or -1.
+func finder(keys []uint64) func(key uint64, hint int) int {
+	if len(keys) <= short {
+		return func(key uint64, hint int) int { return indexOf(keys, key, hint) }
+	}
+	at := make(map[uint64]int, len(keys))
+	for i, key := range slices.Backward(keys) { // the first of those that are alike
+		at[key] = i
+	}
+	return func(key uint64, hint int) int {
+		if hint < len(keys) && keys[hint] == key {
+			return hint
+		}
+		if i, ok := at[key]; ok {
+			return i
+		}
+		return -1
+	}
 }
 
 // indexOf finds key, looking first where it was in the other list.

@@ -21,6 +21,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -128,6 +130,12 @@ func refuse(w http.ResponseWriter, err error) {
 	if errors.As(err, &r) {
 		status = r.Status
 	}
+	switch grpcstatus.Code(err) { // what the runtime says of the request
+	case codes.InvalidArgument:
+		status = http.StatusBadRequest
+	case codes.NotFound:
+		status = http.StatusNotFound
+	}
 	http.Error(w, err.Error(), status)
 }
 
@@ -223,6 +231,10 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
+	if !slices.ContainsFunc(q["command"], func(word string) bool { return word != "" }) {
+		refuse(w, Refuse(http.StatusBadRequest, "command: Required value: say what to execute, as command=WORD for each word"))
+		return
+	}
 	stdin, stdout, stderr, tty := streams(q)
 	res, err := s.Runtime.Exec(r.Context(), &runtimeapi.ExecRequest{
 		ContainerId: id, Cmd: q["command"], Tty: tty, Stdin: stdin, Stdout: stdout, Stderr: stderr,

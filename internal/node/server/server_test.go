@@ -21,6 +21,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -71,6 +73,9 @@ func (r *runtime) at(kind string, req any) string {
 }
 
 func (r *runtime) Exec(_ context.Context, req *runtimeapi.ExecRequest, _ ...grpc.CallOption) (*runtimeapi.ExecResponse, error) {
+	if req.Cmd[0] == "refused" {
+		return nil, status.Error(codes.InvalidArgument, "one of stdin, stdout, or stderr must be set")
+	}
 	return &runtimeapi.ExecResponse{Url: r.at("exec", fmt.Sprint(req.ContainerId, req.Cmd, req.Stdin, req.Stdout, req.Stderr, req.Tty))}, nil
 }
 
@@ -156,6 +161,9 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/exec/ns/web/main?command=sh&input=1&output=1&error=1&tty=1", 200, "/exec id-main[sh] true true false true"},
 		{"GET", "/exec/ns/web/u/main?command=sh&stdout=true", 200, "/exec id-main[sh] false true false false"},
 		{"POST", "/exec/ns/web/stale/main?command=sh", 404, "container not found (\"main\")\n"},
+		{"POST", "/exec/ns/web/main", 400, "command: Required value: say what to execute, as command=WORD for each word\n"},
+		{"POST", "/exec/ns/web/main?command=&output=1", 400, "command: Required value: say what to execute, as command=WORD for each word\n"},
+		{"POST", "/exec/ns/web/main?command=refused", 400, "rpc error: code = InvalidArgument desc = one of stdin, stdout, or stderr must be set\n"},
 		{"POST", "/attach/ns/web/main?output=1", 200, "/attach id-mainfalse true false false"},
 		{"POST", "/portForward/ns/web?port=80&port=8080", 200, "/portforward box-web[80 8080]"},
 		{"POST", "/portForward/ns/web?port=80000", 400, "invalid port \"80000\"\n"},

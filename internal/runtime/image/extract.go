@@ -140,6 +140,10 @@ func (x *extraction) dir(p string) (int, error) {
 		}
 		x.made[p] = true
 		fd, err = x.open(p)
+		if errors.Is(err, unix.ENOENT) {
+			// It is there and leads nowhere.
+			return -1, fmt.Errorf("the directory %s is a symbolic link to what the image does not have", p)
+		}
 		if err != nil {
 			return -1, fmt.Errorf("open %s: %w", p, err)
 		}

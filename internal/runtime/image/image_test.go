@@ -39,6 +39,8 @@ func TestNormalize(t *testing.T) {
 		"counter": "docker.io/library/counter:latest", "kahootali/counter:1.1": "docker.io/kahootali/counter:1.1",
 		"docker.io/kahootali/counter:1.1": "docker.io/kahootali/counter:1.1", "localhost:5000/a/b": "localhost:5000/a/b:latest",
 		"index.docker.io/library/x:1": "docker.io/library/x:1", "quay.io/x/y@" + digest: "quay.io/x/y@" + digest, "": "", "UPPER:1": "", "a b": "",
+		"../../x:1": "", "..": "", "a/../b": "", "localhost:5000/../x": "", "quay.io/./x": "", "a//b": "", "quay.io/x/..:1": "", "-a/b": "", "a/.b": "",
+		"a/b..c": "", "reg..io/x/y": "", "-reg.io/x/y": "", "[::1]:5000/a/b:1": "[::1]:5000/a/b:1", "a/b__c-d---e.f:1": "docker.io/a/b__c-d---e.f:1",
 	} {
 		got, err := Normalize(in)
 		if got != want || (err == nil) != (want != "") {
@@ -105,6 +107,16 @@ func layerOf(t testing.TB, compress bool, files ...file) v1.Layer {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// tarOf makes a plain archive.
+func tarOf(t testing.TB, files ...file) io.Reader {
+	t.Helper()
+	r, err := layerOf(t, false, files...).Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 type nopCloser struct{ io.Writer }
@@ -272,16 +284,23 @@ func TestLayerFiles(t *testing.T) {
 
 func TestHostileLayers(t *testing.T) {
 	for name, files := range map[string][]file{
-		"through a link out": {{name: "out", kind: tar.TypeSymlink, link: "../../../../../../tmp/coracle-hostile"}, {name: "out/file", body: "x"}},
-		"hard link out":      {{name: "h", kind: tar.TypeLink, link: "../../../../../etc/passwd"}},
-		"whiteout of parent": {{name: "a/.wh...", body: ""}},
-		"unknown type":       {{name: "x", kind: 'Z'}},
+		"through a link out":    {{name: "out", kind: tar.TypeSymlink, link: "../../../../../../tmp/coracle-hostile"}, {name: "out/file", body: "x"}},
+		"below a dangling link": {{name: "out", kind: tar.TypeSymlink, link: "/nowhere/at/all"}, {name: "out/file", body: "x"}},
+		"hard link out":         {{name: "h", kind: tar.TypeLink, link: "../../../../../etc/passwd"}},
+		"whiteout of parent":    {{name: "a/.wh...", body: ""}},
+		"unknown type":          {{name: "x", kind: 'Z'}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t)
 			_, err := s.Import(dockerSave(t, "x:1", imageOf(t, layerOf(t, false, files...))))
 			if name != "through a link out" && err == nil {
 				t.Error("was accepted")
+			}
+			if err != nil && strings.Contains(err.Error(), "not complete") {
+				t.Errorf("another cause is told: %v", err)
+			}
+			if name == "below a dangling link" && (err == nil || !strings.Contains(err.Error(), "/out is a symbolic link")) {
+				t.Errorf("the cause is not told: %v", err)
 			}
 			if _, err := os.Stat("/tmp/coracle-hostile"); err == nil {
 				t.Error("wrote outside")
@@ -327,6 +346,20 @@ func TestImportForms(t *testing.T) {
 	tw.Close()
 	if _, err := s.Import(&other); !errors.Is(err, ErrFormat) {
 		t.Errorf("another archive: %v", err)
+	}
+	for _, x := range []struct {
+		want  string
+		files []file
+	}{
+		{"holds no image", []file{{name: "manifest.json", body: "[]"}}},
+		{"holds no image", []file{{name: "manifest.json", body: "null"}, {name: "index.json", body: `{"manifests":[]}`}}},
+		{"holds no image", []file{{name: "index.json", body: `{"schemaVersion":2,"manifests":[]}`}}},
+		{"not complete: it names none.json", []file{{name: "manifest.json", body: `[{"Config":"none.json"}]`}}},
+		{"not complete: it names layer.tar", []file{{name: "manifest.json", body: `[{"Config":"c.json","Layers":["layer.tar"]}]`}, {name: "c.json", body: "{}"}}},
+	} {
+		if _, err := s.Import(tarOf(t, x.files...)); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("an archive that %s: %v", x.want, err)
+		}
 	}
 	// What is stored is itself a layout that others can read.
 	if _, err := layout.ImageIndexFromPath(s.Dir()); err != nil {

@@ -63,15 +63,17 @@ func (s *Store) ImportLayout(dir string) ([]Image, error) {
 }
 
 func (s *Store) importFrom(a archive) ([]Image, error) {
-	images, err := s.importOCI(a)
 	// Recent docker save writes both forms; only manifest.json has full names.
-	if docker, derr := s.importDocker(a); derr == nil {
-		return docker, nil
-	} else if !errors.Is(derr, os.ErrNotExist) {
-		return nil, fmt.Errorf("import image: %w", derr)
+	form := s.importDocker
+	if !a.has("manifest.json") {
+		form = s.importOCI
+		if !a.has("index.json") {
+			return nil, fmt.Errorf("import image: %w: it has neither manifest.json (docker save) nor index.json (OCI layout)", ErrFormat)
+		}
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("import image: %w: it has neither manifest.json (docker save) nor index.json (OCI layout)", ErrFormat)
+	images, err := form(a)
+	if err == nil && len(images) == 0 {
+		err = errNone
 	}
 	if err != nil {
 		return nil, fmt.Errorf("import image: %w", err)
@@ -131,12 +133,42 @@ func (a archive) file(h *tar.Header, body io.Reader) error {
 	return nil
 }
 
+// has says whether the archive has a file.
+func (a archive) has(name string) bool {
+	_, err := os.Stat(a.path(name))
+	return err == nil
+}
+
 func (a archive) path(name string) string {
 	return filepath.Join(a.dir, filepath.FromSlash(path.Clean("/"+name)))
 }
 
+// missing says that an archive lacks a file that it names.
+type missing struct{ name string }
+
+func (m missing) Error() string {
+	return "the archive is not complete: it names " + m.name + ", which is not in it"
+}
+
+// open opens a file that the archive names.
+func (a archive) open(name string) (*os.File, error) {
+	f, err := os.Open(a.path(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, missing{name}
+	}
+	return f, err
+}
+
+// errNone says that an archive is well formed and holds nothing.
+var errNone = errors.New("the archive holds no image")
+
 func (a archive) json(name string, into any) error {
-	raw, err := os.ReadFile(a.path(name))
+	f, err := a.open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(f)
 	if err != nil {
 		return err
 	}
@@ -157,9 +189,6 @@ func (s *Store) importDocker(a archive) ([]Image, error) {
 	for _, m := range list {
 		img, err := s.importSaved(a, m)
 		if err != nil {
-			if errors.Is(err, os.ErrNotExist) {
-				return nil, errors.New("the archive is not complete: " + err.Error())
-			}
 			return nil, err
 		}
 		images = append(images, img)
@@ -176,16 +205,13 @@ func (s *Store) importSaved(a archive, m saved) (Image, error) {
 		}
 		names = append(names, n)
 	}
-	raw, err := os.ReadFile(a.path(m.Config))
-	if err != nil {
-		return Image{}, err
-	}
 	var c v1.ConfigFile
-	if err := json.Unmarshal(raw, &c); err != nil {
-		return Image{}, fmt.Errorf("%s: %w", m.Config, err)
+	if err := a.json(m.Config, &c); err != nil {
+		return Image{}, err
 	}
 	man := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1}
 	// The configuration is stored byte for byte: its digest is the image's ID.
+	var err error
 	man.Config, err = s.importFile(a, m.Config, types.OCIConfigJSON)
 	if err != nil {
 		return Image{}, err
@@ -205,7 +231,7 @@ func (s *Store) importSaved(a archive, m saved) (Image, error) {
 }
 
 func (s *Store) importFile(a archive, name string, mt types.MediaType) (v1.Descriptor, error) {
-	f, err := os.Open(a.path(name))
+	f, err := a.open(name)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
@@ -220,9 +246,6 @@ func (s *Store) importOCI(a archive) ([]Image, error) {
 	var idx v1.IndexManifest
 	if err := a.json("index.json", &idx); err != nil {
 		return nil, err
-	}
-	if _, err := os.Stat(a.path("manifest.json")); err == nil {
-		return nil, nil // importDocker does it
 	}
 	var images []Image
 	for _, d := range idx.Manifests {
@@ -241,9 +264,6 @@ func (s *Store) importOCI(a archive) ([]Image, error) {
 		}
 		img, err := s.importDescriptor(a, d, names)
 		if err != nil {
-			if errors.Is(err, os.ErrNotExist) {
-				return nil, errors.New("the layout is not complete: " + err.Error())
-			}
 			return nil, err
 		}
 		images = append(images, img)

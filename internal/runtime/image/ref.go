@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -21,10 +22,39 @@ func Normalize(ref string) (string, error) {
 
 func parseRef(ref string) (name.Reference, error) {
 	r, err := name.ParseReference(ref, name.WeakValidation)
+	if err == nil {
+		err = checkNames(r.Context())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("image reference %q is not valid: %w", ref, err)
 	}
 	return r, nil
+}
+
+// The parts of a name in the grammar of references (distribution/reference): between slashes in a repository, and
+// between dots in a registry's host. The library lets characters pass in any order, "..", for one.
+var (
+	repositoryPart = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*$`)
+	hostPart       = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?$`)
+)
+
+func checkNames(r name.Repository) error {
+	for part := range strings.SplitSeq(r.RepositoryStr(), "/") {
+		if !repositoryPart.MatchString(part) {
+			return fmt.Errorf("%q cannot be a part of a repository's name: letters and digits, between them '.', '_', '__' or dashes", part)
+		}
+	}
+	host := r.RegistryStr()
+	if strings.HasPrefix(host, "[") { // an IPv6 address, which has been parsed
+		return nil
+	}
+	host, _, _ = strings.Cut(host, ":")
+	for part := range strings.SplitSeq(host, ".") {
+		if !hostPart.MatchString(part) {
+			return fmt.Errorf("%q cannot be a part of a registry's name", part)
+		}
+	}
+	return nil
 }
 
 // refName undoes go-containerregistry's own spelling of Docker Hub.
