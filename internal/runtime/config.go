@@ -36,6 +36,15 @@ type Config struct {
 	Logger *slog.Logger
 	// Started, when set, is called once the socket is served.
 	Started func()
+
+	// step, when set, is told each point that a start passes: tests die there.
+	step func(name string)
+}
+
+func (c Config) reached(step string) {
+	if c.step != nil {
+		c.step(step)
+	}
 }
 
 var idPattern = regexp.MustCompile(`^[a-z0-9]{1,8}$`)

@@ -107,7 +107,7 @@ func (s *service) prepare(c *ctr, img image.Image) error {
 // discard gives back all that a container holds, also one that is half made.
 func (s *service) discard(c *ctr) error {
 	var errs []error
-	errs = append(errs, container.Discard(s.lcDir, c.ID))
+	errs = append(errs, container.Discard(s.lcDir, c.ID, c.Cgroup))
 	errs = append(errs, container.Unpin(c.pinPath()), snapshot.Unmount(c.dir))
 	errs = append(errs, s.releaseImageMounts(c))
 	if err := errors.Join(errs...); err != nil {

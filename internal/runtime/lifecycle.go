@@ -88,7 +88,8 @@ func (s *service) start(c *ctr, p *pod) error {
 		return err
 	}
 	closing := stdio{files}
-	pid, err := container.Start(s.lcDir, c.ID, spec, files)
+	s.cfg.reached("container's console opened")
+	pid, err := container.Start(s.lcDir, c.ID, spec, files, s.madeGroup())
 	closing.close()
 	if err != nil {
 		io.close()
@@ -99,15 +100,16 @@ func (s *service) start(c *ctr, p *pod) error {
 	if err != nil {
 		io.close()
 		logFile.Close()
-		return errors.Join(err, container.Discard(s.lcDir, c.ID))
+		return errors.Join(err, container.Discard(s.lcDir, c.ID, c.Cgroup))
 	}
+	s.cfg.reached("container started")
 	if err := proc.Pin(c.pinPath()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		s.cfg.Logger.Error("process not pinned", "container", c.ID, "err", err)
 	}
 	if err := io.begin(logFile); err != nil {
 		_ = proc.Signal(unix.SIGKILL)
 		_, _ = proc.Wait()
-		return errors.Join(err, container.Discard(s.lcDir, c.ID))
+		return errors.Join(err, container.Discard(s.lcDir, c.ID, c.Cgroup))
 	}
 	s.keep(c.ID, io)
 	c.mu.Lock()
@@ -116,11 +118,20 @@ func (s *service) start(c *ctr, p *pod) error {
 	if err := container.SaveProcess(c.dir, spec); err != nil {
 		s.cfg.Logger.Error("process not recorded", "container", c.ID, "err", err)
 	}
+	s.cfg.reached("container's process recorded")
 	err = c.change(func(st *ctrState) { st.Phase, st.Started, st.PID = phaseRunning, time.Now().UnixNano(), pid })
 	if err != nil {
 		s.cfg.Logger.Error("container state not written", "container", c.ID, "err", err)
 	}
 	return nil
+}
+
+// madeGroup tells when a container has its cgroup and libcontainer has no state of it yet.
+func (s *service) madeGroup() func() {
+	if s.cfg.step == nil {
+		return nil
+	}
+	return func() { s.cfg.reached("container's cgroup made") }
 }
 
 // keep has the keeper hold a console. Without one the container runs all the
@@ -164,7 +175,7 @@ func (s *service) exited(c *ctr, st container.Status) {
 	if group, err := cgroup.Open(c.Cgroup); err == nil {
 		oom = group.OOMKills() > 0
 	}
-	if err := container.Discard(s.lcDir, c.ID); err != nil {
+	if err := container.Discard(s.lcDir, c.ID, c.Cgroup); err != nil {
 		s.cfg.Logger.Error("container's cgroup not removed", "container", c.ID, "err", err)
 	}
 	c.mu.Lock()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/image"
 	"coracle/internal/runtime/keeper"
@@ -36,8 +37,15 @@ type service struct {
 	stream *stream.Server
 	keeper *keeper.Keeper
 
-	mu         sync.RWMutex
-	sandboxes  map[string]*pod
+	// unclaim gives up the node's cgroup.
+	unclaim func()
+	// groups are the turns at sandboxes' cgroups, by path.
+	groups turns
+
+	mu        sync.RWMutex
+	sandboxes map[string]*pod
+	// making are the sandboxes that are not complete yet, by id.
+	making     map[string]*pod
 	containers map[string]*ctr
 	// names are the reserved names of sandboxes and containers, by id.
 	names map[string]string
@@ -94,13 +102,17 @@ func newService(cfg Config) (*service, error) {
 	}
 	s := &service{
 		cfg: cfg, images: images, minOOM: minOOM,
-		sandboxes: map[string]*pod{}, containers: map[string]*ctr{}, names: map[string]string{},
+		sandboxes: map[string]*pod{}, making: map[string]*pod{}, containers: map[string]*ctr{}, names: map[string]string{},
 	}
 	if s.lcDir, err = libcontainerDir(cfg); err != nil {
 		return nil, err
 	}
+	if err := s.claim(); err != nil {
+		return nil, err
+	}
 	s.net.init(cfg)
 	if s.stream, err = stream.New(streams{s}); err != nil {
+		s.unclaim()
 		return nil, err
 	}
 	if s.keeper, err = keeper.Open(cfg.StateDir); err != nil {
@@ -121,6 +133,19 @@ func (s *service) close() {
 	if s.keeper != nil {
 		s.keeper.Close()
 	}
+	s.unclaim()
+}
+
+// claim takes the node's cgroup, and with it all that lies below, for this runtime.
+func (s *service) claim() error {
+	root, err := cgroup.Open(s.cfg.CgroupRoot)
+	if err != nil {
+		return err
+	}
+	if s.unclaim, err = root.Claim(); err != nil {
+		return fmt.Errorf("runtime: Config.CgroupRoot: %w", err)
+	}
+	return nil
 }
 
 // libcontainerDir is where libcontainer keeps its state: in the state

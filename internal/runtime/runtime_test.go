@@ -226,8 +226,11 @@ func TestResources(t *testing.T) {
 	}
 	// What lies above the pod's cgroup is the agent's.
 	parent, err := cgroup.Open("/coracle-" + n.id + "/burstable")
-	if err != nil || !parent.Empty() || parent.Remove() != nil {
-		t.Errorf("the pod's cgroup is left: %v", err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if below, err := parent.Children(); err != nil || len(below) > 0 || parent.Remove() != nil {
+		t.Errorf("the pod's cgroup is left: %v %v", below, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,8 +59,11 @@ func TestGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !g.Exists() || top.Empty() || !g.Empty() {
-		t.Errorf("exists %t, parent empty %t, empty %t", g.Exists(), top.Empty(), g.Empty())
+	if below, err := top.Children(); err != nil || !slices.Equal(below, []string{"pod"}) {
+		t.Errorf("below the parent: %v %v", below, err)
+	}
+	if below, err := g.Children(); err != nil || len(below) != 0 || !g.Exists() {
+		t.Errorf("exists %t, below it: %v %v", g.Exists(), below, err)
 	}
 	cmd := exec.Command("/bin/sh", "-c", "read x")
 	in, err := cmd.StdinPipe()
