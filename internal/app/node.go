@@ -87,6 +87,7 @@ func runtimeConfig(dir DataDir, cfg ClusterConfig, name string, log *slog.Logger
 	return runtime.Config{
 		Socket: runtimeSocket(dir, cfg, name), StateDir: filepath.Join(dir.Node(name), "runtime"),
 		ImageDir: dir.Images(), ID: nodeID(cfg, name), CgroupRoot: cgroupRoot(cfg, name), ClusterCIDR: cfg.PodCIDR, Logger: log,
+		PodPidsLimit: cfg.PodPidsLimit, ReservedPids: cfg.ReservedPids,
 	}
 }
 

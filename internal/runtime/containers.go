@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,6 +29,9 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 	}
 	if len(cfg.GetCDIDevices()) > 0 {
 		return nil, status.Error(codes.InvalidArgument, "config.CDI_devices: CDI is not supported by this runtime")
+	}
+	if err := cgroup.Check(cfg.GetLinux().GetResources()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "config.linux.resources: %v", err)
 	}
 	p, err := s.pod(req.GetPodSandboxId())
 	if err != nil {
@@ -280,6 +284,9 @@ func (s *service) UpdateContainerResources(_ context.Context, req *cri.UpdateCon
 	if err != nil {
 		return nil, err
 	}
+	if err := cgroup.Check(req.GetLinux()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "linux: %v", err)
+	}
 	c.op.Lock()
 	defer c.op.Unlock()
 	st := c.snapshot()
@@ -320,6 +327,16 @@ func mergeResources(old, update *cri.LinuxContainerResources) *cri.LinuxContaine
 		if f.from != 0 {
 			*f.to = f.from
 		}
+	}
+	if len(update.GetHugepageLimits()) > 0 {
+		out.HugepageLimits = update.GetHugepageLimits()
+	}
+	if len(update.GetUnified()) > 0 {
+		out.Unified = maps.Clone(old.GetUnified())
+		if out.Unified == nil {
+			out.Unified = map[string]string{}
+		}
+		maps.Copy(out.Unified, update.GetUnified())
 	}
 	if update.GetCpusetCpus() != "" {
 		out.CpusetCpus = update.GetCpusetCpus()

@@ -94,6 +94,9 @@ func (s *service) start(c *ctr, p *pod) error {
 	if err != nil {
 		io.close()
 		logFile.Close()
+		if short := s.pidsShort(c, startPids); short != nil {
+			return errors.Join(short, err)
+		}
 		return err
 	}
 	proc, err := container.Open(pid)
@@ -171,9 +174,12 @@ func (s *service) watch(c *ctr) {
 // exited records how a container ended. The log is complete before anyone is
 // told: a reader who sees the exit sees all the output.
 func (s *service) exited(c *ctr, st container.Status) {
-	oom := false
+	oom, refused := false, int64(0)
 	if group, err := cgroup.Open(c.Cgroup); err == nil {
 		oom = group.OOMKills() > 0
+		if st.Code != 0 {
+			refused = s.pidsRefused(c, group)
+		}
 	}
 	if err := container.Discard(s.lcDir, c.ID, c.Cgroup); err != nil {
 		s.cfg.Logger.Error("container's cgroup not removed", "container", c.ID, "err", err)
@@ -195,6 +201,9 @@ func (s *service) exited(c *ctr, st container.Status) {
 	s.finish(c, func(state *ctrState) {
 		state.Finished = max(st.At.UnixNano(), state.Started)
 		state.ExitCode, state.Reason, state.Message = st.Code, reasonOf(st, oom), ""
+		if refused > 0 {
+			state.Message = fmt.Sprintf("the pod's limit of processes and threads (pids limit) refused it %d new ones", refused)
+		}
 		if st.Lost {
 			state.Message = "the container ended while its runtime was not running; how is not known (the machine was restarted, or its kernel does not keep exit statuses: Linux 6.15 and later do)"
 		}

@@ -31,6 +31,9 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 	if u := cfg.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(); u != nil && u.GetMode() != cri.NamespaceMode_NODE {
 		return nil, status.Error(codes.InvalidArgument, "user namespaces (hostUsers: false) are not supported by this runtime")
 	}
+	if err := cgroup.Check(cfg.GetLinux().GetResources()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "config.linux.resources: %v", err)
+	}
 	id := newID()
 	p := &pod{dir: s.podDir(id), config: cfg, state: podState{Ready: true}, podIdentity: podIdentity{
 		ID: id, Created: time.Now().UnixNano(), Handler: req.GetRuntimeHandler(),
@@ -134,6 +137,11 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 	}
 	if err := group.Create(p.config.GetLinux().GetResources()); err != nil {
 		return err
+	}
+	if _, own := p.config.GetLinux().GetResources().GetUnified()[cgroup.PidsMax]; !own {
+		if err := group.LimitPids(s.pids.pod); err != nil && !errors.Is(err, cgroup.ErrNoPids) {
+			return err
+		}
 	}
 	s.cfg.reached("pod cgroup made")
 	if p.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() == cri.NamespaceMode_POD {
@@ -349,6 +357,9 @@ func (s *service) UpdatePodSandboxResources(_ context.Context, req *cri.UpdatePo
 	p, err := s.pod(req.GetPodSandboxId())
 	if err != nil {
 		return nil, err
+	}
+	if err := cgroup.Check(req.GetResources()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "resources: %v", err)
 	}
 	p.op.Lock()
 	defer p.op.Unlock()

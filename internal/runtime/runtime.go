@@ -39,6 +39,8 @@ type service struct {
 
 	// unclaim gives up the node's cgroup.
 	unclaim func()
+	// pids are the limits of processes.
+	pids pidLimits
 	// groups are the turns at sandboxes' cgroups, by path.
 	groups turns
 
@@ -144,6 +146,17 @@ func (s *service) claim() error {
 	}
 	if s.unclaim, err = root.Claim(); err != nil {
 		return fmt.Errorf("runtime: Config.CgroupRoot: %w", err)
+	}
+	if s.pids, err = limitPids(root.PidsRoom(), s.cfg.ReservedPids, s.cfg.PodPidsLimit); err == nil {
+		err = root.LimitPids(s.pids.node)
+	}
+	if errors.Is(err, cgroup.ErrNoPids) {
+		s.cfg.Logger.Warn("pods have no limit of processes", "err", err)
+		err = nil
+	}
+	if err != nil {
+		s.unclaim()
+		return fmt.Errorf("runtime: %w", err)
 	}
 	return nil
 }

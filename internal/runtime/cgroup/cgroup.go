@@ -81,10 +81,12 @@ func (g *Group) Set(r *cri.LinuxContainerResources) error {
 
 // Resources translates CRI's limits.
 func Resources(r *cri.LinuxContainerResources) *cgroups.Resources {
+	pids, others := Unified(r)
 	res := &cgroups.Resources{
-		Memory: r.GetMemoryLimitInBytes(), MemorySwap: r.GetMemorySwapLimitInBytes(),
+		PidsLimit: pids,
+		Memory:    r.GetMemoryLimitInBytes(), MemorySwap: r.GetMemorySwapLimitInBytes(),
 		CpuShares: uint64(r.GetCpuShares()), CpuQuota: r.GetCpuQuota(), CpuPeriod: uint64(r.GetCpuPeriod()),
-		CpusetCpus: r.GetCpusetCpus(), CpusetMems: r.GetCpusetMems(), Unified: r.GetUnified(),
+		CpusetCpus: r.GetCpusetCpus(), CpusetMems: r.GetCpusetMems(), Unified: others,
 	}
 	if res.CpuShares != 0 {
 		res.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(res.CpuShares)
