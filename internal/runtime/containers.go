@@ -37,6 +37,9 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 	if err != nil {
 		return nil, err
 	}
+	if err := container.Check(cfg, p.config, s.machine); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	img, err := s.images.Get(cfg.GetImage().GetImage())
 	if errors.Is(err, image.ErrNotFound) {
 		return nil, status.Errorf(codes.NotFound, "image %q not found", cfg.GetImage().GetImage())

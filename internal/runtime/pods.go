@@ -15,6 +15,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/runtime/cgroup"
+	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/sandbox"
 )
 
@@ -28,8 +29,8 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 	if h := req.GetRuntimeHandler(); h != "" && h != handlerName {
 		return nil, status.Errorf(codes.InvalidArgument, "runtime handler %q is not known (there is only %q)", h, handlerName)
 	}
-	if u := cfg.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(); u != nil && u.GetMode() != cri.NamespaceMode_NODE {
-		return nil, status.Error(codes.InvalidArgument, "user namespaces (hostUsers: false) are not supported by this runtime")
+	if err := container.CheckSandbox(cfg, s.machine); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if err := cgroup.Check(cfg.GetLinux().GetResources()); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "config.linux.resources: %v", err)
@@ -135,7 +136,7 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 	if err != nil {
 		return err
 	}
-	if err := group.Create(p.config.GetLinux().GetResources()); err != nil {
+	if err := group.Create(cgroup.WithOverhead(p.config.GetLinux().GetResources(), p.config.GetLinux().GetOverhead())); err != nil {
 		return err
 	}
 	if _, own := p.config.GetLinux().GetResources().GetUnified()[cgroup.PidsMax]; !own {
@@ -370,7 +371,7 @@ func (s *service) UpdatePodSandboxResources(_ context.Context, req *cri.UpdatePo
 	if err != nil {
 		return nil, err
 	}
-	if err := group.Set(req.GetResources()); err != nil {
+	if err := group.Set(cgroup.WithOverhead(req.GetResources(), req.GetOverhead())); err != nil {
 		return nil, fmt.Errorf("update sandbox %s: %w", p.ID, err)
 	}
 	return &cri.UpdatePodSandboxResourcesResponse{}, nil

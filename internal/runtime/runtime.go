@@ -32,10 +32,12 @@ type service struct {
 	lcDir  string
 	images *image.Store
 	minOOM int
-	events hub
-	net    network
-	stream *stream.Server
-	keeper *keeper.Keeper
+	// machine is what the kernel can do for a container.
+	machine container.Machine
+	events  hub
+	net     network
+	stream  *stream.Server
+	keeper  *keeper.Keeper
 
 	// unclaim gives up the node's cgroup.
 	unclaim func()
@@ -102,8 +104,12 @@ func newService(cfg Config) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
+	machine, err := container.ThisMachine()
+	if err != nil {
+		return nil, err
+	}
 	s := &service{
-		cfg: cfg, images: images, minOOM: minOOM,
+		machine: machine, cfg: cfg, images: images, minOOM: minOOM,
 		sandboxes: map[string]*pod{}, making: map[string]*pod{}, containers: map[string]*ctr{}, names: map[string]string{},
 	}
 	if s.lcDir, err = libcontainerDir(cfg); err != nil {

@@ -84,6 +84,7 @@ func TestContainerEnvironment(t *testing.T) {
 	n := newNode(t)
 	pod, cfg := n.pod("env", func(c *cri.PodSandboxConfig) {
 		c.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_POD
+		c.Linux.SecurityContext.Privileged = true // one of the containers is
 		n.withNetwork()
 	})
 	defaultCaps := "CapEff: 00000000a80425fb"

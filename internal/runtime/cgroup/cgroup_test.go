@@ -23,6 +23,21 @@ func TestResources(t *testing.T) {
 	}
 }
 
+func TestWithOverhead(t *testing.T) {
+	r := &cri.LinuxContainerResources{CpuShares: 100, CpuQuota: 50000, CpuPeriod: 100000, MemoryLimitInBytes: 100}
+	o := &cri.LinuxContainerResources{CpuShares: 10, CpuQuota: 1000, CpuPeriod: 10000, MemoryLimitInBytes: 7}
+	got := WithOverhead(r, o)
+	if got.CpuShares != 110 || got.CpuQuota != 60000 || got.CpuPeriod != 100000 || got.MemoryLimitInBytes != 107 || r.CpuShares != 100 {
+		t.Errorf("%v (of %v)", got, r)
+	}
+	if got := WithOverhead(&cri.LinuxContainerResources{}, o); got.MemoryLimitInBytes != 0 || got.CpuQuota != 0 {
+		t.Errorf("without limits: %v", got)
+	}
+	if WithOverhead(r, nil) != r || WithOverhead(nil, o) != nil {
+		t.Error("nothing was to change")
+	}
+}
+
 func TestOpenRefusesOddPaths(t *testing.T) {
 	for _, p := range []string{"", "/", "relative", "/a/../b", "/a/"} {
 		if _, err := Open(p); err == nil {
