@@ -19,8 +19,8 @@ import (
 	"coracle/internal/store"
 )
 
-// ClusterConfig is what a cluster is created with. It is written to cluster.json at creation, and again
-// only when the store is rebuilt.
+// ClusterConfig is what a cluster is created with. It is written to cluster.json at creation, and again when its settings
+// change or its store is rebuilt.
 type ClusterConfig struct {
 	// ID is a short random name; bridges, cgroups and nftables tables carry it, so that several
 	// clusters live side by side on one machine.
@@ -37,6 +37,42 @@ type ClusterConfig struct {
 	// Store is the identity of the store, which was begun before this was written. It is empty in a
 	// cluster of an earlier version until its server has started once.
 	Store string `json:"store,omitempty"`
+	Settings
+}
+
+// Settings are what `up` may change of a cluster. Each node's runtime reads them when it starts.
+type Settings struct {
+	// PodPidsLimit is how many processes and threads a pod may have (the kubelet's podPidsLimit):
+	// -1 for no limit, 0 for the runtime's default.
+	PodPidsLimit int64 `json:"podPidsLimit,omitempty"`
+	// ReservedPids are kept from the pods of each node; 0 for the runtime's default.
+	ReservedPids int64 `json:"reservedPids,omitempty"`
+}
+
+func (s Settings) check() error {
+	switch {
+	case s.PodPidsLimit < -1:
+		return fmt.Errorf("--pod-pids-limit %d: want a positive number, -1 for no limit, or 0 for the default", s.PodPidsLimit)
+	case s.ReservedPids < 0:
+		return fmt.Errorf("--reserved-pids %d: want a positive number, or 0 for the default", s.ReservedPids)
+	}
+	return nil
+}
+
+// changeSettings makes and writes a change of a cluster's settings. It is refused while nodes run:
+// they would go on with the old ones.
+func changeSettings(dir DataDir, cfg *ClusterConfig, change func(*Settings), running []string) error {
+	next := cfg.Settings
+	change(&next)
+	if next == cfg.Settings {
+		return nil
+	}
+	if len(running) > 0 {
+		return fmt.Errorf("--pod-pids-limit and --reserved-pids cannot change while nodes run (%s): `coracle down --keep-data` first",
+			some(running))
+	}
+	cfg.Settings = next
+	return saveConfig(dir, *cfg)
 }
 
 const (

@@ -88,6 +88,7 @@ func runtimeConfig(dir DataDir, cfg ClusterConfig, name string, log *slog.Logger
 	return runtime.Config{
 		Socket: runtimeSocket(dir, cfg, name), StateDir: runtimeDir(dir, name),
 		ImageDir: dir.Images(), ID: nodeID(cfg, name), CgroupRoot: cgroupRoot(cfg, name), ClusterCIDR: cfg.PodCIDR, Logger: log,
+		PodPidsLimit: cfg.PodPidsLimit, ReservedPids: cfg.ReservedPids,
 	}
 }
 

@@ -33,10 +33,13 @@ type upOptions struct {
 	listen     string
 	detach     bool
 	useContext bool
+	// settings changes what the flags name of the cluster's settings.
+	settings func(*Settings)
 }
 
 func newUp() *cobra.Command {
 	var o upOptions
+	var settings Settings
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start a cluster on this machine, or what is missing of it",
@@ -56,6 +59,14 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 			if o.simulate > 0 && !cmd.Flags().Changed("nodes") {
 				o.nodes = 0
 			}
+			o.settings = func(s *Settings) {
+				if cmd.Flags().Changed("pod-pids-limit") {
+					s.PodPidsLimit = settings.PodPidsLimit
+				}
+				if cmd.Flags().Changed("reserved-pids") {
+					s.ReservedPids = settings.ReservedPids
+				}
+			}
 			return up(cmd.Context(), cmd.OutOrStdout(), dir, o, began)
 		},
 	}
@@ -65,6 +76,10 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 	f.StringVar(&o.listen, "listen", "", "the API server's address (default "+defaultListen+", or a free port where that is taken)")
 	f.BoolVarP(&o.detach, "detach", "d", false, "return when the cluster is ready and leave it running")
 	f.BoolVar(&o.useContext, "use-context", false, `add the cluster to your own kubeconfig as the context "coracle" and select it`)
+	f.Int64Var(&settings.PodPidsLimit, "pod-pids-limit", 0,
+		"how many processes and threads a pod may have; -1 for no limit (default a quarter of its node's, at most 4096)")
+	f.Int64Var(&settings.ReservedPids, "reserved-pids", 0,
+		"how many processes and threads each node keeps from its pods (default a tenth of the machine's, 1024 to 8192)")
 	return cmd
 }
 
@@ -81,6 +96,11 @@ func up(ctx context.Context, out io.Writer, dir DataDir, o upOptions, began time
 	}
 	if len(wantedNodes(dir, o.nodes)) > 0 && os.Geteuid() != 0 {
 		return errors.New("running containers takes root: try `sudo coracle up`, or `coracle up --simulate 3` for nodes that run none")
+	}
+	var asked Settings
+	o.settings(&asked)
+	if err := asked.check(); err != nil {
+		return err
 	}
 	started, cfg, err := start(ctx, dir, o)
 	if err != nil {
@@ -137,6 +157,9 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 	if err != nil {
 		return nil, cfg, err
 	}
+	if err := changeSettings(dir, &cfg, o.settings, runningRuntimes(dir)); err != nil {
+		return nil, cfg, err
+	}
 	authority, err := ensureIdentity(dir, cfg)
 	if err != nil {
 		return nil, cfg, err
@@ -182,6 +205,13 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 	}
 	names = append(names, dir.NodeNames()...)
 	return started, cfg, awaitNodes(bounded, dir, names)
+}
+
+// runningRuntimes are the nodes whose runtime runs.
+func runningRuntimes(dir DataDir) []string {
+	return slices.DeleteFunc(dir.NodeNames(), func(name string) bool {
+		return runningPID(dir.Lock(runtimeProcess(name))) == 0
+	})
 }
 
 // restartForgotten starts the agents anew of nodes that run but were deleted from the API: an

@@ -24,6 +24,12 @@ type Config struct {
 	ID string
 	// CgroupRoot is the parent of the cgroups of pods that name none; default "/coracle-ID".
 	CgroupRoot string
+	// PodPidsLimit is how many processes and threads a pod may have that does not say so itself (by the unified
+	// resource pids.max): -1 for no limit, 0 for a quarter of the node's, at most 4096.
+	PodPidsLimit int64
+	// ReservedPids are kept from the node's pods, for the rest of the machine: 0 for a tenth of what the machine
+	// can have, within 1024 and 8192.
+	ReservedPids int64
 	// ClusterCIDR is the range of all pods: what leaves it is masqueraded. Default 10.244.0.0/16.
 	ClusterCIDR netip.Prefix
 	// MTU of the pod network; 0 takes the machine's.
@@ -36,6 +42,15 @@ type Config struct {
 	Logger *slog.Logger
 	// Started, when set, is called once the socket is served.
 	Started func()
+
+	// step, when set, is told each point that a start passes: tests die there.
+	step func(name string)
+}
+
+func (c Config) reached(step string) {
+	if c.step != nil {
+		c.step(step)
+	}
 }
 
 var idPattern = regexp.MustCompile(`^[a-z0-9]{1,8}$`)

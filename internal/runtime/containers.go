@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,9 +31,15 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 	if len(cfg.GetCDIDevices()) > 0 {
 		return nil, status.Error(codes.InvalidArgument, "config.CDI_devices: CDI is not supported by this runtime")
 	}
+	if err := cgroup.Check(cfg.GetLinux().GetResources()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "config.linux.resources: %v", err)
+	}
 	p, err := s.pod(req.GetPodSandboxId())
 	if err != nil {
 		return nil, err
+	}
+	if err := container.Check(cfg, p.config, s.machine); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	img, err := s.images.Get(cfg.GetImage().GetImage())
 	if errors.Is(err, image.ErrNotFound) {
@@ -108,7 +115,7 @@ func (s *service) prepare(c *ctr, img image.Image) error {
 // discard gives back all that a container holds, also one that is half made.
 func (s *service) discard(c *ctr) error {
 	var errs []error
-	errs = append(errs, container.Discard(s.lcDir, c.ID))
+	errs = append(errs, container.Discard(s.lcDir, c.ID, c.Cgroup))
 	errs = append(errs, container.Unpin(c.pinPath()), snapshot.Unmount(c.dir))
 	errs = append(errs, s.releaseImageMounts(c))
 	if err := errors.Join(errs...); err != nil {
@@ -284,6 +291,9 @@ func (s *service) UpdateContainerResources(_ context.Context, req *cri.UpdateCon
 	if err != nil {
 		return nil, err
 	}
+	if err := cgroup.Check(req.GetLinux()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "linux: %v", err)
+	}
 	c.op.Lock()
 	defer c.op.Unlock()
 	st := c.snapshot()
@@ -324,6 +334,16 @@ func mergeResources(old, update *cri.LinuxContainerResources) *cri.LinuxContaine
 		if f.from != 0 {
 			*f.to = f.from
 		}
+	}
+	if len(update.GetHugepageLimits()) > 0 {
+		out.HugepageLimits = update.GetHugepageLimits()
+	}
+	if len(update.GetUnified()) > 0 {
+		out.Unified = maps.Clone(old.GetUnified())
+		if out.Unified == nil {
+			out.Unified = map[string]string{}
+		}
+		maps.Copy(out.Unified, update.GetUnified())
 	}
 	if update.GetCpusetCpus() != "" {
 		out.CpusetCpus = update.GetCpusetCpus()

@@ -95,8 +95,7 @@ func (s *service) run(ctx context.Context, id string, cmd []string, in io.Reader
 		return 0, err
 	}
 	defer x.close()
-	proc, err := container.Exec(s.lcDir, c.ID, c.dir, cmd, tty, x.theirs.Stdio)
-	x.theirs.close()
+	proc, err := s.startExec(ctx, c, cmd, tty, x.theirs)
 	if err != nil {
 		return 0, execError(err)
 	}
@@ -116,11 +115,70 @@ func (s *service) run(ctx context.Context, id string, cmd []string, in io.Reader
 	return st.Code, err
 }
 
+// execPatience is how long a command may take to start in a container that has
+// no room for it. Elsewhere it takes as long as it takes.
+const execPatience = 5 * time.Second
+
+// startExec starts a command in a container, and closes what it hands over. It
+// fails when ctx ends first, or when the command does not start for want of
+// pids: then it says so. A command that starts too late is killed.
+func (s *service) startExec(ctx context.Context, c *ctr, cmd []string, tty bool, theirs stdio) (*container.Process, error) {
+	if err := s.pidsShort(c, 0); err != nil {
+		theirs.close()
+		return nil, err
+	}
+	type started struct {
+		proc *container.Process
+		err  error
+	}
+	done := make(chan started)
+	late := make(chan struct{})
+	defer close(late)
+	go func() {
+		proc, err := container.Exec(s.lcDir, c.ID, c.dir, cmd, tty, theirs.Stdio)
+		theirs.close()
+		select {
+		case done <- started{proc, err}:
+		case <-late:
+			if err == nil {
+				_ = proc.Signal(unix.SIGKILL)
+				_, _ = proc.Wait()
+				proc.Close()
+			}
+		}
+	}()
+	tick := time.NewTicker(execPatience)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-done:
+			if r.err != nil {
+				if short := s.pidsShort(c, startPids); short != nil {
+					return nil, short
+				}
+			}
+			return r.proc, r.err
+		case <-ctx.Done():
+			if short := s.pidsShort(c, startPids); short != nil {
+				return nil, short
+			}
+			return nil, ctx.Err()
+		case <-tick.C:
+			if short := s.pidsShort(c, startPids); short != nil {
+				return nil, short
+			}
+		}
+	}
+}
+
 // execError gives a command that cannot be run the gRPC code that the kubelet
 // tells from a failure of the node by.
 func execError(err error) error {
 	if errors.Is(err, container.ErrNotRunning) {
 		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	if status.Code(err) == codes.ResourceExhausted {
+		return err
 	}
 	return fmt.Errorf("exec: %w", err)
 }

@@ -88,26 +88,31 @@ func (s *service) start(c *ctr, p *pod) error {
 		return err
 	}
 	closing := stdio{files}
-	pid, err := container.Start(s.lcDir, c.ID, spec, files)
+	s.cfg.reached("container's console opened")
+	pid, err := container.Start(s.lcDir, c.ID, spec, files, s.madeGroup())
 	closing.close()
 	if err != nil {
 		io.close()
 		logFile.Close()
+		if short := s.pidsShort(c, startPids); short != nil {
+			return errors.Join(short, err)
+		}
 		return err
 	}
 	proc, err := container.Open(pid)
 	if err != nil {
 		io.close()
 		logFile.Close()
-		return errors.Join(err, container.Discard(s.lcDir, c.ID))
+		return errors.Join(err, container.Discard(s.lcDir, c.ID, c.Cgroup))
 	}
+	s.cfg.reached("container started")
 	if err := proc.Pin(c.pinPath()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		s.cfg.Logger.Error("process not pinned", "container", c.ID, "err", err)
 	}
 	if err := io.begin(logFile); err != nil {
 		_ = proc.Signal(unix.SIGKILL)
 		_, _ = proc.Wait()
-		return errors.Join(err, container.Discard(s.lcDir, c.ID))
+		return errors.Join(err, container.Discard(s.lcDir, c.ID, c.Cgroup))
 	}
 	s.keep(c.ID, io)
 	c.mu.Lock()
@@ -116,11 +121,20 @@ func (s *service) start(c *ctr, p *pod) error {
 	if err := container.SaveProcess(c.dir, spec); err != nil {
 		s.cfg.Logger.Error("process not recorded", "container", c.ID, "err", err)
 	}
+	s.cfg.reached("container's process recorded")
 	err = c.change(func(st *ctrState) { st.Phase, st.Started, st.PID = phaseRunning, time.Now().UnixNano(), pid })
 	if err != nil {
 		s.cfg.Logger.Error("container state not written", "container", c.ID, "err", err)
 	}
 	return nil
+}
+
+// madeGroup tells when a container has its cgroup and libcontainer has no state of it yet.
+func (s *service) madeGroup() func() {
+	if s.cfg.step == nil {
+		return nil
+	}
+	return func() { s.cfg.reached("container's cgroup made") }
 }
 
 // keep has the keeper hold a console. Without one the container runs all the
@@ -160,11 +174,14 @@ func (s *service) watch(c *ctr) {
 // exited records how a container ended. The log is complete before anyone is
 // told: a reader who sees the exit sees all the output.
 func (s *service) exited(c *ctr, st container.Status) {
-	oom := false
+	oom, refused := false, int64(0)
 	if group, err := cgroup.Open(c.Cgroup); err == nil {
 		oom = group.OOMKills() > 0
+		if st.Code != 0 {
+			refused = s.pidsRefused(c, group)
+		}
 	}
-	if err := container.Discard(s.lcDir, c.ID); err != nil {
+	if err := container.Discard(s.lcDir, c.ID, c.Cgroup); err != nil {
 		s.cfg.Logger.Error("container's cgroup not removed", "container", c.ID, "err", err)
 	}
 	c.mu.Lock()
@@ -184,6 +201,9 @@ func (s *service) exited(c *ctr, st container.Status) {
 	s.finish(c, func(state *ctrState) {
 		state.Finished = max(st.At.UnixNano(), state.Started)
 		state.ExitCode, state.Reason, state.Message = st.Code, reasonOf(st, oom), ""
+		if refused > 0 {
+			state.Message = fmt.Sprintf("the pod's limit of processes and threads (pids limit) refused it %d new ones", refused)
+		}
 		if st.Lost {
 			state.Message = "the container ended while its runtime was not running; how is not known (the machine was restarted, or its kernel does not keep exit statuses: Linux 6.15 and later do)"
 		}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -34,7 +35,16 @@ func TestMain(m *testing.M) {
 	if base := os.Getenv(runtimeEnv); base != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
-		if err := Run(ctx, testConfig(base, os.Getenv(runtimeEnv+"_ID"))); err != nil {
+		cfg := testConfig(base, os.Getenv(runtimeEnv+"_ID"))
+		if at := os.Getenv(runtimeEnv + "_DIES_AT"); at != "" {
+			cfg.step = func(name string) {
+				if name == at {
+					_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+					select {}
+				}
+			}
+		}
+		if err := Run(ctx, cfg); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -142,16 +152,18 @@ func copyTo(t testing.TB, from, to string) {
 	}
 }
 
-func (n *node) start() {
+func (n *node) start(env ...string) {
 	n.t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), runtimeEnv+"="+n.base, runtimeEnv+"_ID="+n.id)
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
 	n.cmd = cmd
-	conn, err := grpc.NewClient("unix://"+filepath.Join(n.base, "cri.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+filepath.Join(n.base, "cri.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1, MaxDelay: 5 * time.Millisecond}}))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -215,8 +227,8 @@ func (n *node) leftovers() {
 		n.t.Error(err)
 		return
 	}
-	if !group.Empty() {
-		n.t.Errorf("cgroups are left below /coracle-%s", n.id)
+	if below, err := group.Children(); err != nil || len(below) > 0 {
+		n.t.Errorf("cgroups are left below /coracle-%s: %v %v", n.id, below, err)
 		pids, _ := group.Pids()
 		for _, pid := range pids {
 			n.t.Errorf("process %d is left", pid)

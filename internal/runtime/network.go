@@ -42,20 +42,28 @@ type networkState struct {
 
 // restore opens the network with the range of the last run, if there was one.
 func (n *network) restore() error {
-	raw, err := os.ReadFile(n.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	var st networkState
-	if err == nil {
-		err = json.Unmarshal(raw, &st)
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", n.path, err)
+	st, err := n.kept()
+	if err != nil || !st.CIDR.IsValid() {
+		return err
 	}
 	// A network that cannot be opened must not keep the runtime from serving what runs.
 	_ = n.use(st.CIDR, false)
 	return nil
+}
+
+// kept reads the range of the last run; it is not valid when there was none.
+func (n *network) kept() (st networkState, err error) {
+	raw, err := os.ReadFile(n.path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(raw) == 0 { // empty: cut short, and nothing was made yet
+		return st, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &st)
+	}
+	if err != nil {
+		return st, fmt.Errorf("read %s: %w", n.path, err)
+	}
+	return st, nil
 }
 
 // use opens the network with a range. Changing the range is refused while
@@ -75,15 +83,7 @@ func (n *network) use(cidr netip.Prefix, busy bool) error {
 		}
 		n.open = nil
 	}
-	open, err := netpod.Open(netpod.Config{
-		Bridge: "cor-" + n.cfg.ID, NFTable: "coracle-pod-" + n.cfg.ID, CIDR: cidr, ClusterCIDR: n.cfg.ClusterCIDR,
-		MTU: n.cfg.MTU, StateDir: filepath.Join(n.cfg.StateDir, "network"),
-	})
-	if err != nil {
-		n.err = fmt.Errorf("open pod network %s: %w", cidr, err)
-		return n.err
-	}
-	n.open, n.cidr, n.err = open, cidr, nil
+	// Written first: whoever removes a network that was being opened must know of it.
 	raw, err := json.Marshal(networkState{cidr})
 	if err != nil {
 		return err
@@ -91,7 +91,20 @@ func (n *network) use(cidr netip.Prefix, busy bool) error {
 	if err := os.WriteFile(n.path, raw, 0o600); err != nil {
 		return fmt.Errorf("keep pod CIDR: %w", err)
 	}
+	open, err := netpod.Open(n.config(cidr))
+	if err != nil {
+		n.err = fmt.Errorf("open pod network %s: %w", cidr, err)
+		return n.err
+	}
+	n.open, n.cidr, n.err = open, cidr, nil
 	return nil
+}
+
+func (n *network) config(cidr netip.Prefix) netpod.Config {
+	return netpod.Config{
+		Bridge: "cor-" + n.cfg.ID, NFTable: "coracle-pod-" + n.cfg.ID, CIDR: cidr, ClusterCIDR: n.cfg.ClusterCIDR,
+		MTU: n.cfg.MTU, StateDir: filepath.Join(n.cfg.StateDir, "network"),
+	}
 }
 
 func (n *network) ready() (*netpod.Network, error) {
@@ -166,16 +179,20 @@ func (n *network) forget(known func(id string) bool) error {
 	return errors.Join(errs...)
 }
 
-// destroy removes the network, if it was ever opened.
+// destroy removes the network, also one that was never opened as a whole.
 func (n *network) destroy() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.open == nil {
-		return nil
+	if n.open != nil {
+		err := n.open.Destroy()
+		n.open, n.err = nil, errNetworkNotReady
+		return err
 	}
-	err := n.open.Destroy()
-	n.open, n.err = nil, errNetworkNotReady
-	return err
+	st, err := n.kept()
+	if err != nil || !st.CIDR.IsValid() {
+		return err
+	}
+	return netpod.Remove(n.config(st.CIDR))
 }
 
 func (n *network) close() {

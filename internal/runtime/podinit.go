@@ -29,9 +29,16 @@ func (s *service) startPodInit(p *pod) error {
 	cmd.Args = []string{"pod-init"}
 	cmd.Env = []string{boot.PodInitEnv + "=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Setsid: true}
+	// It ends when we do before we have said that it can be found again.
+	word, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("start pod init: %w", err)
+	}
+	defer word.Close()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start pod init: %w", err)
 	}
+	s.cfg.reached("init started")
 	pid := cmd.Process.Pid
 	p.InitPID = pid
 	proc, err := container.Open(pid)
@@ -53,6 +60,7 @@ func (s *service) startPodInit(p *pod) error {
 	if err := group.Add(pid); err != nil {
 		return err
 	}
+	s.cfg.reached("init in its cgroup")
 	f, err := os.OpenFile(sandbox.PIDPath(p.dir), os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
 		return err
@@ -61,6 +69,10 @@ func (s *service) startPodInit(p *pod) error {
 	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/pid", pid), sandbox.PIDPath(p.dir), "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("keep PID namespace: %w", err)
 	}
+	if _, err := word.Write([]byte{'y'}); err != nil {
+		return fmt.Errorf("start pod init: %w", err)
+	}
+	s.cfg.reached("init told")
 	return nil
 }
 
@@ -87,7 +99,7 @@ func (s *service) stopPodInit(p *pod) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(group.Remove(), container.Unpin(p.initPin()))
+	return errors.Join(group.Clear(), container.Unpin(p.initPin()))
 }
 
 // podInit finds the init process again: by its pin, or, on a kernel that pins

@@ -15,6 +15,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/runtime/cgroup"
+	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/sandbox"
 )
 
@@ -28,8 +29,11 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 	if h := req.GetRuntimeHandler(); h != "" && h != handlerName {
 		return nil, status.Errorf(codes.InvalidArgument, "runtime handler %q is not known (there is only %q)", h, handlerName)
 	}
-	if u := cfg.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(); u != nil && u.GetMode() != cri.NamespaceMode_NODE {
-		return nil, status.Error(codes.InvalidArgument, "user namespaces (hostUsers: false) are not supported by this runtime")
+	if err := container.CheckSandbox(cfg, s.machine); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := cgroup.Check(cfg.GetLinux().GetResources()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "config.linux.resources: %v", err)
 	}
 	id := newID()
 	p := &pod{dir: s.podDir(id), config: cfg, state: podState{Ready: true}, podIdentity: podIdentity{
@@ -45,6 +49,7 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 		return nil, err
 	}
 	cgroup.Warm()
+	defer s.make(p)()
 	if err := s.setUpPod(ctx, p); err != nil {
 		if rerr := errors.Join(s.tearDownPod(p), removeDir(p.dir)); rerr != nil {
 			s.cfg.Logger.Error("half-made sandbox not removed", "sandbox", id, "err", rerr)
@@ -96,7 +101,22 @@ func (s *service) podCgroup(cfg *cri.PodSandboxConfig, id string) string {
 	return filepath.Join(s.cfg.CgroupRoot, id)
 }
 
-// setUpPod does the work in the order in which tearDownPod can undo any part of it.
+// make notes a sandbox that is being made, so that its cgroup is not taken for
+// a leftover. It waits for one of the same pod that is being removed.
+func (s *service) make(p *pod) (made func()) {
+	defer s.groups.take(p.Cgroup)()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.making[p.ID] = p
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.making, p.ID)
+	}
+}
+
+// setUpPod does the work in the order in which tearDownPod can undo any part of
+// it, also in a later runtime: what says where to look is written first.
 func (s *service) setUpPod(ctx context.Context, p *pod) error {
 	if err := os.MkdirAll(p.dir, 0o711); err != nil {
 		return err
@@ -104,19 +124,27 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 	if err := writeConfig(p.dir, p.config); err != nil {
 		return err
 	}
+	s.cfg.reached("pod recorded")
 	if err := s.writePodFiles(p); err != nil {
 		return err
 	}
 	if err := sandbox.Create(p.dir, p.Namespaces); err != nil {
 		return err
 	}
+	s.cfg.reached("namespaces made")
 	group, err := cgroup.Open(p.Cgroup)
 	if err != nil {
 		return err
 	}
-	if err := group.Create(p.config.GetLinux().GetResources()); err != nil {
+	if err := group.Create(cgroup.WithOverhead(p.config.GetLinux().GetResources(), p.config.GetLinux().GetOverhead())); err != nil {
 		return err
 	}
+	if _, own := p.config.GetLinux().GetResources().GetUnified()[cgroup.PidsMax]; !own {
+		if err := group.LimitPids(s.pids.pod); err != nil && !errors.Is(err, cgroup.ErrNoPids) {
+			return err
+		}
+	}
+	s.cfg.reached("pod cgroup made")
 	if p.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() == cri.NamespaceMode_POD {
 		if err := s.startPodInit(p); err != nil {
 			return err
@@ -129,6 +157,7 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 		}
 		p.IP = ip.String()
 	}
+	s.cfg.reached("network attached")
 	return writeState(p.dir, podRecord{p.podIdentity, p.state})
 }
 
@@ -184,17 +213,7 @@ func (s *service) tearDownPod(p *pod) error {
 	if p.Namespaces.Net {
 		errs = append(errs, s.net.detach(p.ID))
 	}
-	errs = append(errs, s.stopPodInit(p), sandbox.Release(p.dir))
-	group, err := cgroup.Open(p.Cgroup)
-	if err != nil {
-		return errors.Join(append(errs, err)...)
-	}
-	// A cgroup the agent named may be shared with a later sandbox of the same pod.
-	if group.Empty() {
-		if pids, err := group.Pids(); err == nil && len(pids) == 0 {
-			errs = append(errs, group.Remove())
-		}
-	}
+	errs = append(errs, s.stopPodInit(p), sandbox.Release(p.dir), s.clearPod(p))
 	return errors.Join(errs...)
 }
 
@@ -340,6 +359,9 @@ func (s *service) UpdatePodSandboxResources(_ context.Context, req *cri.UpdatePo
 	if err != nil {
 		return nil, err
 	}
+	if err := cgroup.Check(req.GetResources()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "resources: %v", err)
+	}
 	p.op.Lock()
 	defer p.op.Unlock()
 	if !p.snapshot().Ready {
@@ -349,7 +371,7 @@ func (s *service) UpdatePodSandboxResources(_ context.Context, req *cri.UpdatePo
 	if err != nil {
 		return nil, err
 	}
-	if err := group.Set(req.GetResources()); err != nil {
+	if err := group.Set(cgroup.WithOverhead(req.GetResources(), req.GetOverhead())); err != nil {
 		return nil, fmt.Errorf("update sandbox %s: %w", p.ID, err)
 	}
 	return &cri.UpdatePodSandboxResourcesResponse{}, nil

@@ -25,12 +25,25 @@ func (s *service) recover() error {
 	if err := s.net.restore(); err != nil {
 		return err
 	}
-	if err := s.eachRecord("sandboxes", s.recoverPod); err != nil {
+	var half []*pod
+	err := s.eachRecord("sandboxes", func(dir, id string) {
+		if p := s.recoverPod(dir, id); p != nil {
+			half = append(half, p)
+		}
+	})
+	if err != nil {
 		return err
 	}
 	if err := s.eachRecord("containers", s.recoverCtr); err != nil {
 		return err
 	}
+	// Only now is it known which cgroups are somebody's.
+	for _, p := range half {
+		if err := errors.Join(s.tearDownPod(p), removeDir(p.dir)); err != nil {
+			s.cfg.Logger.Error("half-made sandbox not removed", "sandbox", p.ID, "err", err)
+		}
+	}
+	s.sweep()
 	return s.net.forget(func(id string) bool { return s.sandboxes[id] != nil })
 }
 
@@ -45,7 +58,8 @@ func (s *service) eachRecord(kind string, f func(dir, id string)) error {
 	return nil
 }
 
-func (s *service) recoverPod(dir, id string) {
+// recoverPod takes a sandbox over, or returns it when it is half made.
+func (s *service) recoverPod(dir, id string) (half *pod) {
 	p := &pod{dir: dir, config: &cri.PodSandboxConfig{}}
 	err := errors.Join(p.read(), readConfig(dir, p.config))
 	if err != nil || p.ID != id {
@@ -56,10 +70,7 @@ func (s *service) recoverPod(dir, id string) {
 		}
 		// The init process of a half-made pod is found by its pin alone.
 		p.InitPID = -1
-		if err := errors.Join(s.tearDownPod(p), removeDir(dir)); err != nil {
-			s.cfg.Logger.Error("half-made sandbox not removed", "sandbox", id, "err", err)
-		}
-		return
+		return p
 	}
 	s.sandboxes[id] = p
 	s.names[podName(p)] = id
@@ -69,6 +80,7 @@ func (s *service) recoverPod(dir, id string) {
 			s.cfg.Logger.Error("sandbox state not written", "sandbox", id, "err", err)
 		}
 	}
+	return nil
 }
 
 func (s *service) recoverCtr(dir, id string) {
@@ -89,7 +101,7 @@ func (s *service) recoverCtr(dir, id string) {
 		close(c.gone)
 	case phaseCreated:
 		// A start that was cut short has left a process that has not run anything yet, or just did.
-		if err := errors.Join(container.Discard(s.lcDir, id), container.Unpin(c.pinPath())); err != nil {
+		if err := errors.Join(container.Discard(s.lcDir, id, c.Cgroup), container.Unpin(c.pinPath())); err != nil {
 			s.cfg.Logger.Error("cut-short start not cleaned", "container", id, "err", err)
 		}
 	case phaseRunning:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/image"
 	"coracle/internal/runtime/keeper"
@@ -31,13 +32,24 @@ type service struct {
 	lcDir  string
 	images *image.Store
 	minOOM int
-	events hub
-	net    network
-	stream *stream.Server
-	keeper *keeper.Keeper
+	// machine is what the kernel can do for a container.
+	machine container.Machine
+	events  hub
+	net     network
+	stream  *stream.Server
+	keeper  *keeper.Keeper
 
-	mu         sync.RWMutex
-	sandboxes  map[string]*pod
+	// unclaim gives up the node's cgroup.
+	unclaim func()
+	// pids are the limits of processes.
+	pids pidLimits
+	// groups are the turns at sandboxes' cgroups, by path.
+	groups turns
+
+	mu        sync.RWMutex
+	sandboxes map[string]*pod
+	// making are the sandboxes that are not complete yet, by id.
+	making     map[string]*pod
 	containers map[string]*ctr
 	// names are the reserved names of sandboxes and containers, by id.
 	names map[string]string
@@ -92,15 +104,23 @@ func newService(cfg Config) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
+	machine, err := container.ThisMachine()
+	if err != nil {
+		return nil, err
+	}
 	s := &service{
-		cfg: cfg, images: images, minOOM: minOOM,
-		sandboxes: map[string]*pod{}, containers: map[string]*ctr{}, names: map[string]string{},
+		machine: machine, cfg: cfg, images: images, minOOM: minOOM,
+		sandboxes: map[string]*pod{}, making: map[string]*pod{}, containers: map[string]*ctr{}, names: map[string]string{},
 	}
 	if s.lcDir, err = libcontainerDir(cfg); err != nil {
 		return nil, err
 	}
+	if err := s.claim(); err != nil {
+		return nil, err
+	}
 	s.net.init(cfg)
 	if s.stream, err = stream.New(streams{s}); err != nil {
+		s.unclaim()
 		return nil, err
 	}
 	if s.keeper, err = keeper.Open(cfg.StateDir); err != nil {
@@ -121,6 +141,30 @@ func (s *service) close() {
 	if s.keeper != nil {
 		s.keeper.Close()
 	}
+	s.unclaim()
+}
+
+// claim takes the node's cgroup, and with it all that lies below, for this runtime.
+func (s *service) claim() error {
+	root, err := cgroup.Open(s.cfg.CgroupRoot)
+	if err != nil {
+		return err
+	}
+	if s.unclaim, err = root.Claim(); err != nil {
+		return fmt.Errorf("runtime: Config.CgroupRoot: %w", err)
+	}
+	if s.pids, err = limitPids(root.PidsRoom(), s.cfg.ReservedPids, s.cfg.PodPidsLimit); err == nil {
+		err = root.LimitPids(s.pids.node)
+	}
+	if errors.Is(err, cgroup.ErrNoPids) {
+		s.cfg.Logger.Warn("pods have no limit of processes", "err", err)
+		err = nil
+	}
+	if err != nil {
+		s.unclaim()
+		return fmt.Errorf("runtime: %w", err)
+	}
+	return nil
 }
 
 // libcontainerDir is where libcontainer keeps its state: in the state

@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-
-	"coracle/internal/filetree"
 )
 
 // leases hands out the addresses of a range and remembers them on disk. A lease is a symbolic
@@ -35,7 +33,7 @@ const (
 
 func openLeases(stateDir string, cidr netip.Prefix) (*leases, error) {
 	l := &leases{
-		dir: filepath.Join(stateDir, "leases"), byIP: map[netip.Addr]string{}, holder: map[string]netip.Addr{},
+		dir: leasesDir(stateDir), byIP: map[netip.Addr]string{}, holder: map[string]netip.Addr{},
 		first: cidr.Masked().Addr().Next().Next(), last: lastOf(cidr).Prev(),
 	}
 	l.next = l.first
@@ -69,6 +67,8 @@ func openLeases(stateDir string, cidr netip.Prefix) (*leases, error) {
 	}
 	return l, nil
 }
+
+func leasesDir(stateDir string) string { return filepath.Join(stateDir, "leases") }
 
 func lastOf(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().As4()
@@ -168,7 +168,5 @@ func (l *leases) holders() []string {
 	}
 	return out
 }
-
-func (l *leases) remove() error { return filetree.Remove(l.dir) }
 
 func (l *leases) path(ip netip.Addr) string { return filepath.Join(l.dir, ip.String()) }

@@ -216,27 +216,27 @@ func (n *Network) unplug(veth string) error {
 
 // removeLinks deletes the bridge and the links whose master it is.
 func (n *Network) removeLinks() error {
+	bridge, err := n.links.LinkByName(n.cfg.Bridge)
+	if isMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", n.cfg.Bridge, err)
+	}
 	links, err := whole(n.links.LinkList)
 	if err != nil {
 		return fmt.Errorf("links: %w", err)
 	}
 	var errs []error
 	for _, l := range links {
-		if l.Attrs().MasterIndex == n.bridge && l.Type() == "veth" {
+		if l.Attrs().MasterIndex == bridge.Attrs().Index && l.Type() == "veth" {
 			if err := n.links.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 				errs = append(errs, fmt.Errorf("delete %s: %w", l.Attrs().Name, err))
 			}
 		}
 	}
-	bridge, err := n.links.LinkByName(n.cfg.Bridge)
-	switch {
-	case isMissing(err):
-	case err != nil:
-		errs = append(errs, err)
-	default:
-		if err := n.links.LinkDel(bridge); err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("delete %s: %w", n.cfg.Bridge, err))
-		}
+	if err := n.links.LinkDel(bridge); err != nil && !errors.Is(err, unix.ENODEV) {
+		errs = append(errs, fmt.Errorf("delete %s: %w", n.cfg.Bridge, err))
 	}
 	return errors.Join(errs...)
 }

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"sync"
 
@@ -26,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/filetree"
+	"coracle/internal/network/setting"
 )
 
 // Config says what a node's pod network is.
@@ -43,6 +43,9 @@ type Config struct {
 	StateDir string
 	// NFTable names the nftables table (family ip), unique on the machine.
 	NFTable string
+	// SettingsDir is where it is written what settings of the machine were before a network changed them; default
+	// setting.DefaultDir. All networks of a machine have the same.
+	SettingsDir string
 }
 
 // Attachment is what a sandbox got.
@@ -99,6 +102,26 @@ func Open(cfg Config) (*Network, error) {
 	return n, nil
 }
 
+// Remove removes whatever there is of a network, as Destroy does, without making it true first. It
+// succeeds when there is nothing.
+func Remove(cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	host, err := netns.Get()
+	if err != nil {
+		return fmt.Errorf("pod network: network namespace: %w", err)
+	}
+	n := &Network{cfg: cfg, host: host}
+	if n.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		n.Close()
+		return fmt.Errorf("pod network: netlink: %w", err)
+	}
+	return n.Destroy()
+}
+
 func (c Config) check() error {
 	switch {
 	case c.Bridge == "" || len(c.Bridge) >= unix.IFNAMSIZ:
@@ -129,8 +152,8 @@ func (n *Network) open() error {
 	if err := n.ensureBridge(); err != nil {
 		return err
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
-		return fmt.Errorf("enable forwarding: %w", err)
+	if err := n.settings().Hold(setting.Holder{Name: n.cfg.NFTable, Home: n.cfg.StateDir}, setting.Forwarding); err != nil {
+		return err
 	}
 	if err := n.ensureRules(); err != nil {
 		return fmt.Errorf("nftables: %w", err)
@@ -197,14 +220,40 @@ func (n *Network) Detach(sandboxID string) error {
 	return nil
 }
 
-// Destroy removes the bridge, every veth on it, the rules and the leases, and closes the network.
+// Destroy removes the bridge, every veth on it, the rules, the kernel's memory of the pods'
+// connections and the leases, puts the machine's settings back unless another network needs them,
+// and closes the network.
 func (n *Network) Destroy() error {
 	defer n.Close()
-	err := errors.Join(n.removeLinks(), n.removeRules(), n.leases.remove(), filetree.Remove(n.ports.dir))
+	err := errors.Join(n.removeLinks(), n.removeRules(), n.forgetConnections(), n.onHost(n.releaseSettings),
+		filetree.Remove(leasesDir(n.cfg.StateDir)), filetree.Remove(portsDir(n.cfg.StateDir)))
 	if err != nil {
 		return fmt.Errorf("destroy pod network %s: %w", n.cfg.Bridge, err)
 	}
 	return nil
+}
+
+func (n *Network) settings() setting.Book {
+	if n.cfg.SettingsDir != "" {
+		return setting.Book{Dir: n.cfg.SettingsDir}
+	}
+	return setting.Book{Dir: setting.DefaultDir}
+}
+
+func (n *Network) releaseSettings() error { return n.settings().Release(n.cfg.NFTable) }
+
+// onHost runs f on a thread that is in the network's own namespace.
+func (n *Network) onHost(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
+		if err := netns.Set(n.host); err != nil {
+			done <- fmt.Errorf("join the network namespace: %w", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
 }
 
 func (n *Network) lock(sandboxID string) (unlock func()) {

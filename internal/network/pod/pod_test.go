@@ -91,7 +91,7 @@ func at(t *testing.T, path string, f func() error) {
 func config(t *testing.T, bridge, cidr string) Config {
 	return Config{
 		Bridge: bridge, CIDR: netip.MustParsePrefix(cidr), ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
-		StateDir: t.TempDir(), NFTable: "test-" + bridge, MTU: 1400,
+		StateDir: t.TempDir(), NFTable: "test-" + bridge, MTU: 1400, SettingsDir: filepath.Join(t.TempDir(), "coracle", "settings"),
 	}
 }
 
@@ -423,7 +423,7 @@ func BenchmarkAttachDetach(b *testing.B) {
 		}
 		n, err := Open(Config{
 			Bridge: "corb", CIDR: netip.MustParsePrefix("10.244.0.0/24"), ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
-			StateDir: b.TempDir(), NFTable: "bench",
+			StateDir: b.TempDir(), NFTable: "bench", SettingsDir: filepath.Join(b.TempDir(), "coracle", "settings"),
 		})
 		if err != nil {
 			b.Error(err)

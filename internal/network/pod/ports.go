@@ -71,8 +71,10 @@ type ports struct {
 	bySandbox map[string][]Port
 }
 
+func portsDir(stateDir string) string { return filepath.Join(stateDir, "ports") }
+
 func openPorts(stateDir string) (*ports, error) {
-	p := &ports{dir: filepath.Join(stateDir, "ports"), bySandbox: map[string][]Port{}}
+	p := &ports{dir: portsDir(stateDir), bySandbox: map[string][]Port{}}
 	entries, err := os.ReadDir(p.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("published ports: %w", err)

@@ -98,6 +98,9 @@ func security(pod *corev1.Pod, c *corev1.Container, image ImageUser, seccompStor
 		out.RunAsUser = &runtimeapi.Int64Value{Value: *image.UID}
 	case image.Name != "":
 		out.RunAsUsername = image.Name
+	case e.group != nil:
+		// CRI takes no group without a user: this is who the container is anyway.
+		out.RunAsUser = &runtimeapi.Int64Value{Value: 0}
 	}
 	if e.group != nil {
 		out.RunAsGroup = &runtimeapi.Int64Value{Value: *e.group}
@@ -205,9 +208,10 @@ func sandboxSecurity(pod *corev1.Pod, seccompStore string) *runtimeapi.LinuxSand
 	if s := pod.Spec.SecurityContext; s != nil {
 		if s.RunAsUser != nil {
 			out.RunAsUser = &runtimeapi.Int64Value{Value: *s.RunAsUser}
-		}
-		if s.RunAsGroup != nil {
-			out.RunAsGroup = &runtimeapi.Int64Value{Value: *s.RunAsGroup}
+			// CRI takes no group without a user; a pod's containers get theirs by themselves.
+			if s.RunAsGroup != nil {
+				out.RunAsGroup = &runtimeapi.Int64Value{Value: *s.RunAsGroup}
+			}
 		}
 		out.SelinuxOptions = selinux(s.SELinuxOptions)
 		out.Seccomp = seccomp(s.SeccompProfile, false, seccompStore)

@@ -14,14 +14,19 @@ package boot
 // a pod with shareProcessNamespace. It runs before Go does, so that it costs
 // a few pages and not a Go runtime. As process 1 of the namespace it reaps
 // what its pod's containers leave behind; it has no privileges and no secrets,
-// and cannot be inspected from inside.
+// and cannot be inspected from inside. It begins when the runtime has written
+// a byte to its standard input: without one, the runtime died before it had
+// noted where to find it, and it ends.
 __attribute__((constructor)) static void pod_init(void)
 {
 	sigset_t chld;
+	char word;
 
 	if (getenv("_CORACLE_POD_INIT") == NULL)
 		return;
 	prctl(PR_SET_NAME, "pod-init", 0, 0, 0);
+	if (read(0, &word, 1) != 1)
+		_exit(1);
 	syscall(SYS_close_range, 0, ~0U, 0);
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);

@@ -1,23 +1,22 @@
 // Package cgroup is the runtime's view of the control groups it makes: those
 // of pods, and those libcontainer makes for containers.
 //
-// It owns their limits, their statistics and their removal, behind one type
-// for cgroup v1 (also the hybrid layout) and v2. It touches nothing above the
-// path it is given and starts no process in a group.
+// It owns their limits, their statistics, their removal with all that runs in
+// them, and the claim to the group of a whole node, behind one type for cgroup
+// v1 (also the hybrid layout) and v2. It touches nothing above the path it is
+// given, starts no process in a group, and knows no pods: which groups are
+// nobody's any more is for the caller to say.
 package cgroup
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/manager"
-	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -82,10 +81,12 @@ func (g *Group) Set(r *cri.LinuxContainerResources) error {
 
 // Resources translates CRI's limits.
 func Resources(r *cri.LinuxContainerResources) *cgroups.Resources {
+	pids, others := Unified(r)
 	res := &cgroups.Resources{
-		Memory: r.GetMemoryLimitInBytes(), MemorySwap: r.GetMemorySwapLimitInBytes(),
+		PidsLimit: pids,
+		Memory:    r.GetMemoryLimitInBytes(), MemorySwap: r.GetMemorySwapLimitInBytes(),
 		CpuShares: uint64(r.GetCpuShares()), CpuQuota: r.GetCpuQuota(), CpuPeriod: uint64(r.GetCpuPeriod()),
-		CpusetCpus: r.GetCpusetCpus(), CpusetMems: r.GetCpusetMems(), Unified: r.GetUnified(),
+		CpusetCpus: r.GetCpusetCpus(), CpusetMems: r.GetCpusetMems(), Unified: others,
 	}
 	if res.CpuShares != 0 {
 		res.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(res.CpuShares)
@@ -117,16 +118,9 @@ func (g *Group) dir() string {
 	return g.m.Path("")
 }
 
-// Exists says whether the group is there.
-func (g *Group) Exists() bool { return cgroups.PathExists(g.dir()) }
-
-// Pids returns the processes in the group and below it.
-func (g *Group) Pids() ([]int, error) {
-	pids, err := cgroups.GetAllPids(g.dir())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil, nil
-	}
-	return pids, err
+// Exists says whether the group is there, on any hierarchy.
+func (g *Group) Exists() bool {
+	return slices.ContainsFunc(g.dirs(), cgroups.PathExists)
 }
 
 // Remove removes the group and the empty groups below it. It succeeds when
@@ -136,22 +130,6 @@ func (g *Group) Remove() error {
 		return fmt.Errorf("remove cgroup %s: %w", g.path, err)
 	}
 	return nil
-}
-
-// Empty says whether no group lies below this one.
-func (g *Group) Empty() bool {
-	for _, dir := range g.m.GetPaths() {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
-			if e.IsDir() {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // Stats is what a group has used so far.

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,21 @@ func TestResources(t *testing.T) {
 	}
 	if r := Resources(nil); r.Memory != 0 || r.CpuWeight != 0 {
 		t.Errorf("nothing said: %+v", r)
+	}
+}
+
+func TestWithOverhead(t *testing.T) {
+	r := &cri.LinuxContainerResources{CpuShares: 100, CpuQuota: 50000, CpuPeriod: 100000, MemoryLimitInBytes: 100}
+	o := &cri.LinuxContainerResources{CpuShares: 10, CpuQuota: 1000, CpuPeriod: 10000, MemoryLimitInBytes: 7}
+	got := WithOverhead(r, o)
+	if got.CpuShares != 110 || got.CpuQuota != 60000 || got.CpuPeriod != 100000 || got.MemoryLimitInBytes != 107 || r.CpuShares != 100 {
+		t.Errorf("%v (of %v)", got, r)
+	}
+	if got := WithOverhead(&cri.LinuxContainerResources{}, o); got.MemoryLimitInBytes != 0 || got.CpuQuota != 0 {
+		t.Errorf("without limits: %v", got)
+	}
+	if WithOverhead(r, nil) != r || WithOverhead(nil, o) != nil {
+		t.Error("nothing was to change")
 	}
 }
 
@@ -58,8 +74,11 @@ func TestGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !g.Exists() || top.Empty() || !g.Empty() {
-		t.Errorf("exists %t, parent empty %t, empty %t", g.Exists(), top.Empty(), g.Empty())
+	if below, err := top.Children(); err != nil || !slices.Equal(below, []string{"pod"}) {
+		t.Errorf("below the parent: %v %v", below, err)
+	}
+	if below, err := g.Children(); err != nil || len(below) != 0 || !g.Exists() {
+		t.Errorf("exists %t, below it: %v %v", g.Exists(), below, err)
 	}
 	cmd := exec.Command("/bin/sh", "-c", "read x")
 	in, err := cmd.StdinPipe()

@@ -143,9 +143,6 @@ func ownMount(m *cri.Mount, in Input) (specs.Mount, error) {
 	}
 	switch {
 	case m.GetRecursiveReadOnly():
-		if !m.GetReadonly() || m.GetPropagation() != cri.MountPropagation_PROPAGATION_PRIVATE {
-			return specs.Mount{}, errors.New("recursive_read_only needs readonly and private propagation")
-		}
 		opts = append(opts, "rro")
 	case m.GetReadonly() || m.GetImage().GetImage() != "":
 		opts = append(opts, "ro")

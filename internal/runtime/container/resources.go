@@ -10,11 +10,17 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/runtime/cgroup"
 )
 
 // Resources translates CRI's resource limits; zero values set no limit.
 func Resources(r *cri.LinuxContainerResources) *specs.LinuxResources {
-	out := &specs.LinuxResources{Unified: r.GetUnified()}
+	pids, others := cgroup.Unified(r)
+	out := &specs.LinuxResources{Unified: others}
+	if pids != nil {
+		out.Pids = &specs.LinuxPids{Limit: pids}
+	}
 	cpu := &specs.LinuxCPU{Cpus: r.GetCpusetCpus(), Mems: r.GetCpusetMems()}
 	if v := r.GetCpuPeriod(); v != 0 {
 		u := uint64(v)

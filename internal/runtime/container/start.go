@@ -11,11 +11,13 @@ import (
 
 	_ "github.com/opencontainers/cgroups/devices" // the manager of device rules
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/filetree"
+	"coracle/internal/runtime/cgroup"
 )
 
 // Stdio are the files a container's process gets as its standard input and
@@ -28,15 +30,20 @@ type Stdio struct {
 
 // Start makes the container id under libcontainer's root, runs its process
 // and returns the process's pid. The process is a child of ours until we die;
-// it must be reaped through Watch.
-func Start(root, id string, s *specs.Spec, stdio Stdio) (int, error) {
+// it must be reaped through Watch. made, when set, is called once the container
+// has its cgroup, before libcontainer writes a state from which it could be found.
+func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error) {
 	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: s})
 	if err != nil {
 		return 0, fmt.Errorf("container configuration: %w", err)
 	}
 	cfg.Labels = nil
+	if made != nil {
+		hook := configs.NewFunctionHook(func(*specs.State) error { made(); return nil })
+		cfg.Hooks = configs.Hooks{configs.CreateRuntime: {hook}}
+	}
 	// A leftover of a start that a crash cut short.
-	if err := Discard(root, id); err != nil {
+	if err := Discard(root, id, s.Linux.CgroupsPath); err != nil {
 		return 0, err
 	}
 	c, err := libcontainer.Create(root, id, cfg)
@@ -50,7 +57,7 @@ func Start(root, id string, s *specs.Spec, stdio Stdio) (int, error) {
 			_ = unix.Kill(pid, unix.SIGKILL)
 			_, _ = p.Wait()
 		}
-		_ = Discard(root, id)
+		_ = Discard(root, id, s.Linux.CgroupsPath)
 		return 0, startError(err)
 	}
 	return p.Pid()
@@ -105,27 +112,40 @@ func startError(err error) error {
 	return &StartError{Code: code, Err: fmt.Errorf("start container: %w", err)}
 }
 
-// Discard removes what libcontainer keeps of a container whose process has
-// ended: its cgroups and its state. What still runs in the cgroups is killed.
-func Discard(root, id string) error {
-	dir := filepath.Join(root, id)
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+// Discard removes what is left of a container whose process has ended, or whose
+// start was cut short anywhere: its cgroup, by its path, and libcontainer's
+// state. What still runs in the cgroup is killed. Without a path, only a cgroup
+// that the state tells of is found.
+func Discard(root, id, group string) error {
 	c, err := libcontainer.Load(root, id)
-	if errors.Is(err, libcontainer.ErrNotExist) {
-		return filetree.Remove(dir) // it died before it had a state
-	}
-	if err == nil {
+	none := errors.Is(err, libcontainer.ErrNotExist)
+	if none {
+		err = nil // it died before it had a state, or has none any more
+	} else if err == nil {
 		err = killAndWait(c)
 	}
-	if err == nil {
+	if err == nil && group != "" {
+		err = clearGroup(group)
+	}
+	switch {
+	case err != nil:
+	case none:
+		err = filetree.Remove(filepath.Join(root, id))
+	default:
 		err = c.Destroy()
 	}
 	if err != nil {
 		return fmt.Errorf("discard container %s: %w", id, err)
 	}
 	return nil
+}
+
+func clearGroup(path string) error {
+	g, err := cgroup.Open(path)
+	if err != nil {
+		return err
+	}
+	return g.Clear()
 }
 
 // killAndWait ends what runs of a container.

@@ -68,8 +68,6 @@ func userSpec(imageUser string, sc *cri.LinuxContainerSecurityContext) (string, 
 		return sc.GetRunAsUsername(), nil
 	case sc.GetRunAsUser() != nil:
 		return strconv.FormatInt(sc.RunAsUser.Value, 10), nil
-	case sc.GetRunAsGroup() != nil && imageUser == "":
-		return "0", nil
 	case imageUser == "":
 		return "0", nil
 	}

@@ -1,0 +1,38 @@
+package app
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSettings(t *testing.T) {
+	dir := DataDir(t.TempDir())
+	cfg, err := ensureConfig(dir, "", time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := func(n int64) func(*Settings) { return func(s *Settings) { s.PodPidsLimit = n } }
+	if err := changeSettings(dir, &cfg, limit(100), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := changeSettings(dir, &cfg, func(*Settings) {}, []string{"node-1"}); err != nil {
+		t.Errorf("nothing changed: %v", err)
+	}
+	if err := changeSettings(dir, &cfg, limit(200), []string{"node-1"}); err == nil || !strings.Contains(err.Error(), "down --keep-data") {
+		t.Errorf("while a node runs: %v", err)
+	}
+	again, err := loadConfig(dir)
+	if err != nil || again.PodPidsLimit != 100 || again.ID != cfg.ID {
+		t.Errorf("read again: %+v %v", again, err)
+	}
+	rc := runtimeConfig(dir, again, "node-1", nil)
+	if rc.PodPidsLimit != 100 || rc.ReservedPids != 0 {
+		t.Errorf("the runtime gets %d, %d", rc.PodPidsLimit, rc.ReservedPids)
+	}
+	for s, ok := range map[Settings]bool{{}: true, {PodPidsLimit: -1}: true, {PodPidsLimit: -2}: false, {ReservedPids: -1}: false} {
+		if err := s.check(); (err == nil) != ok {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+}
