@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
@@ -16,6 +18,24 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
+
+// noteRun writes into the cluster, before anybody is served, that a server began at a revision: by that a node knows a
+// store that was set back, however far it has come since.
+func noteRun(ctx context.Context, api client.Interface, opened uint64) error {
+	o, err := api.Get(ctx, resource.Namespaces, "", metav1.NamespaceSystem)
+	if err != nil {
+		return fmt.Errorf("note in namespace kube-system that a server began: %w", err)
+	}
+	history := lineage.Begin(o.GetAnnotations()[lineage.History], rand.Text()[:8], opened)
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{lineage.History: history}}})
+	if err != nil {
+		return err
+	}
+	if _, err := api.Patch(ctx, plan.RefOf(o), types.MergePatchType, body, ""); err != nil {
+		return fmt.Errorf("note in namespace kube-system that a server began: %w", err)
+	}
+	return nil
+}
 
 func newNodeAccept() *cobra.Command {
 	return &cobra.Command{

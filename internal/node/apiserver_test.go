@@ -12,6 +12,7 @@ import (
 
 	"coracle/internal/client"
 	clientfake "coracle/internal/client/fake"
+	"coracle/internal/node/lineage"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -29,8 +30,20 @@ func (s *apiServer) now() *clientfake.Cluster {
 	return s.store
 }
 
-// swap has the server begin anew, with a store.
+// swap has the server begin anew, with a store, and note so in it.
 func (w *world) swap(store *clientfake.Cluster) {
+	w.t.Helper()
+	w.began++
+	ns, err := store.Get(w.t.Context(), resource.Namespaces, "", metav1.NamespaceSystem)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	system := ns.(*corev1.Namespace).DeepCopy()
+	metav1.SetMetaDataAnnotation(&system.ObjectMeta, lineage.History,
+		lineage.Begin(system.Annotations[lineage.History], fmt.Sprint("run-", w.began), store.Revision()))
+	if _, err := store.Update(w.t.Context(), system, ""); err != nil {
+		w.t.Fatal(err)
+	}
 	s := w.server
 	s.mu.Lock()
 	s.store = store

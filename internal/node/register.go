@@ -217,8 +217,7 @@ func (a *agent) renewLease(ctx context.Context) {
 }
 
 // tryLease renews with one call: the last answer is what the next is made from. A server that has
-// the lease as it was left needs no judgement first; any other must not be told of a life that it
-// could take for a continuation.
+// the lease as it was left needs no judgement first; any other is told whether the node holds.
 func (a *agent) tryLease(ctx context.Context) error {
 	now := metav1.NewMicroTime(time.Now())
 	if a.lease != nil && (a.lease.Annotations[lineage.Held] == "" || !a.trust.doubted()) {
@@ -256,7 +255,7 @@ func (a *agent) tryLease(ctx context.Context) error {
 
 func (a *agent) renewedLease(obj client.Object) {
 	a.lease = obj.(*coordinationv1.Lease)
-	a.trust.renewed(a.lease)
+	a.trust.saw(a.lease.ResourceVersion, false)
 }
 
 func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinationv1.Lease {

@@ -79,9 +79,13 @@ func (t *trust) turn(to stance) {
 func (t *trust) doubt() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.stance != unsure {
-		t.turn(unsure)
+	if t.stance == unsure {
+		return
 	}
+	if t.stance == serving {
+		t.save(time.Now()) // the next server is measured by all that this one has shown
+	}
+	t.turn(unsure)
 }
 
 // meet judges a server and takes the stance that follows. It says whether this is news.
@@ -91,8 +95,7 @@ func (t *trust) meet(s lineage.Server) (to stance, news bool) {
 	before := t.message
 	t.met = s
 	if t.verdict = lineage.Judge(t.record, s); t.verdict == lineage.Continues {
-		t.record.Cluster = s.Cluster
-		t.record = t.record.Saw(s.Revision)
+		t.record = t.record.Serves(s)
 		t.message, t.hold = "", ""
 		t.turn(serving)
 		return serving, before != ""
@@ -118,7 +121,7 @@ func (t *trust) accept(hold string) bool {
 	if t.stance != holding || hold == "" || hold != t.hold {
 		return false
 	}
-	t.record = lineage.Record{Cluster: t.met.Cluster, Revision: t.met.Revision, Accepted: hold}
+	t.record = lineage.Record{Accepted: hold}.Serves(t.met)
 	t.write(time.Now())
 	t.turn(unsure)
 	return true
@@ -187,26 +190,6 @@ func (t *trust) saw(revision string, ofPods bool) {
 	}
 }
 
-// renewed notes the lease as it was written.
-func (t *trust) renewed(l *coordinationv1.Lease) {
-	n := leaseRevision(l)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.stance == serving && l.Annotations[lineage.Held] == "" {
-		t.record.Lease = n
-		t.record = t.record.Saw(n)
-	}
-}
-
-// leaseRevision is the revision of a lease, 0 when it has none.
-func leaseRevision(l client.Object) uint64 {
-	n, err := strconv.ParseUint(l.GetResourceVersion(), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // mark has a lease say whether the node holds.
 func (t *trust) mark(l *coordinationv1.Lease) {
 	t.mu.Lock()
@@ -220,8 +203,8 @@ func (t *trust) mark(l *coordinationv1.Lease) {
 	}
 }
 
-// What a crash may cost the record: it is written at once for the first cluster, soon after pods changed, and else
-// once in a while.
+// What the sudden end of an agent may cost its record: it is written at once for a server met the first time and when
+// the connection to it breaks, soon after pods changed, and else once in a while.
 const (
 	keepPods = 10 * time.Second
 	keepRest = time.Minute
@@ -232,11 +215,8 @@ func (t *trust) keep(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	since := now.Sub(t.keptAt)
-	if t.record.Damaged || t.record == t.kept || t.record.Cluster == "" {
-		return
-	}
-	if t.kept.Cluster != t.record.Cluster || t.moved && since >= keepPods || since >= keepRest {
-		t.write(now)
+	if t.kept.Cluster != t.record.Cluster || t.kept.Run != t.record.Run || t.moved && since >= keepPods || since >= keepRest {
+		t.save(now)
 	}
 }
 
@@ -244,8 +224,13 @@ func (t *trust) keep(now time.Time) {
 func (t *trust) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.save(time.Now())
+}
+
+// save writes the record down if there is anything new in it. t.mu is held.
+func (t *trust) save(now time.Time) {
 	if !t.record.Damaged && t.record != t.kept && t.record.Cluster != "" {
-		t.write(time.Now())
+		t.write(now)
 	}
 }
 
@@ -290,11 +275,11 @@ func (a *agent) meetServer(ctx context.Context, revision string) (stance, error)
 	if err != nil {
 		return unsure, fmt.Errorf("which cluster is this (its namespace kube-system tells): %w", err)
 	}
-	met := lineage.Server{Cluster: ns.GetUID(), Revision: at}
+	met := lineage.Server{Cluster: ns.GetUID(), Revision: at, History: ns.GetAnnotations()[lineage.History]}
 	lease, err := a.api.Get(ctx, resource.Leases, corev1.NamespaceNodeLease, a.cfg.Name)
 	switch {
 	case err == nil:
-		met.Lease, met.Held = leaseRevision(lease), lease.GetAnnotations()[lineage.Held]
+		met.Held = lease.GetAnnotations()[lineage.Held]
 	case !apierrors.IsNotFound(err):
 		return unsure, fmt.Errorf("this node's lease: %w", err)
 	}

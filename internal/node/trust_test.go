@@ -135,6 +135,8 @@ func TestServerLosesItsStore(t *testing.T) {
 		{"an older copy", lineage.ServerKnowsLess, func(_ *world, early *clientfake.Cluster) *clientfake.Cluster { return early }},
 		{"an older copy that has gone on without this node", lineage.ServerKnowsLess, func(w *world, early *clientfake.Cluster) *clientfake.Cluster {
 			w.cluster = early
+			w.began += 100
+			w.swap(early) // by a server that this node never meets
 			w.grow(1000)
 			return early
 		}},

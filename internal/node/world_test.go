@@ -29,12 +29,12 @@ type world struct {
 	// cluster is the store behind the server now; server is what the agent reaches.
 	cluster *clientfake.Cluster
 	server  *apiServer
-	// identities counts the clusters there have been.
-	identities int
-	runtime    *crifake.Runtime
-	cfg        Config
-	stop       context.CancelFunc
-	ended      chan struct{}
+	// identities counts the clusters there have been, began the servers.
+	identities, began int
+	runtime           *crifake.Runtime
+	cfg               Config
+	stop              context.CancelFunc
+	ended             chan struct{}
 	// apiAway makes every call of the API fail; failing makes the runtime's call of that name
 	// fail, or "everything".
 	apiAway atomic.Bool

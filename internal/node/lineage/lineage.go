@@ -14,6 +14,9 @@ package lineage
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -25,14 +28,17 @@ const Held = "coracle.io/held"
 // Accept is the annotation of a Node by which its administrator ends a hold: its value is the one of Held.
 const Accept = "coracle.io/accept"
 
-// Record is what a node remembers of the cluster it serves. All numbers are lower bounds: it is written down seldom.
+// History is the annotation of the namespace kube-system in which each server notes, before it serves, that it began,
+// and at which revision: what Begin returns.
+const History = "coracle.io/history"
+
+// Record is what a node remembers of the cluster it serves. It is written down seldom: Revision is a lower bound.
 type Record struct {
 	// Cluster is the cluster's identity; empty when the node has served none.
 	Cluster types.UID `json:"cluster"`
-	// Revision is the highest that the node has seen.
+	// Revision is the highest that the node has seen, Run the run of the server that it saw it of.
 	Revision uint64 `json:"revision"`
-	// Lease is the revision at which the node last renewed its lease, which nobody else writes.
-	Lease uint64 `json:"lease,omitempty"`
+	Run      string `json:"run,omitempty"`
 	// Accepted names the hold that the node's administrator ended last.
 	Accepted string `json:"accepted,omitempty"`
 	// Damaged says that there was a record which cannot be read: nothing may be concluded from it.
@@ -57,14 +63,72 @@ func (r Record) Saw(revision uint64) Record {
 	return r
 }
 
+// Serves returns the record of a node that goes on with a server.
+func (r Record) Serves(s Server) Record {
+	r.Cluster = s.Cluster
+	if runs := parse(s.History); len(runs) > 0 {
+		r.Run = runs[len(runs)-1].name
+	}
+	return r.Saw(s.Revision)
+}
+
 // Server is an API server as a node meets it.
 type Server struct {
 	Cluster types.UID
 	// Revision of a list made just now.
 	Revision uint64
-	// Lease is the revision of the node's lease there, 0 when there is none; Held is its annotation.
-	Lease uint64
-	Held  string
+	// History is the annotation of that name, Held that of the node's lease.
+	History, Held string
+}
+
+// run is one life of a server process.
+type run struct {
+	name string
+	// began is the store's revision at its beginning: what it wrote is newer, what it has of others is not.
+	began uint64
+}
+
+// longest is how many runs a history tells of; older ones are forgotten.
+const longest = 32
+
+// Begin returns a history with one more run, whose name must be new.
+func Begin(history, name string, revision uint64) string {
+	runs := append(parse(history), run{name, revision})
+	runs = runs[max(0, len(runs)-longest):]
+	words := make([]string, len(runs))
+	for i, r := range runs {
+		words[i] = fmt.Sprintf("%s@%d", r.name, r.began)
+	}
+	return strings.Join(words, " ")
+}
+
+// parse reads a history, the oldest run first; one that cannot be read is none.
+func parse(history string) []run {
+	var runs []run
+	for _, word := range strings.Fields(history) {
+		name, at, _ := strings.Cut(word, "@")
+		began, err := strconv.ParseUint(at, 10, 64)
+		if err != nil {
+			return nil
+		}
+		runs = append(runs, run{name, began})
+	}
+	return runs
+}
+
+// lacking is the revision at which a server began to write a history of its own, if that is before what a node has seen
+// of the run it remembers: however far the server has come since, it lacks what came between.
+func lacking(r Record, history string) (at uint64, lacks bool) {
+	runs := parse(history)
+	if len(runs) == 0 || r.Run == "" {
+		return 0, false
+	}
+	next := 1 + slices.IndexFunc(runs, func(a run) bool { return a.name == r.Run })
+	// A run that is not in it may have been forgotten: then all that are began after it.
+	if next == len(runs) || runs[next].began >= r.Revision {
+		return 0, false
+	}
+	return runs[next].began, true
 }
 
 // Verdict is why a node holds, as a condition's reason; empty when it need not.
@@ -87,7 +151,10 @@ func Judge(r Record, s Server) Verdict {
 		return Continues
 	case r.Cluster != s.Cluster:
 		return OtherCluster
-	case s.Revision < r.Revision, s.Held != "" && s.Held != r.Accepted, s.Lease != 0 && s.Lease < r.Lease:
+	case s.Revision < r.Revision, s.Held != "" && s.Held != r.Accepted:
+		return ServerKnowsLess
+	}
+	if _, lacks := lacking(r, s.History); lacks {
 		return ServerKnowsLess
 	}
 	return Continues
@@ -104,13 +171,14 @@ func Explain(v Verdict, r Record, s Server, node string) string {
 	case RecordDamaged:
 		why = "the record of the cluster that this node serves cannot be read"
 	case ServerKnowsLess:
+		at, lacks := lacking(r, s.History)
 		switch {
 		case s.Revision < r.Revision:
 			why = fmt.Sprintf("the API server is at revision %d, and this node has seen revision %d of the same cluster", s.Revision, r.Revision)
-		case s.Held != "":
-			why = "the API server has a history that lacked what this node had seen when it met it"
+		case lacks:
+			why = fmt.Sprintf("the API server went on from revision %d, and this node has seen revision %d of the same cluster", at, r.Revision)
 		default:
-			why = fmt.Sprintf("the API server does not have what this node wrote at revision %d", r.Lease)
+			why = "the API server has a history that lacked what this node had seen when it met it"
 		}
 	}
 	return why + ": the node keeps its containers, and neither starts nor stops pods by this server's word. " +
