@@ -159,7 +159,7 @@ func runControllers(ctx context.Context, r role, api client.Interface, authority
 // controllers are all planners of the cluster.
 func controllers(r role, authority *pki.Authority) []plan.Controller {
 	all := cluster.Controllers(cluster.Config{
-		Started: time.Now(), RootCA: string(authority.CACert()), PodRange: r.cfg.PodCIDR,
+		RootCA: string(authority.CACert()), PodRange: r.cfg.PodCIDR,
 		SharedVolumes: r.dir.SharedVolumes(),
 	})
 	return append(all,
