@@ -50,6 +50,7 @@ too. Stopping the agent stops no container.`,
 	cmd.Flags().StringVar(&name, "name", "", "the node's name")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log every action")
 	cmd.MarkFlagRequired("name") //nolint:errcheck // fails only for a flag that does not exist
+	cmd.AddCommand(newNodeAccept())
 	return cmd
 }
 

@@ -102,6 +102,7 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return err
 	}
+	opened := uint64(st.Revision())
 	advertise, err := advertised(r.cfg.Listen)
 	if err != nil {
 		return errors.Join(err, st.Close())
@@ -117,6 +118,9 @@ func runServer(ctx context.Context, r role) error {
 	listener, err := net.Listen("tcp", r.cfg.Listen)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for the API: %w", err), st.Close())
+	}
+	if err := noteRun(ctx, api.Client(), opened); err != nil {
+		return errors.Join(err, listener.Close(), st.Close())
 	}
 	var parts sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
@@ -173,7 +177,7 @@ func runControllers(ctx context.Context, r role, api client.Interface, authority
 // controllers are all planners of the cluster.
 func controllers(r role, authority *pki.Authority) []plan.Controller {
 	all := cluster.Controllers(cluster.Config{
-		Started: time.Now(), RootCA: string(authority.CACert()), PodRange: r.cfg.PodCIDR,
+		RootCA: string(authority.CACert()), PodRange: r.cfg.PodCIDR,
 		SharedVolumes: r.dir.SharedVolumes(),
 	})
 	return append(all,

@@ -109,6 +109,7 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 	}
 	all := true
 	var sims simulated
+	var held []*corev1.Node
 	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
 	fmt.Fprintln(w, "\nNODE\tSTATE\tPOD RANGE\tRUNNING PODS")
 	for _, o := range nodes {
@@ -119,6 +120,9 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 		}
 		state := nodeState(n)
 		all = all && nodeReady(n)
+		if holdReason(n) != "" {
+			held = append(held, n)
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", n.Name, state, n.Spec.PodCIDR, running[n.Name])
 	}
 	for _, name := range unregistered(dir, nodes) {
@@ -129,7 +133,9 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 		all = all && sims.ready+sims.silent >= sims.nodes
 		fmt.Fprintf(w, "%s\t%s\t\t%d\n", plural(sims.nodes, "simulated node"), sims.state(), sims.pods)
 	}
-	return all, w.Flush()
+	err = w.Flush()
+	tellHolds(out, held)
+	return all, err
 }
 
 // simulated sums up the simulated nodes: there may be thousands.
@@ -165,6 +171,9 @@ func nodeState(n *corev1.Node) string {
 	state := "NotReady"
 	if nodeReady(n) {
 		state = "Ready"
+	}
+	if reason := holdReason(n); reason != "" {
+		state += "," + reason
 	}
 	if n.Spec.Unschedulable {
 		state += ",SchedulingDisabled"

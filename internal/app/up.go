@@ -106,6 +106,16 @@ func up(ctx context.Context, out io.Writer, dir DataDir, o upOptions, began time
 	if err != nil {
 		return errors.Join(err, stopStarted(started))
 	}
+	held, err := holding(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if len(held) > 0 && o.detach {
+		// What runs is left running: it is for the user to say which history is the right one.
+		tellHolds(out, held)
+		return exitCode(1)
+	}
+	tellHolds(out, held)
 	took := time.Since(began).Round(time.Millisecond)
 	fmt.Fprintf(out, "Cluster ready in %s: %s, https://%s, KUBECONFIG=%s\n", took, nodesOf(dir, o), cfg.Listen, dir.Kubeconfig())
 	if o.useContext {
@@ -249,7 +259,7 @@ func unregistered(dir DataDir, nodes []client.Object) []string {
 	})
 }
 
-// awaitNodes returns when every one of these nodes is Ready.
+// awaitNodes returns when every one of these nodes is Ready, or says that it holds.
 func awaitNodes(ctx context.Context, dir DataDir, names []string) error {
 	waiting := map[string]bool{}
 	for _, name := range names {
@@ -260,7 +270,7 @@ func awaitNodes(ctx context.Context, dir DataDir, names []string) error {
 		return err
 	}
 	note := func(o runtime.Object) {
-		if n, ok := o.(*corev1.Node); ok && nodeReady(n) {
+		if n, ok := o.(*corev1.Node); ok && (nodeReady(n) || holdReason(n) != "") {
 			delete(waiting, n.Name)
 		}
 	}

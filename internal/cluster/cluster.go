@@ -7,7 +7,6 @@ package cluster
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"coracle/internal/cluster/account"
 	"coracle/internal/cluster/disruption"
@@ -24,8 +23,6 @@ import (
 
 // Config is what the controllers need to know besides the cluster's objects.
 type Config struct {
-	// Started is when the API began to serve; no node is blamed for silence before it.
-	Started time.Time
 	// RootCA is the PEM certificate of the cluster's authority, published in each namespace.
 	RootCA string
 	// PodRange is cut into ranges of NodeBits (0 means 24) for the nodes.
@@ -46,7 +43,7 @@ var SimulatedRange = netip.MustParsePrefix("100.64.0.0/10")
 func Controllers(cfg Config) []plan.Controller {
 	var out []plan.Controller
 	out = append(out, nodelife.Controllers(nodelife.Config{
-		Started: cfg.Started, PodRange: cfg.PodRange, NodeBits: cfg.NodeBits, SimulatedRange: SimulatedRange,
+		PodRange: cfg.PodRange, NodeBits: cfg.NodeBits, SimulatedRange: SimulatedRange,
 	})...)
 	out = append(out, account.Controllers(cfg.RootCA)...)
 	out = append(out, namespace.Controller(Kinds()))

@@ -89,7 +89,7 @@ func start(t testing.TB, nodes int) *whole {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &whole{Interface: api.Client(), view: view.New(), log: &lockedBuffer{}, t: t, moved: make(chan struct{}, 1)}
 	controllers := append(cluster.Controllers(cluster.Config{
-		Started: time.Now(), RootCA: string(authority.CACert()), PodRange: netip.MustParsePrefix("10.244.0.0/16"), SharedVolumes: "/shared",
+		RootCA: string(authority.CACert()), PodRange: netip.MustParsePrefix("10.244.0.0/16"), SharedVolumes: "/shared",
 	}), workload.Controllers()...)
 	w.loop = loop.New(w, w.view, controllers, loop.Options{Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	place := scheduler.New(w, w.view, func(e plan.Event) { w.loop.Tell("default-scheduler", e) })

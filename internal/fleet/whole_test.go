@@ -65,7 +65,7 @@ func serve(t *testing.T, dir string, authority *pki.Authority) *server {
 	}
 	s := &server{Interface: api.Client(), t: t, view: view.New(), moved: make(chan struct{}, 1)}
 	decide := loop.New(s, s.view, append(cluster.Controllers(cluster.Config{
-		Started: time.Now(), RootCA: string(authority.CACert()), PodRange: netip.MustParsePrefix("10.244.0.0/16"), SharedVolumes: "/shared",
+		RootCA: string(authority.CACert()), PodRange: netip.MustParsePrefix("10.244.0.0/16"), SharedVolumes: "/shared",
 	}), replicaset.Controller(), deployment.Controller(), daemonset.Controller()), loop.Options{Log: quiet})
 	place := scheduler.New(s, s.view, func(e plan.Event) { decide.Tell("default-scheduler", e) })
 	simulate := fleet.New(s, s.view, func(e plan.Event) { decide.Tell(fleet.Name, e) }, fleet.Options{Version: "v1.37.0", Log: quiet})

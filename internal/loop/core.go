@@ -25,6 +25,7 @@ type Core struct {
 	seen    map[resource.Resource]uint64
 	blocked map[resource.Resource]*blockedHeap
 	timers  timerHeap
+	witness *witness
 	started bool
 	// turn is the controller that Next asks first, so that none starves.
 	turn int
@@ -117,6 +118,7 @@ func NewCore(controllers []plan.Controller, workers int) *Core {
 		interests: map[resource.Resource]*interest{},
 		seen:      map[resource.Resource]uint64{},
 		blocked:   map[resource.Resource]*blockedHeap{},
+		witness:   newWitness(controllers),
 		onPanic:   func(string, any) {},
 	}
 	for i, ctl := range controllers {

@@ -11,13 +11,13 @@ import (
 )
 
 // Decide asks the planner of a task, and turns a panic of the planner into an error.
-func Decide(t Task, r plan.Reader, now time.Time) (p plan.Plan, err error) {
+func Decide(t Task, r plan.Reader, now time.Time, w plan.Witness) (p plan.Plan, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			err = &PlannerPanic{t.Controller.Name, t.Key, cause, string(debug.Stack())}
 		}
 	}()
-	return t.Controller.Plan(plan.Input{Reader: r, Key: t.Key, Now: now, Last: t.Last}), nil
+	return t.Controller.Plan(plan.Input{Reader: r, Key: t.Key, Now: now, Witness: w, Last: t.Last}), nil
 }
 
 // PlannerPanic is a panic in a planner, a defect: the pass does nothing and is tried again later.

@@ -43,6 +43,9 @@ func (c *Core) Resources() []resource.Resource {
 		for _, ix := range q.Indexes {
 			add(ix.Resource)
 		}
+		for _, s := range q.Signs {
+			add(s.Resource)
+		}
 	}
 	return out
 }
@@ -53,8 +56,12 @@ func (c *Core) Changed(r plan.Reader, ch view.Change) {
 		c.seen[ch.Resource] = ch.Revision
 		c.unblock(ch.Resource)
 	}
+	if !c.started || ch.Before == nil && ch.After == nil {
+		return
+	}
+	c.witness.changed(ch)
 	in := c.interests[ch.Resource]
-	if in == nil || !c.started || ch.Before == nil && ch.After == nil {
+	if in == nil {
 		return
 	}
 	obj := ch.After

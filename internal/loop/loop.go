@@ -50,6 +50,8 @@ type Loop struct {
 	timer  *time.Timer
 	// timerAt is what the timer is set to; zero when it is stopped.
 	timerAt time.Time
+	pulse   pulse
+	ticker  *time.Timer
 }
 
 // New returns a loop over the view, in which it declares the controllers' indexes.
@@ -107,6 +109,9 @@ func (l *Loop) Run(ctx context.Context, synced <-chan struct{}) {
 	if l.timer != nil {
 		l.timer.Stop()
 	}
+	if l.ticker != nil {
+		l.ticker.Stop()
+	}
 	l.mu.Unlock()
 	l.passes.Wait()
 	telling.Wait()
@@ -120,13 +125,44 @@ func (l *Loop) start() {
 		l.core.Changed(nil, view.Change{Resource: res, Revision: l.view.Revision(res)})
 	}
 	l.view.Read(l.core.Start)
+	now := time.Now()
+	l.pulse = pulse{began: now, last: now}
+	if l.core.HasSigns() {
+		l.ticker = time.AfterFunc(pulseEvery, l.tick)
+	}
 	l.dispatch()
+}
+
+// tick sees to it that the clocks are looked at though nothing happens.
+func (l *Loop) tick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return
+	}
+	l.breathe(time.Now())
+	l.dispatch()
+	l.ticker.Reset(pulseEvery)
+}
+
+// breathe tells the core how late it is, and whether the process was away. It comes before all
+// that is concluded from the time. l.mu is held.
+func (l *Loop) breathe(now time.Time) {
+	if l.pulse.began.IsZero() {
+		return // not started: there is nothing to conclude
+	}
+	l.core.Pass(now.Sub(l.pulse.began))
+	if since := l.pulse.last; l.pulse.beat(now) {
+		l.log.Warn("this process was away, or the clock was set: no node is held to account for the time between", "since", since.Round(0))
+		l.core.Woke()
+	}
 }
 
 // changed is the view's subscriber.
 func (l *Loop) changed(ch view.Change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.breathe(time.Now())
 	l.view.Read(func(r plan.Reader) { l.core.Changed(r, ch) })
 	l.dispatch()
 }
@@ -171,7 +207,9 @@ func (l *Loop) wake() {
 		return
 	}
 	l.timerAt = time.Time{}
-	l.core.Wake(time.Now())
+	now := time.Now()
+	l.breathe(now)
+	l.core.Wake(now)
 	l.dispatch()
 }
 
@@ -195,8 +233,7 @@ func (l *Loop) work(t Task) {
 // pass makes one decision and carries it out.
 func (l *Loop) pass(t Task) Outcome {
 	l.Counters.Passes.Add(1)
-	now := time.Now()
-	primary, exists, p, err := l.decide(t, now)
+	primary, exists, p, err := l.decide(t)
 	if err != nil {
 		return l.panicked(t, primary, err)
 	}
@@ -211,7 +248,7 @@ func (l *Loop) pass(t Task) Outcome {
 		l.log.Warn("action failed", "controller", t.Controller.Name, "key", t.Key.String(),
 			"action", verb(f.Action), "target", f.Action.Target().String(), "reason", f.Status.Reason, "error", f.Status.Message)
 		t.Last = f
-		if _, exists, p, err = l.decide(t, time.Now()); err != nil {
+		if _, exists, p, err = l.decide(t); err != nil {
 			return l.panicked(t, primary, err)
 		}
 		run.Instead(p)
@@ -235,14 +272,19 @@ func (l *Loop) pass(t Task) Outcome {
 }
 
 // decide plans on a picture held still.
-func (l *Loop) decide(t Task, now time.Time) (primary plan.Ref, exists bool, p plan.Plan, err error) {
+func (l *Loop) decide(t Task) (primary plan.Ref, exists bool, p plan.Plan, err error) {
+	l.mu.Lock()
+	now := time.Now()
+	l.breathe(now)
+	seen := l.core.Witness()
+	l.mu.Unlock()
 	primary = plan.Ref{Resource: t.Controller.For, Key: t.Key}
 	l.view.Read(func(r plan.Reader) {
 		var o plan.Object
 		if o, exists = r.Get(t.Controller.For, t.Key.Namespace, t.Key.Name); exists {
 			primary.UID = o.GetUID()
 		}
-		p, err = Decide(t, r, now)
+		p, err = Decide(t, r, now, seen)
 	})
 	return primary, exists, p, err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -25,7 +26,11 @@ import (
 
 // agent is a running node.
 type agent struct {
-	cfg     Config
+	cfg Config
+	// api is the server, whoever it is; cfg.Client is the same behind a guard, and is what all but
+	// the node's own signs of life go through.
+	api     client.Interface
+	trust   *trust
 	cri     *cri.Client
 	hub     *objects.Hub
 	volumes *volume.Manager
@@ -46,6 +51,9 @@ type agent struct {
 	wg      sync.WaitGroup
 	podCIDR string        // as last handed to the runtime
 	recheck chan struct{} // asks the registrar to look at the node's state again
+	beat    chan struct{} // asks it to renew the lease
+	// stranger: a server that the node does not serve has not been told so.
+	stranger atomic.Bool
 }
 
 // Run is the node until ctx ends. Containers go on when it returns: a later Run finds them again.
@@ -99,6 +107,7 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	<-ctx.Done()
 	loops.Wait()
 	a.wg.Wait()
+	a.trust.close()
 	return nil
 }
 
@@ -110,12 +119,20 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		}
 		dir.Close()
 	}
+	known, err := newTrust(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	api := cfg.Client
+	cfg.Client = guard{api, known}
 	a := &agent{
-		cfg: cfg, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(), recheck: make(chan struct{}, 1),
+		cfg: cfg, api: api, trust: known, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
+		recheck: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
 		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),
 		host:   status.Host{IPs: []string{cfg.NodeIP.String()}},
 	}
+	a.events.mute = known.holding
 	a.machine = readMachine(&a.cfg)
 	resolv, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
-	clientfake "coracle/internal/client/fake"
 	"coracle/internal/node/cri"
 	crifake "coracle/internal/node/cri/fake"
 	"coracle/internal/plan"
@@ -20,7 +19,7 @@ import (
 // BenchmarkPodLife measures what the agent itself takes of a pod's life, from creation to Ready
 // and from deletion to gone, with a runtime and an API that take no time.
 func BenchmarkPodLife(b *testing.B) {
-	cluster := clientfake.New()
+	cluster := clusterOf("real")
 	cfg := Config{
 		Name: "one", Client: cluster, RuntimeSocket: "-", Dir: b.TempDir(), VolumeRoot: b.TempDir(),
 	}

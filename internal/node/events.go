@@ -27,6 +27,8 @@ type recorder struct {
 	order  []eventKey
 	stamp  atomic.Int64 // of the last event: names are times, and no two the same
 	spent  map[types.UID]*allowance
+	// mute, when set, says that nobody there knows this node's pods.
+	mute func() bool
 }
 
 // allowance is a token bucket: what one object may still say.
@@ -75,8 +77,8 @@ func newRecorder(c client.Interface, node string, log *slog.Logger) *recorder {
 
 // pod records an event about a pod, or one of its containers.
 func (r *recorder) pod(pod *corev1.Pod, ctr, kind, reason, message string) {
-	if pod.Name == "" {
-		return // an orphan that only the disk knew
+	if pod.Name == "" || r.mute != nil && r.mute() {
+		return // an orphan that only the disk knew, or a server that knows none
 	}
 	ref := corev1.ObjectReference{
 		APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,

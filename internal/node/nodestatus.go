@@ -109,6 +109,9 @@ func (a *agent) conditions(ctx context.Context, node *corev1.Node) []corev1.Node
 			ready.Message = problems[0]
 		}
 	}
+	if reason, message := a.trust.holds(); reason != "" {
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, reason, message
+	}
 	return []corev1.NodeCondition{
 		pressure(corev1.NodeMemoryPressure, freeMemory() < evictionMemory.Value(),
 			"KubeletHasInsufficientMemory", "kubelet has insufficient memory available",

@@ -216,6 +216,9 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 
 // deleteObject deletes the API object of a pod that has stopped, on condition that it is still that pod.
 func (w *worker) deleteObject(ctx context.Context, pod *corev1.Pod) error {
+	if _, err := w.a.trust.await(ctx, serving); err != nil {
+		return err
+	}
 	now := int64(0)
 	ref := plan.Ref{Resource: resource.Pods, Key: plan.KeyOf(pod), UID: pod.UID}
 	left, err := w.a.cfg.Client.Delete(ctx, ref, metav1.DeleteOptions{GracePeriodSeconds: &now})

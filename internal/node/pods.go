@@ -42,15 +42,45 @@ func (a *agent) followPods(ctx context.Context) {
 	}
 }
 
+// watchPods follows the pods for as long as one connection lasts: what comes after it is judged anew.
 func (a *agent) watchPods(ctx context.Context) error {
-	if err := a.meetRuntime(ctx); err != nil {
-		return err
-	}
+	a.trust.doubt()
 	opts := client.ListOptions{FieldSelector: "spec.nodeName=" + a.cfg.Name}
-	items, revision, err := a.cfg.Client.List(ctx, resource.Pods, opts)
+	items, revision, err := a.api.List(ctx, resource.Pods, opts)
 	if err != nil {
 		return fmt.Errorf("list pods: %w", err)
 	}
+	defer a.trust.doubt()
+	to, err := a.meetServer(ctx, revision)
+	if err != nil {
+		return err
+	}
+	opts.Revision = revision
+	if to == holding {
+		return a.holdOut(ctx, opts)
+	}
+	if err := a.meetRuntime(ctx); err != nil {
+		return err
+	}
+	if err := a.takeOver(ctx, items); err != nil {
+		return err
+	}
+	a.answers()
+	w, err := a.api.Watch(ctx, resource.Pods, opts)
+	if err != nil {
+		return fmt.Errorf("watch pods: %w", err)
+	}
+	defer w.Stop()
+	for ev := range w.ResultChan() {
+		if err := a.podChanged(ctx, ev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeOver brings the workers in line with the pods that there are.
+func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 	present := make(map[types.UID]bool, len(items))
 	for _, obj := range items {
 		present[obj.GetUID()] = true
@@ -70,26 +100,26 @@ func (a *agent) watchPods(ctx context.Context) error {
 		}
 	}
 	a.nowListed()
-	a.answers()
-	opts.Revision = revision
-	w, err := a.cfg.Client.Watch(ctx, resource.Pods, opts)
-	if err != nil {
-		return fmt.Errorf("watch pods: %w", err)
+	return nil
+}
+
+// podChanged hands a change to the pod's worker.
+func (a *agent) podChanged(ctx context.Context, ev watch.Event) error {
+	if ev.Type == watch.Error {
+		return apierrors.FromObject(ev.Object)
 	}
-	defer w.Stop()
-	for ev := range w.ResultChan() {
-		switch ev.Type {
-		case watch.Added, watch.Modified:
-			if pod, ok := ev.Object.(*corev1.Pod); ok {
-				a.podSeen(ctx, pod)
-			}
-		case watch.Deleted:
-			if pod, ok := ev.Object.(*corev1.Pod); ok {
-				a.podGone(pod)
-			}
-		case watch.Error:
-			return apierrors.FromObject(ev.Object)
-		}
+	pod, ok := ev.Object.(*corev1.Pod)
+	if !ok {
+		return nil
+	}
+	if a.trust.saw(pod.ResourceVersion, ev.Type != watch.Bookmark); ev.Type != watch.Bookmark {
+		a.trust.keep(time.Now())
+	}
+	switch ev.Type {
+	case watch.Added, watch.Modified:
+		a.podSeen(ctx, pod)
+	case watch.Deleted:
+		a.podGone(pod)
 	}
 	return nil
 }

@@ -35,7 +35,6 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	clientfake "coracle/internal/client/fake"
 	"coracle/internal/filetree"
 	netpod "coracle/internal/network/pod"
 	"coracle/internal/node/cri"
@@ -110,7 +109,7 @@ func newMachine(t testing.TB) *machineUnderTest {
 	}
 	m.startRuntime(t)
 	m.cidr = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 208 + raw[0]&7, raw[1], 0}), 24)
-	m.world = &world{t: t, cluster: clientfake.New()}
+	m.world = &world{t: t, cluster: clusterOf("real")}
 	m.cfg = Config{
 		Name: "one", Client: m.cluster, Dir: base + "/agent", VolumeRoot: base + "/volumes", RuntimeSocket: base + "/cri.sock",
 		NodeIP: netip.MustParseAddr("127.0.0.1"), CgroupRoot: "/coracle-" + m.id, TLS: m.certs.server,

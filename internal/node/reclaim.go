@@ -30,6 +30,9 @@ func (a *agent) followVolumes(ctx context.Context) {
 }
 
 func (a *agent) watchVolumes(ctx context.Context) error {
+	if _, err := a.trust.await(ctx, serving); err != nil {
+		return err
+	}
 	items, revision, err := a.cfg.Client.List(ctx, resource.PersistentVolumes, client.ListOptions{})
 	if err != nil {
 		return err
@@ -64,7 +67,10 @@ func (a *agent) reclaim(ctx context.Context, obj client.Object) {
 	a.wg.Go(func() {
 		wait := 500 * time.Millisecond
 		for {
-			err := a.volumes.Reclaim(ctx, pv)
+			err := error(errHolding)
+			if a.trust.serves() {
+				err = a.volumes.Reclaim(ctx, pv)
+			}
 			if err == nil || ctx.Err() != nil || apierrors.IsNotFound(err) {
 				return
 			}

@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/client"
+	"coracle/internal/node/lineage"
 	"coracle/internal/node/objects"
 	"coracle/internal/resource"
 )
@@ -41,6 +43,7 @@ func (a *agent) keepNode(ctx context.Context) {
 			return
 		}
 	}
+	a.begun(ctx)
 	stop := a.hub.Subscribe(objects.Ref{Resource: resource.Nodes, Name: a.cfg.Name}, a.lookAgain)
 	defer stop()
 	lease := time.NewTicker(leaseEvery)
@@ -63,8 +66,12 @@ func (a *agent) keepNode(ctx context.Context) {
 			return
 		case <-lease.C:
 			renew()
+			a.trust.keep(time.Now())
+		case <-a.beat:
+			renew()
 		case <-a.recheck:
 			a.surveyed = time.Time{}
+			a.introduce(ctx)
 		case <-retry.C:
 			a.surveyed = time.Time{}
 		}
@@ -75,6 +82,14 @@ func (a *agent) keepNode(ctx context.Context) {
 		} else {
 			wait = 100 * time.Millisecond
 		}
+	}
+}
+
+// renewNow asks for the lease to be renewed now.
+func (a *agent) renewNow() {
+	select {
+	case a.beat <- struct{}{}:
+	default:
 	}
 }
 
@@ -113,14 +128,33 @@ func (a *agent) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.reportStatus(ctx); err != nil {
-		return err
+	return a.reportStatus(ctx)
+}
+
+// begun says that the node is there, once it knows whose pods it runs and has said so.
+func (a *agent) begun(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, leaseEvery)
+	defer cancel()
+	if to, _ := a.trust.await(bounded, serving, holding); to == holding {
+		if err := a.reportStatus(ctx); err != nil {
+			a.cfg.Log.Info("report the node's status", "err", err)
+		}
 	}
 	a.events.ofNode(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
 	if a.cfg.Started != nil && a.cfg.TLS != nil {
 		a.cfg.Started(a.cfg.Listen)
 	}
-	return nil
+}
+
+// introduce registers the node with a server that it has just met and does not serve, so that it
+// can say so there.
+func (a *agent) introduce(ctx context.Context) {
+	if !a.stranger.Swap(false) {
+		return
+	}
+	if err := a.register(ctx); err != nil {
+		a.cfg.Log.Info("register the node with a server that it does not serve", "err", err)
+	}
 }
 
 func (a *agent) labels() map[string]string {
@@ -148,8 +182,11 @@ func (a *agent) reportStatus(ctx context.Context) error {
 		return err
 	}
 	node := obj.(*corev1.Node)
-	if err := a.handOverRange(ctx, node.Spec.PodCIDR); err != nil {
-		a.cfg.Log.Warn("hand the pod range to the runtime", "range", node.Spec.PodCIDR, "err", err)
+	a.heedAccept(node)
+	if a.trust.serves() {
+		if err := a.handOverRange(ctx, node.Spec.PodCIDR); err != nil {
+			a.cfg.Log.Warn("hand the pod range to the runtime", "range", node.Spec.PodCIDR, "err", err)
+		}
 	}
 	now := time.Now()
 	next := node.DeepCopy()
@@ -179,26 +216,32 @@ func (a *agent) renewLease(ctx context.Context) {
 	}
 }
 
-// tryLease renews with one call: the last answer is what the next is made from.
+// tryLease renews with one call: the last answer is what the next is made from. A server that has
+// the lease as it was left needs no judgement first; any other is told whether the node holds.
 func (a *agent) tryLease(ctx context.Context) error {
 	now := metav1.NewMicroTime(time.Now())
-	if a.lease != nil {
+	if a.lease != nil && (a.lease.Annotations[lineage.Held] == "" || !a.trust.doubted()) {
 		next := a.lease.DeepCopy()
 		next.Spec.RenewTime = &now
+		a.trust.mark(next)
 		obj, err := a.cfg.Client.Update(ctx, next, "")
 		if err == nil {
-			a.lease = obj.(*coordinationv1.Lease)
+			a.renewedLease(obj)
 			return nil
 		}
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			return err
 		}
-		a.lease = nil
+	}
+	a.lease = nil
+	if _, err := a.trust.await(ctx, serving, holding); err != nil {
+		return nil //nolint:nilerr // there is no server to tell, or none that answers: the follower of pods says so
 	}
 	obj, err := a.cfg.Client.Get(ctx, resource.Leases, corev1.NamespaceNodeLease, a.cfg.Name)
 	if err == nil {
 		lease := obj.(*coordinationv1.Lease).DeepCopy()
 		lease.Spec.RenewTime = &now
+		a.trust.mark(lease)
 		obj, err = a.cfg.Client.Update(ctx, lease, "")
 	} else if apierrors.IsNotFound(err) {
 		obj, err = a.cfg.Client.Create(ctx, a.newLease(ctx, now))
@@ -206,8 +249,13 @@ func (a *agent) tryLease(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.lease = obj.(*coordinationv1.Lease)
+	a.renewedLease(obj)
 	return nil
+}
+
+func (a *agent) renewedLease(obj client.Object) {
+	a.lease = obj.(*coordinationv1.Lease)
+	a.trust.saw(a.lease.ResourceVersion, false)
 }
 
 func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinationv1.Lease {
@@ -216,6 +264,7 @@ func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinatio
 		ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: a.cfg.Name},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &duration, RenewTime: &now},
 	}
+	a.trust.mark(lease)
 	// The lease goes with its node.
 	if node, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err == nil {
 		lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: a.cfg.Name, UID: node.GetUID()}}

@@ -194,9 +194,12 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	for _, step := range d.Steps {
 		w.begin(ctx, step)
 	}
-	w.refreshVolumes(ctx, now)
-	again = earliest(d.Again, status.Again(&in), w.refresh, w.measureVolumes(ctx, now))
-	if !told && !w.gone && w.a.knowsPods() {
+	again = earliest(d.Again, status.Again(&in), w.measureVolumes(ctx, now))
+	if w.a.trust.serves() { // a server that is not ours must not change what volumes show
+		w.refreshVolumes(ctx, now)
+		again = earliest(again, w.refresh)
+	}
+	if !told && !w.gone && w.a.knowsPods() && w.a.trust.serves() {
 		again = earliest(again, w.tellAPI(ctx, st, now))
 	}
 	return again, false

@@ -25,12 +25,16 @@ import (
 
 // world is a cluster, a runtime and an agent between them, in a bubble of virtual time.
 type world struct {
-	t       testing.TB
+	t testing.TB
+	// cluster is the store behind the server now; server is what the agent reaches.
 	cluster *clientfake.Cluster
-	runtime *crifake.Runtime
-	cfg     Config
-	stop    context.CancelFunc
-	ended   chan struct{}
+	server  *apiServer
+	// identities counts the clusters there have been, began the servers.
+	identities, began int
+	runtime           *crifake.Runtime
+	cfg               Config
+	stop              context.CancelFunc
+	ended             chan struct{}
 	// apiAway makes every call of the API fail; failing makes the runtime's call of that name
 	// fail, or "everything".
 	apiAway atomic.Bool
@@ -40,18 +44,22 @@ type world struct {
 }
 
 func (w *world) breakable() {
+	w.breakCluster()
+	w.runtime.Fail = func(call string) error {
+		if which := w.failing.Load(); which != nil && (*which == call || *which == "everything") {
+			return errors.New("broken")
+		}
+		return nil
+	}
+}
+
+func (w *world) breakCluster() {
 	w.cluster.Fail = func(verb string, ref plan.Ref, sub string) error {
 		if w.refuseStatus.Load() && verb == "update" && sub == "status" && ref.Resource == resource.Pods {
 			return apierrors.NewInvalid(resource.Pods.GVK().GroupKind(), ref.Name, nil)
 		}
 		if w.apiAway.Load() {
 			return errors.New("connection refused")
-		}
-		return nil
-	}
-	w.runtime.Fail = func(call string) error {
-		if which := w.failing.Load(); which != nil && (*which == call || *which == "everything") {
-			return errors.New("broken")
 		}
 		return nil
 	}
@@ -74,9 +82,10 @@ func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	base := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, cluster: clientfake.New(), runtime: crifake.New(images)}
+		w := &world{t: t, server: &apiServer{}, runtime: crifake.New(images)}
+		w.swap(w.newCluster())
 		w.cfg = Config{
-			Name: "one", Client: w.cluster, RuntimeSocket: "-", Dir: base + "/agent", VolumeRoot: base + "/volumes",
+			Name: "one", Client: w.server, RuntimeSocket: "-", Dir: base + "/agent", VolumeRoot: base + "/volumes",
 			NodeIP: netip.MustParseAddr("192.0.2.1"), Version: "v1.37.2+coracle", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
 		w.breakable()

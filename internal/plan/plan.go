@@ -114,6 +114,9 @@ type Controller struct {
 	For     resource.Resource
 	Watches []Watch
 	Indexes []Index
+	// Signs are heartbeats whose last sight the planner is told of (Input.Witness). They ask for no
+	// decision.
+	Signs []Sign
 	// Cares says whether a change to a primary bears on its decision; nil means that each does.
 	// Either of before and after may be nil (created, deleted). It is for planners that look at
 	// little of an object that changes often.
@@ -136,6 +139,8 @@ type Input struct {
 	Key    Key
 	// Now is the one instant of this decision.
 	Now time.Time
+	// Witness is what was seen of the signs that controllers name.
+	Witness Witness
 	// Last is how carrying out the previous plan for this key failed; nil when it did not.
 	Last *Failure
 }

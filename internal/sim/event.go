@@ -139,6 +139,7 @@ func (w *World) deliveries(out []choice) []choice {
 }
 
 func (w *World) beginnings(out []choice) []choice {
+	w.core.Pass(w.now.Sub(Epoch))
 	w.core.Wake(w.now)
 	for _, t := range w.core.Pending() {
 		out = append(out, choice{taskEvent("begin", t), func() { w.begin(t) }})
@@ -210,6 +211,7 @@ func (w *World) times(out []choice) []choice {
 
 func (w *World) pass(d time.Duration) {
 	w.now = w.now.Add(max(0, d))
+	w.core.Pass(w.now.Sub(Epoch))
 	w.core.Wake(w.now)
 	w.checks.passed(w.truth, w.now)
 }

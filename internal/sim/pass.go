@@ -50,7 +50,7 @@ func (w *World) begin(t loop.Task) {
 func (w *World) decide(p *pass) bool {
 	_, p.exists = w.control.view.Get(p.task.Controller.For, p.task.Key.Namespace, p.task.Key.Name)
 	var err error
-	if p.plan, err = loop.Decide(p.task, w.control.view, w.now); err != nil {
+	if p.plan, err = loop.Decide(p.task, w.control.view, w.now, w.core.Witness()); err != nil {
 		w.violate(fmt.Errorf("panic: %w", err))
 		w.core.Done(p.task, loop.Outcome{Retry: true}, w.now)
 		return false

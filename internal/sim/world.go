@@ -68,7 +68,7 @@ const (
 
 // controllers returns those of the product, changed by a mutation if there is one.
 func controllers(m *Mutation) []plan.Controller {
-	out := cluster.Controllers(cluster.Config{Started: Epoch, RootCA: "none", PodRange: netip.MustParsePrefix("10.244.0.0/16"), SharedVolumes: "/shared"})
+	out := cluster.Controllers(cluster.Config{RootCA: "none", PodRange: netip.MustParsePrefix("10.244.0.0/16"), SharedVolumes: "/shared"})
 	out = append(out, workload.Controllers()...)
 	if m != nil && m.Plan != nil {
 		for i, c := range out {
@@ -116,6 +116,8 @@ func (w *World) boot() {
 		v.AddIndexes(c.Indexes...)
 	}
 	w.control = w.follow("loop", v, w.core.Resources(), func(ch view.Change) { w.core.Changed(v, ch) })
+	w.core.Pass(w.now.Sub(Epoch))
+	w.core.Woke()
 	w.core.Start(v)
 	sv := view.New()
 	w.sched = w.follow("scheduler", sv, scheduler.Resources(), func(view.Change) {})

@@ -33,7 +33,7 @@ type world struct {
 func inWorld(t *testing.T, test func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := fake.New()
-		all := cluster.Controllers(cluster.Config{Started: time.Now(), SharedVolumes: "/shared"})
+		all := cluster.Controllers(cluster.Config{SharedVolumes: "/shared"})
 		all = append(all, workload.Controllers()...)
 		w := &world{looptest.Run(t, c, all...), t}
 		s := scheduler.New(c, w.View, func(plan.Event) {})

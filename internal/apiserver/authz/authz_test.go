@@ -139,6 +139,8 @@ func TestRules(t *testing.T) {
 		{of(node, "update", "coordination.k8s.io", "leases", "", "kube-node-lease", "y"), false},
 		{of(node, "create", "coordination.k8s.io", "leases", "", "kube-system", "x"), false},
 		{of(node, "watch", "", "services", "", "", ""), true},
+		{of(node, "get", "", "namespaces", "", "", "kube-system"), true},
+		{of(node, "update", "", "namespaces", "", "", "kube-system"), false},
 		{of(node, "update", "", "services", "", "n", "s"), false},
 		{of(node, "watch", "discovery.k8s.io", "endpointslices", "", "", ""), true},
 		{of(node, "create", "events.k8s.io", "events", "", "n", ""), true},

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
@@ -51,6 +52,11 @@ func (a *Authorizer) node(node string, attr authorizer.Attributes) string {
 	case "/persistentvolumes":
 		// The agent removes a released volume's directory, then the finalizer.
 		if sub == "" && (verb == "update" || verb == "patch") {
+			return ""
+		}
+	case "/namespaces":
+		// Its UID says which cluster this is (package node/lineage).
+		if verb == "get" && name == metav1.NamespaceSystem && sub == "" {
 			return ""
 		}
 	case "coordination.k8s.io/leases":

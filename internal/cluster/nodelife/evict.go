@@ -120,6 +120,9 @@ func planEviction(in plan.Input) plan.Plan {
 	if never {
 		return plan.Plan{}
 	}
+	if until := in.Now.Add(Grace - (in.Witness.Now - in.Witness.Awake)); ofCondition(taint) && at.Before(until) {
+		at = until // the node may have been silenced by the server's absence: first it is given its grace
+	}
 	if in.Now.Before(at) {
 		return plan.Plan{Again: at, Why: plan.Why{
 			State: plan.Waiting, Next: "delete the pod",
@@ -140,6 +143,11 @@ func planEviction(in plan.Input) plan.Plan {
 				},
 			}),
 	}
+}
+
+// ofCondition says whether a taint stands for what a node has not said, or has said, of its readiness.
+func ofCondition(t corev1.Taint) bool {
+	return t.Key == corev1.TaintNodeUnreachable || t.Key == corev1.TaintNodeNotReady
 }
 
 // since is when a pod began to tolerate a taint: when the taint came, or the pod.

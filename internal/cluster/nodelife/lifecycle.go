@@ -17,17 +17,18 @@ import (
 
 // lifecycle keeps each node's conditions and taints true. A lease's renewal needs no decision:
 // the one made at the last deadline looks at the lease as it then is.
-func lifecycle(cfg Config) plan.Controller {
+func lifecycle() plan.Controller {
 	return plan.Controller{
 		Name: "node-lifecycle-controller", For: resource.Nodes,
 		Watches: []plan.Watch{{Resource: resource.Nodes, Keys: lastReady}, {Resource: resource.Leases, Keys: firstLease}},
+		Signs:   []plan.Sign{{Resource: resource.Leases, Given: renewed}, {Resource: resource.Nodes, Given: reported}},
 		Indexes: []plan.Index{{Resource: resource.Nodes, Name: indexReady, Values: func(o plan.Object) []string {
 			if isReady(o.(*corev1.Node)) {
 				return []string{"true"}
 			}
 			return nil
 		}}},
-		Plan: cfg.judge,
+		Plan: judge,
 	}
 }
 
@@ -52,20 +53,20 @@ func firstLease(_ plan.Reader, before, after plan.Object) []plan.Key {
 	return []plan.Key{{Name: after.GetName()}}
 }
 
-func (cfg Config) judge(in plan.Input) plan.Plan {
+func judge(in plan.Input) plan.Plan {
 	o, ok := in.Reader.Get(resource.Nodes, "", in.Key.Name)
 	if !ok {
 		return plan.Plan{}
 	}
 	node := o.(*corev1.Node)
 	var p plan.Plan
-	heard, grace := cfg.heartbeat(in.Reader, node)
+	silent, grace := silence(in.Witness, node)
 	next := node
-	if deadline := heard.Add(grace); in.Now.Before(deadline) {
-		p.Again = deadline
+	if silent < grace {
+		p.Again = in.Now.Add(grace - silent)
 	} else {
 		next = node.DeepCopy()
-		silence(next, in.Now)
+		declareSilent(next, in.Now)
 	}
 	ready := nodeCondition(next, corev1.NodeReady)
 	if next != node && !apiequality.Semantic.DeepEqual(node.Status, next.Status) {
@@ -77,32 +78,48 @@ func (cfg Config) judge(in plan.Input) plan.Plan {
 			})
 		}
 	}
-	if taints, because := taintsFor(next, cfg.anyAlive(in), in.Now); because != "" {
+	if taints, because := taintsFor(next, anyAlive(in), in.Now); because != "" {
 		tainted := node.DeepCopy()
 		tainted.Spec.Taints = taints
 		p.Actions = []plan.Action{plan.Update{Object: tainted, Because: because}}
 	}
-	p.Why = whyNode(node, ready, heard)
+	p.Why = whyNode(node, ready, in.Now.Add(-silent))
 	return p
 }
 
-// heartbeat is when the node was last heard of, and how long it is given from then.
-func (cfg Config) heartbeat(r plan.Reader, node *corev1.Node) (heard time.Time, grace time.Duration) {
-	heard, grace = node.CreationTimestamp.Time, StartupGrace
-	if c := nodeCondition(node, corev1.NodeReady); c != nil {
-		grace = Grace
-		heard = latest(heard, c.LastHeartbeatTime.Time)
+// renewed says whether a change to a lease is a node's heartbeat. The time in it is by the node's own clock and means
+// only that it is another one.
+func renewed(before, after plan.Object) bool {
+	if after.GetNamespace() != LeaseNamespace {
+		return false
 	}
-	if o, ok := r.Get(resource.Leases, LeaseNamespace, leaseOf(node)); ok {
-		if renewed := o.(*coordinationv1.Lease).Spec.RenewTime; renewed != nil {
-			heard = latest(heard, renewed.Time)
-		}
-	}
-	return latest(heard, cfg.Started), grace
+	return before == nil || !apiequality.Semantic.DeepEqual(before.(*coordinationv1.Lease).Spec.RenewTime, after.(*coordinationv1.Lease).Spec.RenewTime)
 }
 
-// leaseOf is the name of the lease by which a node shows that it lives.
-func leaseOf(node *corev1.Node) string {
+// reported says whether a change to a node is its agent's report.
+func reported(before, after plan.Object) bool {
+	if before == nil || before.GetUID() != after.GetUID() {
+		return true
+	}
+	was, is := nodeCondition(before.(*corev1.Node), corev1.NodeReady), nodeCondition(after.(*corev1.Node), corev1.NodeReady)
+	if is == nil || is.Status == corev1.ConditionUnknown {
+		return false // nobody says so of himself
+	}
+	return was == nil || !was.LastHeartbeatTime.Equal(&is.LastHeartbeatTime)
+}
+
+// silence is for how long a node has not been heard of though the server listened, and how long it is given.
+func silence(w plan.Witness, node *corev1.Node) (silent, grace time.Duration) {
+	grace = StartupGrace
+	if nodeCondition(node, corev1.NodeReady) != nil {
+		grace = Grace
+	}
+	last := max(w.Last(resource.Nodes, plan.Key{Name: node.Name}), w.Last(resource.Leases, plan.Key{Namespace: LeaseNamespace, Name: LeaseOf(node)}))
+	return w.Now - last, grace
+}
+
+// LeaseOf is the name of the lease by which a node shows that it lives.
+func LeaseOf(node *corev1.Node) string {
 	if shared := node.Annotations[HeartbeatLease]; shared != "" {
 		return shared
 	}
@@ -111,9 +128,9 @@ func leaseOf(node *corev1.Node) string {
 
 // anyAlive says whether some node is ready and was heard of: by its heartbeat, because several
 // nodes that fall silent together are not all judged at one instant.
-func (cfg Config) anyAlive(in plan.Input) bool {
+func anyAlive(in plan.Input) bool {
 	for _, o := range in.Reader.Indexed(resource.Nodes, indexReady, "true") {
-		if heard, grace := cfg.heartbeat(in.Reader, o.(*corev1.Node)); in.Now.Before(heard.Add(grace)) {
+		if silent, grace := silence(in.Witness, o.(*corev1.Node)); silent < grace {
 			return true
 		}
 	}
@@ -127,8 +144,8 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// silence makes unknown what only the node could tell.
-func silence(node *corev1.Node, now time.Time) {
+// declareSilent makes unknown what only the node could tell.
+func declareSilent(node *corev1.Node, now time.Time) {
 	for _, kind := range []corev1.NodeConditionType{
 		corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure,
 	} {
@@ -244,6 +261,9 @@ func whyNode(node *corev1.Node, ready *corev1.NodeCondition, heard time.Time) pl
 		return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
 			Reason: ready.Reason, Message: ready.Message, On: plan.RefOf(node), Since: ready.LastTransitionTime.Time,
 		}}}
+	}
+	if ready != nil && !ready.LastTransitionTime.IsZero() && ready.LastTransitionTime.Time.Before(heard) {
+		heard = ready.LastTransitionTime.Time // it was silent before the server began to listen
 	}
 	return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
 		Reason: "NodeStatusUnknown", On: plan.RefOf(node), Since: heard,

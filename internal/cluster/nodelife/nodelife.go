@@ -2,10 +2,10 @@
 // conditions, taints by condition and cordon, eviction from tainted nodes, collection of pods
 // that no node will ever end, and the pod range of each node.
 //
-// It owns pure planners, one for each of upstream's controllers of these names. Times are read
-// from objects only: a heartbeat from the node's lease, the start of a taint's patience from its
-// timeAdded; so the same picture at the same instant is judged alike, whoever judges it. It
-// refuses to touch what the node itself reports while it is alive.
+// It owns pure planners, one for each of upstream's controllers of these names. A heartbeat is a
+// change of the node's lease that the server saw with its own eyes (plan.Witness), whatever time
+// is written in it; the server's own absence counts for nobody. The start of a taint's patience is
+// its timeAdded. It refuses to touch what the node itself reports while it is alive.
 package nodelife
 
 import (
@@ -21,9 +21,6 @@ import (
 
 // Config is what the judgements depend on besides the cluster.
 type Config struct {
-	// Started is when the API began to serve: no node can be blamed for not having reached it
-	// before. A zero time blames.
-	Started time.Time
 	// PodRange is cut into ranges of NodeBits for the nodes; invalid hands none out.
 	PodRange netip.Prefix
 	// NodeBits is the prefix length of a node's range; 0 means 24.
@@ -65,7 +62,7 @@ func Controllers(cfg Config) []plan.Controller {
 		cfg.TerminatedPods = 12500
 	}
 	out := []plan.Controller{
-		lifecycle(cfg), readiness(), eviction(), podCollector(), terminatedCollector(cfg.TerminatedPods),
+		lifecycle(), readiness(), eviction(), podCollector(), terminatedCollector(cfg.TerminatedPods),
 	}
 	if cfg.PodRange.IsValid() {
 		out = append(out, ranges(cfg))

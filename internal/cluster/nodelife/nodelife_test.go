@@ -191,7 +191,7 @@ func TestServerWasAway(t *testing.T) {
 		first := looptest.Run(t, f)
 		readyNode(first, "n")
 		time.Sleep(time.Hour)
-		c := looptest.Run(t, f, nodelife.Controllers(nodelife.Config{Started: time.Now()})...)
+		c := looptest.Run(t, f, nodelife.Controllers(nodelife.Config{})...)
 		time.Sleep(30 * time.Second)
 		looptest.Rest()
 		if got := ready(c, "n").Status; got != corev1.ConditionTrue {

@@ -111,7 +111,7 @@ type alarm struct {
 func New(cfg Config) *Cluster {
 	c := &Cluster{cfg: cfg, now: cfg.Start, store: fake.New(), picture: view.New(diagnose.Indexes()...)}
 	c.store.Now = func() time.Time { return c.now }
-	c.store.Load(hearts(cfg)...)
+	c.store.Load(cfg.Objects...)
 	c.pulled = c.store.Revision()
 	c.api = &api{Cluster: c.store, of: c}
 	c.api.chain = admit.New(lookup{c.api})
@@ -128,6 +128,7 @@ func New(cfg Config) *Cluster {
 		}
 	}
 	c.core.Start(c.picture)
+	hearts(c.core, cfg)
 	c.stepper = scheduler.NewStepper(c.api, c.picture, func(plan.Event) {}, func() time.Time { return c.now })
 	c.nodes.adopt()
 	return c
@@ -281,5 +282,6 @@ func (c *Cluster) Next() (time.Time, bool) {
 func (c *Cluster) Advance(to time.Time) {
 	if to.After(c.now) {
 		c.now = to
+		c.core.Pass(to.Sub(c.cfg.Start))
 	}
 }

@@ -8,125 +8,49 @@ import (
 	"strings"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client/fake"
-	"coracle/internal/cluster/nodelife"
 	"coracle/internal/cluster/volume"
 	"coracle/internal/fleet/life"
+	"coracle/internal/loop"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/podstate"
 )
 
-// forever is how far ahead the leases of living nodes are renewed: past the end of any rehearsal, so
-// that heartbeats cost nothing.
+// forever is past the end of any rehearsal: heartbeats of living nodes are taken to come until then, and cost nothing.
 const forever = 10 * 365 * 24 * time.Hour
 
-// Alive says whether a node is heard of at an instant, with leases by name.
-func Alive(node *corev1.Node, leases map[string]*coordinationv1.Lease, now time.Time) bool {
-	heard := time.Time{}
+// Alive says whether a node is one that its cluster hears of: that is for the cluster's server to judge, whose clock
+// need not be ours.
+func Alive(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
-		if c.Type != corev1.NodeReady {
-			continue
-		}
-		if c.Status == corev1.ConditionUnknown {
-			return false
-		}
-		heard = c.LastHeartbeatTime.Time
-	}
-	if l := leases[heart(node)]; l != nil && l.Spec.RenewTime != nil && l.Spec.RenewTime.After(heard) {
-		heard = l.Spec.RenewTime.Time
-	}
-	return now.Sub(heard) < nodelife.Grace
-}
-
-// heart names the lease that a node lives by.
-func heart(node *corev1.Node) string {
-	if name := node.Annotations[nodelife.HeartbeatLease]; name != "" {
-		return name
-	}
-	return node.Name
-}
-
-// Leases files the leases of nodes by name.
-func Leases(objects []plan.Object) map[string]*coordinationv1.Lease {
-	out := map[string]*coordinationv1.Lease{}
-	for _, o := range objects {
-		if l, ok := o.(*coordinationv1.Lease); ok && l.Namespace == nodelife.LeaseNamespace {
-			out[l.Name] = l
+		if c.Type == corev1.NodeReady {
+			return c.Status != corev1.ConditionUnknown
 		}
 	}
-	return out
+	return false
 }
 
-// hearts returns the objects with the leases of living nodes renewed for good, and with nodes that lose their power heard
-// of for the last time at the start.
-func hearts(cfg Config) []plan.Object {
-	leases := Leases(cfg.Objects)
-	beating := map[string]bool{}
-	var out []plan.Object
+// hearts has the controllers hear of living nodes for as long as the rehearsal lasts, of those that lose their power for
+// the last time at the start, and of the others for very long no more.
+func hearts(core *loop.Core, cfg Config) {
+	core.Awake(-forever)
 	for _, o := range cfg.Objects {
 		node, ok := o.(*corev1.Node)
-		if !ok {
-			out = append(out, o)
+		if !ok || !Alive(node) {
 			continue
 		}
-		alive := Alive(node, leases, cfg.Start)
-		switch {
-		case alive && cfg.Failed[node.Name]:
-			out = append(out, lastHeard(node, cfg.Start))
-		case alive:
-			beating[heart(node)] = true
-			out = append(out, node)
-		default:
-			out = append(out, alone(node, leases[heart(node)]))
+		until := forever
+		if cfg.Failed[node.Name] {
+			until = 0
 		}
+		core.Saw(resource.Nodes, plan.Key{Name: node.Name}, until)
 	}
-	at := metav1.NewMicroTime(cfg.Start.Add(forever))
-	for name := range beating {
-		if leases[name] == nil {
-			out = append(out, &coordinationv1.Lease{
-				ObjectMeta: metav1.ObjectMeta{Namespace: nodelife.LeaseNamespace, Name: name, UID: types.UID("lease-" + name), ResourceVersion: "1"},
-				Spec:       coordinationv1.LeaseSpec{RenewTime: &at},
-			})
-		}
-	}
-	for i, o := range out {
-		if l, ok := o.(*coordinationv1.Lease); ok && l.Namespace == nodelife.LeaseNamespace && beating[l.Name] {
-			l = l.DeepCopy()
-			l.Spec.RenewTime = &at
-			out[i] = l
-		}
-	}
-	return out
-}
-
-// lastHeard is a node at its last heartbeat, which no lease tells of.
-func lastHeard(node *corev1.Node, at time.Time) *corev1.Node {
-	node = alone(node, nil)
-	for i := range node.Status.Conditions {
-		if c := &node.Status.Conditions[i]; c.Type == corev1.NodeReady {
-			c.LastHeartbeatTime = metav1.NewTime(at)
-		}
-	}
-	return node
-}
-
-// alone takes a node off a lease that it shares with nodes that live on.
-func alone(node *corev1.Node, lease *coordinationv1.Lease) *corev1.Node {
-	node = node.DeepCopy()
-	if node.Annotations[nodelife.HeartbeatLease] != "" || lease == nil {
-		if node.Annotations == nil {
-			node.Annotations = map[string]string{}
-		}
-		node.Annotations[nodelife.HeartbeatLease] = "no-" + node.Name
-	}
-	return node
 }
 
 // nodes plays every node's agent.
@@ -169,11 +93,10 @@ func newNodes(c *Cluster) *nodes {
 
 // adopt takes over the pods as they are.
 func (n *nodes) adopt() {
-	leases := Leases(n.of.cfg.Objects)
 	for _, o := range n.of.cfg.Objects {
 		switch o := o.(type) {
 		case *corev1.Node:
-			n.silent[o.Name] = n.of.cfg.Failed[o.Name] || !Alive(o, leases, n.of.now)
+			n.silent[o.Name] = n.of.cfg.Failed[o.Name] || !Alive(o)
 			n.unwell[o.Name] = !ready(o)
 		case *corev1.PersistentVolume:
 			n.volume(o)

@@ -13,7 +13,7 @@ import (
 func (c *Cluster) decide(t loop.Task) {
 	c.decisions++
 	_, exists := c.picture.Get(t.Controller.For, t.Key.Namespace, t.Key.Name)
-	p, err := loop.Decide(t, c.picture, c.now)
+	p, err := loop.Decide(t, c.picture, c.now, c.core.Witness())
 	if err != nil {
 		c.core.Done(t, panicked(err), c.now)
 		return
@@ -30,7 +30,7 @@ func (c *Cluster) decide(t loop.Task) {
 	var told []plan.Event
 	if f := run.Failure(); f != nil {
 		t.Last = f
-		if p, err = loop.Decide(t, c.picture, c.now); err != nil {
+		if p, err = loop.Decide(t, c.picture, c.now, c.core.Witness()); err != nil {
 			c.core.Done(t, panicked(err), c.now)
 			return
 		}

@@ -33,11 +33,17 @@ type World struct {
 	// Refuse, when set, is asked before each action; an answer that is not nil is the API's refusal.
 	Refuse func(plan.Action) *metav1.Status
 
-	tables   map[resource.Resource]*table
-	indexes  map[resource.Resource][]plan.Index
-	revision int
-	names    int
-	births   map[string]int
+	tables  map[resource.Resource]*table
+	indexes map[resource.Resource][]plan.Index
+	signs   map[resource.Resource][]plan.Sign
+	seen    map[sighting]time.Duration
+	// awake is since when, on the steady clock, the world's watcher has been; set is by how much Now is ahead of that
+	// clock, which began with the world.
+	awake, set time.Duration
+	began      time.Time
+	revision   int
+	names      int
+	births     map[string]int
 }
 
 // table holds one kind. Objects are immutable: a change puts a new one in place.
@@ -49,9 +55,13 @@ type table struct {
 
 // New returns an empty world at an instant, that keeps the indexes of these controllers.
 func New(now time.Time, controllers ...plan.Controller) *World {
-	w := &World{Now: now, tables: map[resource.Resource]*table{},
+	w := &World{Now: now, began: now, tables: map[resource.Resource]*table{},
+		signs: map[resource.Resource][]plan.Sign{}, seen: map[sighting]time.Duration{},
 		indexes: map[resource.Resource][]plan.Index{}, births: map[string]int{}}
 	for _, c := range controllers {
+		for _, s := range c.Signs {
+			w.signs[s.Resource] = append(w.signs[s.Resource], s)
+		}
 		for _, i := range c.Indexes {
 			w.indexes[i.Resource] = append(w.indexes[i.Resource], i)
 		}
@@ -139,6 +149,7 @@ func (w *World) store(res resource.Resource, o plan.Object) {
 	}
 	w.revision++
 	o.SetResourceVersion(strconv.Itoa(w.revision))
+	w.witness(res, t.objects[plan.KeyOf(o)], o)
 	t.objects[plan.KeyOf(o)] = o
 	t.sorted, t.filed = nil, nil
 }

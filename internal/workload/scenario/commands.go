@@ -37,6 +37,9 @@ func init() {
 	commands = map[string]command{
 		"given":    {0, given},
 		"at":       {1, at},
+		"pass":     {1, passes(func(s *script, d time.Duration) { s.world.Now = s.world.Now.Add(d) })},
+		"stop":     {1, passes(func(s *script, d time.Duration) { s.world.Stop(d) })},
+		"set":      {1, passes(func(s *script, d time.Duration) { s.world.Set(d) })},
 		"plan":     {2, planOne},
 		"why":      {2, why},
 		"settle":   {0, settle},
@@ -82,6 +85,17 @@ func at(s *script, args []string, _ string) (*string, error) {
 	d, err := time.ParseDuration(args[0])
 	s.world.Now = Epoch.Add(d)
 	return nil, err
+}
+
+// passes makes a command of something that takes a time.
+func passes(do func(*script, time.Duration)) func(*script, []string, string) (*string, error) {
+	return func(s *script, args []string, _ string) (*string, error) {
+		d, err := time.ParseDuration(args[0])
+		if err == nil {
+			do(s, d)
+		}
+		return nil, err
+	}
 }
 
 func planOne(s *script, args []string, _ string) (*string, error) {

@@ -8,6 +8,9 @@
 //	-- given --                  YAML objects to create or replace (defaults and UIDs filled in;
 //	                             owner references may leave out the UID)
 //	-- at 10m --                 move the clock to ten minutes past the start (2026-01-01T00:00:00Z)
+//	-- pass 30s --               let time pass
+//	-- stop 62s --               let time pass in which the server does not run, as under SIGSTOP; then it goes on
+//	-- set 3h --                 move the time of day alone (also back: -3h): a suspended machine, a clock that is set
 //	-- plan deployment web --    expect this plan, then carry it out
 //	-- why deployment web --     expect this explanation; nothing is carried out
 //	-- settle --                 expect these actions and events: all planners run until nothing changes
@@ -123,7 +126,7 @@ func (s *script) run(header, body string) (*string, error) {
 
 // plan asks the controller of a kind for its decision about one object.
 func (s *script) plan(c plan.Controller, key plan.Key) plan.Plan {
-	return c.Plan(plan.Input{Reader: s.world, Key: key, Now: s.world.Now, Last: s.last[lastKey{c.Name, key}]})
+	return c.Plan(plan.Input{Reader: s.world, Key: key, Now: s.world.Now, Witness: s.world.Witness(), Last: s.last[lastKey{c.Name, key}]})
 }
 
 // carryOut applies a decision and remembers a refusal for the next one.

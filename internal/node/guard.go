@@ -1,0 +1,103 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"coracle/internal/client"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// guard lets the API's word pass only while the server is trusted: all that bears on pods and volumes goes through it,
+// so that an object which a wrong server does not know is not taken for deleted. Its refusals are no answers of the
+// API (see away).
+type guard struct {
+	api   client.Interface
+	trust *trust
+}
+
+var _ client.Interface = guard{}
+
+var (
+	errUnsure  = errors.New("it is not known yet whether the API server is the one whose pods this node runs")
+	errHolding = errors.New("the API server is not the one whose pods this node runs")
+)
+
+// ownSigns are the kinds in which the node tells of itself, to whoever listens.
+var ownSigns = map[resource.Resource]bool{resource.Nodes: true, resource.Leases: true, resource.Events: true}
+
+// pass makes a call, if the server is trusted before and still is after it.
+func (g guard) pass(res resource.Resource, call func() error) error {
+	if ownSigns[res] {
+		return call()
+	}
+	before, epoch, _ := g.trust.now()
+	switch before {
+	case unsure:
+		return errUnsure
+	case holding:
+		return errHolding
+	case serving:
+	}
+	err := call()
+	if _, now, _ := g.trust.now(); now != epoch {
+		return errUnsure
+	}
+	return err
+}
+
+// Get implements client.Interface.
+func (g guard) Get(ctx context.Context, res resource.Resource, namespace, name string) (out client.Object, err error) {
+	err = g.pass(res, func() error { out, err = g.api.Get(ctx, res, namespace, name); return err })
+	return out, err
+}
+
+// List implements client.Interface.
+func (g guard) List(ctx context.Context, res resource.Resource, opts client.ListOptions) (out []client.Object, at string, err error) {
+	err = g.pass(res, func() error { out, at, err = g.api.List(ctx, res, opts); return err })
+	return out, at, err
+}
+
+// Watch implements client.Interface.
+func (g guard) Watch(ctx context.Context, res resource.Resource, opts client.ListOptions) (out watch.Interface, err error) {
+	err = g.pass(res, func() error { out, err = g.api.Watch(ctx, res, opts); return err })
+	if err != nil && out != nil {
+		out.Stop()
+	}
+	return out, err
+}
+
+// Create implements client.Interface.
+func (g guard) Create(ctx context.Context, obj client.Object) (out client.Object, err error) {
+	err = g.pass(resource.Of(obj), func() error { out, err = g.api.Create(ctx, obj); return err })
+	return out, err
+}
+
+// CreateSub implements client.Interface.
+func (g guard) CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (out any, err error) {
+	err = g.pass(ref.Resource, func() error { out, err = g.api.CreateSub(ctx, ref, subresource, obj); return err })
+	return out, err
+}
+
+// Update implements client.Interface.
+func (g guard) Update(ctx context.Context, obj client.Object, subresource string) (out client.Object, err error) {
+	err = g.pass(resource.Of(obj), func() error { out, err = g.api.Update(ctx, obj, subresource); return err })
+	return out, err
+}
+
+// Patch implements client.Interface.
+func (g guard) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, body []byte, subresource string) (out client.Object, err error) {
+	err = g.pass(ref.Resource, func() error { out, err = g.api.Patch(ctx, ref, kind, body, subresource); return err })
+	return out, err
+}
+
+// Delete implements client.Interface.
+func (g guard) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOptions) (out client.Object, err error) {
+	err = g.pass(ref.Resource, func() error { out, err = g.api.Delete(ctx, ref, opts); return err })
+	return out, err
+}

@@ -1,0 +1,49 @@
+package model
+
+import (
+	"time"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+type sighting struct {
+	resource resource.Resource
+	key      plan.Key
+}
+
+// steady is the time on a clock that nothing sets.
+func (w *World) steady() time.Duration { return w.Now.Sub(w.began) - w.set }
+
+// witness notes a sign, if a change is one.
+func (w *World) witness(res resource.Resource, before, after plan.Object) {
+	for _, s := range w.signs[res] {
+		if s.Given(before, after) {
+			w.seen[sighting{res, plan.KeyOf(after)}] = w.steady()
+		}
+	}
+}
+
+// Last implements plan.Signs.
+func (w *World) Last(res resource.Resource, key plan.Key) (time.Duration, bool) {
+	at, ok := w.seen[sighting{res, key}]
+	return at, ok
+}
+
+// Witness is what the world's watcher has seen.
+func (w *World) Witness() plan.Witness {
+	return plan.Witness{Now: w.steady(), Awake: w.awake, Signs: w}
+}
+
+// Stop lets time pass in which the watcher is stopped, as by SIGSTOP: all clocks go on.
+func (w *World) Stop(d time.Duration) {
+	w.Now = w.Now.Add(d)
+	w.awake = w.steady()
+}
+
+// Set moves the time of day alone, forward or back: the machine was suspended, or its clock was set.
+func (w *World) Set(d time.Duration) {
+	w.Now = w.Now.Add(d)
+	w.set += d
+	w.awake = w.steady()
+}

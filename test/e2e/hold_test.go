@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/resource"
+)
+
+// TestServerWithAnotherHistory: where a cluster's server was, another one answers, with the same certificates and
+// another store: that of a new cluster, or an older copy of this one's. The containers run on and everybody says why;
+// with the right server back all goes on.
+func TestServerWithAnotherHistory(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1).images().withEmbedded()
+	c.kill("server")
+	older := c.twin("older")
+	older.copyData("cluster.json", "pki", "store", "kubeconfig")
+	c.up(1)
+	c.apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: lives}
+spec:
+  containers:
+  - {name: c, image: e2e/tools:1, command: [sleep, "100000"]}`)
+	c.pods("default", 1)
+	before := c.containerPIDs("node-1")
+	c.kill("server")
+
+	fresh := c.twin("fresh")
+	fresh.copyData("pki")
+	for _, wrong := range []struct {
+		server *cluster
+		reason string
+	}{{fresh, "OtherCluster"}, {older, "ServerKnowsLess"}} {
+		wrong.server.coracle("up", "--detach", "--simulate", "1", "--listen", c.listen())
+		wrong.server.connect()
+		wrong.server.holds(wrong.reason)
+		c.kill("node-node-1")
+		if r := c.run(c.command("up", "--detach", "--nodes", "1")); r.err == nil {
+			t.Errorf("a second server at one address: %s", r.out)
+		}
+		c.startAgent("node-1")
+		wrong.server.holds(wrong.reason)
+		if now := c.containerPIDs("node-1"); !slices.Equal(now, before) {
+			t.Errorf("%s: processes %v, want %v", wrong.reason, now, before)
+		}
+		wrong.server.kill("server")
+	}
+	c.up(1)
+	c.pods("default", 1)
+	await(c, patience, "the node to go on", resource.Nodes, "", func(nodes []*corev1.Node) bool {
+		return len(nodes) == 1 && condition(nodes[0], corev1.NodeReady) == corev1.ConditionTrue
+	})
+	if now := c.containerPIDs("node-1"); !slices.Equal(now, before) {
+		t.Errorf("with the right server back: processes %v, want %v", now, before)
+	}
+	c.k("delete", "pod", "lives", "--grace-period=1")
+	c.kill("server")
+
+	t.Log("the older copy is what its administrator wants to go on with")
+	older.up(0, "--simulate", "1")
+	older.holds("ServerKnowsLess")
+	older.coracle("node", "accept", "node-1")
+	await(older, patience, "the node to serve it", resource.Nodes, "", func(nodes []*corev1.Node) bool {
+		i := slices.IndexFunc(nodes, func(n *corev1.Node) bool { return n.Name == "node-1" })
+		return i >= 0 && condition(nodes[i], corev1.NodeReady) == corev1.ConditionTrue
+	})
+	if r := older.run(older.command("node", "accept", "node-1")); r.err == nil || !strings.Contains(r.errs, "nothing to accept") {
+		t.Errorf("accepting once more: %q", r.errs)
+	}
+	older.kill("server")
+}
+
+// holds waits until node-1 says that it holds, and checks that the commands say so too.
+func (c *cluster) holds(reason string) {
+	c.t.Helper()
+	await(c, patience, "the node to hold: "+reason, resource.Nodes, "", func(nodes []*corev1.Node) bool {
+		return slices.ContainsFunc(nodes, func(n *corev1.Node) bool {
+			return n.Name == "node-1" && slices.ContainsFunc(n.Status.Conditions, func(cond corev1.NodeCondition) bool {
+				return cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionFalse && cond.Reason == reason
+			})
+		})
+	})
+	r := c.run(c.command("status"))
+	if r.code() != 1 {
+		c.t.Errorf("status exits with %d", r.code())
+	}
+	c.want("status", r.out, "NotReady,"+reason, "Node node-1 holds: ", "coracle node accept node-1")
+	c.explained("node/node-1", 2, reason, "coracle node accept node-1")
+}
+
+// twin is a place for another server of this cluster's.
+func (c *cluster) twin(name string) *cluster {
+	c.t.Helper()
+	twin := *c
+	twin.nodes, twin.dir = nil, filepath.Join(c.root, name)
+	c.t.Cleanup(func() {
+		if r := twin.run(twin.command("down")); r.err != nil {
+			c.t.Errorf("down of %s: %v\n%s%s", name, r.err, r.out, r.errs)
+		}
+	})
+	return &twin
+}
+
+// copyData copies parts of the first data directory of the test.
+func (c *cluster) copyData(parts ...string) {
+	c.t.Helper()
+	for _, part := range parts {
+		from, to := filepath.Join(c.root, "d", part), filepath.Join(c.dir, part)
+		info, err := os.Stat(from)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if err := os.MkdirAll(c.dir, 0o700); err != nil {
+			c.t.Fatal(err)
+		}
+		if info.IsDir() {
+			err = os.CopyFS(to, os.DirFS(from))
+		} else {
+			var raw []byte
+			if raw, err = os.ReadFile(from); err == nil {
+				err = os.WriteFile(to, raw, info.Mode())
+			}
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+// listen is the address of the cluster's server.
+func (c *cluster) listen() string {
+	c.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(c.dir, "cluster.json"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var cfg struct{ Listen string }
+	if err := json.Unmarshal(raw, &cfg); err != nil {
+		c.t.Fatal(err)
+	}
+	return cfg.Listen
+}
+
+// startAgent starts a node's agent by itself.
+func (c *cluster) startAgent(node string) {
+	c.t.Helper()
+	cmd := c.command("node", "--name", node)
+	log, err := os.OpenFile(filepath.Join(c.dir, "logs", "node-"+node+".log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	go cmd.Wait() //nolint:errcheck // the cluster's end looks for processes left
+	eventually(c.t, patience, "the agent "+strconv.Itoa(cmd.Process.Pid), func() bool {
+		return c.pid("node-"+node) == cmd.Process.Pid
+	})
+}
