@@ -153,7 +153,7 @@ func runNode(ctx context.Context, r role, name string) error {
 	address := node.HostAddress()
 	return node.Run(ctx, node.Config{
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at,
-		VolumeRoot: filepath.Join(r.dir.Node(name), "volumes"), Listen: address.String() + ":0", NodeIP: address, TLS: face,
+		VolumeRoot: filepath.Join(r.dir.Node(name), "volumes"), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },
 	})

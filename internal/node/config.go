@@ -32,6 +32,8 @@ type Config struct {
 	Dir string
 	// VolumeRoot holds the node-local class's volumes (annotation coracle.io/volume-root).
 	VolumeRoot string
+	// SharedVolumes is where the shared class keeps its volumes, unless a class says otherwise.
+	SharedVolumes string
 	// Listen is the address of the HTTP face, host:port; port 0 takes any.
 	Listen string
 	// TLS of the HTTP face: Certificates, and ClientCAs by which callers are known. Nil serves no face.

@@ -16,9 +16,9 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/cluster/volume"
 	"coracle/internal/fleet/life"
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/podstate"
 )
@@ -290,7 +290,7 @@ func (n *nodes) look(l *local) {
 }
 
 func (n *nodes) volume(pv *corev1.PersistentVolume) {
-	if by := pv.Annotations[volume.ReclaimBy]; by != "" && !n.silent[by] && slices.Contains(pv.Finalizers, volume.DataFinalizer) {
+	if by := reclaim.Assigned(pv); by != "" && !n.silent[by] {
 		n.reclaims = append(n.reclaims, pv)
 	}
 }
@@ -423,9 +423,9 @@ func (n *nodes) reclaim(ctx context.Context, pv *corev1.PersistentVolume) {
 	if err != nil || o.GetUID() != pv.UID {
 		return
 	}
-	next := o.(*corev1.PersistentVolume).DeepCopy()
-	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == volume.DataFinalizer })
-	_, _ = n.of.api.Update(ctx, next, "")
+	if now := o.(*corev1.PersistentVolume); reclaim.Keeps(now) == "" {
+		_, _ = n.of.api.Update(ctx, reclaim.Done(now), "")
+	}
 }
 
 // next is when a pod is due.
