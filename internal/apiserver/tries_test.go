@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"net/http"
@@ -433,8 +434,8 @@ func TestForgedCertificates(t *testing.T) {
 	b := besiege(t)
 	with := func(other *cluster, user string, groups ...string) *http.Client {
 		client := b.as("")
-		tls := client.Transport.(*http.Transport).TLSClientConfig
-		tls.Certificates = append(tls.Certificates, other.cert(user, groups...))
+		cfg := client.Transport.(*http.Transport).TLSClientConfig
+		cfg.Certificates = append(cfg.Certificates, other.cert(user, groups...))
 		return client
 	}
 	foreign := *b.cluster
@@ -464,6 +465,23 @@ func TestForgedCertificates(t *testing.T) {
 			if a := b.call(client, "GET", path, ""); a.code != 403 {
 				t.Errorf("%s: GET %s: %d %s", name, path, a.code, a.body)
 			}
+		}
+	}
+}
+
+// TestOldTLSIsRefused: TLS 1.2 or 1.3, and nothing older.
+func TestOldTLSIsRefused(t *testing.T) {
+	c := start(t)
+	for version, served := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		client := c.as("")
+		client.Transport.(*http.Transport).TLSClientConfig.MinVersion = tls.VersionTLS10
+		client.Transport.(*http.Transport).TLSClientConfig.MaxVersion = version
+		resp, err := client.Get(c.url + "/healthz")
+		if err == nil {
+			resp.Body.Close()
+		}
+		if (err == nil) != served {
+			t.Errorf("TLS %x: %v", version, err)
 		}
 	}
 }
