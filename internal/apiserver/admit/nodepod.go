@@ -85,7 +85,8 @@ func admitMirrorOf(node string, a admission.Attributes, c Cluster) error {
 		return unexpected(a, a.GetObject())
 	}
 	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; !mirror {
-		return forbid(a, "pod does not have %q annotation, node %q can only create mirror pods", corev1.MirrorPodAnnotationKey, node)
+		return forbid(a, "pod does not have %q annotation, node %q can only create mirror pods",
+			corev1.MirrorPodAnnotationKey, node)
 	}
 	if pod.Spec.NodeName != node {
 		return forbid(a, "node %q can only create pods with spec.nodeName set to itself", node)

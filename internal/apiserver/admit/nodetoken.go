@@ -36,14 +36,17 @@ func admitNodesToken(node string, a admission.Attributes, c Cluster) error {
 	case !found || !ok:
 		return apierrors.NewNotFound(resource.Pods.GroupResource(), ref.Name)
 	case ref.UID != pod.UID:
-		return forbid(a, "the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID)
+		return forbid(a, "the UID in the bound object reference (%s) does not match the UID in record. "+
+			"The object might have been deleted and then recreated", ref.UID)
 	case pod.Spec.NodeName != node:
 		return forbid(a, "node requested token bound to a pod scheduled on a different node")
 	}
 	return admitNodesAudience(node, a, pod, request)
 }
 
-func admitNodesAudience(node string, a admission.Attributes, pod *corev1.Pod, request *authenticationv1.TokenRequest) error {
+func admitNodesAudience(
+	node string, a admission.Attributes, pod *corev1.Pod, request *authenticationv1.TokenRequest,
+) error {
 	audience := ""
 	switch len(request.Spec.Audiences) {
 	case 0:
@@ -54,7 +57,8 @@ func admitNodesAudience(node string, a admission.Attributes, pod *corev1.Pod, re
 	}
 	allowed, declared := declaredSeconds(pod, audience)
 	if !declared {
-		return forbid(a, "audience %q not found in pod spec volume, %s is not authorized to request tokens for this audience", audience, a.GetUserInfo().GetName())
+		return forbid(a, "audience %q not found in pod spec volume, %s is not authorized to request tokens for this audience",
+			audience, a.GetUserInfo().GetName())
 	}
 	if asked := secondsOf(request.Spec.ExpirationSeconds); asked > allowed {
 		return forbid(a, "node %q requested a token of %d seconds, longer than the %d that pod %s asks for", node, asked, allowed, pod.Name)

@@ -34,8 +34,10 @@ func admitNodesVolume(node string, a admission.Attributes, c Cluster) error {
 		}
 	}
 	done := reclaim.Done(old)
-	if !apiequality.Semantic.DeepEqual(said(done.ObjectMeta), said(pv.ObjectMeta)) || !apiequality.Semantic.DeepEqual(done.Spec, pv.Spec) {
-		return forbid(a, "node %q may remove the finalizer %s of the volume, and change nothing else", node, reclaim.DataFinalizer)
+	equal := apiequality.Semantic.DeepEqual
+	if !equal(said(done.ObjectMeta), said(pv.ObjectMeta)) || !equal(done.Spec, pv.Spec) {
+		return forbid(a, "node %q may remove the finalizer %s of the volume, and change nothing else",
+			node, reclaim.DataFinalizer)
 	}
 	return nil
 }
