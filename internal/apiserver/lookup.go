@@ -82,19 +82,37 @@ func (s *Server) life(plural, namespace, name string) (authn.Life, bool) {
 	return life, true
 }
 
-// podsOfNodes implements authz.Pods by the store's index.
-type podsOfNodes struct{ *Server }
+// relations implements authz.Cluster by the store's keys and indexes.
+type relations struct{ *Server }
 
-// OnNode implements authz.Pods.
-func (s podsOfNodes) OnNode(node string) []*corev1.Pod {
-	objects := s.peekAll(resource.Pods, "", fields.OneTermEqualSelector("spec.nodeName", node))
-	pods := make([]*corev1.Pod, 0, len(objects))
-	for _, o := range objects {
-		if p, ok := o.(*corev1.Pod); ok {
-			pods = append(pods, p)
-		}
-	}
-	return pods
+// Pod implements authz.Cluster.
+func (s relations) Pod(namespace, name string) *corev1.Pod {
+	obj, _ := s.peek(resource.Pods, namespace, name)
+	pod, _ := obj.(*corev1.Pod)
+	return pod
+}
+
+// AnyPodOn implements authz.Cluster.
+func (s relations) AnyPodOn(node string, match func(*corev1.Pod) bool) bool {
+	return s.objects[resource.Pods].shared.Some(podNode, node, func(o runtime.Object) bool {
+		p, ok := o.(*corev1.Pod)
+		return ok && match(p)
+	})
+}
+
+// Volume implements authz.Cluster.
+func (s relations) Volume(name string) *corev1.PersistentVolume {
+	obj, _ := s.peek(resource.PersistentVolumes, "", name)
+	pv, _ := obj.(*corev1.PersistentVolume)
+	return pv
+}
+
+// AnyVolumeFor implements authz.Cluster.
+func (s relations) AnyVolumeFor(namespace, claim string, match func(*corev1.PersistentVolume) bool) bool {
+	return s.objects[resource.PersistentVolumes].shared.Some(volumeClaim, namespace+"/"+claim, func(o runtime.Object) bool {
+		pv, ok := o.(*corev1.PersistentVolume)
+		return ok && match(pv)
+	})
 }
 
 // issuer is the URL by which pods know the API server, and the default audience of tokens.

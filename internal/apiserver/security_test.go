@@ -127,11 +127,13 @@ func TestNodeReachesItsOwn(t *testing.T) {
 	c.post("/api/v1/nodes", `{"metadata":{"name":"n2"}}`).want(201)
 	c.call(node, "PATCH", "/api/v1/nodes/n1/status", `{"status":{"nodeInfo":{"kubeletVersion":"x"}}}`, merge...).want(200)
 	c.call(node, "PATCH", "/api/v1/nodes/n2/status", `{}`, merge...).want(403)
-	c.call(node, "GET", "/api/v1/nodes", "").want(200)
+	c.call(node, "GET", "/api/v1/nodes/n1", "").want(200)
+	c.call(node, "GET", "/api/v1/nodes", "").want(403)
 	c.call(node, "DELETE", "/api/v1/nodes/n1", "").want(403)
 
 	leases := "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 	c.call(node, "POST", leases, `{"metadata":{"name":"n1"}}`).want(201)
+	c.call(node, "POST", leases, `{"metadata":{"name":"n1"}}`).want(409)
 	c.call(node, "POST", leases, `{"metadata":{"name":"n2"}}`).want(403)
 	c.call(node, "GET", leases+"/n1", "").want(200)
 
@@ -139,7 +141,8 @@ func TestNodeReachesItsOwn(t *testing.T) {
 		c.post("/api/v1/namespaces/default/secrets", fmt.Sprintf(`{"metadata":{"name":%q}}`, name)).want(201)
 		c.post(configMaps, fmt.Sprintf(`{"metadata":{"name":%q}}`, name)).want(201)
 	}
-	c.post(pods, `{"metadata":{"name":"p"},"spec":{"nodeName":"n1","containers":[{"name":"c","image":"i","envFrom":[{"secretRef":{"name":"used"}},{"configMapRef":{"name":"used"}}]}]}}`).want(201)
+	uid := c.post(pods, `{"metadata":{"name":"p"},"spec":{"nodeName":"n1","containers":[{"name":"c","image":"i","envFrom":[{"secretRef":{"name":"used"}},{"configMapRef":{"name":"used"}}]}]}}`).
+		want(201).field("metadata.uid")
 	c.post(pods, `{"metadata":{"name":"q"},"spec":{"nodeName":"n2","containers":[{"name":"c","image":"i"}]}}`).want(201)
 	c.call(node, "GET", "/api/v1/namespaces/default/secrets/used", "").want(200)
 	c.call(node, "GET", "/api/v1/namespaces/default/secrets/unused", "").want(403).wantBody("no relationship found between node 'n1' and this object")
@@ -155,7 +158,7 @@ func TestNodeReachesItsOwn(t *testing.T) {
 	c.call(node, "PATCH", pods+"/p", `{"metadata":{"labels":{"a":"b"}}}`, merge...).want(403)
 	c.call(node, "POST", pods, `{"metadata":{"name":"x"},"spec":{"containers":[{"name":"c","image":"i"}]}}`).want(403)
 	token := "/api/v1/namespaces/default/serviceaccounts/%s/token"
-	c.call(node, "POST", fmt.Sprintf(token, "default"), `{"spec":{"boundObjectRef":{"apiVersion":"v1","kind":"Pod","name":"p"}}}`).want(201)
+	c.call(node, "POST", fmt.Sprintf(token, "default"), fmt.Sprintf(`{"spec":{"boundObjectRef":{"apiVersion":"v1","kind":"Pod","name":"p","uid":%q}}}`, uid)).want(201)
 	c.post("/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"other"}}`).want(201)
 	c.call(node, "POST", fmt.Sprintf(token, "other"), `{"spec":{}}`).want(403)
 	c.call(node, "POST", "/api/v1/namespaces/default/events", `{"metadata":{"name":"e"},"involvedObject":{"kind":"Pod","name":"p","namespace":"default"}}`).want(201)

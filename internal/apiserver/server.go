@@ -112,7 +112,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
 	s.authn = authn.New(authn.Config{CA: cfg.PKI.CAPool(), Static: cfg.Tokens, Accounts: s.accounts})
-	s.authz = authz.New(podsOfNodes{s})
+	s.authz = authz.New(relations{s})
 	s.quotas = newQuotaBooks(s)
 	s.admit = admit.New(looker{s})
 	groups, err := s.groups()

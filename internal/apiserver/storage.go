@@ -14,10 +14,22 @@ import (
 	"coracle/internal/store"
 )
 
+const (
+	podNode = "spec.nodeName"
+	// volumeClaim is namespace/name of the claim in a volume's spec.claimRef. No client selects by it.
+	volumeClaim = "spec.claimRef"
+)
+
 // indexes lists, by kind, the fields by which objects are found without a scan.
 var indexes = map[resource.Resource]storage.IndexerFuncs{
-	resource.Pods: {"spec.nodeName": func(obj runtime.Object) string {
+	resource.Pods: {podNode: func(obj runtime.Object) string {
 		return obj.(*corev1.Pod).Spec.NodeName
+	}},
+	resource.PersistentVolumes: {volumeClaim: func(obj runtime.Object) string {
+		if ref := obj.(*corev1.PersistentVolume).Spec.ClaimRef; ref != nil {
+			return ref.Namespace + "/" + ref.Name
+		}
+		return ""
 	}},
 	resource.Events: {"involvedObject.uid": func(obj runtime.Object) string {
 		return string(obj.(*corev1.Event).InvolvedObject.UID)

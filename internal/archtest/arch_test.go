@@ -12,7 +12,7 @@ import (
 // first name. A room that is missing here has not been thought about: add it, with as little as will do.
 var walls = map[string][]string{
 	// Values: they know nothing of the rest.
-	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {},
+	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {},
 	"plan": {"resource"},
 	// Files that others change meanwhile.
 	"filetree": {},
@@ -22,7 +22,7 @@ var walls = map[string][]string{
 	// Decisions. They know neither the loop that runs them nor one another's shells; workload/scenario decodes
 	// YAML by the scheme, and cluster uses the arithmetic of kind and what workload/placement says of nodes.
 	"workload": {"plan", "quota", "resource", "scheme"},
-	"cluster":  {"kind", "plan", "quota", "resource", "workload"},
+	"cluster":  {"kind", "plan", "quota", "reclaim", "resource", "workload"},
 	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
 	"quota": {"kind", "resource"},
 	// The shells of decisions know no kind's business. The scheduler asks nodes by the predicates of
@@ -30,18 +30,18 @@ var walls = map[string][]string{
 	"loop":      {"client", "plan", "resource", "view"},
 	"scheduler": {"client", "plan", "resource", "view", "workload"},
 	// sim runs them all in virtual time.
-	"sim": {"client", "cluster", "eviction", "loop", "plan", "resource", "scheduler", "view", "workload"},
+	"sim": {"client", "cluster", "eviction", "loop", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
 	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
 	// live as simulated ones do, and explains the end as why does.
-	"rehearse": {"apiserver", "client", "cluster", "eviction", "fleet", "kind", "loop", "plan", "quota", "resource", "scheduler", "view", "why", "workload"},
+	"rehearse": {"apiserver", "client", "cluster", "eviction", "fleet", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
 	// fleet plays nodes, for whom nodelife looks as for any other.
-	"fleet": {"client", "cluster", "kind", "plan", "resource", "view"},
+	"fleet": {"client", "cluster", "kind", "plan", "reclaim", "resource", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme"},
 	"store":     {},
-	"apiserver": {"client", "eviction", "kind", "pki", "plan", "quota", "resource", "scheme", "store", "version"},
+	"apiserver": {"client", "eviction", "kind", "pki", "plan", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"client", "filetree", "plan", "resource"},
+	"node":    {"client", "filetree", "plan", "reclaim", "resource"},
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree"},
 	// The explanation follows what decisions said, and reads pods as they do.
@@ -79,7 +79,7 @@ func TestWalls(t *testing.T) {
 // pure are the folders whose code decides and does nothing else; impure are exceptions below them.
 var (
 	pure = []string{"internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
-		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/why", "internal/quota", "internal/fleet/life"}
+		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/why", "internal/quota", "internal/reclaim", "internal/fleet/life"}
 	impure = map[string]string{
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
 	}

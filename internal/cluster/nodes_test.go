@@ -3,13 +3,13 @@ package cluster_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -73,10 +73,8 @@ func (n *nodes) run(ctx context.Context) {
 func (n *nodes) act(ctx context.Context, o plan.Object, ip string) {
 	switch o := o.(type) {
 	case *corev1.PersistentVolume:
-		if o.Annotations["coracle.io/reclaim-by"] != "" && slices.Contains(o.Finalizers, "coracle.io/volume-data") {
-			next := o.DeepCopy()
-			next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == "coracle.io/volume-data" })
-			_, _ = n.w.Update(ctx, next, "")
+		if reclaim.Assigned(o) != "" && reclaim.Keeps(o) == "" {
+			_, _ = n.w.Update(ctx, reclaim.Done(o), "")
 		}
 	case *corev1.Pod:
 		switch {

@@ -20,12 +20,12 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/cluster/volume"
 	"coracle/internal/fleet"
 	"coracle/internal/fleet/life"
 	"coracle/internal/kind"
 	"coracle/internal/loop/looptest"
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
@@ -436,8 +436,27 @@ func TestNodeSays(t *testing.T) {
 	})
 }
 
+// releasedOn is a volume of the local class that its claim has left and that a node is to reclaim.
+func releasedOn(node, name string) *corev1.PersistentVolume {
+	create := corev1.HostPathDirectoryOrCreate
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Finalizers: []string{"other", reclaim.DataFinalizer}, Labels: map[string]string{reclaim.By: node},
+			Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": reclaim.Local},
+		},
+		Spec: corev1.PersistentVolumeSpec{
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
+			PersistentVolumeSource:        corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/volumes/" + name, Type: &create}},
+			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
+			}}}},
+		},
+		Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeReleased},
+	}
+}
+
 // TestReclaim: the data of a volume that was on a simulated node are soon said to be removed, also
-// when the node was silent at first; those on other nodes are let be.
+// when the node was silent at first; those on other nodes are let be, and those of a bound volume.
 func TestReclaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -447,24 +466,25 @@ func TestReclaim(t *testing.T) {
 		w.annotate(resource.Nodes, "", "silent", life.Fault, life.FaultSilent)
 		looptest.Make(w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "real"}})
 		for _, name := range []string{"n", "silent", "real"} {
-			looptest.Make(w.Cluster, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{
-				Name: "on-" + name, Finalizers: []string{"other", volume.DataFinalizer}, Annotations: map[string]string{volume.ReclaimBy: name},
-			}})
+			looptest.Make(w.Cluster, releasedOn(name, "on-"+name))
 		}
+		bound := releasedOn("n", "bound")
+		bound.Status.Phase = corev1.VolumeBound
+		looptest.Make(w.Cluster, bound)
 		left := func() (out []string) {
 			synctest.Wait()
 			for _, o := range w.View.List(resource.PersistentVolumes, "") {
-				if slices.Contains(o.GetFinalizers(), volume.DataFinalizer) {
+				if slices.Contains(o.GetFinalizers(), reclaim.DataFinalizer) {
 					out = append(out, o.GetName())
 				}
 			}
 			return out
 		}
-		if d := cmp.Diff([]string{"on-real", "on-silent"}, left()); d != "" {
+		if d := cmp.Diff([]string{"bound", "on-real", "on-silent"}, left()); d != "" {
 			t.Error(d)
 		}
 		w.annotate(resource.Nodes, "", "silent", life.Fault, "")
-		if d := cmp.Diff([]string{"on-real"}, left()); d != "" {
+		if d := cmp.Diff([]string{"bound", "on-real"}, left()); d != "" {
 			t.Error(d)
 		}
 	})

@@ -2,37 +2,28 @@ package fleet
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/cluster/volume"
 	"coracle/internal/fleet/life"
 	"coracle/internal/kind"
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
 // volumesByReclaimer files volumes whose data are to be removed under the node that is to do it.
 var volumesByReclaimer = plan.Index{Resource: resource.PersistentVolumes, Name: "fleet.reclaimer", Values: func(o plan.Object) []string {
-	if name := reclaimer(o.(*corev1.PersistentVolume)); name != "" {
+	if name := reclaim.Assigned(o.(*corev1.PersistentVolume)); name != "" {
 		return []string{name}
 	}
 	return nil
 }}
 
-// reclaimer is the node that is to remove a volume's data, if one is.
-func reclaimer(pv *corev1.PersistentVolume) string {
-	if slices.Contains(pv.Finalizers, volume.DataFinalizer) {
-		return pv.Annotations[volume.ReclaimBy]
-	}
-	return ""
-}
-
 // volumeChanged looks at a volume that a simulated node is to reclaim. f.mu is held.
 func (f *Fleet) volumeChanged(pv *corev1.PersistentVolume) {
-	if n := f.nodes[reclaimer(pv)]; n != nil && !n.silent {
+	if n := f.nodes[reclaim.Assigned(pv)]; n != nil && !n.silent {
 		f.enqueue(item{sort: aVolume, key: plan.KeyOf(pv)})
 	}
 }
@@ -44,13 +35,14 @@ func (f *Fleet) tendVolume(ctx context.Context, key plan.Key) time.Time {
 		return time.Time{}
 	}
 	pv := o.(*corev1.PersistentVolume)
-	no, ok := f.view.Get(resource.Nodes, "", reclaimer(pv))
+	no, ok := f.view.Get(resource.Nodes, "", reclaim.Assigned(pv))
 	if !ok || !kind.Simulated(no.(*corev1.Node)) || life.Silent(no.(*corev1.Node)) {
 		return time.Time{}
 	}
-	next := pv.DeepCopy()
-	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(s string) bool { return s == volume.DataFinalizer })
-	if _, err := f.client.Update(ctx, next, ""); err != nil {
+	if reclaim.Keeps(pv) != "" {
+		return time.Time{} // what the label alone says is not heeded; a change of the volume asks again
+	}
+	if _, err := f.client.Update(ctx, reclaim.Done(pv), ""); err != nil {
 		return f.failed(ctx, item{sort: aVolume, key: key}, err)
 	}
 	return time.Time{}

@@ -140,7 +140,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	}
 	a.dns = container.DNS{Domain: cfg.ClusterDomain, Servers: cfg.ClusterDNS, Host: container.ParseResolvConf(string(resolv))}
 	a.volumes, err = volume.New(volume.Config{
-		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
+		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, SharedRoot: cfg.SharedVolumes, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
 		Allocatable: func() corev1.ResourceList { return a.machine.allocatable },
 		Changed:     a.volumesChanged, Log: cfg.Log,
 	})

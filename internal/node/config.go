@@ -32,7 +32,7 @@ type Config struct {
 	Dir string
 	// VolumeRoot holds the node-local class's volumes (annotation coracle.io/volume-root).
 	VolumeRoot string
-	// SharedVolumes, when set, holds the shared-directory class's volumes, for all nodes of the machine.
+	// SharedVolumes is where the shared class keeps its volumes, unless a class says otherwise.
 	SharedVolumes string
 	// Listen is the address of the HTTP face, host:port; port 0 takes any.
 	Listen string

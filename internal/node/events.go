@@ -99,6 +99,11 @@ func (r *recorder) ofNode(kind, reason, message string) {
 	r.record(corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.node, UID: ""}, kind, reason, message)
 }
 
+// volume records an event about a persistent volume.
+func (r *recorder) volume(pv *corev1.PersistentVolume, kind, reason, message string) {
+	r.record(corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolume", Name: pv.Name, UID: pv.UID}, kind, reason, message)
+}
+
 func (r *recorder) record(ref corev1.ObjectReference, kind, reason, message string) {
 	now := metav1.Now()
 	stamp := now.UnixNano()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -10,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
+	"coracle/internal/node/volume"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
@@ -33,14 +36,16 @@ func (a *agent) watchVolumes(ctx context.Context) error {
 	if _, err := a.trust.await(ctx, serving); err != nil {
 		return err
 	}
-	items, revision, err := a.cfg.Client.List(ctx, resource.PersistentVolumes, client.ListOptions{})
+	mine := client.ListOptions{LabelSelector: reclaim.Selector(a.cfg.Name)}
+	items, revision, err := a.cfg.Client.List(ctx, resource.PersistentVolumes, mine)
 	if err != nil {
 		return err
 	}
 	for _, obj := range items {
 		a.reclaim(ctx, obj)
 	}
-	w, err := a.cfg.Client.Watch(ctx, resource.PersistentVolumes, client.ListOptions{Revision: revision})
+	mine.Revision = revision
+	w, err := a.cfg.Client.Watch(ctx, resource.PersistentVolumes, mine)
 	if err != nil {
 		return err
 	}
@@ -58,7 +63,8 @@ func (a *agent) watchVolumes(ctx context.Context) error {
 	return nil
 }
 
-// reclaim removes a volume's data in the background, trying again while it is still in use.
+// reclaim removes a volume's data in the background, trying again while it is still in use. What
+// the volume itself forbids is told once: a change of the volume asks again.
 func (a *agent) reclaim(ctx context.Context, obj client.Object) {
 	pv, ok := obj.(*corev1.PersistentVolume)
 	if !ok || !a.volumes.Reclaims(pv) {
@@ -69,9 +75,14 @@ func (a *agent) reclaim(ctx context.Context, obj client.Object) {
 		for {
 			err := error(errHolding)
 			if a.trust.serves() {
-				err = a.volumes.Reclaim(ctx, pv)
+				err = a.volumes.Reclaim(ctx, pv.Name)
 			}
-			if err == nil || ctx.Err() != nil || apierrors.IsNotFound(err) {
+			if err == nil || ctx.Err() != nil || errors.Is(err, volume.ErrNotAsked) {
+				return
+			}
+			if volume.Stays(err) {
+				a.cfg.Log.Warn("keep the data of a volume", "name", pv.Name, "err", err)
+				a.events.volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete", err.Error())
 				return
 			}
 			if !apierrors.IsConflict(err) {
@@ -81,15 +92,6 @@ func (a *agent) reclaim(ctx context.Context, obj client.Object) {
 				return
 			}
 			wait = min(2*wait, time.Minute)
-			now, err := a.cfg.Client.Get(ctx, resource.PersistentVolumes, "", pv.Name)
-			if apierrors.IsNotFound(err) {
-				return
-			}
-			if err == nil {
-				if pv = now.(*corev1.PersistentVolume); !a.volumes.Reclaims(pv) {
-					return
-				}
-			}
 		}
 	})
 }

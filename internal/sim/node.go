@@ -13,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/cluster/volume"
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/podstate"
@@ -246,7 +246,7 @@ func (w *World) revive(n *node) {
 func (w *World) reclaims(n *node) bool {
 	for log := w.logs[resource.PersistentVolumes]; n.volumes < len(log); n.volumes++ {
 		pv := log[n.volumes].Object.(*corev1.PersistentVolume)
-		if pv.Annotations[volume.ReclaimBy] == n.name && slices.Contains(pv.Finalizers, volume.DataFinalizer) {
+		if reclaim.Assigned(pv) == n.name {
 			return n.alive()
 		}
 	}
@@ -260,9 +260,11 @@ func (w *World) reclaim(n *node) {
 	if err != nil {
 		return
 	}
-	next := o.(*corev1.PersistentVolume).DeepCopy()
-	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == volume.DataFinalizer })
-	_, _ = w.cluster.Update(w.ctx, next, "")
+	pv := o.(*corev1.PersistentVolume)
+	if reclaim.Keeps(pv) != "" {
+		return
+	}
+	_, _ = w.cluster.Update(w.ctx, reclaim.Done(pv), "")
 }
 
 // identity is the name a StatefulSet's pod answers to, if it is one.

@@ -4,9 +4,9 @@
 // no RBAC kinds yet, so the rules are fixed:
 //
 //   - the group system:masters may do everything (in-process components do not pass here at all);
-//   - a node (user system:node:NAME, group system:nodes) may do what its agent needs, reaching
-//     only secrets, configmaps and service-account tokens that a pod bound to it uses, as
-//     upstream's node authorizer rules;
+//   - a node (user system:node:NAME, group system:nodes) may do what its agent needs: of the kinds
+//     that hold secrets or data it reaches what a pod bound to it uses, and of nodes, leases and
+//     pods its own, as upstream's node authorizer rules;
 //   - whoever is authenticated, service accounts included, may read discovery, OpenAPI, health
 //     and version, and ask about himself (SelfSubjectReview, SelfSubjectAccessReview,
 //     SelfSubjectRulesReview);
@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
@@ -32,18 +31,13 @@ func NodeName(u user.Info) (string, bool) {
 	return name, ok && name != "" && slices.Contains(u.GetGroups(), user.NodesGroup)
 }
 
-// Pods finds the pods of a node, without a scan of all.
-type Pods interface {
-	OnNode(node string) []*corev1.Pod
-}
-
 // Authorizer decides by the fixed rules above.
 type Authorizer struct {
-	pods Pods
+	cluster Cluster
 }
 
-// New returns an authorizer that looks up nodes' pods in pods.
-func New(pods Pods) *Authorizer { return &Authorizer{pods} }
+// New returns an authorizer that looks up in c what binds objects to nodes.
+func New(c Cluster) *Authorizer { return &Authorizer{c} }
 
 var _ authorizer.UnconditionalAuthorizer = (*Authorizer)(nil)
 

@@ -8,9 +8,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"coracle/internal/reclaim"
 )
 
-// The words of upstream's node authorizer for a node that reaches beyond its pods.
+// What a node may do is upstream's
+// (https://kubernetes.io/docs/reference/access-authn-authz/node/, with AuthorizeNodeWithSelectors,
+// KEP-4601), less what no agent here has a use for, and with three rights of its own: the volumes
+// that it is to reclaim, the class that says where such a volume is kept, and the namespace
+// kube-system, whose UID is the cluster's identity. What only the body of a request tells is left to
+// admission (NodeRestriction).
+
 const noRelation = "no relationship found between node '%s' and this object"
 
 var (
@@ -18,11 +26,17 @@ var (
 	writeVerbs = []string{"create", "update", "patch"}
 )
 
-// nodeReads lists what every node may read whole: nothing in it is secret.
-var nodeReads = map[string]bool{
-	"/nodes": true, "/services": true, "/persistentvolumes": true, "/persistentvolumeclaims": true,
-	"/namespaces": true, "/endpoints": true,
-	"discovery.k8s.io/endpointslices": true, "storage.k8s.io/storageclasses": true,
+// nodeRules are what each node may do to a kind as a whole: the verbs, without subresources.
+var nodeRules = map[string][]string{
+	"/services":                                      readVerbs, // pods' environment
+	"/endpoints":                                     {"get"},
+	"discovery.k8s.io/endpointslices":                readVerbs, // what stands behind a service
+	"storage.k8s.io/storageclasses":                  {"get"},
+	"/events":                                        writeVerbs,
+	"events.k8s.io/events":                           writeVerbs,
+	"authentication.k8s.io/tokenreviews":             {"create"},
+	"authorization.k8s.io/subjectaccessreviews":      {"create"},
+	"authorization.k8s.io/localsubjectaccessreviews": {"create"},
 }
 
 // node returns "" when the agent of a node may do what attr says, or else why not.
@@ -31,53 +45,52 @@ func (a *Authorizer) node(node string, attr authorizer.Attributes) string {
 	if !attr.IsResourceRequest() {
 		return refused
 	}
-	verb, name, sub := attr.GetVerb(), attr.GetName(), attr.GetSubresource()
 	key := attr.GetAPIGroup() + "/" + attr.GetResource()
-	if nodeReads[key] && sub == "" && slices.Contains(readVerbs, verb) {
-		return ""
+	if verbs, ok := nodeRules[key]; ok {
+		if attr.GetSubresource() == "" && slices.Contains(verbs, attr.GetVerb()) {
+			return ""
+		}
+		return refused
 	}
 	switch key {
 	case "/nodes":
-		return ownNode(node, verb, name, sub)
+		return ownNode(node, attr)
 	case "/pods":
 		return a.pod(node, attr)
-	case "/secrets", "/configmaps":
+	case "/secrets", "/configmaps", "/persistentvolumeclaims":
 		return a.referenced(node, attr)
 	case "/serviceaccounts":
 		return a.account(node, attr)
-	case "/events", "events.k8s.io/events":
-		if slices.Contains(writeVerbs, verb) && sub == "" {
-			return ""
-		}
 	case "/persistentvolumes":
-		// The agent removes a released volume's directory, then the finalizer.
-		if sub == "" && (verb == "update" || verb == "patch") {
-			return ""
-		}
-	case "/namespaces":
-		// Its UID says which cluster this is (package node/lineage).
-		if verb == "get" && name == metav1.NamespaceSystem && sub == "" {
-			return ""
-		}
+		return a.volume(node, attr)
 	case "coordination.k8s.io/leases":
-		return ownLease(node, verb, attr.GetNamespace(), name)
-	case "authentication.k8s.io/tokenreviews", "authorization.k8s.io/subjectaccessreviews":
-		if verb == "create" {
+		return ownLease(node, attr)
+	case "/namespaces":
+		if attr.GetVerb() == "get" && attr.GetSubresource() == "" && attr.GetName() == metav1.NamespaceSystem {
 			return ""
 		}
 	}
 	return refused
 }
 
-// ownNode lets a node register and describe itself. The name of a node being created is checked
-// by admission (NodeRestriction), where it is known.
-func ownNode(node, verb, name, sub string) string {
+// ownNode lets a node register, read and describe itself. The name of a node being created is
+// checked by admission, where it is known.
+func ownNode(node string, attr authorizer.Attributes) string {
+	verb, name, sub := attr.GetVerb(), attr.GetName(), attr.GetSubresource()
 	switch {
 	case sub != "" && sub != "status":
 		return fmt.Sprintf("node '%s' cannot use the %s subresource of nodes", node, sub)
 	case verb == "create" && sub == "":
 		return ""
-	case !slices.Contains([]string{"update", "patch"}, verb):
+	case slices.Contains(readVerbs, verb) && sub == "":
+		switch name {
+		case node:
+			return ""
+		case "":
+			return fmt.Sprintf("node '%s' cannot read all nodes, only its own Node object", node)
+		}
+		return fmt.Sprintf("node '%s' cannot read '%s', only its own Node object", node, name)
+	case verb != "update" && verb != "patch":
 		return fmt.Sprintf("node '%s' cannot %s nodes", node, verb)
 	case name != node:
 		return fmt.Sprintf("node '%s' is not allowed to modify node '%s'", node, name)
@@ -85,22 +98,20 @@ func ownNode(node, verb, name, sub string) string {
 	return ""
 }
 
-func ownLease(node, verb, namespace, name string) string {
-	if namespace != corev1.NamespaceNodeLease {
+func ownLease(node string, attr authorizer.Attributes) string {
+	switch verb := attr.GetVerb(); {
+	case !slices.Contains([]string{"get", "create", "update", "patch", "delete"}, verb) || attr.GetSubresource() != "":
+		return "can only get, create, update, patch, or delete a node lease"
+	case attr.GetNamespace() != corev1.NamespaceNodeLease:
 		return fmt.Sprintf("can only access leases in the %q system namespace", corev1.NamespaceNodeLease)
+	case verb != "create" && attr.GetName() != node: // NodeRestriction checks the name of one being made
+		return "can only access node lease with the same name as the requesting node"
 	}
-	switch verb {
-	case "create":
-		return "" // NodeRestriction checks the name
-	case "get", "update", "patch", "delete":
-		if name == node {
-			return ""
-		}
-	}
-	return "can only access node lease with the same name as the requesting node"
+	return ""
 }
 
-// pod lets a node follow the pods bound to it, report on them and delete them.
+// pod lets a node follow the pods bound to it, report on them, evict and delete them, and make
+// mirror pods, which admission holds to their form.
 func (a *Authorizer) pod(node string, attr authorizer.Attributes) string {
 	switch verb, sub := attr.GetVerb(), attr.GetSubresource(); {
 	case (verb == "list" || verb == "watch") && sub == "":
@@ -108,6 +119,8 @@ func (a *Authorizer) pod(node string, attr authorizer.Attributes) string {
 			return ""
 		}
 		return "can only list/watch pods with spec.nodeName field selector"
+	case verb == "create" && sub == "":
+		return ""
 	case verb == "get" && sub == "",
 		verb == "delete" && sub == "",
 		(verb == "update" || verb == "patch") && sub == "status",
@@ -122,53 +135,82 @@ func (a *Authorizer) pod(node string, attr authorizer.Attributes) string {
 
 func selectsNode(attr authorizer.Attributes, node string) bool {
 	requirements, err := attr.GetFieldSelector()
-	if err != nil {
-		return false
-	}
-	for _, r := range requirements {
-		if r.Field == "spec.nodeName" && r.Value == node && (r.Operator == selection.Equals || r.Operator == selection.DoubleEquals) {
-			return true
-		}
-	}
-	return false
-}
-
-func (a *Authorizer) bound(node, namespace, name string) bool {
-	return slices.ContainsFunc(a.pods.OnNode(node), func(p *corev1.Pod) bool {
-		return p.Namespace == namespace && p.Name == name
+	return err == nil && slices.ContainsFunc(requirements, func(r fieldRequirement) bool {
+		return r.Field == "spec.nodeName" && r.Value == node && (r.Operator == selection.Equals || r.Operator == selection.DoubleEquals)
 	})
 }
 
-// referenced lets a node read, by name, the secrets and configmaps that its pods use.
+// referenced lets a node read, one by one, the secrets, configmaps and claims that its pods use,
+// and the claims whose volumes it is to reclaim.
 func (a *Authorizer) referenced(node string, attr authorizer.Attributes) string {
 	switch {
-	case !slices.Contains(readVerbs, attr.GetVerb()) || attr.GetSubresource() != "":
+	case !slices.Contains(readVerbs, attr.GetVerb()):
 		return fmt.Sprintf("node '%s' can only read %s", node, attr.GetResource())
+	case attr.GetSubresource() != "":
+		return "cannot read subresource"
+	case attr.GetNamespace() == "":
+		return "can only read namespaced object of this type"
 	case attr.GetName() == "":
 		return "No Object name found"
 	}
-	uses := usesConfigMap
-	if attr.GetResource() == "secrets" {
-		uses = usesSecret
+	related := false
+	switch attr.GetResource() {
+	case "secrets":
+		related = a.used(node, attr.GetNamespace(), attr.GetName(), usesSecret)
+	case "configmaps":
+		related = a.used(node, attr.GetNamespace(), attr.GetName(), usesConfigMap)
+	default:
+		related = a.used(node, attr.GetNamespace(), attr.GetName(), usesClaim) || a.released(node, attr.GetNamespace(), attr.GetName())
 	}
-	for _, p := range a.pods.OnNode(node) {
-		if p.Namespace == attr.GetNamespace() && uses(p, attr.GetName()) {
-			return ""
-		}
+	if related {
+		return ""
 	}
 	return fmt.Sprintf(noRelation, node)
 }
 
-// account lets a node ask for tokens of, and read, the accounts its pods run as.
+// account lets a node ask for tokens of, and read, the accounts its pods run as. For which pod a
+// token is, for whom and for how long is admission's to check.
 func (a *Authorizer) account(node string, attr authorizer.Attributes) string {
 	verb, sub := attr.GetVerb(), attr.GetSubresource()
-	if !(verb == "create" && sub == "token" || verb == "get" && sub == "") {
+	switch {
+	case attr.GetName() == "" || !(verb == "create" && sub == "token" || verb == "get" && sub == ""):
 		return "can only create tokens for individual service accounts"
-	}
-	for _, p := range a.pods.OnNode(node) {
-		if p.Namespace == attr.GetNamespace() && p.Spec.ServiceAccountName == attr.GetName() {
-			return ""
-		}
+	case a.used(node, attr.GetNamespace(), attr.GetName(), runsAs):
+		return ""
 	}
 	return fmt.Sprintf(noRelation, node)
+}
+
+// volume lets a node read the volumes of its pods' claims and those it is to reclaim, follow the
+// latter, and say that their data are gone; that it says no more is admission's to check.
+func (a *Authorizer) volume(node string, attr authorizer.Attributes) string {
+	if attr.GetSubresource() != "" {
+		return fmt.Sprintf("node '%s' cannot use the subresources of persistentvolumes", node)
+	}
+	switch verb := attr.GetVerb(); verb {
+	case "list", "watch":
+		if selectsReclaimed(attr, node) {
+			return ""
+		}
+		return fmt.Sprintf("can only list/watch persistentvolumes with the label selector %s", reclaim.Selector(node))
+	case "get", "update", "patch":
+		pv := a.cluster.Volume(attr.GetName())
+		if pv != nil && (reclaim.Assigned(pv) == node || verb == "get" && a.usesVolume(node, pv)) {
+			return ""
+		}
+		return fmt.Sprintf(noRelation, node)
+	}
+	return fmt.Sprintf("node '%s' cannot %s persistentvolumes", node, attr.GetVerb())
+}
+
+func selectsReclaimed(attr authorizer.Attributes, node string) bool {
+	requirements, err := attr.GetLabelSelector()
+	return err == nil && slices.ContainsFunc(requirements, func(r labelRequirement) bool {
+		switch r.Operator() {
+		case selection.Equals, selection.DoubleEquals, selection.In:
+			values := r.ValuesUnsorted()
+			return r.Key() == reclaim.By && len(values) == 1 && values[0] == node
+		}
+		return false
+	})
 }

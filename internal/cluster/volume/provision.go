@@ -11,6 +11,7 @@ import (
 	helper "k8s.io/component-helpers/storage/volume"
 
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
@@ -104,18 +105,18 @@ func unsupported(c *corev1.PersistentVolumeClaim, class *storagev1.StorageClass,
 func (d *decision) newVolume(class *storagev1.StorageClass, at place) *corev1.PersistentVolume {
 	c := d.claim
 	name := "pvc-" + string(c.UID)
-	reclaim, mode, kind := corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeFilesystem, corev1.HostPathDirectoryOrCreate
+	policy, mode, kind := corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeFilesystem, corev1.HostPathDirectoryOrCreate
 	if class.ReclaimPolicy != nil {
-		reclaim = *class.ReclaimPolicy
+		policy = *class.ReclaimPolicy
 	}
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: name, Finalizers: []string{pvProtection, DataFinalizer},
+			Name: name, Finalizers: []string{pvProtection, reclaim.DataFinalizer},
 			Annotations: map[string]string{helper.AnnDynamicallyProvisioned: class.Provisioner, helper.AnnBoundByController: yes},
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:    corev1.ResourceList{corev1.ResourceStorage: c.Spec.Resources.Requests[corev1.ResourceStorage]},
-			AccessModes: slices.Clone(c.Spec.AccessModes), PersistentVolumeReclaimPolicy: reclaim,
+			AccessModes: slices.Clone(c.Spec.AccessModes), PersistentVolumeReclaimPolicy: policy,
 			StorageClassName: class.Name, VolumeMode: &mode, NodeAffinity: at.affinity,
 			PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path.Join(at.root, name), Type: &kind}},
 			ClaimRef: &corev1.ObjectReference{
@@ -127,7 +128,7 @@ func (d *decision) newVolume(class *storagev1.StorageClass, at place) *corev1.Pe
 
 func (d *decision) sharedPlace(class *storagev1.StorageClass) (place, bool) {
 	root := d.cfg.SharedRoot
-	if p := class.Parameters[PathParameter]; p != "" {
+	if p := class.Parameters[reclaim.PathParameter]; p != "" {
 		root = p
 	}
 	if !path.IsAbs(root) {
@@ -162,6 +163,12 @@ func (d *decision) localPlace(class *storagev1.StorageClass) (place, bool) {
 	hostname := node.Labels[corev1.LabelHostname]
 	if hostname == "" {
 		hostname = node.Name
+	}
+	if hostname != node.Name && getNode(d.r, hostname) != nil {
+		// The volume would be looked for, and its directory removed, by that other node.
+		d.refuse("ProvisioningFailed", fmt.Sprintf("failed to provision volume with StorageClass %q: the label %s of node %q is the name of another node, %q",
+			class.Name, corev1.LabelHostname, node.Name, hostname), "put the node's label right")
+		return place{}, false
 	}
 	return place{root: root, affinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{
 		NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{

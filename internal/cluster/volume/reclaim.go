@@ -5,10 +5,12 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
 	"coracle/internal/kind"
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
@@ -57,11 +59,10 @@ func planVolume(in plan.Input) plan.Plan {
 	}
 	ref := pv.Spec.ClaimRef
 	if ref == nil || ref.UID == "" {
-		p := phase(pv, corev1.VolumeAvailable, "", "")
-		if pv.DeletionTimestamp != nil {
-			p = giveUp(in, pv, nil)
+		if pv.DeletionTimestamp != nil && pv.Status.Phase != corev1.VolumeBound {
+			return giveUp(in, pv, nil)
 		}
-		return p
+		return phase(pv, corev1.VolumeAvailable, "", "")
 	}
 	claim := getClaim(in.Reader, claimKey(ref))
 	switch {
@@ -132,13 +133,18 @@ func fail(pv *corev1.PersistentVolume, reason, message string, absent []plan.Ref
 }
 
 // giveUp removes a volume: first its directory, by the agent of a node that reaches it, then the
-// object.
+// object. The agent and the API server decide again, by the same rule on what they read themselves.
 func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.Plan {
-	if !slices.Contains(pv.Finalizers, DataFinalizer) {
+	if !slices.Contains(pv.Finalizers, reclaim.DataFinalizer) {
 		return deleteObject(pv, absent)
 	}
-	if pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete || !ours(pv) {
-		return dropData(pv, "its policy keeps the data", absent)
+	if why := reclaim.Keeps(pv); why != "" {
+		p := dropData(pv, "its data stay: "+why, absent)
+		if pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete && pv.Spec.HostPath != nil {
+			p.Events = []plan.Event{event(pv, corev1.EventTypeWarning, "VolumeDataAbandoned",
+				fmt.Sprintf("%s: the directory %s is left to the administrator", why, pv.Spec.HostPath.Path))}
+		}
+		return p
 	}
 	node, gone := reclaimer(in.Reader, pv)
 	switch {
@@ -151,22 +157,22 @@ func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.
 		return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "remove the data", Waits: []plan.Wait{{
 			Reason: "NoReadyNode", Message: "no ready node can remove the volume's directory", Hint: "start a node",
 		}}}}
-	case pv.Annotations[ReclaimBy] == node:
+	case reclaim.Assigned(pv) == node:
 		return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "delete the volume", Waits: []plan.Wait{{
 			Reason: "VolumeData", Message: "node " + node + " removes the volume's directory",
-			On: plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: node}},
+			On: plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: node}}, Hint: "its events and the log of that node's agent say why it does not",
 		}}}}
 	}
 	next := pv.DeepCopy()
-	annotate(&next.ObjectMeta, ReclaimBy, node)
+	metav1.SetMetaDataLabel(&next.ObjectMeta, reclaim.By, node)
 	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, IfAbsent: absent, Because: "its claim is gone: node " + node + " is to remove its directory"}}}
 }
 
 // reclaimer chooses the node that removes a volume's directory: the one it is on, or any ready
 // one that shares it. gone is the node it was on, when the picture no longer shows that.
 func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *plan.Ref) {
-	if pv.Annotations[helper.AnnDynamicallyProvisioned] == Local {
-		hostname := hostnameOf(pv)
+	if reclaim.Maker(pv) == Local {
+		hostname := reclaim.Hostname(pv)
 		if n := getNode(r, hostname); n != nil {
 			return n.Name, nil
 		}
@@ -177,7 +183,7 @@ func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *p
 		}
 		return "", &plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: hostname}}
 	}
-	if name := pv.Annotations[ReclaimBy]; name != "" && nodeReady(getNode(r, name)) {
+	if name := reclaim.Assigned(pv); name != "" && nodeReady(getNode(r, name)) {
 		return name, nil
 	}
 	// A simulated node removes nothing: it will do only where there are no others.
@@ -199,24 +205,9 @@ func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *p
 	return played, nil
 }
 
-// hostnameOf reads the one node that a local volume is on.
-func hostnameOf(pv *corev1.PersistentVolume) string {
-	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
-		return ""
-	}
-	for _, t := range pv.Spec.NodeAffinity.Required.NodeSelectorTerms {
-		for _, e := range t.MatchExpressions {
-			if e.Key == corev1.LabelHostname && len(e.Values) > 0 {
-				return e.Values[0]
-			}
-		}
-	}
-	return ""
-}
-
 func dropData(pv *corev1.PersistentVolume, because string, absent []plan.Ref) plan.Plan {
 	next := pv.DeepCopy()
-	next.Finalizers = without(next.Finalizers, DataFinalizer)
+	next.Finalizers = without(next.Finalizers, reclaim.DataFinalizer)
 	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, IfAbsent: absent, Because: because}}}
 }
 

@@ -4,8 +4,8 @@
 // It owns pure planners: the binder's two halves (claims, volumes) and the storage-in-use
 // protections. The two built-in provisioners make directories: coracle.io/local on the node the
 // pod is placed on, coracle.io/shared below a directory that all nodes see. The directory itself
-// is made by the node that mounts it and removed by the node that the annotation
-// coracle.io/reclaim-by names. It refuses to make volumes for provisioners it does not know: it
+// is made by the node that mounts it and removed by the node that the label coracle.io/reclaim-by
+// names, once package reclaim lets it. It refuses to make volumes for provisioners it does not know: it
 // leaves them upstream's annotations and waits.
 package volume
 
@@ -17,27 +17,20 @@ import (
 	helper "k8s.io/component-helpers/storage/volume"
 
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
 )
 
 // The built-in provisioners.
 const (
-	Local  = "coracle.io/local"
-	Shared = "coracle.io/shared"
+	Local  = reclaim.Local
+	Shared = reclaim.Shared
 )
 
-// What volumes of the built-in classes carry.
 const (
-	// DataFinalizer keeps a volume's object until its directory is removed.
-	DataFinalizer = "coracle.io/volume-data"
-	// ReclaimBy names the node whose agent is to remove the directory and then the finalizer.
-	ReclaimBy = "coracle.io/reclaim-by"
 	// RootAnnotation is where a node says that it keeps its local volumes.
 	RootAnnotation = "coracle.io/volume-root"
-	// PathParameter is the StorageClass parameter of the shared provisioner that overrides the
-	// cluster's directory of shared volumes.
-	PathParameter = "path"
 )
 
 const (
@@ -105,7 +98,7 @@ var indexes = []plan.Index{
 		return nil
 	}},
 	{Resource: resource.PersistentVolumes, Name: indexReclaim, Values: func(o plan.Object) []string {
-		if v := o.(*corev1.PersistentVolume); slices.Contains(v.Finalizers, DataFinalizer) &&
+		if v := o.(*corev1.PersistentVolume); slices.Contains(v.Finalizers, reclaim.DataFinalizer) &&
 			(v.Status.Phase == corev1.VolumeReleased || v.DeletionTimestamp != nil) {
 			return []string{"true"}
 		}

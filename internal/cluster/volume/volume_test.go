@@ -20,6 +20,7 @@ import (
 	"coracle/internal/cluster/volume"
 	"coracle/internal/loop/looptest"
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
@@ -98,10 +99,10 @@ func told(c *looptest.Cluster, o plan.Object, reason, part string) bool {
 // agent removes a volume's data as a node's agent does: it takes the finalizer off.
 func agent(c *looptest.Cluster, name, node string) {
 	looptest.Edit(c, resource.PersistentVolumes, "", name, func(v *corev1.PersistentVolume) {
-		if v.Annotations[volume.ReclaimBy] != node {
-			panic("asked " + v.Annotations[volume.ReclaimBy] + ", not " + node)
+		if v.Labels[reclaim.By] != node {
+			panic("asked " + v.Labels[reclaim.By] + ", not " + node)
 		}
-		v.Finalizers = slices.DeleteFunc(v.Finalizers, func(f string) bool { return f == volume.DataFinalizer })
+		v.Finalizers = slices.DeleteFunc(v.Finalizers, func(f string) bool { return f == reclaim.DataFinalizer })
 	})
 }
 
@@ -217,7 +218,7 @@ func TestSharedVolume(t *testing.T) {
 		v := getPV(c, getClaim(c, "mine").Spec.VolumeName)
 		looptest.Remove(c, getClaim(c, "mine"), "")
 		looptest.Rest()
-		if got := getPV(c, v.Name).Annotations[volume.ReclaimBy]; got != "n1" {
+		if got := reclaim.Assigned(getPV(c, v.Name)); got != "n1" {
 			t.Fatalf("asked %q", got)
 		}
 		looptest.Edit(c, resource.Nodes, "", "n1", func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })

@@ -10,14 +10,15 @@ import (
 
 	"coracle/internal/filetree"
 	"coracle/internal/node/objects"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
 // The built-in classes' provisioners, as PVs name them in the annotation provisionedBy.
 const (
 	provisionedBy = "pv.kubernetes.io/provisioned-by"
-	localClass    = "coracle.io/local"
-	sharedClass   = "coracle.io/shared"
+	localClass    = reclaim.Local
+	sharedClass   = reclaim.Shared
 )
 
 // claimUse is one claim that a pod uses.

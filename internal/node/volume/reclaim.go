@@ -6,48 +6,38 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/filetree"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
-// How a volume's data is given up: the volume controller names the node whose agent removes them,
-// and the agent then removes the finalizer that kept the object.
-const (
-	DataFinalizer   = "coracle.io/volume-data"
-	ReclaimBy       = "coracle.io/reclaim-by"
-	deletePolicy    = corev1.PersistentVolumeReclaimDelete
-	reclaimedSuffix = ".reclaimed"
-)
+// DataFinalizer keeps a volume's object until its directory is removed.
+const DataFinalizer = reclaim.DataFinalizer
+
+const reclaimedSuffix = ".reclaimed"
 
 // Reclaims says whether this node is told to remove the data of a volume.
 func (m *Manager) Reclaims(pv *corev1.PersistentVolume) bool {
-	return pv.Annotations[ReclaimBy] == m.cfg.Node && slices.Contains(pv.Finalizers, DataFinalizer)
+	return reclaim.Assigned(pv) == m.cfg.Node
 }
 
-// Reclaim removes the data of a released volume of the built-in classes, and then its finalizer.
-// It refuses a path that is not plainly that volume's own.
-func (m *Manager) Reclaim(ctx context.Context, pv *corev1.PersistentVolume) error {
-	if pv.Spec.PersistentVolumeReclaimPolicy != deletePolicy || pv.Spec.HostPath == nil {
-		return fmt.Errorf("reclaim volume %s: only hostPath volumes with reclaim policy Delete are removed", pv.Name)
+// Reclaim removes the data of a volume of the built-in classes that the volume controller has given
+// to this node, and then its finalizer. It refuses unless what the API says now, of the volume, its
+// claim and the pods here, gives the data up (due).
+func (m *Manager) Reclaim(ctx context.Context, name string) error {
+	pv, err := m.due(ctx, name)
+	if err != nil {
+		return err
 	}
 	path := filepath.Clean(pv.Spec.HostPath.Path)
-	if !filepath.IsAbs(path) || filepath.Base(path) != pv.Name || filepath.Dir(path) == "/" {
-		return fmt.Errorf("reclaim volume %s: %s is not a directory of that volume alone", pv.Name, path)
-	}
-	if m.inUse(path) {
-		return fmt.Errorf("reclaim volume %s: a pod still uses it", pv.Name)
-	}
 	if err := removeData(path); err != nil {
 		return fmt.Errorf("reclaim volume %s: %w", pv.Name, err)
 	}
-	next := pv.DeepCopy()
-	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == DataFinalizer })
-	if _, err := m.cfg.Client.Update(ctx, next, ""); err != nil && !apierrors.IsNotFound(err) {
+	if _, err := m.cfg.Client.Update(ctx, reclaim.Done(pv), ""); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("reclaim volume %s: remove finalizer: %w", pv.Name, err)
 	}
 	m.cfg.Log.Info("removed the data of a released volume", "resource", resource.PersistentVolumes.String(), "name", pv.Name, "path", path)

@@ -30,6 +30,8 @@ type Config struct {
 	Pods string
 	// Root holds the volumes of the node-local class (annotation coracle.io/volume-root).
 	Root string
+	// SharedRoot is where the shared class keeps its volumes, unless a class says otherwise.
+	SharedRoot string
 	// Node is the node's name.
 	Node   string
 	Client client.Interface

@@ -25,7 +25,6 @@ import (
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
 	"coracle/internal/plan"
-	served "coracle/internal/resource"
 )
 
 // tokens answers token requests, which the fake cluster does not.
@@ -65,7 +64,7 @@ func newFixture(t *testing.T) *fixture {
 	f.tokens = &tokens{Interface: f.cluster, now: func() time.Time { return f.now }}
 	log := slog.New(slog.DiscardHandler)
 	m, err := New(Config{
-		Pods: filepath.Join(f.base, "pods"), Root: filepath.Join(f.base, "root"), Node: "one", Client: f.tokens,
+		Pods: filepath.Join(f.base, "pods"), Root: filepath.Join(f.base, "root"), SharedRoot: filepath.Join(f.base, "shared"), Node: "one", Client: f.tokens,
 		Hub: objects.NewHub(ctx, f.cluster, log), Log: log, Now: func() time.Time { return f.now },
 		Allocatable: func() corev1.ResourceList { return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4")} },
 		Changed: func(uid types.UID) {
@@ -522,7 +521,7 @@ func (f *fixture) pv(name string, change func(*corev1.PersistentVolume, *corev1.
 	path = filepath.Join(f.base, "root", "pv-"+name)
 	pvc := &corev1.PersistentVolumeClaim{ObjectMeta: meta(name), Spec: corev1.PersistentVolumeClaimSpec{VolumeName: "pv-" + name}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound}}
 	pv := &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: "pv-" + name, Annotations: map[string]string{provisionedBy: localClass, ReclaimBy: "one"}, Finalizers: []string{DataFinalizer}},
+		ObjectMeta: metav1.ObjectMeta{Name: "pv-" + name, Annotations: map[string]string{provisionedBy: localClass}, Finalizers: []string{DataFinalizer}},
 		Spec: corev1.PersistentVolumeSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
 			PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path, Type: ptr(corev1.HostPathDirectoryOrCreate)}},
@@ -582,57 +581,5 @@ func TestClaims(t *testing.T) {
 	}
 	if _, err := f.mount(other); err != nil {
 		t.Errorf("after the first has gone: %v", err)
-	}
-}
-
-func TestReclaim(t *testing.T) {
-	f := newFixture(t)
-	get := func(name string) *corev1.PersistentVolume {
-		obj, err := f.cluster.Get(context.Background(), served.PersistentVolumes, "", "pv-"+name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return obj.(*corev1.PersistentVolume)
-	}
-	path := f.pv("old", func(*corev1.PersistentVolume, *corev1.PersistentVolumeClaim) {})
-	pod := podWith("p", claimVolume("old"))
-	f.mustMount(pod)
-	if err := os.WriteFile(filepath.Join(path, "data"), []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if !f.m.Reclaims(get("old")) {
-		t.Error("the volume is this node's to reclaim")
-	}
-	if err := f.m.Reclaim(context.Background(), get("old")); err == nil || !strings.Contains(err.Error(), "still uses") {
-		t.Errorf("a volume in use: %v", err)
-	}
-	if err := f.m.Release(pod.UID); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.m.Reclaim(context.Background(), get("old")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		t.Errorf("the data is left: %v", err)
-	}
-	if got := get("old"); len(got.Finalizers) != 0 || f.m.Reclaims(got) {
-		t.Errorf("finalizers: %v", got.Finalizers)
-	}
-	for name, change := range map[string]func(*corev1.PersistentVolume){
-		"retain": func(v *corev1.PersistentVolume) {
-			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
-		},
-		"not its own": func(v *corev1.PersistentVolume) { v.Spec.HostPath.Path = f.base },
-		"root":        func(v *corev1.PersistentVolume) { v.Spec.HostPath.Path = "/" },
-		"relative":    func(v *corev1.PersistentVolume) { v.Spec.HostPath.Path = v.Name },
-		"no path":     func(v *corev1.PersistentVolume) { v.Spec.HostPath = nil },
-	} {
-		f.pv(strings.ReplaceAll(name, " ", "-"), func(v *corev1.PersistentVolume, _ *corev1.PersistentVolumeClaim) { change(v) })
-		if err := f.m.Reclaim(context.Background(), get(strings.ReplaceAll(name, " ", "-"))); err == nil {
-			t.Errorf("%s: removed", name)
-		}
-	}
-	if _, err := os.Stat(f.base); err != nil {
-		t.Fatal(err)
 	}
 }

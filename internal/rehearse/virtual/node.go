@@ -14,10 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client/fake"
-	"coracle/internal/cluster/volume"
 	"coracle/internal/fleet/life"
 	"coracle/internal/loop"
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/podstate"
 )
@@ -213,7 +213,7 @@ func (n *nodes) look(l *local) {
 }
 
 func (n *nodes) volume(pv *corev1.PersistentVolume) {
-	if by := pv.Annotations[volume.ReclaimBy]; by != "" && !n.silent[by] && slices.Contains(pv.Finalizers, volume.DataFinalizer) {
+	if by := reclaim.Assigned(pv); by != "" && !n.silent[by] {
 		n.reclaims = append(n.reclaims, pv)
 	}
 }
@@ -346,9 +346,9 @@ func (n *nodes) reclaim(ctx context.Context, pv *corev1.PersistentVolume) {
 	if err != nil || o.GetUID() != pv.UID {
 		return
 	}
-	next := o.(*corev1.PersistentVolume).DeepCopy()
-	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == volume.DataFinalizer })
-	_, _ = n.of.api.Update(ctx, next, "")
+	if now := o.(*corev1.PersistentVolume); reclaim.Keeps(now) == "" {
+		_, _ = n.of.api.Update(ctx, reclaim.Done(now), "")
+	}
 }
 
 // next is when a pod is due.
