@@ -11,7 +11,7 @@ import (
 )
 
 // needRoot skips a test that mounts where the user may not.
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting takes root")
@@ -161,31 +161,35 @@ func nest(t *testing.T, root string, levels int) {
 }
 
 func TestDeepTrees(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "tree")
-	nest(t, root, 3*maxLevels)
-	if err := Walk(root, func(*Entry) error { return nil }); !errors.Is(err, ErrTooDeep) {
-		t.Errorf("Walk: %v, want ErrTooDeep", err)
-	}
-	if err := Remove(root); err != nil || exists(root) {
-		t.Errorf("Remove: %v, tree left %v", err, exists(root))
-	}
+	private(t, func(dir string) {
+		root := filepath.Join(dir, "tree")
+		nest(t, root, maxLevels+3*levelsAtOnce)
+		if err := Walk(root, func(*Entry) error { return nil }); !errors.Is(err, ErrTooDeep) {
+			t.Errorf("Walk: %v, want ErrTooDeep", err)
+		}
+		if err := Remove(root); err != nil || exists(root) {
+			t.Errorf("Remove: %v, tree left %v", err, exists(root))
+		}
+	})
 }
 
 func TestWideTree(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "tree")
-	for i := range 3 * namesAtOnce {
-		make1(t, filepath.Join(root, strconv.Itoa(i)))
-	}
-	seen := 0
-	if err := Walk(root, func(*Entry) error { seen++; return nil }); err != nil || seen != 3*namesAtOnce+1 {
-		t.Errorf("Walk: %v, saw %d", err, seen)
-	}
-	if err := RemoveContents(root); err != nil || !exists(root) {
-		t.Errorf("RemoveContents: %v, root left %v", err, exists(root))
-	}
-	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
-	}
+	private(t, func(dir string) {
+		root := filepath.Join(dir, "tree")
+		for i := range 3 * namesAtOnce {
+			make1(t, filepath.Join(root, strconv.Itoa(i)))
+		}
+		seen := 0
+		if err := Walk(root, func(*Entry) error { seen++; return nil }); err != nil || seen != 3*namesAtOnce+1 {
+			t.Errorf("Walk: %v, saw %d", err, seen)
+		}
+		if err := RemoveContents(root); err != nil || !exists(root) {
+			t.Errorf("RemoveContents: %v, root left %v", err, exists(root))
+		}
+		if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	})
 }
 
 func TestRemoveOfNothing(t *testing.T) {
