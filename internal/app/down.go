@@ -32,8 +32,10 @@ func newDown() *cobra.Command {
 		Use:   "down",
 		Short: "Stop the cluster and remove every trace of it",
 		Long: `Stop the cluster: its processes and containers, their networks and mounts; then remove its
-directory with all objects, volumes and images. --keep-data leaves those for the next up.
---node stops and removes a single node.`,
+directory with all objects, volumes and images. Nothing else is removed: not what pods mounted of
+the host, not files of yours in the directory. If something of yours is mounted in it, down says
+where and removes nothing; unmount it and run down again. --keep-data leaves everything for the
+next up. --node stops and removes a single node.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := dataDir(cmd)

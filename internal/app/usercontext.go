@@ -55,15 +55,12 @@ func selectUserContext(out io.Writer, dir DataDir) error {
 		return fmt.Errorf("read the cluster's kubeconfig: %w", err)
 	}
 	path := clientcmd.NewDefaultPathOptions().GetDefaultFilename()
-	real, err := resolvePath(filepath.Dir(path))
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, os.ErrNotExist) {
+		real, err = path, nil
+	}
 	if err != nil {
 		return fmt.Errorf("find your kubeconfig: %w", err)
-	}
-	real = filepath.Join(real, filepath.Base(path))
-	if at, err := filepath.EvalSymlinks(path); err == nil {
-		if real, err = filepath.Abs(at); err != nil {
-			return fmt.Errorf("find your kubeconfig: %w", err)
-		}
 	}
 	err = changeUserConfig(real, func(user *clientcmdapi.Config) bool {
 		maps.Copy(user.Clusters, cluster.Clusters)

@@ -43,73 +43,73 @@ func exists(path string) bool {
 }
 
 func TestRemoveStopsAtAMount(t *testing.T) {
-	needRoot(t)
 	for _, name := range []string{"plain", "sp ace", "new\nline", `back\slash`} {
 		t.Run(strconv.Quote(name), func(t *testing.T) {
-			dir := t.TempDir()
-			precious := make1(t, filepath.Join(dir, "host", "file"))
-			root := filepath.Join(dir, name)
-			at := filepath.Join(root, "pods", "mount")
-			if err := os.MkdirAll(at, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			bind(t, filepath.Dir(precious), at)
-			err := Remove(root)
-			var mounted *MountError
-			if !errors.As(err, &mounted) || mounted.Path != at {
-				t.Errorf("Remove: %v, want a MountError of %s", err, at)
-			}
-			if !exists(precious) {
-				t.Error("what was mounted is gone")
-			}
-			if err := UnmountBelow(root); err != nil {
-				t.Fatal(err)
-			}
-			if err := Remove(root); err != nil || exists(root) {
-				t.Errorf("Remove without the mount: %v, exists %v", err, exists(root))
-			}
-			if !exists(precious) {
-				t.Error("what had been mounted is gone")
-			}
+			private(t, func(dir string) {
+				precious := make1(t, filepath.Join(dir, "host", "file"))
+				root := filepath.Join(dir, name)
+				at := filepath.Join(root, "pods", "mount")
+				if err := os.MkdirAll(at, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				bind(t, filepath.Dir(precious), at)
+				err := Remove(root)
+				var mounted *MountError
+				if !errors.As(err, &mounted) || mounted.Path != at {
+					t.Errorf("Remove: %v, want a MountError of %s", err, at)
+				}
+				if !exists(precious) {
+					t.Error("what was mounted is gone")
+				}
+				if err := UnmountBelow(root); err != nil {
+					t.Fatal(err)
+				}
+				if err := Remove(root); err != nil || exists(root) {
+					t.Errorf("Remove without the mount: %v, exists %v", err, exists(root))
+				}
+				if !exists(precious) {
+					t.Error("what had been mounted is gone")
+				}
+			})
 		})
 	}
 }
 
 func TestRemoveStopsAtAMountedFile(t *testing.T) {
-	needRoot(t)
-	dir := t.TempDir()
-	precious := make1(t, filepath.Join(dir, "host", "file"))
-	at := make1(t, filepath.Join(dir, "tree", "file"))
-	bind(t, precious, at)
-	var mounted *MountError
-	if err := Remove(filepath.Join(dir, "tree")); !errors.As(err, &mounted) {
-		t.Errorf("Remove: %v, want a MountError", err)
-	}
-	if !exists(precious) {
-		t.Error("what was mounted is gone")
-	}
+	private(t, func(dir string) {
+		precious := make1(t, filepath.Join(dir, "host", "file"))
+		at := make1(t, filepath.Join(dir, "tree", "file"))
+		bind(t, precious, at)
+		var mounted *MountError
+		if err := Remove(filepath.Join(dir, "tree")); !errors.As(err, &mounted) {
+			t.Errorf("Remove: %v, want a MountError", err)
+		}
+		if !exists(precious) {
+			t.Error("what was mounted is gone")
+		}
+	})
 }
 
 func TestMountsBelowALink(t *testing.T) {
-	needRoot(t)
-	dir := t.TempDir()
-	at := filepath.Join(dir, "real", "at")
-	if err := os.MkdirAll(at, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	link := filepath.Join(dir, "link")
-	if err := os.Symlink("real", link); err != nil {
-		t.Fatal(err)
-	}
-	bind(t, t.TempDir(), at)
-	bind(t, t.TempDir(), at)
-	points, err := MountsBelow(link)
-	if err != nil || len(points) != 2 || points[0] != at {
-		t.Fatalf("MountsBelow: %v, %v", points, err)
-	}
-	if err := UnmountBelow(link); err != nil {
-		t.Fatal(err)
-	}
+	private(t, func(dir string) {
+		at := filepath.Join(dir, "real", "at")
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(dir, "link")
+		if err := os.Symlink("real", link); err != nil {
+			t.Fatal(err)
+		}
+		bind(t, t.TempDir(), at)
+		bind(t, t.TempDir(), at)
+		points, err := MountsBelow(link)
+		if err != nil || len(points) != 2 || points[0] != at {
+			t.Fatalf("MountsBelow: %v, %v", points, err)
+		}
+		if err := UnmountBelow(link); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestRemoveFollowsNoLink(t *testing.T) {
@@ -200,27 +200,27 @@ func TestRemoveOfNothing(t *testing.T) {
 
 // TestStepByMountID holds the way of older kernels to the same answers.
 func TestStepByMountID(t *testing.T) {
-	needRoot(t)
-	dir := t.TempDir()
-	at := filepath.Join(dir, "at")
-	if err := os.Mkdir(at, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	make1(t, filepath.Join(dir, "file"))
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	got, err := stepByMountID(fd, "file", unix.O_PATH)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(got)
-	bind(t, t.TempDir(), at)
-	if _, err := stepByMountID(fd, "at", unix.O_PATH); !errors.Is(err, unix.EXDEV) {
-		t.Errorf("a mount point: %v, want EXDEV", err)
-	}
+	private(t, func(dir string) {
+		at := filepath.Join(dir, "at")
+		if err := os.Mkdir(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		make1(t, filepath.Join(dir, "file"))
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		got, err := stepByMountID(fd, "file", unix.O_PATH)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(got)
+		bind(t, t.TempDir(), at)
+		if _, err := stepByMountID(fd, "at", unix.O_PATH); !errors.Is(err, unix.EXDEV) {
+			t.Errorf("a mount point: %v, want EXDEV", err)
+		}
+	})
 }
 
 func TestWalkChangesTheFileItSaw(t *testing.T) {
