@@ -55,6 +55,11 @@ sim: ## Run 2,000 simulated clusters and find every planted defect
 sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first
 	$(GO) test ./internal/sim -v -run '^TestWorlds$$' -sim.long -sim.from $(or $(FROM),100000) -timeout 0
 
+.PHONY: removal-long
+removal-long: ## Remove 5,000 random trees with mounts and links in them, then fuzz for a minute (as root)
+	$(GO) test ./internal/filetree -run '^TestModel$$' -filetree.scenes 5000 -timeout 30m
+	$(GO) test ./internal/filetree -run '^$$' -fuzz '^FuzzRemove$$' -fuzztime 1m
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin

@@ -68,7 +68,8 @@ func TestOpenDataDir(t *testing.T) {
 	}
 }
 
-// TestPrepare: the directory is closed to others, made or found; no cluster begins where it would take what is not its own.
+// TestPrepare: the directory is closed to others, made or found; no cluster begins where it would take what is not its
+// own.
 func TestPrepare(t *testing.T) {
 	mode := func(d DataDir) os.FileMode {
 		info, err := os.Stat(string(d))
@@ -126,8 +127,8 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
-// TestUnmountIn: what the cluster mounted in its directories goes; a disk that is mounted there, and what is mounted where a
-// link leads, stays, and is named.
+// TestUnmountIn: what the cluster mounted in its directories goes; a disk that is mounted there, and what is mounted
+// where a link leads, stays, and is named.
 func TestUnmountIn(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting takes root")

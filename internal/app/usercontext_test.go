@@ -30,8 +30,8 @@ func read(t *testing.T, path string) string {
 	return string(raw)
 }
 
-// TestUserContext: the cluster comes into the user's kubeconfig and out of it again, through a link, and leaves all else,
-// the owner and the mode as they were.
+// TestUserContext: the cluster comes into the user's kubeconfig and out of it again, through a link, and leaves all
+// else, the owner and the mode as they were.
 func TestUserContext(t *testing.T) {
 	top := t.TempDir()
 	dir := DataDir(filepath.Join(top, "d"))
@@ -80,7 +80,8 @@ func TestUserContext(t *testing.T) {
 	}
 }
 
-// TestUserContextOfAnother: a cluster of that name with another authority stays, and so does what a removal cannot judge.
+// TestUserContextOfAnother: a cluster of that name with another authority stays, and so does what a removal cannot
+// judge.
 func TestUserContextOfAnother(t *testing.T) {
 	top := t.TempDir()
 	dir := DataDir(filepath.Join(top, "d"))
@@ -112,8 +113,8 @@ func TestUserContextOfAnother(t *testing.T) {
 	}
 }
 
-// TestRemoveDataAgain: a removal that was cut short leaves what another needs, and finishes then; the links in the way are
-// removed and not followed.
+// TestRemoveDataAgain: a removal that was cut short leaves what another needs, and finishes then; the links in the way
+// are removed and not followed.
 func TestRemoveDataAgain(t *testing.T) {
 	top := t.TempDir()
 	t.Setenv("KUBECONFIG", filepath.Join(top, "none"))

@@ -31,8 +31,8 @@ var walls = map[string][]string{
 	"scheduler": {"client", "plan", "resource", "view", "workload"},
 	// sim runs them all in virtual time.
 	"sim": {"client", "cluster", "eviction", "loop", "plan", "resource", "scheduler", "view", "workload"},
-	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
-	// live as simulated ones do, and explains the end as why does.
+	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes
+	// that live as simulated ones do, and explains the end as why does.
 	"rehearse": {"apiserver", "client", "cluster", "eviction", "fleet", "kind", "loop", "plan", "quota", "resource", "scheduler", "view", "why", "workload"},
 	// fleet plays nodes, for whom nodelife looks as for any other.
 	"fleet": {"client", "cluster", "kind", "plan", "resource", "view"},

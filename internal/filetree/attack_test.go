@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attack exchanges entries of a directory with one another, over and over, until the returned function is called. It holds
-// the directory by a descriptor, as a pod does that has it mounted.
+// attack exchanges entries of a directory with one another, over and over, until the returned function is called. It
+// holds the directory by a descriptor, as a pod does that has it mounted.
 func attack(t testing.TB, dir string, pairs ...[2]string) (stop func()) {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -40,8 +40,8 @@ func attack(t testing.TB, dir string, pairs ...[2]string) (stop func()) {
 	}
 }
 
-// TestRemoveUnderAttack: while directories of the tree become links to the outside and again directories, nothing of the
-// outside is removed.
+// TestRemoveUnderAttack: while directories of the tree become links to the outside and again directories, nothing of
+// the outside is removed.
 func TestRemoveUnderAttack(t *testing.T) {
 	private(t, func(dir string) {
 		outside, tree := filepath.Join(dir, "outside"), filepath.Join(dir, "tree")

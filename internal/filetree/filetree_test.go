@@ -223,6 +223,57 @@ func TestStepByMountID(t *testing.T) {
 	})
 }
 
+// TestMountsSeenByAnotherPath: a file system is mounted at two places, and what is mounted in it at one of them only.
+// By the other path it cannot be seen, and is found all the same.
+func TestMountsSeenByAnotherPath(t *testing.T) {
+	private(t, func(dir string) {
+		twin, at := filepath.Join(dir, "twin"), filepath.Join(dir, "one", "tree", "a b")
+		for _, path := range []string{twin, at, filepath.Join(dir, "one", "beside")} {
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bind(t, filepath.Join(dir, "one"), twin)
+		bind(t, t.TempDir(), at)
+		bind(t, t.TempDir(), filepath.Join(dir, "one", "beside"))
+		other := filepath.Join(twin, "tree")
+		if points, err := MountsBelow(other); err != nil || len(points) != 1 || points[0] != at {
+			t.Errorf("MountsBelow: %q, %v, want %q", points, err, at)
+		}
+		var mounted *MountError
+		if err := Remove(other); !errors.As(err, &mounted) || mounted.Path != at {
+			t.Errorf("Remove: %v, want a MountError of %s", err, at)
+		}
+		if err := Dismantle(other); err != nil || exists(other) {
+			t.Errorf("Dismantle: %v, tree left %v", err, exists(other))
+		}
+		if points, err := MountsBelow(filepath.Join(dir, "one")); err != nil || len(points) != 1 {
+			t.Errorf("mounted beside the tree: %q, %v, want one", points, err)
+		}
+	})
+}
+
+// TestOpenPlain: both ways to find a directory cross mounts and follow no link.
+func TestOpenPlain(t *testing.T) {
+	private(t, func(dir string) {
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "a", "b c"), 0o755), os.Symlink("a", filepath.Join(dir, "link"))); err != nil {
+			t.Fatal(err)
+		}
+		bind(t, t.TempDir(), filepath.Join(dir, "a", "b c"))
+		for name, open := range map[string]func(string) (int, error){"openat2": openPlain, "by name": openPlainByName} {
+			for path, want := range map[string]error{"/": nil, dir + "/a/b c": nil, dir + "/link": unix.ENOTDIR, dir + "/link/b c": unix.ENOTDIR, dir + "/none": unix.ENOENT} {
+				fd, err := open(path)
+				if !errors.Is(err, want) && !(want == unix.ENOTDIR && errors.Is(err, unix.ELOOP)) {
+					t.Errorf("%s of %s: %v, want %v", name, path, err, want)
+				}
+				if err == nil {
+					unix.Close(fd)
+				}
+			}
+		}
+	})
+}
+
 func TestWalkChangesTheFileItSaw(t *testing.T) {
 	dir := t.TempDir()
 	outside := make1(t, filepath.Join(dir, "host", "secret"))

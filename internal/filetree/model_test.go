@@ -131,8 +131,8 @@ func (s *scene) nest(path string) {
 	}
 }
 
-// mount mounts something in the tree: a directory or a file of the outside, alone or with what is mounted in it, or a file
-// system of its own with something in it, in which more may be mounted; also twice at one place.
+// mount mounts something in the tree: a directory or a file of the outside, alone or with what is mounted in it, or a
+// file system of its own with something in it, in which more may be mounted; also twice at one place.
 func (s *scene) mount() {
 	kind := s.r.IntN(4)
 	at := pick(s.r, s.dirs)
@@ -181,7 +181,8 @@ func (s *scene) mount() {
 	}
 }
 
-// visible are the paths of the tree, relative to it, that are its own and are not hidden by a mount, without the mount points.
+// visible are the paths of the tree, relative to it, that are its own and are not hidden by a mount, without the mount
+// points.
 func (s *scene) visible() []string {
 	var out []string
 	for rel := range s.own {

@@ -231,8 +231,8 @@ func sameFile(a, b string) bool {
 	return unix.Lstat(a, &x) == nil && unix.Lstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
-// unmounting sorts mounts into the order in which they can be unmounted: what lies on a mount comes before that mount, and
-// the latest comes first.
+// unmounting sorts mounts into the order in which they can be unmounted: what lies on a mount comes before that mount,
+// and the latest comes first.
 func (t *mountTable) unmounting(mounts []mount) []mount {
 	depth := func(m mount) int {
 		n := 0

@@ -55,13 +55,14 @@ func whereIs(dir string) (*mountTable, spot, error) {
 // UnmountBelow unmounts everything at or below a directory, looks again, and fails with a MountError if anything is
 // left: what is removed afterwards is the directory's own. Mounts in use are detached (MNT_DETACH).
 //
-// An unmounting in a shared mount is repeated in its peers (mount_namespaces(7)): a directory of the host's that was bound
-// with what is mounted in it would lose those mounts too. So shared mounts are made private before anything is unmounted
-// in them. One that cannot be, for another covers all of it, stays if it has peers elsewhere.
+// An unmounting in a shared mount is repeated in its peers (mount_namespaces(7)): a directory of the host's that was
+// bound with what is mounted in it would lose those mounts too. So shared mounts are made private before anything is
+// unmounted in them. One that cannot be, for another covers all of it, stays if it has peers elsewhere.
 func UnmountBelow(dir string) error { return unmount(dir, (*mountTable).below) }
 
-// UnmountInside is UnmountBelow for a directory in which others may have mounted something of theirs: what is mounted at the
-// directory itself stays, such as a disk. Only a mount of the directory on itself, which hides and shows nothing else, goes.
+// UnmountInside is UnmountBelow for a directory in which others may have mounted something of theirs: what is mounted
+// at the directory itself stays, such as a disk. Only a mount of the directory on itself, which hides and shows
+// nothing else, goes.
 func UnmountInside(dir string) error { return unmount(dir, (*mountTable).inside) }
 
 // unmount unmounts what which selects, again and again, for a mount may have hidden another.
@@ -144,9 +145,9 @@ func (t *mountTable) separate(parent, m mount, ours map[int]mount) (bool, error)
 	return done, nil
 }
 
-// atMount acts on a mount if its path still leads to it: path names it for umount2(2), and fd its root directory. No link on
-// the way is followed, for a pod can put one where a directory was, and nothing that hides the mount is taken for it. A
-// mount that went meanwhile is no error.
+// atMount acts on a mount if its path still leads to it: path names it for umount2(2), and fd its root directory. No
+// link on the way is followed, for a pod can put one where a directory was, and nothing that hides the mount is taken
+// for it. A mount that went meanwhile is no error.
 func atMount(m mount, act func(path string, fd int) error) (bool, error) {
 	dir, err := openPlain(filepath.Dir(m.point))
 	if err != nil {

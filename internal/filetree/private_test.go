@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// private calls f on a thread with a mount namespace of its own, and with an empty file system in memory. Both end with the
-// thread, however f ends: nothing that it mounts is seen elsewhere or left.
+// private calls f on a thread with a mount namespace of its own, and with an empty file system in memory. Both end
+// with the thread, however f ends: nothing that it mounts is seen elsewhere or left.
 func private(t testing.TB, f func(dir string)) {
 	t.Helper()
 	needRoot(t)

@@ -1,7 +1,8 @@
 // Package scratch gives directories to tests that mount.
 //
-// It owns the end of such a directory: what is mounted there still, because a test failed half-way, is unmounted, and what
-// was mounted is never removed with it, as testing's own directories would be. It refuses to be used by the product.
+// It owns the end of such a directory: what is mounted there still, because a test failed half-way, is unmounted, and
+// what was mounted is never removed with it, as testing's own directories would be. It refuses to be used by the
+// product.
 package scratch
 
 import (
