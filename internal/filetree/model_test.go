@@ -136,6 +136,9 @@ func (s *scene) nest(path string) {
 func (s *scene) mount() {
 	kind := s.r.IntN(4)
 	at := pick(s.r, s.dirs)
+	if !exists(s.hostFiles[1]) || !exists(s.hostFiles[3]) {
+		return // the last mount covered a copy of the outside, and so the outside
+	}
 	if kind == 0 {
 		if len(s.files) == 0 {
 			return
@@ -161,8 +164,8 @@ func (s *scene) mount() {
 		inner := filepath.Join(at, "in ner")
 		must(os.Mkdir(inner, 0o755))
 		must(os.WriteFile(filepath.Join(at, "file"), []byte("mounted"), 0o600))
-		if s.r.IntN(2) == 0 {
-			must(unix.Mount(pick(s.r, s.hostDirs), inner, "", unix.MS_BIND|unix.MS_REC, ""))
+		if from := pick(s.r, s.hostDirs); exists(from) && s.r.IntN(2) == 0 {
+			must(unix.Mount(from, inner, "", unix.MS_BIND|unix.MS_REC, ""))
 		}
 	}
 	// What is below the mount point is hidden, and so is what was mounted there or below before.
