@@ -62,6 +62,10 @@ sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the fi
 .PHONY: fuzz
 fuzz: ## Send an API server random requests, each with a bound on memory and time; FOR=10m, SEED=1
 	$(GO) test ./test/fuzz -tags '$(TAGS)' -v -run '^TestRandomRequests$$' -fuzz.for $(or $(FOR),10m) -fuzz.seed $(or $(SEED),1) -timeout 0
+.PHONY: removal-long
+removal-long: ## Remove 5,000 random trees with mounts and links in them, then fuzz for a minute (as root)
+	$(GO) test ./internal/filetree -run '^TestModel$$' -filetree.scenes 5000 -timeout 30m
+	$(GO) test ./internal/filetree -run '^$$' -fuzz '^FuzzRemove$$' -fuzztime 1m
 
 .PHONY: clean
 clean: ## Remove what was built

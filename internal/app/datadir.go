@@ -34,8 +34,8 @@ func DefaultDataDir() string {
 }
 
 // OpenDataDir is the cluster's directory under its one real name: absolute, with every link on the way followed. It
-// creates nothing, and what does not exist yet is taken as it is written. All paths of the cluster derive from it, in the
-// processes that `up` starts as well, for the kernel names mounts so, and containers start from no other.
+// creates nothing, and what does not exist yet is taken as it is written. All paths of the cluster derive from it, in
+// the processes that `up` starts as well, for the kernel names mounts so, and containers start from no other.
 func OpenDataDir(path string) (DataDir, error) {
 	real, err := resolvePath(path)
 	if err != nil {
@@ -178,8 +178,8 @@ var parts = []string{"nodes", "run", "store", "images", "volumes", "pki", "logs"
 // prepare makes the directory, or what exists of it, fit for a cluster: nobody but its owner may enter it. Containers
 // reach what is mounted for them, whoever they run as, for a mount is entered without its parents.
 //
-// A cluster begins only where nothing is in its way, for everything that has one of its names will be removed with it, and
-// only where its closing shuts nobody out.
+// A cluster begins only where nothing is in its way, for everything that has one of its names will be removed with it,
+// and only where its closing shuts nobody out.
 func (d DataDir) prepare() error {
 	if err := os.MkdirAll(filepath.Dir(string(d)), 0o755); err != nil {
 		return fmt.Errorf("make the cluster's directory: %w", err)

@@ -32,8 +32,10 @@ func newDown() *cobra.Command {
 		Use:   "down",
 		Short: "Stop the cluster and remove every trace of it",
 		Long: `Stop the cluster: its processes and containers, their networks and mounts; then remove its
-directory with all objects, volumes and images. --keep-data leaves those for the next up.
---node stops and removes a single node.`,
+directory with all objects, volumes and images. Nothing else is removed: not what pods mounted of
+the host, not files of yours in the directory. If something of yours is mounted in it, down says
+where and removes nothing; unmount it and run down again. --keep-data leaves everything for the
+next up. --node stops and removes a single node.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := dataDir(cmd)
@@ -89,8 +91,8 @@ func stopCluster(ctx context.Context, out io.Writer, dir DataDir, o stopOptions)
 }
 
 // removeData removes what a cluster makes in its directory, and the directory if nothing else is in it. The
-// administrator's context goes when nothing but the kubeconfig is left that leads to it, and cluster.json last: a removal
-// cut short can be run again.
+// administrator's context goes when nothing but the kubeconfig is left that leads to it, and cluster.json last: a
+// removal cut short can be run again.
 func removeData(dir DataDir) error {
 	for _, part := range parts {
 		if dir.join(part) == dir.Kubeconfig() {
@@ -109,8 +111,8 @@ func removeData(dir DataDir) error {
 	return nil
 }
 
-// refuseMounts fails if anything is mounted in a part of the cluster's directory once the cluster's own mounts are gone:
-// nothing is removed where somebody keeps something, a disk for the volumes perhaps.
+// refuseMounts fails if anything is mounted in a part of the cluster's directory once the cluster's own mounts are
+// gone: nothing is removed where somebody keeps something, a disk for the volumes perhaps.
 func refuseMounts(dir DataDir, part string) error {
 	points, err := filetree.MountsBelow(part)
 	if err != nil {
@@ -118,14 +120,16 @@ func refuseMounts(dir DataDir, part string) error {
 	}
 	for _, p := range points {
 		if p != string(dir) {
-			return fmt.Errorf("%w; then run `coracle down` again: none of the cluster's data was removed yet", &filetree.MountError{Path: p})
+			return fmt.Errorf("%w; then run `coracle down` again: none of the cluster's data was removed yet",
+				&filetree.MountError{Path: p})
 		}
 	}
 	return nil
 }
 
-// unmountIn unmounts what the cluster and its pods mounted below some directories of its own, and nothing that is mounted
-// at one: that is a disk of the user's. Where the user has put a link in place of a directory, nothing is touched.
+// unmountIn unmounts what the cluster and its pods mounted below some directories of its own, and nothing that is
+// mounted at one: that is a disk of the user's. Where the user has put a link in place of a directory, nothing is
+// touched.
 func unmountIn(roots ...string) error {
 	for _, root := range roots {
 		if real, err := filepath.EvalSymlinks(root); err != nil || real != root {
@@ -139,7 +143,8 @@ func unmountIn(roots ...string) error {
 }
 
 // mountRoots are the directories of the cluster below which nobody but itself and its pods mount, but for those of its
-// nodes: volumes, where the mounts of a pod arrive (mountPropagation: Bidirectional), and images that are being unpacked.
+// nodes: volumes, where the mounts of a pod arrive (mountPropagation: Bidirectional), and images that are being
+// unpacked.
 func (d DataDir) mountRoots() []string { return []string{d.SharedVolumes(), d.join("images", "tmp")} }
 
 // nodeMountRoots are those of a node.

@@ -21,8 +21,8 @@ type userConfig struct {
 	cfg  *clientcmdapi.Config
 }
 
-// userConfigs reads the files of the user's own kubeconfig that exist, but for those in the cluster's directory: these are
-// the cluster's, and go with it.
+// userConfigs reads the files of the user's own kubeconfig that exist, but for those in the cluster's directory: these
+// are the cluster's, and go with it.
 func userConfigs(dir DataDir) ([]userConfig, error) {
 	var files []userConfig
 	for _, path := range clientcmd.NewDefaultPathOptions().LoadingRules.Precedence {
@@ -55,15 +55,12 @@ func selectUserContext(out io.Writer, dir DataDir) error {
 		return fmt.Errorf("read the cluster's kubeconfig: %w", err)
 	}
 	path := clientcmd.NewDefaultPathOptions().GetDefaultFilename()
-	real, err := resolvePath(filepath.Dir(path))
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, os.ErrNotExist) {
+		real, err = path, nil
+	}
 	if err != nil {
 		return fmt.Errorf("find your kubeconfig: %w", err)
-	}
-	real = filepath.Join(real, filepath.Base(path))
-	if at, err := filepath.EvalSymlinks(path); err == nil {
-		if real, err = filepath.Abs(at); err != nil {
-			return fmt.Errorf("find your kubeconfig: %w", err)
-		}
 	}
 	err = changeUserConfig(real, func(user *clientcmdapi.Config) bool {
 		maps.Copy(user.Clusters, cluster.Clusters)
@@ -79,8 +76,8 @@ func selectUserContext(out io.Writer, dir DataDir) error {
 	return nil
 }
 
-// dropUserContext takes the cluster out of the user's own kubeconfig, if that is where its context leads. A cluster whose
-// own kubeconfig is gone, or says nothing, is in no other.
+// dropUserContext takes the cluster out of the user's own kubeconfig, if that is where its context leads. A cluster
+// whose own kubeconfig is gone, or says nothing, is in no other.
 func dropUserContext(dir DataDir) error {
 	raw, err := os.ReadFile(dir.Kubeconfig())
 	if errors.Is(err, os.ErrNotExist) {
@@ -157,7 +154,9 @@ func withoutCluster(user, cluster *clientcmdapi.Config, gone names) (changed boo
 		return slices.Contains(gone.contexts, name) && slices.Contains(gone.clusters, c.Cluster)
 	})
 	maps.DeleteFunc(user.Clusters, func(name string, _ *clientcmdapi.Cluster) bool { return leadsTo(user, name, cluster) })
-	maps.DeleteFunc(user.AuthInfos, func(name string, _ *clientcmdapi.AuthInfo) bool { return slices.Contains(gone.users, name) })
+	maps.DeleteFunc(user.AuthInfos, func(name string, _ *clientcmdapi.AuthInfo) bool {
+		return slices.Contains(gone.users, name)
+	})
 	if slices.Contains(gone.contexts, user.CurrentContext) {
 		user.CurrentContext = ""
 		return true
@@ -165,8 +164,8 @@ func withoutCluster(user, cluster *clientcmdapi.Config, gone names) (changed boo
 	return len(user.Clusters)+len(user.Contexts)+len(user.AuthInfos) != before
 }
 
-// changeUserConfig changes one file of the user's kubeconfig under kubectl's own lock, and replaces it as a whole: whatever
-// happens meanwhile, the file is the old one or the new one. Its owner and mode stay.
+// changeUserConfig changes one file of the user's kubeconfig under kubectl's own lock, and replaces it as a whole:
+// whatever happens meanwhile, the file is the old one or the new one. Its owner and mode stay.
 func changeUserConfig(path string, change func(*clientcmdapi.Config) bool) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("write your kubeconfig: %w", err)

@@ -151,6 +151,7 @@ func calls(f *file, pkg string) []string {
 var strangers = []struct{ folder, imported, why string }{
 	{"internal", "k8s.io/kubernetes", "it is not kept as a library"},
 	{"cmd", "k8s.io/kubernetes", "it is not kept as a library"},
+	{"internal", "coracle/internal/filetree/scratch", "it is for tests"},
 	{"internal/store", "k8s.io/api", "the store knows bytes, keys, revisions and metadata, not kinds"},
 	{"internal/loop", "k8s.io/api/apps", "the loop knows no workload"},
 	{"internal/loop", "k8s.io/client-go", "the loop reaches the cluster through client"},

@@ -1,4 +1,5 @@
-// Package filetree removes and walks trees of files that others can change meanwhile, and finds what is mounted in them.
+// Package filetree removes and walks trees of files that others can change meanwhile, and finds what is mounted in
+// them.
 //
 // Pods write into the volumes, and whatever a pod can write it can also rename or turn into a symbolic link while the
 // agent looks. A path that was checked is therefore worth nothing a moment later. This package holds every directory by

@@ -11,7 +11,7 @@ import (
 )
 
 // needRoot skips a test that mounts where the user may not.
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting takes root")
@@ -43,73 +43,73 @@ func exists(path string) bool {
 }
 
 func TestRemoveStopsAtAMount(t *testing.T) {
-	needRoot(t)
 	for _, name := range []string{"plain", "sp ace", "new\nline", `back\slash`} {
 		t.Run(strconv.Quote(name), func(t *testing.T) {
-			dir := t.TempDir()
-			precious := make1(t, filepath.Join(dir, "host", "file"))
-			root := filepath.Join(dir, name)
-			at := filepath.Join(root, "pods", "mount")
-			if err := os.MkdirAll(at, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			bind(t, filepath.Dir(precious), at)
-			err := Remove(root)
-			var mounted *MountError
-			if !errors.As(err, &mounted) || mounted.Path != at {
-				t.Errorf("Remove: %v, want a MountError of %s", err, at)
-			}
-			if !exists(precious) {
-				t.Error("what was mounted is gone")
-			}
-			if err := UnmountBelow(root); err != nil {
-				t.Fatal(err)
-			}
-			if err := Remove(root); err != nil || exists(root) {
-				t.Errorf("Remove without the mount: %v, exists %v", err, exists(root))
-			}
-			if !exists(precious) {
-				t.Error("what had been mounted is gone")
-			}
+			private(t, func(dir string) {
+				precious := make1(t, filepath.Join(dir, "host", "file"))
+				root := filepath.Join(dir, name)
+				at := filepath.Join(root, "pods", "mount")
+				if err := os.MkdirAll(at, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				bind(t, filepath.Dir(precious), at)
+				err := Remove(root)
+				var mounted *MountError
+				if !errors.As(err, &mounted) || mounted.Path != at {
+					t.Errorf("Remove: %v, want a MountError of %s", err, at)
+				}
+				if !exists(precious) {
+					t.Error("what was mounted is gone")
+				}
+				if err := UnmountBelow(root); err != nil {
+					t.Fatal(err)
+				}
+				if err := Remove(root); err != nil || exists(root) {
+					t.Errorf("Remove without the mount: %v, exists %v", err, exists(root))
+				}
+				if !exists(precious) {
+					t.Error("what had been mounted is gone")
+				}
+			})
 		})
 	}
 }
 
 func TestRemoveStopsAtAMountedFile(t *testing.T) {
-	needRoot(t)
-	dir := t.TempDir()
-	precious := make1(t, filepath.Join(dir, "host", "file"))
-	at := make1(t, filepath.Join(dir, "tree", "file"))
-	bind(t, precious, at)
-	var mounted *MountError
-	if err := Remove(filepath.Join(dir, "tree")); !errors.As(err, &mounted) {
-		t.Errorf("Remove: %v, want a MountError", err)
-	}
-	if !exists(precious) {
-		t.Error("what was mounted is gone")
-	}
+	private(t, func(dir string) {
+		precious := make1(t, filepath.Join(dir, "host", "file"))
+		at := make1(t, filepath.Join(dir, "tree", "file"))
+		bind(t, precious, at)
+		var mounted *MountError
+		if err := Remove(filepath.Join(dir, "tree")); !errors.As(err, &mounted) {
+			t.Errorf("Remove: %v, want a MountError", err)
+		}
+		if !exists(precious) {
+			t.Error("what was mounted is gone")
+		}
+	})
 }
 
 func TestMountsBelowALink(t *testing.T) {
-	needRoot(t)
-	dir := t.TempDir()
-	at := filepath.Join(dir, "real", "at")
-	if err := os.MkdirAll(at, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	link := filepath.Join(dir, "link")
-	if err := os.Symlink("real", link); err != nil {
-		t.Fatal(err)
-	}
-	bind(t, t.TempDir(), at)
-	bind(t, t.TempDir(), at)
-	points, err := MountsBelow(link)
-	if err != nil || len(points) != 2 || points[0] != at {
-		t.Fatalf("MountsBelow: %v, %v", points, err)
-	}
-	if err := UnmountBelow(link); err != nil {
-		t.Fatal(err)
-	}
+	private(t, func(dir string) {
+		at := filepath.Join(dir, "real", "at")
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(dir, "link")
+		if err := os.Symlink("real", link); err != nil {
+			t.Fatal(err)
+		}
+		bind(t, t.TempDir(), at)
+		bind(t, t.TempDir(), at)
+		points, err := MountsBelow(link)
+		if err != nil || len(points) != 2 || points[0] != at {
+			t.Fatalf("MountsBelow: %v, %v", points, err)
+		}
+		if err := UnmountBelow(link); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestRemoveFollowsNoLink(t *testing.T) {
@@ -161,31 +161,35 @@ func nest(t *testing.T, root string, levels int) {
 }
 
 func TestDeepTrees(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "tree")
-	nest(t, root, 3*maxLevels)
-	if err := Walk(root, func(*Entry) error { return nil }); !errors.Is(err, ErrTooDeep) {
-		t.Errorf("Walk: %v, want ErrTooDeep", err)
-	}
-	if err := Remove(root); err != nil || exists(root) {
-		t.Errorf("Remove: %v, tree left %v", err, exists(root))
-	}
+	private(t, func(dir string) {
+		root := filepath.Join(dir, "tree")
+		nest(t, root, maxLevels+3*levelsAtOnce)
+		if err := Walk(root, func(*Entry) error { return nil }); !errors.Is(err, ErrTooDeep) {
+			t.Errorf("Walk: %v, want ErrTooDeep", err)
+		}
+		if err := Remove(root); err != nil || exists(root) {
+			t.Errorf("Remove: %v, tree left %v", err, exists(root))
+		}
+	})
 }
 
 func TestWideTree(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "tree")
-	for i := range 3 * namesAtOnce {
-		make1(t, filepath.Join(root, strconv.Itoa(i)))
-	}
-	seen := 0
-	if err := Walk(root, func(*Entry) error { seen++; return nil }); err != nil || seen != 3*namesAtOnce+1 {
-		t.Errorf("Walk: %v, saw %d", err, seen)
-	}
-	if err := RemoveContents(root); err != nil || !exists(root) {
-		t.Errorf("RemoveContents: %v, root left %v", err, exists(root))
-	}
-	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
-	}
+	private(t, func(dir string) {
+		root := filepath.Join(dir, "tree")
+		for i := range 3 * namesAtOnce {
+			make1(t, filepath.Join(root, strconv.Itoa(i)))
+		}
+		seen := 0
+		if err := Walk(root, func(*Entry) error { seen++; return nil }); err != nil || seen != 3*namesAtOnce+1 {
+			t.Errorf("Walk: %v, saw %d", err, seen)
+		}
+		if err := RemoveContents(root); err != nil || !exists(root) {
+			t.Errorf("RemoveContents: %v, root left %v", err, exists(root))
+		}
+		if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	})
 }
 
 func TestRemoveOfNothing(t *testing.T) {
@@ -196,27 +200,78 @@ func TestRemoveOfNothing(t *testing.T) {
 
 // TestStepByMountID holds the way of older kernels to the same answers.
 func TestStepByMountID(t *testing.T) {
-	needRoot(t)
-	dir := t.TempDir()
-	at := filepath.Join(dir, "at")
-	if err := os.Mkdir(at, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	make1(t, filepath.Join(dir, "file"))
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	got, err := stepByMountID(fd, "file", unix.O_PATH)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(got)
-	bind(t, t.TempDir(), at)
-	if _, err := stepByMountID(fd, "at", unix.O_PATH); !errors.Is(err, unix.EXDEV) {
-		t.Errorf("a mount point: %v, want EXDEV", err)
-	}
+	private(t, func(dir string) {
+		at := filepath.Join(dir, "at")
+		if err := os.Mkdir(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		make1(t, filepath.Join(dir, "file"))
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		got, err := stepByMountID(fd, "file", unix.O_PATH)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(got)
+		bind(t, t.TempDir(), at)
+		if _, err := stepByMountID(fd, "at", unix.O_PATH); !errors.Is(err, unix.EXDEV) {
+			t.Errorf("a mount point: %v, want EXDEV", err)
+		}
+	})
+}
+
+// TestMountsSeenByAnotherPath: a file system is mounted at two places, and what is mounted in it at one of them only.
+// By the other path it cannot be seen, and is found all the same.
+func TestMountsSeenByAnotherPath(t *testing.T) {
+	private(t, func(dir string) {
+		twin, at := filepath.Join(dir, "twin"), filepath.Join(dir, "one", "tree", "a b")
+		for _, path := range []string{twin, at, filepath.Join(dir, "one", "beside")} {
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bind(t, filepath.Join(dir, "one"), twin)
+		bind(t, t.TempDir(), at)
+		bind(t, t.TempDir(), filepath.Join(dir, "one", "beside"))
+		other := filepath.Join(twin, "tree")
+		if points, err := MountsBelow(other); err != nil || len(points) != 1 || points[0] != at {
+			t.Errorf("MountsBelow: %q, %v, want %q", points, err, at)
+		}
+		var mounted *MountError
+		if err := Remove(other); !errors.As(err, &mounted) || mounted.Path != at {
+			t.Errorf("Remove: %v, want a MountError of %s", err, at)
+		}
+		if err := Dismantle(other); err != nil || exists(other) {
+			t.Errorf("Dismantle: %v, tree left %v", err, exists(other))
+		}
+		if points, err := MountsBelow(filepath.Join(dir, "one")); err != nil || len(points) != 1 {
+			t.Errorf("mounted beside the tree: %q, %v, want one", points, err)
+		}
+	})
+}
+
+// TestOpenPlain: both ways to find a directory cross mounts and follow no link.
+func TestOpenPlain(t *testing.T) {
+	private(t, func(dir string) {
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "a", "b c"), 0o755), os.Symlink("a", filepath.Join(dir, "link"))); err != nil {
+			t.Fatal(err)
+		}
+		bind(t, t.TempDir(), filepath.Join(dir, "a", "b c"))
+		for name, open := range map[string]func(string) (int, error){"openat2": openPlain, "by name": openPlainByName} {
+			for path, want := range map[string]error{"/": nil, dir + "/a/b c": nil, dir + "/link": unix.ENOTDIR, dir + "/link/b c": unix.ENOTDIR, dir + "/none": unix.ENOENT} {
+				fd, err := open(path)
+				if !errors.Is(err, want) && !(want == unix.ENOTDIR && errors.Is(err, unix.ELOOP)) {
+					t.Errorf("%s of %s: %v, want %v", name, path, err, want)
+				}
+				if err == nil {
+					unix.Close(fd)
+				}
+			}
+		}
+	})
 }
 
 func TestWalkChangesTheFileItSaw(t *testing.T) {

@@ -20,6 +20,8 @@ type mount struct {
 	dev, root string
 	// point is where it is mounted, seen from this process's root. It contains no symbolic link.
 	point string
+	// peers is the number of the group in which mounting and unmounting is repeated (mount_namespaces(7)), "" for none.
+	peers string
 }
 
 // place is an entry of a filesystem, whatever the paths are by which it is reached.
@@ -61,9 +63,24 @@ func parseMounts(raw []byte) (*mountTable, error) {
 			return nil, fmt.Errorf("read mounts: %q: %w", line, err)
 		}
 		table.number[id] = len(table.mounts)
-		table.mounts = append(table.mounts, mount{id: id, parent: parent, dev: f[2], root: unescape(f[3]), point: unescape(f[4])})
+		table.mounts = append(table.mounts, mount{
+			id: id, parent: parent, dev: f[2], root: unescape(f[3]), point: unescape(f[4]), peers: peerGroup(f[5]),
+		})
 	}
 	return table, nil
+}
+
+// peerGroup finds the peer group among the options and optional fields of a mount, which a lone dash ends.
+func peerGroup(fields string) string {
+	for field := range strings.SplitSeq(fields, " ") {
+		if group, ok := strings.CutPrefix(field, "shared:"); ok {
+			return group
+		}
+		if field == "-" {
+			break
+		}
+	}
+	return ""
 }
 
 // unescape undoes mountinfo's escapes: a backslash and three octal digits stand for a byte.
@@ -148,10 +165,13 @@ func spotOf(fd int) (spot, error) {
 func (t *mountTable) below(at spot) []mount {
 	found := map[int]bool{}
 	here, known := t.byID(at.mount)
+	root, inside := here.in(at.path)
 	for m, ok := here, known; ok && m.point == at.path; m, ok = t.over(m) {
 		found[m.id] = true
+		// What is mounted here is another's directory: the one that it lies on is meant.
+		root, here, inside = t.under(m)
 	}
-	root, inside := here.in(at.path)
+	own := known && inside
 	var isBelow func(m mount) bool
 	isBelow = func(m mount) bool {
 		is, seen := found[m.id]
@@ -160,7 +180,7 @@ func (t *mountTable) below(at spot) []mount {
 		}
 		found[m.id] = false // ends a loop, of which the kernel has none
 		parent, ok := t.over(m)
-		found[m.id] = ok && (isBelow(parent) || known && inside && t.liesBelow(m, at, root))
+		found[m.id] = ok && (isBelow(parent) || own && t.liesBelow(m, spot{here.id, at.path}, root))
 		return found[m.id]
 	}
 	var out []mount
@@ -211,8 +231,8 @@ func sameFile(a, b string) bool {
 	return unix.Lstat(a, &x) == nil && unix.Lstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
-// unmounting sorts mounts into the order in which they can be unmounted: what lies on a mount comes before that mount, and
-// the latest comes first.
+// unmounting sorts mounts into the order in which they can be unmounted: what lies on a mount comes before that mount,
+// and the latest comes first.
 func (t *mountTable) unmounting(mounts []mount) []mount {
 	depth := func(m mount) int {
 		n := 0

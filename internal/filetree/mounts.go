@@ -10,9 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rounds is how often UnmountBelow looks for what was hidden under the mounts that it took away.
-const rounds = 16
-
 // MountsBelow returns the mount points at or below a directory in the order in which they can be unmounted: what lies
 // on a mount comes before it. Links in the directory's own path are resolved; a directory that does not exist has none.
 // A mount that lies on one of its directories but is seen by another path only (the filesystem is mounted twice) counts
@@ -58,112 +55,130 @@ func whereIs(dir string) (*mountTable, spot, error) {
 // UnmountBelow unmounts everything at or below a directory, looks again, and fails with a MountError if anything is
 // left: what is removed afterwards is the directory's own. Mounts in use are detached (MNT_DETACH).
 //
-// The mounts are made private first (mount_namespaces(7)): an unmounting in a shared one would be repeated in the
-// places that it was bound from, which are not below the directory.
-func UnmountBelow(dir string) error {
-	return unmountUntilNone(func() ([]mount, error) { return mountsBelow(dir) })
-}
+// An unmounting in a shared mount is repeated in its peers (mount_namespaces(7)): a directory of the host's that was
+// bound with what is mounted in it would lose those mounts too. So shared mounts are made private before anything is
+// unmounted in them. One that cannot be, for another covers all of it, stays if it has peers elsewhere.
+func UnmountBelow(dir string) error { return unmount(dir, (*mountTable).below) }
 
-// UnmountInside is UnmountBelow for a directory in which others may have mounted something of theirs: what is mounted at the
-// directory itself stays, such as a disk. Only a mount of the directory on itself, which hides and shows nothing else, goes.
-func UnmountInside(dir string) error {
-	return unmountUntilNone(func() ([]mount, error) {
+// UnmountInside is UnmountBelow for a directory in which others may have mounted something of theirs: what is mounted
+// at the directory itself stays, such as a disk. Only a mount of the directory on itself, which hides and shows
+// nothing else, goes.
+func UnmountInside(dir string) error { return unmount(dir, (*mountTable).inside) }
+
+// unmount unmounts what which selects, again and again, for a mount may have hidden another.
+func unmount(dir string, which func(*mountTable, spot) []mount) error {
+	for {
 		table, at, err := whereIs(dir)
 		if table == nil || err != nil {
-			return nil, err
-		}
-		return table.unmounting(table.inside(at)), nil
-	})
-}
-
-// unmountUntilNone unmounts what find finds, again and again, for a mount may have hidden another.
-func unmountUntilNone(find func() ([]mount, error)) error {
-	for range rounds {
-		found, err := find()
-		if err != nil || len(found) == 0 {
 			return err
 		}
-		if err := unmountAll(found); err != nil {
-			return err
-		}
-	}
-	left, err := find()
-	if err != nil || len(left) == 0 {
-		return err
-	}
-	return &MountError{Path: left[0].point}
-}
-
-// unmountAll unmounts in the order given.
-func unmountAll(mounts []mount) error {
-	shared := map[int]mount{}
-	for _, m := range mounts {
-		shared[m.id] = m
-	}
-	for _, m := range mounts {
-		// The mount below this one is uncovered by now, unless this one covers all of it.
-		if parent, ok := shared[m.parent]; ok && parent.point != m.point {
-			if err := makePrivate(parent.point); err != nil {
-				return err
-			}
-			delete(shared, parent.id)
-		}
-		if err := unmount(m.point); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unmount unmounts what is mounted at a point last. A point where nothing is mounted any more, for it went with
-// another, is no error. No link on the way is followed: a pod can put one where a directory was.
-func unmount(point string) error {
-	return atPoint(point, func(dir int, name string) error {
-		path := "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
-		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EBUSY) {
-			err = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		}
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("unmount %s: %w", point, err)
-		}
-		return nil
-	})
-}
-
-// makePrivate keeps what happens in a mount from happening elsewhere too.
-func makePrivate(point string) error {
-	return atPoint(point, func(dir int, name string) error {
-		fd, err := retry(func() (int, error) {
-			return unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		})
-		if errors.Is(err, unix.ENOENT) {
+		found := table.unmounting(which(table, at))
+		if len(found) == 0 {
 			return nil
 		}
+		some, err := table.unmountReachable(found)
 		if err != nil {
-			return fmt.Errorf("make the mount %s private: %w", point, err)
+			return err
 		}
-		defer unix.Close(fd) //nolint:errcheck // only names the mount
-		err = unix.Mount("", "/proc/self/fd/"+strconv.Itoa(fd), "", unix.MS_PRIVATE, "")
-		if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: it is no mount point any more
-			return fmt.Errorf("make the mount %s private: %w", point, err)
+		if !some {
+			return &MountError{Path: found[0].point}
 		}
-		return nil
-	})
+	}
 }
 
-// atPoint calls do with the directory that holds a mount point, and its name there. A mount point that is gone, or whose
-// path leads through a link by now, is left out.
-func atPoint(point string, do func(dir int, name string) error) error {
-	dir, err := openPlain(filepath.Dir(point))
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil
+// unmountReachable unmounts those that nothing lies on and nothing hides, and says whether there were any.
+func (t *mountTable) unmountReachable(mounts []mount) (some bool, err error) {
+	left, lieOn := map[int]mount{}, map[int]int{}
+	for _, m := range mounts {
+		left[m.id] = m
+		lieOn[m.parent]++
 	}
+	for _, m := range mounts {
+		if lieOn[m.id] > 0 {
+			continue
+		}
+		if parent, ours := left[m.parent]; ours && parent.peers != "" {
+			alone, err := t.separate(parent, m, left)
+			if err != nil {
+				return some, err
+			}
+			if !alone {
+				continue
+			}
+			parent.peers = ""
+			left[parent.id] = parent
+		}
+		done, err := atMount(m, func(path string, _ int) error {
+			err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+			if errors.Is(err, unix.EBUSY) {
+				err = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			}
+			return err
+		})
+		if err != nil {
+			return some, fmt.Errorf("unmount %s: %w", m.point, err)
+		}
+		if done {
+			some = true
+			lieOn[m.parent]--
+		}
+	}
+	return some, nil
+}
+
+// separate keeps the unmounting of a mount that lies on another from being repeated elsewhere, and says whether it can.
+func (t *mountTable) separate(parent, m mount, ours map[int]mount) (bool, error) {
+	if parent.point == m.point { // it cannot be reached
+		for _, peer := range t.mounts {
+			if _, ok := ours[peer.id]; !ok && peer.peers == parent.peers {
+				return false, nil
+			}
+		}
+		return true, nil
+	}
+	done, err := atMount(parent, func(_ string, fd int) error {
+		return unix.Mount("", "/proc/self/fd/"+strconv.Itoa(fd), "", unix.MS_PRIVATE, "")
+	})
 	if err != nil {
-		return fmt.Errorf("find the mount %s: %w", point, err)
+		return false, fmt.Errorf("make the mount %s private: %w", parent.point, err)
+	}
+	return done, nil
+}
+
+// atMount acts on a mount if its path still leads to it: path names it for umount2(2), and fd its root directory. No
+// link on the way is followed, for a pod can put one where a directory was, and nothing that hides the mount is taken
+// for it. A mount that went meanwhile is no error.
+func atMount(m mount, act func(path string, fd int) error) (bool, error) {
+	dir, err := openPlain(filepath.Dir(m.point))
+	if err != nil {
+		return false, ignoreGone(err)
 	}
 	defer unix.Close(dir) //nolint:errcheck // only names the directory
-	return do(dir, filepath.Base(point))
+	name := filepath.Base(m.point)
+	fd, err := retry(func() (int, error) {
+		return unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return false, ignoreGone(err)
+	}
+	id, err := mountID(fd)
+	if err == nil && id == strconv.Itoa(m.id) {
+		err = act("/proc/self/fd/"+strconv.Itoa(dir)+"/"+name, fd)
+	} else if err == nil {
+		err = unix.ENOENT
+	}
+	unix.Close(fd) //nolint:errcheck // only named the mount
+	return err == nil, ignoreGone(err)
+}
+
+// ignoreGone drops the errors that say that a path does not lead to a mount (any more).
+func ignoreGone(err error) error {
+	for _, gone := range []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EINVAL} {
+		if errors.Is(err, gone) {
+			return nil
+		}
+	}
+	return err
 }
 
 // mountAt returns the mount point that is an entry of a directory, under the name by which it can be unmounted.

@@ -35,8 +35,8 @@ func Remove(path string) error {
 	return r.remove(dir, name, filepath.Clean(path), 0)
 }
 
-// RemoveContents removes everything in a directory and leaves the directory. A symbolic link is refused, and a mount point
-// is: what is in that belongs to whoever mounted it.
+// RemoveContents removes everything in a directory and leaves the directory. A symbolic link is refused, and a mount
+// point is: what is in that belongs to whoever mounted it.
 func RemoveContents(path string) error {
 	path = filepath.Clean(path)
 	dir, name, err := parent(path)

@@ -105,7 +105,14 @@ func openPlain(path string) (int, error) {
 	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
 		return fd, err
 	}
-	if fd, err = unix.Open("/", flags, 0); err != nil {
+	return openPlainByName(path)
+}
+
+// openPlainByName is openPlain where there is no openat2.
+func openPlainByName(path string) (int, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Open("/", flags, 0)
+	if err != nil {
 		return -1, err
 	}
 	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {

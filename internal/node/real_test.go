@@ -28,7 +28,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
@@ -210,12 +209,6 @@ func (m *machineUnderTest) cleanUp(t testing.TB) {
 			t.Error(err)
 		} else if err := network.Destroy(); err != nil {
 			t.Error(err)
-		}
-	}
-	raw, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], m.base) {
-			_ = unix.Unmount(f[4], unix.MNT_DETACH)
 		}
 	}
 	if err := filetree.Dismantle(m.base); err != nil {

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	clientfake "coracle/internal/client/fake"
+	"coracle/internal/filetree/scratch"
 	"coracle/internal/node/cri"
 	crifake "coracle/internal/node/cri/fake"
 	"coracle/internal/plan"
@@ -80,7 +81,7 @@ var images = map[string]crifake.Program{
 // inWorld runs a test in a world whose agent has registered.
 func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
-	base := t.TempDir()
+	base := scratch.Dir(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, server: &apiServer{}, runtime: crifake.New(images)}
 		w.swap(w.newCluster())

@@ -215,12 +215,12 @@ func (n *node) cleanUp() {
 
 // leftovers fails the test for every mount, cgroup or bridge that is left, and removes it.
 func (n *node) leftovers() {
-	raw, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], n.base) {
-			n.t.Errorf("left mounted: %s", f[4])
-			_ = unix.Unmount(f[4], unix.MNT_DETACH)
-		}
+	left, err := filetree.MountsBelow(n.base)
+	if err != nil {
+		n.t.Error(err)
+	}
+	for _, point := range left {
+		n.t.Errorf("left mounted: %s", point) // Dismantle unmounts it
 	}
 	group, err := cgroup.Open("/coracle-" + n.id)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"coracle/internal/filetree"
 )
 
-// guests are a pod that runs and one that has ended. Both mount HOST, a directory and a file of it; the second is no root
-// and has a volume of each kind.
+// guests are a pod that runs and one that has ended. Both mount HOST, a directory and a file of it; the second is no
+// root and has a volume of each kind.
 const guests = `
 apiVersion: v1
 kind: ConfigMap
@@ -72,8 +72,8 @@ spec:
   - {name: kept, persistentVolumeClaim: {claimName: kept}}
 `
 
-// TestDownHarmsNothing: whatever the cluster's directory is called, and whatever its pods had mounted, `down` removes all
-// of the cluster and nothing of the host's.
+// TestDownHarmsNothing: whatever the cluster's directory is called, and whatever its pods had mounted, `down` removes
+// all of the cluster and nothing of the host's.
 func TestDownHarmsNothing(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

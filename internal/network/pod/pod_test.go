@@ -18,6 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/filetree/scratch"
 )
 
 // inHost runs test in a network namespace of its own that stands for the host, on a thread that
@@ -43,7 +45,7 @@ func inHost(t *testing.T, test func(t *testing.T)) {
 // sandbox makes a network namespace held open by a bind mount, and returns its path.
 func sandbox(t *testing.T, name string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
+	path := filepath.Join(scratch.Dir(t), name)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 
 	"coracle/internal/client"
 	clientfake "coracle/internal/client/fake"
+	"coracle/internal/filetree/scratch"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
 	"coracle/internal/plan"
@@ -60,7 +61,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &fixture{T: t, cluster: clientfake.New(), base: t.TempDir(), changed: make(chan types.UID, 100), now: time.Now()}
+	f := &fixture{T: t, cluster: clientfake.New(), base: scratch.Dir(t), changed: make(chan types.UID, 100), now: time.Now()}
 	f.tokens = &tokens{Interface: f.cluster, now: func() time.Time { return f.now }}
 	log := slog.New(slog.DiscardHandler)
 	m, err := New(Config{

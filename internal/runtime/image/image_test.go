@@ -31,6 +31,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/filetree"
+	"coracle/internal/filetree/scratch"
 )
 
 func TestNormalize(t *testing.T) {
@@ -54,7 +55,7 @@ func open(t testing.TB) *Store {
 	if os.Geteuid() != 0 {
 		t.Skip("layers are unpacked with their owners: needs root")
 	}
-	s, err := Open(t.TempDir())
+	s, err := Open(scratch.Dir(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func dockerSave(t testing.TB, ref string, img v1.Image) *bytes.Buffer {
 // owner, content or link, sorted.
 func merged(t testing.TB, s *Store, img Image) []string {
 	t.Helper()
-	owner := t.TempDir()
+	owner := scratch.Dir(t)
 	layers, err := s.Acquire(img, filepath.Base(owner)+filepath.Base(filepath.Dir(owner)), owner)
 	if err != nil {
 		t.Fatal(err)

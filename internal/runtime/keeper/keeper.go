@@ -74,8 +74,8 @@ func dial(path string) (*net.UnixConn, error) {
 	return conn, err
 }
 
-// Listen makes a unix socket that only its owner can reach, whatever the umask: a socket takes its file's mode from that of
-// its descriptor (unix(7)), so that there is no instant in which it has another.
+// Listen makes a unix socket that only its owner can reach, whatever the umask: a socket takes its file's mode from
+// that of its descriptor (unix(7)), so that there is no instant in which it has another.
 func Listen(network, path string) (net.Listener, error) {
 	private := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {
 		var merr error

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/filetree"
+	"coracle/internal/filetree/scratch"
 )
 
 func layers(t *testing.T, n int) []string {
@@ -33,7 +34,7 @@ func layers(t *testing.T, n int) []string {
 func TestMount(t *testing.T) {
 	for _, n := range []int{0, 1, 60} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			dir, lower := t.TempDir(), layers(t, n)
+			dir, lower := scratch.Dir(t), layers(t, n)
 			if n > 0 {
 				if err := unix.Chmod(lower[0], 0o1711); err != nil {
 					t.Fatal(err)
