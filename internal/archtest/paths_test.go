@@ -35,11 +35,11 @@ var byPathAllowed = map[string]map[string]string{
 	"internal/node/volume/fence.go": {
 		"unix.Statx": "the directory that all volumes lie in is the node's own; which mount lies there is the question"},
 	"internal/runtime/snapshot/snapshot.go": {
-		"os.MkdirAll":  "the container's directory, which it does not see",
-		"os.Mkdir":     "the container's directory, which it does not see",
-		"os.Chown":     "the container's directory, which it does not see",
-		"unix.Chmod":   "the container's directory, which it does not see",
-		"unix.Stat":    "a layer of the image store, which no container sees but through an overlay",
+		"os.MkdirAll": "the container's directory, which it does not see",
+		"os.Mkdir":    "the container's directory, which it does not see",
+		"os.Chown":    "the container's directory, which it does not see",
+		"unix.Chmod":  "the container's directory, which it does not see",
+		"unix.Stat":   "a layer of the image store, which no container sees but through an overlay",
 	},
 }
 
