@@ -2,29 +2,28 @@ package archtest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
-// reachable are the rooms, and single files of others, that act on what pods or images can change: there a path may lead
-// elsewhere by the time it is used, so they go through internal/filetree, by descriptor.
+// reachable are the rooms, and single files of others, that act on what pods or images can change: there a path may
+// lead elsewhere by the time it is used, so they go through internal/filetree, by descriptor.
 var reachable = []string{"internal/node", "internal/runtime/log", "internal/runtime/snapshot",
 	"internal/runtime/volumes.go", "internal/runtime/container/user.go", "internal/runtime/container/sources.go"}
 
 // byPath are the functions that find a file by its path, by package.
 var byPath = map[string][]string{
-	"os": {"Chdir", "Chmod", "Chown", "Chtimes", "CopyFS", "Create", "CreateTemp", "DirFS", "Lchown", "Link", "Lstat", "Mkdir", "MkdirAll",
-		"MkdirTemp", "Open", "OpenFile", "OpenInRoot", "OpenRoot", "ReadDir", "ReadFile", "Readlink", "Remove", "RemoveAll", "Rename", "Stat",
-		"Symlink", "Truncate", "WriteFile"},
-	"filepath": {"EvalSymlinks", "Glob", "Walk", "WalkDir"},
-	"ioutil":   {"ReadAll", "ReadDir", "ReadFile", "TempDir", "TempFile", "WriteFile"},
-	"unix": {"Access", "Chdir", "Chmod", "Chown", "Creat", "Faccessat", "Fchmodat", "Fchownat", "Fstatat", "Futimesat", "Getxattr", "Lchown",
-		"Lgetxattr", "Link", "Linkat", "Lsetxattr", "Lstat", "Mkdir", "Mkdirat", "Mkfifo", "Mknod", "Mknodat", "Open", "Openat", "Openat2",
-		"Readlink", "Readlinkat", "Rename", "Renameat", "Renameat2", "Rmdir", "Setxattr", "Stat", "Statx", "Symlink", "Symlinkat", "Truncate",
-		"Unlink", "Unlinkat", "Utime", "Utimensat", "Utimes"},
-	"syscall": {"Access", "Chmod", "Chown", "Creat", "Lchown", "Link", "Lstat", "Mkdir", "Mknod", "Open", "Openat", "Readlink", "Rename",
-		"Rmdir", "Stat", "Symlink", "Truncate", "Unlink"},
-	"pathrs":     {"MkdirAll", "OpenInRoot"},
-	"securejoin": {"SecureJoin", "SecureJoinVFS", "MkdirAll", "OpenInRoot"},
+	"os": strings.Fields(`Chdir Chmod Chown Chtimes CopyFS Create CreateTemp DirFS Lchown Link Lstat Mkdir MkdirAll MkdirTemp
+		Open OpenFile OpenInRoot OpenRoot ReadDir ReadFile Readlink Remove RemoveAll Rename Stat Symlink Truncate WriteFile`),
+	"filepath": strings.Fields(`EvalSymlinks Glob Walk WalkDir`),
+	"ioutil":   strings.Fields(`ReadAll ReadDir ReadFile TempDir TempFile WriteFile`),
+	"unix": strings.Fields(`Access Chdir Chmod Chown Creat Faccessat Fchmodat Fchownat Fstatat Futimesat Getxattr Lchown
+		Lgetxattr Link Linkat Lsetxattr Lstat Mkdir Mkdirat Mkfifo Mknod Mknodat Open Openat Openat2 Readlink Readlinkat
+		Rename Renameat Renameat2 Rmdir Setxattr Stat Statx Symlink Symlinkat Truncate Unlink Unlinkat Utime Utimensat Utimes`),
+	"syscall": strings.Fields(`Access Chmod Chown Creat Lchown Link Lstat Mkdir Mknod Open Openat Readlink Rename Rmdir Stat
+		Symlink Truncate Unlink`),
+	"pathrs":     strings.Fields(`MkdirAll OpenInRoot`),
+	"securejoin": strings.Fields(`SecureJoin SecureJoinVFS MkdirAll OpenInRoot`),
 }
 
 // byPathAllowed are the exceptions: calls of a file, with the reason why no pod and no image has a say in that path.

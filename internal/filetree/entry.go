@@ -18,6 +18,8 @@ import (
 type Entry struct {
 	// Path says where the entry was found. It is for messages: it may be out of date.
 	Path string
+	// Level is how many directories below the root of a walk the entry lies.
+	Level int
 	// Stat is what was seen last, of this very file.
 	Stat unix.Stat_t
 	// fd holds the file; -1 as long as nobody needed it. It is then found by its name in a directory.

@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	// maxLevels is how deep a tree may be nested to be walked. The deepest file that a path can name lies twice as deep
+	// MaxLevels is how deep a tree may be nested to be walked. The deepest file that a path can name lies twice as deep
 	// (PATH_MAX is 4096 bytes), but only a program that means to do so makes such a tree, and each level takes a
-	// descriptor of ours.
+	// descriptor of ours. A visit that returns ErrSkip there goes on beside it.
+	MaxLevels = maxLevels
 	maxLevels = 1024
 	// shallowLevels is how deep walks may go at the same time. Deeper ones take turns: whatever pods nest, the process
 	// keeps descriptors for its other work.
@@ -64,6 +65,7 @@ type walker struct {
 
 // walk visits the entry and, if it is a directory, what is in it. It closes the entry.
 func (e *Entry) walk(level int, w walker) error {
+	e.Level = level
 	if level == 0 {
 		e.Path = "."
 	}

@@ -101,7 +101,7 @@ func attack(t *testing.T, dir string, pairs [][2]string, seed uint64, n int) (ov
 }
 
 // swaps is how often an attack exchanges something: enough to win the races of an implementation that goes by paths.
-const swaps = 20000
+const swaps = 12000
 
 // traps fills a volume with files and directories, and beside each a link to the host.
 func traps(t *testing.T, volume string, h *host) (pairs [][2]string) {
@@ -237,7 +237,7 @@ func TestWritingStaysInTheVolume(t *testing.T) {
 			_ = os.RemoveAll(link)
 		}
 	}()
-	for n := range int64(800) {
+	for n := range int64(300) {
 		_, _ = write(dir, files(n), ptr(int64(4242)), time.Now()) // an error is an answer too
 	}
 	close(stop)

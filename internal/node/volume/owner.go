@@ -51,6 +51,9 @@ func (o ownership) visit(group int64) func(*filetree.Entry) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // some file systems refuse to change a file that was removed meanwhile
 		}
+		if err == nil && e.Level == filetree.MaxLevels {
+			return filetree.ErrSkip // who nests so deep means to keep others from the volume
+		}
 		return err
 	}
 }

@@ -1,10 +1,10 @@
 // Package volume makes the volumes of a node's pods ready, keeps those that follow API objects up
 // to date, and removes them without trace.
 //
-// It owns the pod directories under its root - emptyDirs, projected files, sub-path mounts - and
-// the data directories of the built-in storage classes. It refuses to follow a path out of a
-// volume, to remove anything while something is still mounted below it, and volume kinds that
-// need a driver. Behaviour: https://kubernetes.io/docs/concepts/storage/volumes/.
+// It owns the pod directories under its root - emptyDirs, projected files, sub-path mounts - and the data directories
+// of the built-in storage classes, and fences them off from the node's users. It refuses to act by path on what pods can
+// change, to follow a path out of a volume, to remove anything while something is still mounted below it, and volume
+// kinds that need a driver. Behaviour: https://kubernetes.io/docs/concepts/storage/volumes/.
 package volume
 
 import (
