@@ -12,7 +12,7 @@ export CGO_ENABLED := 1
 
 .PHONY: help
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## Install what building and testing need (Debian packages; as root)
@@ -54,6 +54,14 @@ sim: ## Run 2,000 simulated clusters and find every planted defect
 .PHONY: sim-long
 sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first
 	$(GO) test ./internal/sim -v -run '^TestWorlds$$' -sim.long -sim.from $(or $(FROM),100000) -timeout 0
+
+.PHONY: durability
+durability: ## Kill the server KILLS times (10,000) under writers and watchers, and say how it goes
+	$(GO) test -tags '$(TAGS)' ./test/durability -v -count 1 -run '^TestKills$$' -durability.kills $(or $(KILLS),10000) -timeout 0
+
+.PHONY: damage
+damage: ## Damage every byte of stores of all shapes
+	$(GO) test ./internal/store/engine/wal -count 1 -run 'Damage|BeyondTheMark' -wal.every -timeout 0
 
 .PHONY: clean
 clean: ## Remove what was built
