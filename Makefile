@@ -12,7 +12,7 @@ export CGO_ENABLED := 1
 
 .PHONY: help
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## Install what building and testing need (Debian packages; as root)
@@ -62,10 +62,19 @@ sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the fi
 .PHONY: fuzz
 fuzz: ## Send an API server random requests, each with a bound on memory and time; FOR=10m, SEED=1
 	$(GO) test ./test/fuzz -tags '$(TAGS)' -v -run '^TestRandomRequests$$' -fuzz.for $(or $(FOR),10m) -fuzz.seed $(or $(SEED),1) -timeout 0
+
 .PHONY: removal-long
 removal-long: ## Remove 5,000 random trees with mounts and links in them, then fuzz for a minute (as root)
 	$(GO) test ./internal/filetree -run '^TestModel$$' -filetree.scenes 5000 -timeout 30m
 	$(GO) test ./internal/filetree -run '^$$' -fuzz '^FuzzRemove$$' -fuzztime 1m
+
+.PHONY: durability
+durability: ## Kill the server KILLS times (10,000) under writers and watchers, and say how it goes
+	$(GO) test -tags '$(TAGS)' ./test/durability -v -count 1 -run '^TestKills$$' -durability.kills $(or $(KILLS),10000) -timeout 0
+
+.PHONY: damage
+damage: ## Damage every byte of stores of all shapes
+	$(GO) test ./internal/store/engine/wal -count 1 -run 'Damage|BeyondTheMark' -wal.every -timeout 0
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -154,8 +154,8 @@ func createdBefore(dir DataDir) error {
 }
 
 func lostConfig(dir DataDir) error {
-	return fmt.Errorf("%s is missing, but a cluster was created in this directory. Nothing was changed. Put the file back: "+
-		"its copy is %s; or use another --data-dir", dir.ConfigFile(), dir.ConfigCopy())
+	return fmt.Errorf("%s is missing, but a cluster was created in this directory. Nothing was changed. "+
+		"Put the file back: its copy is %s; or use another --data-dir", dir.ConfigFile(), dir.ConfigCopy())
 }
 
 // saveConfig writes cluster.json and its copy, durably.

@@ -27,11 +27,11 @@ seen, so that clients list again rather than take the new state for the old one.
 		use, short, long string
 		keep             bool
 	}{
-		{"salvage", "Make a store of what can still be read", `Make a store of what can still be read of the damaged one, and say what could not. An object whose
-newest state is lost comes back in an older one; one whose deletion is lost comes back. Pods that are not
-among what is left are stopped once the cluster runs.`, true},
-		{"anew", "Begin an empty store", `Begin an empty store, as a new cluster has it. Nodes, certificates, images and the data of volumes on
-disk stay.`, false},
+		{"salvage", "Make a store of what can still be read", `Make a store of what can still be read of the
+damaged one, and say what could not. An object whose newest state is lost comes back in an older one; one
+whose deletion is lost comes back. Pods that are not among what is left are stopped once the cluster runs.`, true},
+		{"anew", "Begin an empty store", `Begin an empty store, as a new cluster has it. Nodes, certificates,
+images and the data of volumes on disk stay.`, false},
 	} {
 		cmd.AddCommand(&cobra.Command{
 			Use: c.use, Short: c.short, Long: c.long, Args: cobra.NoArgs,
@@ -58,9 +58,9 @@ func refused(dir DataDir, err error) error {
 	if !errors.As(err, &damage) {
 		return err
 	}
-	return fmt.Errorf("%w. Nothing was changed, and running containers go on. Put the file back from a copy; or go on with "+
-		"what can be read: `coracle store salvage --data-dir %s`; or begin an empty store: `coracle store anew --data-dir %s` "+
-		"(both keep the damaged files)", err, dir, dir)
+	return fmt.Errorf("%w. Nothing was changed, and running containers go on. Put the file back from a copy; or go on "+
+		"with what can be read: `coracle store salvage --data-dir %s`; or begin an empty store: "+
+		"`coracle store anew --data-dir %s` (both keep the damaged files)", err, dir, dir)
 }
 
 // rebuild replaces a damaged store by one made of what is left of it, or by an empty one.
@@ -84,7 +84,8 @@ func rebuild(out io.Writer, dir DataDir, keep bool, now time.Time) error {
 		return err
 	}
 	if keep && made.Objects == 0 {
-		return fmt.Errorf("no object can be read of the store in %s: put files back from a copy, or begin an empty one with `coracle store anew --data-dir %s`", dir.Store(), dir)
+		return fmt.Errorf("no object can be read of the store in %s: put files back from a copy, or begin an empty one "+
+			"with `coracle store anew --data-dir %s`", dir.Store(), dir)
 	}
 	// Cut short between the steps, the store is refused as it was, and can be rebuilt again.
 	cfg.Store = made.Identity
@@ -94,7 +95,8 @@ func rebuild(out io.Writer, dir DataDir, keep bool, now time.Time) error {
 	for _, gap := range made.Gaps {
 		fmt.Fprintln(out, "not read:", gap)
 	}
-	fmt.Fprintf(out, "New store of %s, revisions from %d on; the damaged one is kept in %s.\nStart it: coracle up --data-dir %s\n",
+	fmt.Fprintf(out, "New store of %s, revisions from %d on; the damaged one is kept in %s.\n"+
+		"Start it: coracle up --data-dir %s\n",
 		plural(made.Objects, "object"), made.After+1, aside, dir)
 	return nil
 }
@@ -104,7 +106,17 @@ func exchange(fresh, old string) error {
 	if _, err := os.Lstat(old); os.IsNotExist(err) {
 		return os.Rename(fresh, old)
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, old, unix.RENAME_EXCHANGE); err != nil {
+	err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, old, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.EINVAL) { // this file system knows no exchange
+		aside := fresh + ".old"
+		if err = os.Rename(old, aside); err == nil {
+			err = os.Rename(fresh, old)
+		}
+		if err == nil {
+			err = os.Rename(aside, fresh)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("exchange %s and %s: %w", fresh, old, err)
 	}
 	return nil

@@ -94,7 +94,10 @@ func (p *compaction) consider() {
 		p.reserve(live)
 	}
 	sinceLast, age := p.s.now().Unix()-p.last.Load(), int64(p.s.hist.Age.Seconds())
-	if !p.asked.Load() && !worthwhile(live, dead, p.retryAt.Load(), sinceLast, age) || !p.running.CompareAndSwap(false, true) {
+	if !p.asked.Load() && !worthwhile(live, dead, p.retryAt.Load(), sinceLast, age) {
+		return
+	}
+	if !p.running.CompareAndSwap(false, true) {
 		return
 	}
 	p.group.Go(func() {

@@ -54,7 +54,7 @@ func (s *Store) tellTruncated(loaded engine.Loaded) {
 		s.log.Warn("cut a write that had not finished off the log; it had not been acknowledged",
 			"bytes", loaded.Truncated, "revision", loaded.Revision)
 	default:
-		s.log.Warn("cut a write that had not finished off the log; if the disk kept its promises it had not been acknowledged",
+		s.log.Warn("cut a write that had not finished off the log; it had not been acknowledged, if the disk kept its promises",
 			"bytes", loaded.Truncated, "revision", loaded.Revision, "known to be acknowledged", loaded.Known)
 	}
 }

@@ -22,6 +22,9 @@ func TestKills(t *testing.T) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
+	if testing.Short() {
+		*kills = min(*kills, 10)
+	}
 	t.Logf("-durability.seed %d", *seed)
 	began := time.Now()
 	c := create(t)

@@ -112,12 +112,15 @@ func (e *Engine) seal() (int64, error) {
 const tmpSnap = "snap.tmp"
 
 // writeSnapshot writes what lives of the old snapshot and the sealed logs, up to revision upTo.
-func (e *Engine) writeSnapshot(upTo int64, old segment, sealed []segment, live func(string, int64) bool, revision func() int64) (size int64, err error) {
+func (e *Engine) writeSnapshot(
+	upTo int64, old segment, sealed []segment, live func(string, int64) bool, revision func() int64,
+) (size int64, err error) {
 	f, err := e.fs.Create(e.path(tmpSnap))
 	if err != nil {
 		return 0, err
 	}
-	head := header{kind: kindSnapshot, salt: newSalt(), identity: e.identity, number: upTo, previous: sealed[len(sealed)-1].link()}
+	head := header{kind: kindSnapshot, salt: newSalt(), identity: e.identity, number: upTo}
+	head.previous = sealed[len(sealed)-1].link()
 	w := &snapshotWriter{f: f, name: e.path(tmpSnap), salt: head.salt, cancelled: e.closing.Load}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if err := w.begin(&head); err != nil {

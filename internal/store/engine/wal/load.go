@@ -98,6 +98,12 @@ func (e *Engine) numberOf(name, prefix, suffix string) (int64, error) {
 func logName(n int64) string  { return fmt.Sprintf("log-%020d.wal", n) }
 func snapName(n int64) string { return fmt.Sprintf("snap-%020d.snap", n) }
 
+func damaged(file, format string, args ...any) error {
+	return &engine.DamageError{File: file, Reason: fmt.Sprintf(format, args...)}
+}
+
+const noMark = "the mark is missing: how much the store holds is not known without it"
+
 // expect holds what is there against what was begun. begun says that there is a mark.
 func (e *Engine) expect(have found) (m mark, begun bool, err error) {
 	m, begun, err = e.readMark()
@@ -107,15 +113,15 @@ func (e *Engine) expect(have found) (m mark, begun bool, err error) {
 	empty := len(have.logs) == 0 && have.snapshot.name == ""
 	switch {
 	case begun && e.opts.Identity != "" && m.identity.String() != e.opts.Identity:
-		err = &engine.DamageError{File: e.mark, Reason: fmt.Sprintf("this is the mark of another store (%s, not %s)", m.identity, e.opts.Identity)}
+		err = damaged(e.mark, "this is the mark of another store (%s, not %s)", m.identity, e.opts.Identity)
 	case begun && empty:
-		err = &engine.DamageError{File: e.dir, Reason: fmt.Sprintf("all files of the store are missing; revision %d had been acknowledged", m.revision)}
+		err = damaged(e.dir, "all files of the store are missing; revision %d had been acknowledged", m.revision)
 	case !begun && e.opts.Identity != "" && empty:
-		err = &engine.DamageError{File: e.dir, Reason: "all files of the store are missing, and its mark " + e.mark}
+		err = damaged(e.dir, "all files of the store are missing, and its mark %s", e.mark)
 	case !begun && e.opts.Identity != "":
-		err = &engine.DamageError{File: e.mark, Reason: "the mark is missing: how much the store holds is not known without it"}
+		err = damaged(e.mark, noMark)
 	case !begun && e.opts.Begun && empty:
-		err = &engine.DamageError{File: e.dir, Reason: "all files of the store are missing"}
+		err = damaged(e.dir, "all files of the store are missing")
 	}
 	if begun {
 		e.identity, e.turn = m.identity, m.turn
@@ -161,10 +167,10 @@ func (l *loading) read(fn func(engine.Record) error) error {
 		}
 	}
 	if len(l.have.logs) == 0 && l.have.snapshot.name != "" {
-		return &engine.DamageError{File: e.path(logName(l.have.snapshot.number + 1)), Reason: "the log that follows the snapshot is missing"}
+		return damaged(e.path(logName(l.have.snapshot.number+1)), "the log that follows the snapshot is missing")
 	}
 	if !l.begun && l.filled {
-		return &engine.DamageError{File: e.mark, Reason: "the mark is missing: how much the store holds is not known without it"}
+		return damaged(e.mark, noMark)
 	}
 	return l.confront()
 }
@@ -250,9 +256,7 @@ func (l *loading) sealed(f File, seg segment, torn bool) error {
 // follows holds a log against its name, its store and what comes before it.
 func (l *loading) follows(seg segment, head header) error {
 	e := l.e
-	damage := func(file, format string, args ...any) error {
-		return &engine.DamageError{File: e.path(file), Reason: fmt.Sprintf(format, args...)}
-	}
+	damage := func(file, format string, args ...any) error { return damaged(e.path(file), format, args...) }
 	if head.old {
 		l.loaded.Outdated = true
 		if l.begun && seg.number == l.mark.log.number {
@@ -277,14 +281,16 @@ func (l *loading) follows(seg segment, head header) error {
 		return nil
 	}
 	if before, ok := l.ended[head.previous.number]; ok {
-		return damage(before.name, "its records end at byte %d, but the log that follows it knows them to byte %d; it was cut, or is an older copy",
+		return damage(before.name, "its records end at byte %d, but the log that follows it knows them to byte %d: "+
+			"it was cut, or is an older copy",
 			before.size, head.previous.end)
 	}
 	if head.previous.number == 0 {
 		return damage(seg.name, "this log begins a store, but others are before it: they do not belong together")
 	}
 	if l.have.snapshot.name != "" && e.chain.number >= head.previous.number {
-		return damage(l.have.snapshot.name, "the snapshot and the log that follows it do not belong together: one is a copy of another time")
+		return damage(l.have.snapshot.name,
+			"the snapshot and the log that follows it do not belong together: one is a copy of another time")
 	}
 	if l.have.snapshot.name == "" {
 		return damage(logName(head.previous.number), "the log is missing, or the snapshot that holds what was in it")
@@ -300,13 +306,14 @@ func (l *loading) judge(seg segment, r *reader, last bool, bad string) error {
 	}
 	marked := l.begun && l.mark.log.number == seg.number
 	if marked && l.mark.log.salt != seg.salt {
-		return &engine.DamageError{File: e.path(seg.name), Reason: "this is not the log that was written, but one of another time"}
+		return damaged(e.path(seg.name), "this is not the log that was written, but one of another time")
 	}
 	if marked && seg.size < l.mark.log.end {
 		if bad == "" {
 			bad = "the records end here"
 		}
-		return damage(fmt.Sprintf("%s; up to byte %d (revision %d) had been acknowledged", bad, l.mark.log.end, l.mark.revision))
+		return damage(fmt.Sprintf("%s; up to byte %d (revision %d) had been acknowledged",
+			bad, l.mark.log.end, l.mark.revision))
 	}
 	if bad == "" {
 		return nil
@@ -335,15 +342,11 @@ func (l *loading) confront() error {
 		return nil
 	}
 	if _, there := l.ended[l.mark.log.number]; !there {
-		return &engine.DamageError{
-			File:   l.e.path(logName(l.mark.log.number)),
-			Reason: fmt.Sprintf("the log is missing, or the store is an older copy: it ends at revision %d, but %d had been acknowledged", l.e.last, l.mark.revision),
-		}
+		return damaged(l.e.path(logName(l.mark.log.number)), "the log is missing, or the store is an older copy: "+
+			"it ends at revision %d, but %d had been acknowledged", l.e.last, l.mark.revision)
 	}
-	return &engine.DamageError{
-		File:   l.e.dir,
-		Reason: fmt.Sprintf("the store ends at revision %d, but %d had been acknowledged: something is missing", l.e.last, l.mark.revision),
-	}
+	return damaged(l.e.dir, "the store ends at revision %d, but %d had been acknowledged: something is missing",
+		l.e.last, l.mark.revision)
 }
 
 // finish makes what was read the state to go on from.

@@ -86,7 +86,11 @@ func (r *reader) frame() (payload []byte, count uint32, err error) {
 		return nil, 0, err
 	}
 	sum := binary.LittleEndian.Uint32(h[12:])
-	if r.head.old && oldFrameSum(r.head.salt, h, payload) != sum || !r.head.old && crc32.Update(r.head.salt, castagnoli, payload) != sum {
+	got := crc32.Update(r.head.salt, castagnoli, payload)
+	if r.head.old {
+		got = oldFrameSum(r.head.salt, h, payload)
+	}
+	if got != sum {
 		return nil, 0, badFrame("the checksum of a batch does not match")
 	}
 	return payload, binary.LittleEndian.Uint32(h[8:]), nil

@@ -36,13 +36,16 @@ func Salvage(opts Options) (rest Remains, err error) {
 	}
 	s := salvage{e: e, newest: map[string]engine.Record{}, salts: map[string]uint32{}, rest: &rest}
 	s.hints(names)
-	slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) }) // snapshots, then logs, the newest first
+	// Snapshots, then logs, the newest first.
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) })
 	for _, name := range names {
 		if err := s.file(name); err != nil {
 			return rest, err
 		}
 	}
-	rest.Records = slices.SortedFunc(maps.Values(s.newest), func(a, b engine.Record) int { return int(min(max(a.Revision-b.Revision, -1), 1)) })
+	rest.Records = slices.SortedFunc(maps.Values(s.newest), func(a, b engine.Record) int {
+		return int(min(max(a.Revision-b.Revision, -1), 1))
+	})
 	rest.Records = slices.DeleteFunc(rest.Records, func(r engine.Record) bool { return r.Delete })
 	return rest, nil
 }
@@ -119,7 +122,8 @@ func (s *salvage) file(name string) error {
 	if !ok {
 		return nil
 	}
-	if n, err := s.e.numberOf(name, name[:strings.IndexByte(name, '-')+1], name[strings.LastIndexByte(name, '.'):]); err == nil && n <= s.whole {
+	prefix, suffix := name[:strings.IndexByte(name, '-')+1], name[max(strings.LastIndexByte(name, '.'), 0):]
+	if n, err := s.e.numberOf(name, prefix, suffix); err == nil && n <= s.whole {
 		return nil
 	}
 	r, err := s.open(name)

@@ -120,7 +120,8 @@ func Open(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store directory %s is in use: %w", opts.Dir, err)
 	}
-	return &Engine{fs: opts.FS, dir: opts.Dir, mark: opts.Mark, opts: opts, boot: bootIdentity(opts.FS.Boot()), lock: lock}, nil
+	boot := bootIdentity(opts.FS.Boot())
+	return &Engine{fs: opts.FS, dir: opts.Dir, mark: opts.Mark, opts: opts, boot: boot, lock: lock}, nil
 }
 
 func (e *Engine) path(name string) string { return e.dir + "/" + name }

@@ -77,4 +77,7 @@ func (e *Engine) Commit(batch []engine.Record) error {
 // Size, Compact and Close implement engine.Engine; SQLite checkpoints by itself.
 func (e *Engine) Size() (int64, int64)                                 { return 0, 0 }
 func (e *Engine) Compact(func(string, int64) bool, func() int64) error { return nil }
-func (e *Engine) Close() error                                         { return e.db.Close() }
+
+// Reserve implements engine.Engine.
+func (e *Engine) Reserve(int64) error { return nil }
+func (e *Engine) Close() error        { return e.db.Close() }
