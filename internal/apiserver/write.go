@@ -21,6 +21,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"coracle/internal/apiserver/gate"
 	"coracle/internal/apiserver/managed"
 	"coracle/internal/client"
 	"coracle/internal/resource"
@@ -98,8 +99,11 @@ func (h *writer) read(req *http.Request) (w plainWrite, ok bool) {
 	if err != nil {
 		return w, false
 	}
-	body, err := io.ReadAll(io.LimitReader(req.Body, maxBody+1))
-	req.Body = again{bytes.NewReader(body), req.Body}
+	body, there := gate.Arrived(req.Body)
+	if !there {
+		body, err = io.ReadAll(io.LimitReader(req.Body, maxBody+1))
+		req.Body = again{bytes.NewReader(body), req.Body}
+	}
 	if err != nil || len(body) > maxBody {
 		return w, false
 	}

@@ -2,13 +2,20 @@ package abuse
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"coracle/internal/pki"
 )
 
 // TestAttacks: whatever is done to the server, the administrator's requests and the nodes' heartbeats are answered.
@@ -19,9 +26,9 @@ func TestAttacks(t *testing.T) {
 	if *whole {
 		accounts, objects = 40, 1200
 	}
-	a := &assault{target: s, node: s.as("system:node:abuse-evil", "system:nodes"), nobody: s.as(""), gate: make(chan struct{}, 32)}
+	o := order{Dir: s.dir, Address: s.address, For: *lasts, Whole: *whole}
 	for n := range accounts {
-		a.tokens = append(a.tokens, admin.token(fmt.Sprint("abuse-", n)))
+		o.Tokens = append(o.Tokens, admin.token(fmt.Sprint("abuse-", n)))
 	}
 	fill(t, admin, objects)
 	watched := victims(t, s)
@@ -29,9 +36,9 @@ func TestAttacks(t *testing.T) {
 		t.Run(attack.name, func(t *testing.T) {
 			before := s.status("VmRSS")
 			stop := live(watched)
-			during := a.carryOut(attack)
+			during, told := o.give(t, s, attack.name)
 			stop()
-			t.Logf("server %d MB before, %d MB under attack; answers to the attackers: %v", before, during, a.told())
+			t.Logf("server %d MB before, %d MB under attack; answers to the attackers: %s", before, during, told)
 			for _, v := range watched {
 				t.Log(v)
 				for what, n := range v.failed {
@@ -48,25 +55,71 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
-// carryOut attacks for as long as attacks last, and returns the server's memory at the end of it, in megabytes.
-func (a *assault) carryOut(attack attack) int {
-	a.answers = map[string]int{}
-	n := attack.n
-	if *whole {
-		n = attack.all
+// order is what those who attack are told.
+type order struct {
+	Dir, Address string
+	Tokens       []string
+	Attack       string
+	For          time.Duration
+	Whole        bool
+}
+
+// give has an attack carried out, and returns the server's memory towards its end, in megabytes, and what the attackers
+// were answered.
+func (o order) give(t *testing.T, s *target, attack string) (during int, told string) {
+	t.Helper()
+	o.Attack = attack
+	raw, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), *lasts)
+	ctx, cancel := context.WithTimeout(t.Context(), o.For+time.Minute)
 	defer cancel()
-	during := make(chan int, 1)
-	timer := time.AfterFunc(*lasts*9/10, func() { during <- a.status("VmRSS") })
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), orders+"="+string(raw))
+	measured := make(chan int, 1)
+	timer := time.AfterFunc(o.For*9/10, func() { measured <- s.status("VmRSS") })
 	defer timer.Stop()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the attackers: %v\n%s", err, out)
+	}
+	return <-measured, strings.TrimSpace(string(out))
+}
+
+// obey carries out an order, and prints what the attackers were answered.
+func obey(raw string) error {
+	var o order
+	if err := json.Unmarshal([]byte(raw), &o); err != nil {
+		return err
+	}
+	i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == o.Attack })
+	if i < 0 {
+		return fmt.Errorf("no attack %q", o.Attack)
+	}
+	s := &target{dir: o.Dir, address: o.Address, sessions: map[string]tls.ClientSessionCache{}}
+	var err error
+	if s.pki, err = pki.Ensure(filepath.Join(o.Dir, "pki"), []string{"127.0.0.1"}); err != nil {
+		return err
+	}
+	a := &assault{
+		target: s, tokens: o.Tokens, node: s.as("system:node:abuse-evil", "system:nodes"), nobody: s.as(""),
+		gate: make(chan struct{}, 32), answers: map[string]int{},
+	}
+	run, n := attacks[i].run, attacks[i].n
+	if o.Whole {
+		n = attacks[i].all
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.For)
+	defer cancel()
 	var all sync.WaitGroup
 	for i := range n {
-		all.Go(func() { attack.run(ctx, a, i) })
+		all.Go(func() { run(ctx, a, i) })
 	}
 	all.Wait()
 	<-ctx.Done()
-	return <-during
+	fmt.Println(a.told())
+	return nil
 }
 
 // told lists what the attackers were answered.
