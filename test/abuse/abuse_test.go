@@ -1,16 +1,17 @@
 package abuse
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,11 +33,14 @@ func TestAttacks(t *testing.T) {
 	}
 	fill(t, admin, objects)
 	watched := victims(t, s)
+	m := o.gather(t)
 	for _, attack := range attacks {
 		t.Run(attack.name, func(t *testing.T) {
 			before := s.status("VmRSS")
 			stop := live(watched)
-			during, told := o.give(t, s, attack.name)
+			m.tell(t, attack.name)
+			during := s.status("VmRSS")
+			told := m.line(t)
 			stop()
 			t.Logf("server %d MB before, %d MB under attack; answers to the attackers: %s", before, during, told)
 			for _, v := range watched {
@@ -59,43 +63,72 @@ func TestAttacks(t *testing.T) {
 type order struct {
 	Dir, Address string
 	Tokens       []string
-	Attack       string
 	For          time.Duration
 	Whole        bool
 }
 
-// give has an attack carried out, and returns the server's memory towards its end, in megabytes, and what the attackers
-// were answered.
-func (o order) give(t *testing.T, s *target, attack string) (during int, told string) {
+// mob is the process of those who attack.
+type mob struct {
+	t   *testing.T
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+// gather starts it.
+func (o order) gather(t *testing.T) *mob {
 	t.Helper()
-	o.Attack = attack
 	raw, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), o.For+time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), orders+"="+string(raw))
-	measured := make(chan int, 1)
-	timer := time.AfterFunc(o.For*9/10, func() { measured <- s.status("VmRSS") })
-	defer timer.Stop()
-	out, err := cmd.CombinedOutput()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env, cmd.Stderr = append(os.Environ(), orders+"="+string(raw)), t.Output()
+	in, err := cmd.StdinPipe()
 	if err != nil {
-		t.Fatalf("the attackers: %v\n%s", err, out)
+		t.Fatal(err)
 	}
-	return <-measured, strings.TrimSpace(string(out))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		limit := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+		defer limit.Stop()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the attackers: %v", err)
+		}
+	})
+	return &mob{t, in, bufio.NewScanner(out)}
 }
 
-// obey carries out an order, and prints what the attackers were answered.
+// tell has an attack carried out. It returns when all attackers have begun.
+func (m *mob) tell(t *testing.T, attack string) {
+	t.Helper()
+	fmt.Fprintln(m.in, attack)
+	if line := m.line(t); line != "begun" {
+		t.Fatalf("the attack does not begin: %s", line)
+	}
+}
+
+// line waits for what the attackers say next.
+func (m *mob) line(t *testing.T) string {
+	t.Helper()
+	if !m.out.Scan() {
+		t.Fatal("the attackers are gone: ", m.out.Err())
+	}
+	return m.out.Text()
+}
+
+// obey carries out attacks as they are told on the standard input, and prints when each has begun, and what the
+// attackers were answered.
 func obey(raw string) error {
 	var o order
 	if err := json.Unmarshal([]byte(raw), &o); err != nil {
 		return err
-	}
-	i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == o.Attack })
-	if i < 0 {
-		return fmt.Errorf("no attack %q", o.Attack)
 	}
 	s := &target{dir: o.Dir, address: o.Address, sessions: map[string]tls.ClientSessionCache{}}
 	var err error
@@ -103,23 +136,51 @@ func obey(raw string) error {
 		return err
 	}
 	a := &assault{
-		target: s, tokens: o.Tokens, node: s.as("system:node:abuse-evil", "system:nodes"), nobody: s.as(""),
-		gate: make(chan struct{}, 32), answers: map[string]int{},
+		target: s, tokens: o.Tokens, node: s.as("system:node:abuse-evil", "system:nodes"), nobody: s.as(""), gate: make(chan struct{}, 32),
 	}
-	run, n := attacks[i].run, attacks[i].n
+	told := bufio.NewScanner(os.Stdin)
+	for told.Scan() {
+		i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == told.Text() })
+		if i < 0 {
+			return fmt.Errorf("no attack %q", told.Text())
+		}
+		a.carryOut(attacks[i], o)
+	}
+	return told.Err()
+}
+
+// patience is how long attackers have to begin.
+const patience = 40 * time.Second
+
+func (a *assault) carryOut(attack attack, o order) {
+	a.answers = map[string]int{}
+	n := attack.n
 	if o.Whole {
-		n = attacks[i].all
+		n = attack.all
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), o.For)
+	ctx, cancel := context.WithTimeout(context.Background(), patience+o.For)
 	defer cancel()
+	a.begun.Add(n)
 	var all sync.WaitGroup
 	for i := range n {
-		all.Go(func() { run(ctx, a, i) })
+		all.Go(func() {
+			one := &attacker{assault: a}
+			defer one.start()
+			attack.run(ctx, one, i)
+		})
 	}
+	began := make(chan struct{})
+	go func() { a.begun.Wait(); close(began) }()
+	select {
+	case <-began:
+		fmt.Println("begun")
+	case <-time.After(patience):
+		fmt.Printf("not all begin within %v\n", patience)
+	}
+	time.AfterFunc(o.For, cancel)
 	all.Wait()
 	<-ctx.Done()
 	fmt.Println(a.told())
-	return nil
 }
 
 // told lists what the attackers were answered.
@@ -148,7 +209,9 @@ func nodesAreReady(t *testing.T, admin *client) {
 	var nodes struct {
 		Items []struct {
 			Metadata struct{ Name string }
-			Status   struct{ Conditions []struct{ Type, Status string } }
+			Status   struct {
+				Conditions []struct{ Type, Status string }
+			}
 		}
 	}
 	if err := json.Unmarshal(admin.must("GET", "/api/v1/nodes", ""), &nodes); err != nil {
