@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,12 +21,9 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"coracle/internal/apiserver/bounds"
+	"coracle/internal/apiserver/gate"
 	"coracle/internal/scheme"
 )
-
-// shortDeadline bounds the handling of a request that is neither a watch nor a stream, upstream's request-timeout.
-// Work that looks at its context ends with it; what does not is bounded by package bounds.
-const shortDeadline = 60 * time.Second
 
 // limitCopies gives the library its limit, which is a variable of it and without one unless somebody sets it.
 var limitCopies = sync.OnceFunc(func() { atomic.StoreInt64(&jsonpatch.AccumulatedCopySizeLimit, bounds.Copies) })
@@ -46,8 +42,7 @@ func (b bounded) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		b.next.ServeHTTP(w, req)
 		return
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), shortDeadline)
-	defer cancel()
+	ctx := req.Context()
 	switch req.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 		body, err := b.server.readBody(req, info)
@@ -102,6 +97,9 @@ func (s *Server) readBody(req *http.Request, info *request.RequestInfo) (*read, 
 
 // allOf reads the whole of a body that is not too long.
 func allOf(req *http.Request) ([]byte, error) {
+	if body, there := gate.Arrived(req.Body); there {
+		return body, nil
+	}
 	if req.ContentLength > bounds.Body {
 		return nil, tooLong()
 	}

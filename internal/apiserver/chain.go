@@ -55,7 +55,7 @@ func newChain(c codecs, authn authenticator.Request, authz authorizer.Unconditio
 		},
 		codecs: c, authn: authn, authz: authz, next: next, gate: g, drain: d, log: log,
 	}
-	chain.impersonal = impersonation.WithImpersonation(http.HandlerFunc(chain.authorize), authz, c)
+	chain.impersonal = impersonation.WithImpersonation(http.HandlerFunc(chain.authorizeOther), authz, c)
 	return chain
 }
 
@@ -78,7 +78,8 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		// Squeezing a list takes longer than sending it over loopback.
 		req.Header.Del("Accept-Encoding")
 	}
-	if isLongRunning(info) {
+	long := isLongRunning(info)
+	if long {
 		var stop func()
 		ctx, stop = c.drain.follow(ctx)
 		defer stop()
@@ -89,11 +90,13 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		defer c.drain.leave()
 	}
-	var body *gate.Body
-	if req.ContentLength != 0 {
-		body = gate.Hold(w, req)
-		defer body.Abandon()
+	visit, err := c.gate.Begin(ctx, w, req, long, info.Verb == "watch")
+	defer visit.End()
+	if err != nil {
+		c.fail(w, req, info, err)
+		return
 	}
+	ctx = visit.Context()
 
 	answer, ok, err := c.authn.AuthenticateRequest(req)
 	switch {
@@ -114,14 +117,21 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		ctx = unaudited(ctx)
 	}
 	req = req.WithContext(ctx)
-	if body != nil {
-		req.Body = body
-	}
+	req.Body = visit.Body(req)
 	if impersonates(req.Header) {
-		c.impersonal.ServeHTTP(w, req)
+		c.impersonal.ServeHTTP(w, req.WithContext(context.WithValue(ctx, visitKey{}, visit)))
 		return
 	}
-	c.authorize(w, req)
+	c.authorize(w, req, visit)
+}
+
+// visitKey is where the visit of a request lies that acts as somebody else.
+type visitKey struct{}
+
+// authorizeOther is authorize behind the filter that makes a request somebody else's.
+func (c *chain) authorizeOther(w http.ResponseWriter, req *http.Request) {
+	visit, _ := req.Context().Value(visitKey{}).(*gate.Visit)
+	c.authorize(w, req, visit)
 }
 
 // impersonates says whether a request asks to act as somebody else, be it without saying as whom: a group, a UID or an
@@ -145,7 +155,7 @@ func unaudited(ctx context.Context) context.Context {
 }
 
 // authorize checks and serves a request whose user is known.
-func (c *chain) authorize(w http.ResponseWriter, req *http.Request) {
+func (c *chain) authorize(w http.ResponseWriter, req *http.Request, visit *gate.Visit) {
 	attributes, err := filters.GetAuthorizerAttributes(req.Context())
 	if err != nil {
 		responsewriters.InternalError(w, req, err)
@@ -161,15 +171,8 @@ func (c *chain) authorize(w http.ResponseWriter, req *http.Request) {
 		responsewriters.Forbidden(attributes, w, req, reason, c.codecs)
 		return
 	}
-	c.admit(w, req)
-}
-
-// admit serves an allowed request when its turn has come.
-func (c *chain) admit(w http.ResponseWriter, req *http.Request) {
 	info, _ := request.RequestInfoFrom(req.Context())
-	user, _ := request.UserFrom(req.Context())
-	err := c.gate.Serve(w, req, gate.Request{User: user, Info: info, Long: isLongRunning(info)}, c.next)
-	if err != nil {
+	if err := visit.Serve(w, req, attributes.GetUser(), info, c.next); err != nil {
 		c.fail(w, req, info, err)
 	}
 }

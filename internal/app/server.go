@@ -84,6 +84,7 @@ func runRole(cmd *cobra.Command, process string, verbose bool, run func(context.
 			for _, after := range settleTimes {
 				time.AfterFunc(after, trimMemory)
 			}
+			reclaimMemory()
 		})
 	}})
 }

@@ -1,14 +1,22 @@
 package abuse
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"coracle/internal/pki"
 )
 
 // TestAttacks: whatever is done to the server, the administrator's requests and the nodes' heartbeats are answered.
@@ -19,19 +27,22 @@ func TestAttacks(t *testing.T) {
 	if *whole {
 		accounts, objects = 40, 1200
 	}
-	a := &assault{target: s, node: s.as("system:node:abuse-evil", "system:nodes"), nobody: s.as(""), gate: make(chan struct{}, 32)}
+	o := order{Dir: s.dir, Address: s.address, For: *lasts, Whole: *whole}
 	for n := range accounts {
-		a.tokens = append(a.tokens, admin.token(fmt.Sprint("abuse-", n)))
+		o.Tokens = append(o.Tokens, admin.token(fmt.Sprint("abuse-", n)))
 	}
 	fill(t, admin, objects)
 	watched := victims(t, s)
+	m := o.gather(t)
 	for _, attack := range attacks {
 		t.Run(attack.name, func(t *testing.T) {
 			before := s.status("VmRSS")
 			stop := live(watched)
-			during := a.carryOut(attack)
+			m.tell(t, attack.name)
+			during := s.status("VmRSS")
+			told := m.line(t)
 			stop()
-			t.Logf("server %d MB before, %d MB under attack; answers to the attackers: %v", before, during, a.told())
+			t.Logf("server %d MB before, %d MB under attack; answers to the attackers: %s", before, during, told)
 			for _, v := range watched {
 				t.Log(v)
 				for what, n := range v.failed {
@@ -48,25 +59,128 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
-// carryOut attacks for as long as attacks last, and returns the server's memory at the end of it, in megabytes.
-func (a *assault) carryOut(attack attack) int {
+// order is what those who attack are told.
+type order struct {
+	Dir, Address string
+	Tokens       []string
+	For          time.Duration
+	Whole        bool
+}
+
+// mob is the process of those who attack.
+type mob struct {
+	t   *testing.T
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+// gather starts it.
+func (o order) gather(t *testing.T) *mob {
+	t.Helper()
+	raw, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env, cmd.Stderr = append(os.Environ(), orders+"="+string(raw)), t.Output()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		limit := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+		defer limit.Stop()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the attackers: %v", err)
+		}
+	})
+	return &mob{t, in, bufio.NewScanner(out)}
+}
+
+// tell has an attack carried out. It returns when all attackers have begun.
+func (m *mob) tell(t *testing.T, attack string) {
+	t.Helper()
+	fmt.Fprintln(m.in, attack)
+	if line := m.line(t); line != "begun" {
+		t.Fatalf("the attack does not begin: %s", line)
+	}
+}
+
+// line waits for what the attackers say next.
+func (m *mob) line(t *testing.T) string {
+	t.Helper()
+	if !m.out.Scan() {
+		t.Fatal("the attackers are gone: ", m.out.Err())
+	}
+	return m.out.Text()
+}
+
+// obey carries out attacks as they are told on the standard input, and prints when each has begun, and what the
+// attackers were answered.
+func obey(raw string) error {
+	var o order
+	if err := json.Unmarshal([]byte(raw), &o); err != nil {
+		return err
+	}
+	s := &target{dir: o.Dir, address: o.Address, sessions: map[string]tls.ClientSessionCache{}}
+	var err error
+	if s.pki, err = pki.Ensure(filepath.Join(o.Dir, "pki"), []string{"127.0.0.1"}); err != nil {
+		return err
+	}
+	a := &assault{
+		target: s, tokens: o.Tokens, node: s.as("system:node:abuse-evil", "system:nodes"), nobody: s.as(""), gate: make(chan struct{}, 32),
+	}
+	told := bufio.NewScanner(os.Stdin)
+	for told.Scan() {
+		i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == told.Text() })
+		if i < 0 {
+			return fmt.Errorf("no attack %q", told.Text())
+		}
+		a.carryOut(attacks[i], o)
+	}
+	return told.Err()
+}
+
+// patience is how long attackers have to begin.
+const patience = 40 * time.Second
+
+func (a *assault) carryOut(attack attack, o order) {
 	a.answers = map[string]int{}
 	n := attack.n
-	if *whole {
+	if o.Whole {
 		n = attack.all
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), *lasts)
+	ctx, cancel := context.WithTimeout(context.Background(), patience+o.For)
 	defer cancel()
-	during := make(chan int, 1)
-	timer := time.AfterFunc(*lasts*9/10, func() { during <- a.status("VmRSS") })
-	defer timer.Stop()
+	a.begun.Add(n)
 	var all sync.WaitGroup
 	for i := range n {
-		all.Go(func() { attack.run(ctx, a, i) })
+		all.Go(func() {
+			one := &attacker{assault: a}
+			defer one.start()
+			attack.run(ctx, one, i)
+		})
 	}
+	began := make(chan struct{})
+	go func() { a.begun.Wait(); close(began) }()
+	select {
+	case <-began:
+		fmt.Println("begun")
+	case <-time.After(patience):
+		fmt.Printf("not all begin within %v\n", patience)
+	}
+	time.AfterFunc(o.For, cancel)
 	all.Wait()
 	<-ctx.Done()
-	return <-during
+	fmt.Println(a.told())
 }
 
 // told lists what the attackers were answered.
@@ -95,7 +209,9 @@ func nodesAreReady(t *testing.T, admin *client) {
 	var nodes struct {
 		Items []struct {
 			Metadata struct{ Name string }
-			Status   struct{ Conditions []struct{ Type, Status string } }
+			Status   struct {
+				Conditions []struct{ Type, Status string }
+			}
 		}
 	}
 	if err := json.Unmarshal(admin.must("GET", "/api/v1/nodes", ""), &nodes); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -23,15 +24,26 @@ type assault struct {
 	nobody *tls.Config
 	gate   chan struct{} // bounds how many connect at once
 
+	// begun counts down the attackers that have not begun yet.
+	begun   sync.WaitGroup
 	mu      sync.Mutex
 	answers map[string]int
 }
+
+// attacker is one of those who do the same.
+type attacker struct {
+	*assault
+	once sync.Once
+}
+
+// start says that the attacker has begun, or never will.
+func (a *attacker) start() { a.once.Do(a.begun.Done) }
 
 // attack is a row of the table: n attackers (all of them with -abuse.whole) that each do the same.
 type attack struct {
 	name   string
 	n, all int
-	run    func(ctx context.Context, a *assault, i int)
+	run    func(ctx context.Context, a *attacker, i int)
 }
 
 const (
@@ -42,53 +54,53 @@ const (
 // attacks is the table. A pod's token can ask about itself and read the API's description; a node's certificate can
 // list and watch claims, which are many and large here.
 var attacks = []attack{
-	{"slow bodies, one token", 650, 650, func(ctx context.Context, a *assault, _ int) {
+	{"slow bodies, one token", 100, 650, func(ctx context.Context, a *attacker, _ int) {
 		a.slowly(ctx, a.nobody, review+a.bearer(0)+"Content-Length: 100000\r\n\r\n{", " ")
 	}},
-	{"slow bodies, a token each", 300, 650, func(ctx context.Context, a *assault, i int) {
+	{"slow bodies, a token each", 100, 650, func(ctx context.Context, a *attacker, i int) {
 		a.slowly(ctx, a.nobody, review+a.bearer(i)+"Content-Length: 100000\r\n\r\n{", " ")
 	}},
-	{"slow bodies, 250 on a connection", 2, 8, func(ctx context.Context, a *assault, i int) { a.streams(ctx, 250, i) }},
-	{"slow bodies, no token", 200, 650, func(ctx context.Context, a *assault, _ int) {
+	{"slow bodies, 250 on a connection", 3, 8, func(ctx context.Context, a *attacker, i int) { a.streams(ctx, 250, i) }},
+	{"slow bodies, no token", 50, 650, func(ctx context.Context, a *attacker, _ int) {
 		a.slowly(ctx, a.nobody, review+"Content-Length: 100000\r\n\r\n{", " ")
 	}},
-	{"slow bodies, a node", 200, 650, func(ctx context.Context, a *assault, _ int) {
+	{"slow bodies, a node", 50, 650, func(ctx context.Context, a *attacker, _ int) {
 		a.slowly(ctx, a.node, "POST /api/v1/namespaces/default/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{", " ")
 	}},
-	{"slow headers", 200, 1000, func(ctx context.Context, a *assault, i int) {
+	{"slow headers", 50, 1000, func(ctx context.Context, a *attacker, i int) {
 		a.slowly(ctx, a.nobody, "GET /healthz HTTP/1.1\r\nHost: x\r\n", fmt.Sprintf("X-%d: y\r\n", i))
 	}},
-	{"silence before the handshake", 300, 5000, func(ctx context.Context, a *assault, _ int) {
+	{"silence before the handshake", 200, 5000, func(ctx context.Context, a *attacker, _ int) {
 		if c, err := (&net.Dialer{}).DialContext(ctx, "tcp", a.address); err == nil {
 			a.hold(ctx, c)
 		}
 	}},
-	{"idle connections", 300, 5000, func(ctx context.Context, a *assault, _ int) {
+	{"idle connections", 100, 5000, func(ctx context.Context, a *attacker, _ int) {
 		if c := a.dial(ctx, a.nobody); c != nil {
 			a.hold(ctx, c)
 		}
 	}},
-	{"large bodies, one token", 20, 100, func(ctx context.Context, a *assault, _ int) {
+	{"large bodies, one token", 10, 100, func(ctx context.Context, a *attacker, _ int) {
 		body := `{"spec":{"nonResourceAttributes":{"path":"/` + strings.Repeat("x", 2<<20) + `"}}}`
 		a.storm(ctx, a.nobody, fmt.Sprintf("%s%sContent-Length: %d\r\n\r\n%s", review, a.bearer(0), len(body), body))
 	}},
-	{"questions without end, a token each", 100, 300, func(ctx context.Context, a *assault, i int) {
+	{"questions without end, a token each", 40, 300, func(ctx context.Context, a *attacker, i int) {
 		const body = `{"spec":{"nonResourceAttributes":{"path":"/x"}}}`
 		a.storm(ctx, a.nobody, fmt.Sprintf("%s%sContent-Length: %d\r\n\r\n%s", review, a.bearer(i), len(body), body))
 	}},
-	{"the API's description, one token", 50, 200, func(ctx context.Context, a *assault, _ int) {
+	{"the API's description, one token", 20, 200, func(ctx context.Context, a *attacker, _ int) {
 		a.storm(ctx, a.nobody, "GET /openapi/v2 HTTP/1.1\r\nHost: x\r\n"+a.bearer(0)+"\r\n")
 	}},
-	{"lists, a node", 50, 200, func(ctx context.Context, a *assault, _ int) {
+	{"lists, a node", 20, 200, func(ctx context.Context, a *attacker, _ int) {
 		a.storm(ctx, a.node, "GET "+claims+" HTTP/1.1\r\nHost: x\r\n\r\n")
 	}},
-	{"lists that nobody reads, a node", 50, 300, func(ctx context.Context, a *assault, _ int) {
+	{"lists that nobody reads, a node", 40, 300, func(ctx context.Context, a *attacker, _ int) {
 		a.unread(ctx, a.node, "GET "+claims+" HTTP/1.1\r\nHost: x\r\n\r\n")
 	}},
-	{"watches, a node", 50, 300, func(ctx context.Context, a *assault, _ int) {
+	{"watches, a node", 30, 300, func(ctx context.Context, a *attacker, _ int) {
 		a.storm(ctx, a.node, "GET "+claims+"?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n")
 	}},
-	{"watches that nobody reads, a node", 100, 1000, func(ctx context.Context, a *assault, _ int) {
+	{"watches that nobody reads, a node", 40, 1000, func(ctx context.Context, a *attacker, _ int) {
 		a.unread(ctx, a.node, "GET "+claims+"?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n")
 	}},
 }
@@ -104,7 +116,7 @@ func (a *assault) note(s string) {
 }
 
 // dial connects; the end of ctx closes the connection.
-func (a *assault) dial(ctx context.Context, cfg *tls.Config) net.Conn {
+func (a *attacker) dial(ctx context.Context, cfg *tls.Config) net.Conn {
 	select {
 	case a.gate <- struct{}{}:
 		defer func() { <-a.gate }()
@@ -123,9 +135,10 @@ func (a *assault) dial(ctx context.Context, cfg *tls.Config) net.Conn {
 }
 
 // hold keeps a connection and sends nothing.
-func (a *assault) hold(ctx context.Context, c net.Conn) {
+func (a *attacker) hold(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	context.AfterFunc(ctx, func() { _ = c.Close() })
+	a.start()
 	_, _ = io.Copy(io.Discard, c)
 	if ctx.Err() == nil {
 		a.note("closed by the server")
@@ -135,7 +148,7 @@ func (a *assault) hold(ctx context.Context, c net.Conn) {
 }
 
 // slowly sends a beginning, and then a little each second.
-func (a *assault) slowly(ctx context.Context, cfg *tls.Config, begin, more string) {
+func (a *attacker) slowly(ctx context.Context, cfg *tls.Config, begin, more string) {
 	c := a.dial(ctx, cfg)
 	if c == nil {
 		return
@@ -144,6 +157,7 @@ func (a *assault) slowly(ctx context.Context, cfg *tls.Config, begin, more strin
 	answered := make(chan string, 1)
 	go func() { answered <- status(bufio.NewReader(c)) }()
 	_, _ = io.WriteString(c, begin)
+	a.start()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -161,15 +175,21 @@ func (a *assault) slowly(ctx context.Context, cfg *tls.Config, begin, more strin
 }
 
 // streams opens many slow bodies on one HTTP/2 connection.
-func (a *assault) streams(ctx context.Context, n, token int) {
+func (a *attacker) streams(ctx context.Context, n, token int) {
 	transport := &http.Transport{TLSClientConfig: a.nobody.Clone(), ForceAttemptHTTP2: true, MaxConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
 	var all sync.WaitGroup
+	var sent atomic.Int64
 	for range n {
 		all.Go(func() {
 			body, feed := io.Pipe()
 			defer feed.Close()
-			go func() { _, _ = io.WriteString(feed, "{") }()
+			go func() { // the first byte is taken when the request is on its way
+				_, _ = io.WriteString(feed, "{")
+				if sent.Add(1) == int64(n) {
+					a.start()
+				}
+			}()
 			req, err := http.NewRequestWithContext(ctx, "POST", "https://"+a.address+"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
 			if err != nil {
 				panic(err)
@@ -192,7 +212,7 @@ func (a *assault) streams(ctx context.Context, n, token int) {
 }
 
 // storm sends the same request again and again, and reads all answers.
-func (a *assault) storm(ctx context.Context, cfg *tls.Config, request string) {
+func (a *attacker) storm(ctx context.Context, cfg *tls.Config, request string) {
 	var c net.Conn
 	var r *bufio.Reader
 	defer func() {
@@ -211,6 +231,7 @@ func (a *assault) storm(ctx context.Context, cfg *tls.Config, request string) {
 			c = nil
 			continue
 		}
+		a.start()
 		s := status(r)
 		if ctx.Err() != nil {
 			return
@@ -223,13 +244,14 @@ func (a *assault) storm(ctx context.Context, cfg *tls.Config, request string) {
 }
 
 // unread sends a request and reads nothing of the answer.
-func (a *assault) unread(ctx context.Context, cfg *tls.Config, request string) {
+func (a *attacker) unread(ctx context.Context, cfg *tls.Config, request string) {
 	c := a.dial(ctx, cfg)
 	if c == nil {
 		return
 	}
 	defer c.Close()
 	_, _ = io.WriteString(c, request)
+	a.start()
 	<-ctx.Done()
 }
 

@@ -40,12 +40,23 @@ var (
 	after   = flag.Duration("abuse.after", 0, "for how long after each attack to look how the server's memory comes back")
 )
 
-// serverDir, in the environment, makes the test binary a server on that directory.
-const serverDir = "CORACLE_ABUSE_SERVER"
+// In the environment, they make the test binary a server on that directory, or those who carry out one attack: they have
+// a process of their own, so that what is measured is the server and not how busy they are.
+const (
+	serverDir = "CORACLE_ABUSE_SERVER"
+	orders    = "CORACLE_ABUSE_ORDERS"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(serverDir); dir != "" {
 		if err := serve(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if raw := os.Getenv(orders); raw != "" {
+		if err := obey(raw); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -89,6 +100,7 @@ func serve(dir string) error {
 
 // target is the server that is attacked.
 type target struct {
+	dir     string
 	address string
 	pki     *pki.Authority
 	pid     int
@@ -108,6 +120,7 @@ func newTarget(t *testing.T) *target {
 	} else {
 		out.find(t, dir)
 	}
+	out.dir = dir
 	var err error
 	if out.pki, err = pki.Ensure(filepath.Join(dir, "pki"), []string{"127.0.0.1"}); err != nil {
 		t.Fatal(err)

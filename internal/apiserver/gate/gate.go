@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"context"
 	"hash/maphash"
 	"net/http"
 	"sync"
@@ -60,46 +59,28 @@ func New(cfg Config) *Gate {
 	}
 }
 
-// Request is what a gate must know of a request.
-type Request struct {
-	User user.Info
-	Info *request.RequestInfo
-	// Long says that the request may last as long as its client likes. A watch takes seats while it begins, other long
-	// requests take none.
-	Long bool
-}
-
-// Serve lets a request in and serves it by next. An error is a Status error to be answered; nothing has been answered
-// then, and next was not called.
-func (g *Gate) Serve(w http.ResponseWriter, req *http.Request, r Request, next http.Handler) error {
-	watch := r.Info.Verb == "watch"
-	if r.Long && !watch {
+// Serve lets a request in and serves it by next: when its body is there, and when there are seats for it. A watch has
+// seats while it begins, another long request has none. An error is a Status error to be answered; next was not called
+// then.
+func (v *Visit) Serve(w http.ResponseWriter, req *http.Request, who user.Info, info *request.RequestInfo, next http.Handler) error {
+	if v.timeout == 0 && !v.watch {
 		next.ServeHTTP(w, req)
 		return nil
 	}
-	class := g.cfg.Policy.Classify(r.User, r.Info)
-	v := visit{gate: g, ticket: fairness.Ticket{Class: class, Hash: g.hash(class)}}
-	defer v.end()
-	if !r.Long {
-		timeout, err := timeoutOf(req)
-		if err != nil {
-			return err
-		}
-		limit := limitOf(req, w, timeout)
-		defer limit.stop()
-		req = req.WithContext(limit.ctx)
-	}
-	if b, ok := req.Body.(*Body); ok {
-		if err := b.fill(&v); err != nil {
+	g := v.gate
+	v.ticket.Class = g.cfg.Policy.Classify(who, info)
+	v.ticket.Hash = g.hash(v.ticket.Class)
+	if v.wire != nil {
+		if err := v.fill(); err != nil {
 			return err
 		}
 	}
-	v.ticket.Width = 1 + (v.claimed()+g.weight(req, r.Info))/seatBytes
-	if err := v.enter(req.Context()); err != nil {
+	v.ticket.Width = 1 + (v.claim.Bytes()+g.weight(req, info))/seatBytes
+	if err := v.enter(); err != nil {
 		return err
 	}
-	if watch {
-		var done context.CancelFunc
+	if v.watch {
+		var done func() bool
 		req, done = v.whileInitial(req)
 		defer done()
 	}

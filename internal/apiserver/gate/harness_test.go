@@ -82,12 +82,6 @@ func (d *door) Addr() net.Addr { return &net.TCPAddr{} }
 
 // ServeHTTP does what the chain does around a gate.
 func (d *door) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if req.ContentLength != 0 {
-		body := Hold(w, req)
-		defer body.Abandon()
-		req = req.WithContext(req.Context())
-		req.Body = body
-	}
 	name := req.Header.Get("User")
 	groups := []string{"system:authenticated"}
 	switch {
@@ -104,7 +98,13 @@ func (d *door) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		info.Verb, info.Subresource = "create", "exec"
 	}
 	long := verb == "watch" || verb == "exec"
-	err := d.Serve(w, req, Request{User: &user.DefaultInfo{Name: name, Groups: groups}, Info: info, Long: long}, d.next)
+	v, err := d.Begin(req.Context(), w, req, long, verb == "watch")
+	defer v.End()
+	if err == nil {
+		req = req.WithContext(v.Context())
+		req.Body = v.Body(req)
+		err = v.Serve(w, req, &user.DefaultInfo{Name: name, Groups: groups}, info, d.next)
+	}
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
 		s := status.Status()
 		if s.Details != nil && s.Details.RetryAfterSeconds > 0 {

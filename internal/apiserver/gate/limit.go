@@ -1,14 +1,25 @@
 package gate
 
 import (
-	"context"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
+
+const (
+	// answerTime is how long a request whose time is up may still take to say so.
+	answerTime = 2 * time.Second
+	// drainTime is how long the server reads on after a refusal, so that a client which sends at once hears of it.
+	drainTime = time.Second
+	// bodyGrace is how long a body may take to begin, and bodyRate how many bytes a second it must bring after that.
+	bodyGrace = 10 * time.Second
+	bodyRate  = 64 << 10
+)
+
+// past is a deadline that makes whatever waits for the connection fail at once.
+var past = time.Unix(1, 0)
 
 // timeoutOf returns how long a request may take: what it asks for by ?timeout=, at most RequestTimeout. Zero asks for
 // none, as upstream has it.
@@ -30,50 +41,46 @@ func timeoutOf(req *http.Request) (time.Duration, error) {
 	return asked, nil
 }
 
-// past is a deadline that makes whatever waits for the connection fail at once.
-var past = time.Unix(1, 0)
-
-// limit ends a request at its deadline: its context, and whatever it reads of its body or writes of its answer. A
-// client that does not read holds nothing for longer.
-type limit struct {
-	ctx     context.Context
-	cancel  context.CancelFunc
-	control *http.ResponseController
-	forget  func() bool
-
-	mu   sync.Mutex
-	over bool
+// bodyDue is when the body must be there, or bring more: a body of the least rate would have brought all that there is
+// by then.
+func (v *Visit) bodyDue() time.Duration {
+	return bodyGrace + time.Duration(v.received.Load())*time.Second/bodyRate
 }
 
-func limitOf(req *http.Request, w http.ResponseWriter, timeout time.Duration) *limit {
-	l := &limit{control: http.NewResponseController(w)}
-	l.ctx, l.cancel = context.WithTimeout(req.Context(), timeout)
-	l.forget = context.AfterFunc(l.ctx, l.expire)
-	return l
-}
-
-// expire cuts the connection's waits when the time is up. What has a deadline to write by has it from now on, so that
-// an answer that says so still goes out to whoever reads.
-func (l *limit) expire() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.over || l.ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // the context's own
+// look cuts what takes too long: a body that does not arrive, and, a moment after the request's time is over, whatever
+// it still reads or writes. So a client that does not read holds nothing for longer.
+func (v *Visit) look() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.over {
+		return
+	}
+	if left := v.due() - time.Since(v.began); left > 0 {
+		v.timer.Reset(left)
 		return
 	}
 	// A writer that has no deadlines is not a connection.
-	_ = l.control.SetReadDeadline(past)                        //nolint:errcheck // see above
-	_ = l.control.SetWriteDeadline(time.Now().Add(answerTime)) //nolint:errcheck // see above
+	_ = v.control.SetReadDeadline(past) //nolint:errcheck // see above
+	if !v.reading {
+		_ = v.control.SetWriteDeadline(past) //nolint:errcheck // see above
+		return
+	}
+	v.cut = true
+	v.timer.Reset(answerTime)
 }
 
-// answerTime is how long a request whose time is up may still take to say so.
-const answerTime = 2 * time.Second
+// due is when something is to be cut, counted from the beginning of the stay: first the body, and then all.
+func (v *Visit) due() time.Duration {
+	switch {
+	case !v.reading || v.cut:
+		return v.timeout + answerTime
+	case v.timeout == 0:
+		return v.bodyDue()
+	}
+	return min(v.bodyDue(), v.timeout)
+}
 
-// stop ends the limit with the request: the writer must not be used after its handler has returned. Connections takes
-// a deadline for writing back before the connection's next request.
-func (l *limit) stop() {
-	l.forget()
-	l.mu.Lock()
-	l.over = true
-	l.mu.Unlock()
-	l.cancel()
+// abandon bounds the time for which the server looks for the rest of a body that nobody wants.
+func (v *Visit) abandon() {
+	_ = v.control.SetReadDeadline(time.Now().Add(drainTime)) //nolint:errcheck // a connection that was taken over has none
 }
