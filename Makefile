@@ -55,6 +55,11 @@ sim: ## Run 2,000 simulated clusters and find every planted defect
 sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first
 	$(GO) test ./internal/sim -v -run '^TestWorlds$$' -sim.long -sim.from $(or $(FROM),100000) -timeout 0
 
+.PHONY: critest
+critest: build ## Hold the runtime against cri-tools' validation suite; FOCUS=regexp for a part of it
+	cd test/critest && CGO_ENABLED=0 $(GO) test -c -o ../../bin/critest-suite ./suite && CGO_ENABLED=0 $(GO) build -o ../../bin/critest .
+	bin/critest $(if $(FOCUS),-focus '$(FOCUS)')
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin
