@@ -57,7 +57,7 @@ sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the fi
 
 .PHONY: critest
 critest: build ## Hold the runtime against cri-tools' validation suite; FOCUS=regexp for a part of it
-	cd test/critest && CGO_ENABLED=0 $(GO) test -c -o ../../bin/critest-suite ./suite && CGO_ENABLED=0 $(GO) build -o ../../bin/critest .
+	cd test/critest && CGO_ENABLED=0 $(GO) test . && CGO_ENABLED=0 $(GO) test -c -o ../../bin/critest-suite ./suite && CGO_ENABLED=0 $(GO) build -o ../../bin/critest .
 	bin/critest $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: clean

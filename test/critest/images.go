@@ -51,7 +51,8 @@ func images(base string) (map[string]v1.Image, error) {
 	}
 	page := file{path: "www/index.html", mode: 0o644, data: []byte("<html>It works!</html>\n")}
 	serve := func(port string) v1.Config {
-		return v1.Config{Cmd: []string{"sh", "-c", "echo httpd serves; exec httpd -f -p " + port + " -h /www"}}
+		// Specs look for nginx's pid file and the name of its first process.
+		return v1.Config{Cmd: []string{"sh", "-c", ": master process; echo httpd serves; echo $$ >/var/run/nginx.pid; httpd -f -p " + port + " -h /www; true"}}
 	}
 	add(shared+"nginx:1.14-2", serve("80"), page)
 	add(shared+"httpd:2.4.39-4", serve("80"), page)
@@ -170,7 +171,7 @@ func setUserID(base string) ([]byte, error) {
 func build(files []file, config v1.Config) (v1.Image, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
-	for _, d := range []string{"bin/", "dev/", "etc/", "proc/", "sys/", "www/", "var/", "root/", "home/"} {
+	for _, d := range []string{"bin/", "dev/", "etc/", "proc/", "sys/", "www/", "var/", "var/run/", "root/", "home/"} {
 		if err := w.WriteHeader(&tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
 			return nil, err
 		}
