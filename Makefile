@@ -76,6 +76,11 @@ durability: ## Kill the server KILLS times (10,000) under writers and watchers, 
 damage: ## Damage every byte of stores of all shapes
 	$(GO) test ./internal/store/engine/wal -count 1 -run 'Damage|BeyondTheMark' -wal.every -timeout 0
 
+.PHONY: critest
+critest: build ## Hold the runtime against cri-tools' validation suite; FOCUS=regexp for a part of it
+	cd test/critest && CGO_ENABLED=0 $(GO) test . && CGO_ENABLED=0 $(GO) test -c -o ../../bin/critest-suite ./suite && CGO_ENABLED=0 $(GO) build -o ../../bin/critest .
+	bin/critest $(if $(FOCUS),-focus '$(FOCUS)')
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin

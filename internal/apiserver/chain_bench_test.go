@@ -12,8 +12,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 
-	"coracle/internal/apiserver/fairness"
 	"coracle/internal/apiserver/bounds"
+	"coracle/internal/apiserver/fairness"
 	"coracle/internal/apiserver/gate"
 )
 

@@ -109,6 +109,9 @@ func (s *service) prepare(c *ctr, img image.Image) error {
 	if err := s.declaredVolumes(c, img, root); err != nil {
 		return err
 	}
+	if err := s.checkImageMounts(c); err != nil {
+		return err
+	}
 	return writeState(c.dir, ctrRecord{c.ctrIdentity, c.state})
 }
 

@@ -26,6 +26,9 @@ func TestRefusedAtCreation(t *testing.T) {
 		"recursive_read_only": func(c *cri.ContainerConfig) {
 			c.Mounts = []*cri.Mount{{ContainerPath: "/m", HostPath: n.base, RecursiveReadOnly: true}}
 		},
+		`mount /m: path "no/such"`: func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{{ContainerPath: "/m", Readonly: true, Image: &cri.ImageSpec{Image: busybox}, ImageSubPath: "no/such"}}
+		},
 	} {
 		c := &cri.ContainerConfig{
 			Metadata: &cri.ContainerMetadata{Name: "main"}, Image: &cri.ImageSpec{Image: busybox},

@@ -105,6 +105,13 @@ func imagePath(root, sub string) (string, error) {
 	return e.Where()
 }
 
+// checkImageMounts refuses, when a container is created, what imageMounts would
+// fail on when it starts: an image that is not there, a path that it has not.
+func (s *service) checkImageMounts(c *ctr) error {
+	_, err := s.imageMounts(c)
+	return errors.Join(err, s.releaseImageMounts(c))
+}
+
 func (c *ctr) volumeDir(i int) string { return filepath.Join(c.dir, "volumes", strconv.Itoa(i)) }
 func (c *ctr) volumeLease(i int) string {
 	return c.ID + "-" + strconv.Itoa(i)

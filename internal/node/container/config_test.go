@@ -116,6 +116,35 @@ func TestSecurity(t *testing.T) {
 	}
 }
 
+// TestGroupAlone: CRI takes no group without a user, so the agent says who the container is anyway.
+func TestGroupAlone(t *testing.T) {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{RunAsGroup: ptr(int64(50))}}}
+	for name, tt := range map[string]struct {
+		image ImageUser
+		user  *int64
+		named string
+	}{
+		"image mute":   {ImageUser{}, ptr(int64(0)), ""},
+		"image's user": {ImageUser{UID: ptr(int64(7))}, ptr(int64(7)), ""},
+		"image's name": {ImageUser{Name: "web"}, nil, "web"},
+	} {
+		sc := security(pod, &corev1.Container{}, tt.image, "")
+		if sc.RunAsGroup.GetValue() != 50 || sc.RunAsUsername != tt.named || (sc.RunAsUser == nil) != (tt.user == nil) {
+			t.Errorf("%s: %v", name, sc)
+		}
+		if tt.user != nil && sc.RunAsUser.GetValue() != *tt.user {
+			t.Errorf("%s: user %v", name, sc.RunAsUser)
+		}
+	}
+	if sc := sandboxSecurity(pod, ""); sc.RunAsGroup != nil {
+		t.Errorf("sandbox: %v", sc)
+	}
+	pod.Spec.SecurityContext.RunAsUser = ptr(int64(8))
+	if sc := sandboxSecurity(pod, ""); sc.RunAsGroup.GetValue() != 50 || sc.RunAsUser.GetValue() != 8 {
+		t.Errorf("sandbox with a user: %v", sc)
+	}
+}
+
 func TestDNS(t *testing.T) {
 	d := DNS{Domain: "cluster.local", Servers: []string{"10.96.0.10"}, Host: ParseResolvConf("# x\nnameserver 9.9.9.9\nsearch corp\noptions edns0\n")}
 	cluster := &runtimeapi.DNSConfig{Servers: []string{"10.96.0.10"}, Searches: []string{"ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp"}, Options: []string{"ndots:5"}}
