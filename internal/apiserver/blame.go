@@ -58,7 +58,7 @@ func (c careful) UpdatedObject(ctx context.Context, live kruntime.Object) (krunt
 	if err != nil {
 		return nil, c.blame(err, patch, live)
 	}
-	return next, fit(c.about, next, live)
+	return next, fit(ctx, c.about, next, live)
 }
 
 // affordable returns the excess of a patch with the object it is for.
@@ -200,7 +200,7 @@ func patchAdvice(kind types.PatchType, err error) string {
 }
 
 // fit refuses an object that is to be stored when there is too much of it, or when its revision is none.
-func fit(about *subject, next, live kruntime.Object) error {
+func fit(ctx context.Context, about *subject, next, live kruntime.Object) error {
 	m, ok := next.(metav1.Object)
 	if !ok {
 		return nil
@@ -217,6 +217,9 @@ func fit(about *subject, next, live kruntime.Object) error {
 	old, _ := live.(metav1.Object)
 	if n := len(m.GetManagedFields()); n > bounds.Managers && (old == nil || n > len(old.GetManagedFields())) {
 		return about.invalid(next, field.ErrorList{field.TooMany(field.NewPath("metadata", "managedFields"), n, bounds.Managers)})
+	}
+	if !bodyOf(ctx).mayBeLarge() {
+		return nil
 	}
 	if live == nil {
 		return excessive(bounds.Object(next, nil))
@@ -247,13 +250,13 @@ func (s *subject) metadata(m metav1.Object) error {
 }
 
 // fitNew is fit for an object that is to be created.
-func fitNew(about *subject, obj kruntime.Object) error {
+func fitNew(ctx context.Context, about *subject, obj kruntime.Object) error {
 	m, ok := obj.(metav1.Object)
 	if ok && m.GetResourceVersion() != "" && m.GetResourceVersion() != "0" {
 		return about.invalid(obj, field.ErrorList{field.Invalid(field.NewPath("metadata", "resourceVersion"), m.GetResourceVersion(),
 			"must not be set on objects to be created")})
 	}
-	return fit(about, obj, nil)
+	return fit(ctx, about, obj, nil)
 }
 
 // invalid is an answer that names fields of an object of the kind.

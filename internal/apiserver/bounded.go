@@ -38,7 +38,7 @@ type bounded struct {
 // ServeHTTP implements http.Handler.
 func (b bounded) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	info, ok := request.RequestInfoFrom(req.Context())
-	if !ok || isLongRunning(info) {
+	if !ok || isLongRunning(info) || info.Verb == "get" { // one object, from memory
 		b.next.ServeHTTP(w, req)
 		return
 	}
@@ -50,9 +50,7 @@ func (b bounded) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			b.server.refuse(w, req, info, err)
 			return
 		}
-		if req.Method == http.MethodPatch {
-			ctx = context.WithValue(ctx, patchKey{}, body)
-		}
+		ctx = context.WithValue(ctx, bodyKey{}, body)
 	}
 	b.next.ServeHTTP(w, req.WithContext(ctx))
 }
@@ -68,15 +66,30 @@ type read struct {
 	io.Closer
 	raw    []byte
 	weight bounds.Weight
-	kind   types.PatchType
+	// kind is empty for what is no patch.
+	kind types.PatchType
 }
 
-type patchKey struct{}
+type bodyKey struct{}
+
+// bodyOf returns the body of a request; nil in process.
+func bodyOf(ctx context.Context) *read {
+	body, _ := ctx.Value(bodyKey{}).(*read)
+	return body
+}
 
 // patchOf returns the patch that a request asks for; nil when it asks for none.
 func patchOf(ctx context.Context) *read {
-	body, _ := ctx.Value(patchKey{}).(*read)
-	return body
+	if body := bodyOf(ctx); body != nil && body.kind != "" {
+		return body
+	}
+	return nil
+}
+
+// mayBeLarge says whether what a write leaves can be too large: not if all of it is in a small body. Writers in process are the
+// server's own, and what they make follows from objects that were within bounds.
+func (r *read) mayBeLarge() bool {
+	return r != nil && (r.kind != "" || len(r.raw) >= bounds.Plenty)
 }
 
 // readBody reads and weighs the body of a request, and leaves it in its place.
@@ -87,7 +100,10 @@ func (s *Server) readBody(req *http.Request, info *request.RequestInfo) (*read, 
 	}
 	format, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";")
 	format = strings.TrimSpace(format)
-	body := &read{bytes.NewReader(raw), req.Body, raw, bounds.Weight{}, types.PatchType(format)}
+	body := &read{Reader: bytes.NewReader(raw), Closer: req.Body, raw: raw}
+	if req.Method == http.MethodPatch {
+		body.kind = types.PatchType(format)
+	}
 	if body.weight, err = s.weigh(raw, format, info); err == nil {
 		err = body.weight.Check()
 	}

@@ -123,23 +123,23 @@ func TestBounds(t *testing.T) {
 // TestObjectsDoNotGrowForEver: requests that each are within bounds do not make an object that is not.
 func TestObjectsDoNotGrowForEver(t *testing.T) {
 	c := start(t)
-	templates := "/api/v1/namespaces/default/podtemplates"
-	c.post(templates, `{"metadata":{"name":"t"},"template":{"spec":{"containers":[{"name":"c","image":"i"}]}}}`).want(201)
-	containers := func(from, to int) string {
+	accounts := "/api/v1/namespaces/default/serviceaccounts"
+	secrets := func(from, to int) string {
 		var b strings.Builder
 		for i := from; i < to; i++ {
-			fmt.Fprintf(&b, `,{"name":"c%d","image":"i"}`, i)
+			fmt.Fprintf(&b, `,{"name":"s%d"}`, i)
 		}
-		return `{"template":{"spec":{"containers":[` + b.String()[1:] + `]}}}`
+		return `{"metadata":{"name":"a"},"secrets":[` + b.String()[1:] + `]}`
 	}
-	patch := func(body string) answer {
-		return c.call(c.http, "PATCH", templates+"/t", body, "Content-Type", strategicPatch)
+	patch := func(format, body string) answer {
+		return c.call(c.http, "PATCH", accounts+"/a", body, "Content-Type", format)
 	}
-	patch(containers(0, 3000)).want(200)
-	patch(containers(3000, 6000)).want(413).wantBody("5000")
+	most := bounds.Items - 100 // managed fields and owners are in lists too
+	c.post(accounts, secrets(0, most)).want(201)
+	patch(strategicPatch, secrets(most, most+200)).want(413).wantBody("5000")
 	// What there is can still be changed, and made smaller.
-	patch(`{"metadata":{"labels":{"a":"b"}}}`).want(200)
-	c.call(c.http, "PATCH", templates+"/t", `{"template":{"spec":{"containers":[{"name":"c","image":"i"}]}}}`, "Content-Type", mergePatch).want(200)
+	patch(strategicPatch, `{"metadata":{"labels":{"a":"b"}}}`).want(200)
+	patch(mergePatch, `{"secrets":null}`).want(200)
 
 	events := "/api/v1/namespaces/default/events"
 	c.post(events, `{"metadata":{"name":"e"},"involvedObject":{"namespace":"default"}}`).want(201)

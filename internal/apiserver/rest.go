@@ -175,7 +175,7 @@ func (o *object) validated(ctx context.Context, op admission.Operation) bool {
 // registry need not copy the object for it. What validation charged is given back if there is no object
 // in the end.
 func (o *object) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (_ runtime.Object, err error) {
-	if err := fitNew(&o.about, obj); err != nil {
+	if err := fitNew(ctx, &o.about, obj); err != nil {
 		return nil, err
 	}
 	if !o.validated(ctx, admission.Create) {

@@ -2,8 +2,8 @@ package bounds
 
 import "reflect"
 
-// plenty is the size from which an object may hold too many things: below it its bytes do not suffice.
-const plenty = Items * 2
+// Plenty is the size from which an object may hold too many things: below it its bytes do not suffice.
+const Plenty = Items * 2
 
 // sized is what every API type's generated protobuf code offers.
 type sized interface{ Size() int }
@@ -16,7 +16,7 @@ func Object(next, old any) error {
 		return nil
 	}
 	size := n.Size()
-	if size < plenty {
+	if size < Plenty {
 		return nil
 	}
 	if o, ok := old.(sized); ok && size <= o.Size() {

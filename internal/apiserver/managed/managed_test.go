@@ -151,6 +151,13 @@ func TestAgainstUpstream(t *testing.T) {
 	t.Logf("%d answers, %d of them from memory", asked, known)
 }
 
+// TestLongListsAgainstUpstream is TestAgainstUpstream as if every list were long.
+func TestLongListsAgainstUpstream(t *testing.T) {
+	defer func(n int) { short = n }(short)
+	short = 0
+	TestAgainstUpstream(t)
+}
+
 func step(t *rapid.T, tracker *Tracker, live, next *corev1.Pod, manager string, asked, known *int) {
 	start := time.Now()
 	want := next.DeepCopy()

@@ -368,8 +368,8 @@ func findField(t reflect.Type, name string) ([]int, bool) {
 	return nil, false
 }
 
-// short is how long a list may be for a look through it to beat a map.
-const short = 48
+// short is how long a list may be for a look through it to beat a map. Tests make it 0.
+var short = 48
 
 // items compares lists by the items' keys.
 func items(inner walker, identify func(reflect.Value) uint64, own ownKey, zero reflect.Value) walker {
@@ -382,10 +382,10 @@ func items(inner walker, identify func(reflect.Value) uint64, own ownKey, zero r
 		}
 		before, after := keysOf(a, identify, d), keysOf(b, identify, d)
 		own.mark(a, b, before, after, d)
-		inAfter, inBefore := finder(after), finder(before)
+		inAfter, inBefore := placesOf(after), placesOf(before)
 		for i, key := range before {
 			at := mix(path, key)
-			j := inAfter(key, i)
+			j := inAfter.find(key, i)
 			if j < 0 {
 				d.emit(at, 2, 0, same)
 				inner(a.Index(i), zero, at, d)
@@ -394,7 +394,7 @@ func items(inner walker, identify func(reflect.Value) uint64, own ownKey, zero r
 			inner(a.Index(i), b.Index(j), at, d)
 		}
 		for j, key := range after {
-			if inBefore(key, j) < 0 {
+			if inBefore.find(key, j) < 0 {
 				at := mix(path, key)
 				d.emit(at, 0, 2, same)
 				inner(zero, b.Index(j), at, d)
@@ -425,24 +425,32 @@ func keysOf(list reflect.Value, identify func(reflect.Value) uint64, d *diff) []
 	return keys
 }
 
-// finder returns the function that finds a key among keys, or -1.
-func finder(keys []uint64) func(key uint64, hint int) int {
-	if len(keys) <= short {
-		return func(key uint64, hint int) int { return indexOf(keys, key, hint) }
-	}
-	at := make(map[uint64]int, len(keys))
-	for i, key := range slices.Backward(keys) { // the first of those that are alike
-		at[key] = i
-	}
-	return func(key uint64, hint int) int {
-		if hint < len(keys) && keys[hint] == key {
-			return hint
+// places finds keys among keys.
+type places struct {
+	keys []uint64
+	at   map[uint64]int // nil where a look through does
+}
+
+func placesOf(keys []uint64) places {
+	p := places{keys: keys}
+	if len(keys) > short {
+		p.at = make(map[uint64]int, len(keys))
+		for i, key := range slices.Backward(keys) { // the first of those that are alike
+			p.at[key] = i
 		}
-		if i, ok := at[key]; ok {
-			return i
-		}
-		return -1
 	}
+	return p
+}
+
+// find returns the place of a key, or -1, looking first where it was in the other list.
+func (p *places) find(key uint64, hint int) int {
+	if p.at == nil || hint < len(p.keys) && p.keys[hint] == key {
+		return indexOf(p.keys, key, hint)
+	}
+	if i, ok := p.at[key]; ok {
+		return i
+	}
+	return -1
 }
 
 // indexOf finds key, looking first where it was in the other list.
