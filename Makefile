@@ -55,6 +55,10 @@ sim: ## Run 2,000 simulated clusters and find every planted defect
 sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first
 	$(GO) test ./internal/sim -v -run '^TestWorlds$$' -sim.long -sim.from $(or $(FROM),100000) -timeout 0
 
+.PHONY: churn
+churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine
+	$(GO) test -tags '$(TAGS)' ./test/e2e -v -run '^TestChurn$$' -churn.rounds $(or $(ROUNDS),100) -churn.seed $(or $(SEED),1) -timeout 0
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin
