@@ -67,7 +67,7 @@ func TestHostileVolume(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("of the host"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	before := look(t, secret)
+	before := lstat(t, secret)
 
 	c.apply(fmt.Sprintf(hostileClaim, secret))
 	c.pods("default", 1)
@@ -78,14 +78,14 @@ func TestHostileVolume(t *testing.T) {
 	}
 	c.apply(others.String())
 	c.pods("default", 1+n)
-	if after := look(t, secret); after != before {
+	if after := lstat(t, secret); after != before {
 		t.Errorf("the host's file is mode %o of %d:%d, was mode %o of %d:%d", after.Mode, after.Uid, after.Gid, before.Mode, before.Uid, before.Gid)
 	}
 	c.leftProgram()
 	c.blockingHostPath()
 }
 
-func look(t *testing.T, path string) unix.Stat_t {
+func lstat(t *testing.T, path string) unix.Stat_t {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {

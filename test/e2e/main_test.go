@@ -48,6 +48,10 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) (code int, err error) {
+	if built.dir = os.Getenv(builtEnv); built.dir != "" { // by the test that runs this one in namespaces of its own
+		named(built.dir)
+		return m.Run(), nil
+	}
 	// A path of its own, short: the unix sockets below it have 107 bytes at most.
 	if built.dir, err = os.MkdirTemp("/tmp", "e2e"); err != nil {
 		return 1, err
@@ -59,8 +63,18 @@ func runAll(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
+// builtEnv names the folder in which another run of these tests has built what they need.
+const builtEnv = "CORACLE_E2E_BUILT"
+
+// named says where in a folder the things built are.
+func named(dir string) {
+	built.binary, built.rootfs = filepath.Join(dir, "coracle"), filepath.Join(dir, "rootfs")
+	built.embedded = filepath.Join(dir, "kubectl")
+	built.stock = built.embedded
+}
+
 func build() error {
-	built.binary = filepath.Join(built.dir, "coracle")
+	named(built.dir)
 	if named := os.Getenv("CORACLE_E2E_BINARY"); named != "" {
 		raw, err := os.ReadFile(named)
 		if err != nil {
@@ -80,11 +94,9 @@ func build() error {
 		}
 		built.counters[release] = out
 	}
-	built.embedded = filepath.Join(built.dir, "kubectl")
 	if err := os.Symlink(built.binary, built.embedded); err != nil {
 		return err
 	}
-	built.stock = built.embedded
 	if named := os.Getenv("CORACLE_E2E_KUBECTL"); named != "" {
 		built.stock = named
 	} else if found, err := exec.LookPath("kubectl"); err == nil {
@@ -103,7 +115,6 @@ func buildTools() error {
 	if err != nil {
 		return err
 	}
-	built.rootfs = filepath.Join(built.dir, "rootfs")
 	bin := filepath.Join(built.rootfs, "bin")
 	if err := errors.Join(os.MkdirAll(bin, 0o755), os.MkdirAll(filepath.Join(built.rootfs, "tmp"), 0o1777)); err != nil {
 		return err
@@ -111,7 +122,7 @@ func buildTools() error {
 	if err := os.WriteFile(filepath.Join(bin, "busybox"), raw, 0o755); err != nil {
 		return err
 	}
-	for _, applet := range []string{"sh", "cat", "echo", "sleep", "nc", "httpd", "wget", "ls", "rm", "touch", "test", "env", "true", "false", "mkdir", "date", "seq"} {
+	for _, applet := range []string{"sh", "cat", "echo", "sleep", "nc", "httpd", "wget", "ls", "rm", "touch", "test", "env", "true", "false", "mkdir", "date", "seq", "flock", "mv"} {
 		if err := os.Symlink("busybox", filepath.Join(bin, applet)); err != nil {
 			return err
 		}
