@@ -371,3 +371,13 @@ func BenchmarkStorm(b *testing.B) {
 		arrive()
 	}
 }
+
+// BenchmarkDefaults is what a server's start costs.
+func BenchmarkDefaults(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		p := defaults(b)
+		NewDispatcher(p)
+		NewIntake(p, 256<<20)
+	}
+}
