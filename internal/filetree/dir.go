@@ -52,9 +52,6 @@ func MakeDir(path string, mode uint32) (*Dir, error) {
 // Close gives the descriptor back.
 func (d *Dir) Close() { d.f.Close() }
 
-// Path is where the directory was found, for messages.
-func (d *Dir) Path() string { return d.f.Name() }
-
 func (d *Dir) fd() int { return int(d.f.Fd()) }
 
 func (d *Dir) at(name string) string { return filepath.Join(d.f.Name(), name) }

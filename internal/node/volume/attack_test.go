@@ -79,7 +79,7 @@ func attack(t *testing.T, dir string, pairs [][2]string, seed uint64, n int) (ov
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		order := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // repeatable on purpose
+		order := rand.New(rand.NewPCG(seed, 0)) // repeatable on purpose
 		for range n {
 			p := pairs[order.IntN(len(pairs))]
 			err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(dir, p[0]), unix.AT_FDCWD, filepath.Join(dir, p[1]), unix.RENAME_EXCHANGE)
@@ -213,7 +213,7 @@ func TestWritingStaysInTheVolume(t *testing.T) {
 	done := make(chan struct{})
 	go func() { // puts links to the host in the place of everything that is written
 		defer close(done)
-		order := rand.New(rand.NewPCG(4, 0)) //nolint:gosec // repeatable on purpose
+		order := rand.New(rand.NewPCG(4, 0)) // repeatable on purpose
 		for n := 0; ; n++ {
 			select {
 			case <-stop:
