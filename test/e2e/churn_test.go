@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -78,17 +79,39 @@ func TestChurnInside(t *testing.T) {
 	}
 }
 
-// ownNamespaces makes the namespaces that this process was started in its own: nothing goes out, nothing comes in.
+// ownNamespaces makes the namespaces that this process was started in its own: nothing goes out, nothing comes in, and
+// what others have mounted is let go of. A network namespace takes over some settings of the machine's: they are set as a
+// machine has them on which no cluster ever was.
 func ownNamespaces(t *testing.T) {
 	t.Helper()
 	lo, err := netlink.LinkByName("lo")
 	for _, err := range []error{
-		err, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("run", "/run", "tmpfs", 0, "mode=755"), netlink.LinkSetUp(lo),
+		err, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), letGo(built.dir), unix.Mount("run", "/run", "tmpfs", 0, "mode=755"),
+		netlink.LinkSetUp(lo), os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// letGo detaches, in this namespace, the mounts of the other processes of this machine.
+func letGo(keep string) error {
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(raw)) {
+		at := strings.Fields(line)[4]
+		if top := strings.SplitN(at, "/", 3)[1]; top == "" || top == "proc" || top == "sys" || top == "dev" || strings.HasPrefix(keep+"/", at+"/") {
+			continue
+		}
+		// Gone already when the mount it lies in was let go of; named with escapes when it is none of ours.
+		if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("let go of %s: %w", at, err)
+		}
+	}
+	return nil
 }
 
 func look(t *testing.T) machine.Snapshot {
@@ -115,7 +138,8 @@ func (c *cluster) could(s machine.Subject, name string) bool {
 
 const churnReplicas, churnMembers = 6, 3
 
-// A member of the StatefulSet holds a lock on its volume: one that finds it held says so there. It counts what it does.
+// A member of the StatefulSet writes its own name, which no other has, into its volume when it starts: one that finds
+// another there while it runs says so. It counts what it does.
 const churnWorkloads = `
 apiVersion: apps/v1
 kind: Deployment
@@ -154,14 +178,14 @@ spec:
         - sh
         - -c
         - |
-          exec 9>/data/lock
-          flock -n 9 || { echo "$HOSTNAME" >>/data/doubled; exit 1; }
           trap 'exit 0' TERM
+          me=$(cat /proc/sys/kernel/random/uuid); echo $me >/data/owner
           n=$(cat /data/count 2>/dev/null || echo 0)
-          while :; do
+          while [ "$(cat /data/owner)" = $me ]; do
             n=$((n+1)); echo $n >/data/next; mv /data/next /data/count
-            sleep 0.2 9>&- & wait
+            sleep 0.2 & wait
           done
+          echo $HOSTNAME >>/data/doubled
         volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
   - metadata: {name: data}
