@@ -50,14 +50,13 @@ func images(base string) (map[string]v1.Image, error) {
 		}
 	}
 	page := file{path: "www/index.html", mode: 0o644, data: []byte("<html>It works!</html>\n")}
-	serve := func(port string) v1.Config {
-		// Specs look for nginx's pid file and the name of its first process.
-		return v1.Config{Cmd: []string{"sh", "-c", ": master process; echo httpd serves; echo $$ >/var/run/nginx.pid; httpd -f -p " + port + " -h /www; true"}}
-	}
-	add(shared+"nginx:1.14-2", serve("80"), page)
-	add(shared+"httpd:2.4.39-4", serve("80"), page)
-	add(tools+"hostnet-nginx-amd64:latest", serve("12003"), page)
-	add(tools+"hostnet-nginx-arm64:latest", serve("12003"), page)
+	// Specs look for a process of nginx's name, for its first process's title, and for its pid file.
+	nginx := file{path: "bin/nginx", mode: 0o755, data: []byte("#!/bin/sh\necho httpd serves\necho $$ >/var/run/nginx.pid\nhttpd -f -p $1 -h /www\n")}
+	serve := func(port string) v1.Config { return v1.Config{Cmd: []string{"/bin/nginx", port, "master process"}} }
+	add(shared+"nginx:1.14-2", serve("80"), page, nginx)
+	add(shared+"httpd:2.4.39-4", serve("80"), page, nginx)
+	add(tools+"hostnet-nginx-amd64:latest", serve("12003"), page, nginx)
+	add(tools+"hostnet-nginx-arm64:latest", serve("12003"), page, nginx)
 	for _, name := range []string{"latest:latest", "tag:test", "tag:all", "1:latest", "2:latest", "3:latest"} {
 		add(tools+"test-image-"+name, v1.Config{Cmd: []string{"sh"}}, file{path: name, mode: 0o644, data: []byte(name)})
 	}
