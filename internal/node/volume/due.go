@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/client"
+	"coracle/internal/filetree"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
@@ -115,15 +115,17 @@ func sameDirectory(a, b string) (bool, error) {
 	if a == b {
 		return true, nil
 	}
-	one, err := os.Stat(a)
+	one, err := filetree.At(a)
 	if err != nil {
 		return false, err
 	}
-	other, err := os.Stat(b)
+	defer one.Close()
+	other, err := filetree.At(b)
 	if err != nil {
 		return false, err
 	}
-	return os.SameFile(one, other), nil
+	defer other.Close()
+	return one.Stat.Dev == other.Stat.Dev && one.Stat.Ino == other.Stat.Ino, nil
 }
 
 // unclaimed checks that no claim has the volume.
