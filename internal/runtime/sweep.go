@@ -135,21 +135,13 @@ func (s *service) sweepBelow(path string, c claims) error {
 			errs = append(errs, s.sweepBelow(child, c))
 		case clearIt:
 			s.cfg.Logger.Info("leftover cgroup removed", "cgroup", child)
-			errs = append(errs, clearGroup(child))
+			errs = append(errs, cgroup.Clear(child))
 		case notOurs:
 			s.cfg.Logger.Warn("a cgroup that this runtime did not make is left", "cgroup", child)
 		case keepWhole:
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func clearGroup(path string) error {
-	group, err := cgroup.Open(path)
-	if err != nil {
-		return err
-	}
-	return group.Clear()
 }
 
 // clearPod removes a sandbox's cgroup. One that another sandbox of the same pod
@@ -165,7 +157,7 @@ func (s *service) clearPod(p *pod) error {
 	case c.above[p.Cgroup]:
 		return nil
 	case inside:
-		return clearGroup(p.Cgroup)
+		return cgroup.Clear(p.Cgroup)
 	}
 	group, err := cgroup.Open(p.Cgroup)
 	if err != nil {

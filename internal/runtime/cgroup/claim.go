@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 
+	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,7 +40,7 @@ func (g *Group) Claim() (release func(), err error) {
 func (g *Group) Path() string { return g.path }
 
 // Hierarchies are the roots of all hierarchies in which groups are made.
-func Hierarchies() ([]string, error) {
+var Hierarchies = sync.OnceValues(func() ([]string, error) {
 	g, err := Open("/x")
 	if err != nil {
 		return nil, err
@@ -47,4 +50,21 @@ func Hierarchies() ([]string, error) {
 		roots = append(roots, dir[:len(dir)-len("/x")])
 	}
 	return roots, nil
+})
+
+// Clear kills what runs in the group at path and below it, and removes them:
+// see Group.Clear. Where there is nothing it costs a look at each hierarchy.
+func Clear(path string) error {
+	roots, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(roots, func(root string) bool { return cgroups.PathExists(root + path) }) {
+		return nil
+	}
+	g, err := Open(path)
+	if err != nil {
+		return err
+	}
+	return g.Clear()
 }

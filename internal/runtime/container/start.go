@@ -125,7 +125,7 @@ func Discard(root, id, group string) error {
 		err = killAndWait(c)
 	}
 	if err == nil && group != "" {
-		err = clearGroup(group)
+		err = cgroup.Clear(group)
 	}
 	switch {
 	case err != nil:
@@ -138,14 +138,6 @@ func Discard(root, id, group string) error {
 		return fmt.Errorf("discard container %s: %w", id, err)
 	}
 	return nil
-}
-
-func clearGroup(path string) error {
-	g, err := cgroup.Open(path)
-	if err != nil {
-		return err
-	}
-	return g.Clear()
 }
 
 // killAndWait ends what runs of a container.
