@@ -14,6 +14,7 @@ import (
 	clientfake "coracle/internal/client/fake"
 	"coracle/internal/node/lineage"
 	"coracle/internal/plan"
+	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
 
@@ -297,12 +298,20 @@ func TestReclaimHolds(t *testing.T) {
 		pv := &corev1.PersistentVolume{
 			ObjectMeta: metav1.ObjectMeta{
 				Name: "pv-1", UID: "pv", ResourceVersion: "7", Finalizers: []string{"coracle.io/volume-data"},
-				Annotations: map[string]string{"coracle.io/reclaim-by": "one"},
+				Labels:      map[string]string{reclaim.By: "one"},
+				Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": reclaim.Local},
 			},
 			Spec: corev1.PersistentVolumeSpec{
 				PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
-				PersistentVolumeSource:        corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path}},
-				ClaimRef:                      &corev1.ObjectReference{Namespace: "default", Name: "gone", UID: "gone"},
+				PersistentVolumeSource: corev1.PersistentVolumeSource{
+					HostPath: &corev1.HostPathVolumeSource{Path: path, Type: ptr(corev1.HostPathDirectoryOrCreate)},
+				},
+				NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+					MatchExpressions: []corev1.NodeSelectorRequirement{
+						{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{"one"}},
+					},
+				}}}},
+				ClaimRef: &corev1.ObjectReference{Namespace: "default", Name: "gone", UID: "gone"},
 			},
 			Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeReleased},
 		}

@@ -22,7 +22,7 @@ func TestServerWithAnotherHistory(t *testing.T) {
 	c := newCluster(t, 1).images().withEmbedded()
 	c.kill("server")
 	older := c.twin("older")
-	older.copyData("cluster.json", "pki", "store", "kubeconfig")
+	older.copyData("cluster.json", "pki", "store", "record", "kubeconfig")
 	c.up(1)
 	c.apply(`
 apiVersion: v1
@@ -36,7 +36,8 @@ spec:
 	c.kill("server")
 
 	fresh := c.twin("fresh")
-	fresh.copyData("pki")
+	fresh.copyData("cluster.json", "pki", "kubeconfig")
+	fresh.coracle("store", "anew")
 	for _, wrong := range []struct {
 		server *cluster
 		reason string

@@ -48,6 +48,16 @@ func (c *cluster) leftAfter(limit time.Duration) []string {
 	}
 }
 
+// fences are the directories that a running node has mounted onto themselves, nosuid and nodev.
+func (c *cluster) fences() map[string]bool {
+	at := map[string]bool{filepath.Join(c.dir, "volumes", "shared"): true}
+	for _, node := range c.nodes {
+		at[filepath.Join(c.dir, "nodes", node, "agent", "pods")] = true
+		at[filepath.Join(c.dir, "nodes", node, "volumes")] = true
+	}
+	return at
+}
+
 // leftOver is what a running cluster without pods should no longer have. Call it where no other cluster is.
 func (c *cluster) leftOver() []string {
 	var found []string
@@ -58,8 +68,11 @@ func (c *cluster) leftOver() []string {
 		found = append(found, c.entries(pattern)...)
 	}
 	raw, _ := os.ReadFile("/proc/self/mountinfo")
+	fences := c.fences()
 	for line := range strings.Lines(string(raw)) {
-		if strings.Contains(line, " "+c.dir+"/") {
+		if point := strings.Fields(line)[4]; fences[point] {
+			delete(fences, point) // a second one would be left over
+		} else if strings.HasPrefix(point, c.dir+"/") {
 			found = append(found, "mount "+strings.TrimSpace(line))
 		}
 	}
