@@ -88,7 +88,7 @@ func dropUserContext(dir DataDir) error {
 	}
 	cluster, err := clientcmd.Load(raw)
 	if err != nil {
-		return nil //nolint:nilerr // a damaged file leads nowhere, and must not hold up the removal
+		return nil // a damaged file leads nowhere, and must not hold up the removal
 	}
 	files, err := userConfigs(dir)
 	if err != nil {

@@ -43,7 +43,7 @@ func whereIs(dir string) (*mountTable, spot, error) {
 	if err != nil {
 		return nil, spot{}, fmt.Errorf("read mounts: %w", &os.PathError{Op: "open", Path: dir, Err: err})
 	}
-	defer unix.Close(fd) //nolint:errcheck // only names the directory
+	defer unix.Close(fd)
 	at, err := spotOf(fd)
 	if err != nil {
 		return nil, spot{}, fmt.Errorf("read mounts of %s: %w", dir, err)
@@ -153,7 +153,7 @@ func atMount(m mount, act func(path string, fd int) error) (bool, error) {
 	if err != nil {
 		return false, ignoreGone(err)
 	}
-	defer unix.Close(dir) //nolint:errcheck // only names the directory
+	defer unix.Close(dir)
 	name := filepath.Base(m.point)
 	fd, err := retry(func() (int, error) {
 		return unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -167,7 +167,7 @@ func atMount(m mount, act func(path string, fd int) error) (bool, error) {
 	} else if err == nil {
 		err = unix.ENOENT
 	}
-	unix.Close(fd) //nolint:errcheck // only named the mount
+	unix.Close(fd)
 	return err == nil, ignoreGone(err)
 }
 

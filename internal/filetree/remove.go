@@ -30,7 +30,7 @@ func Remove(path string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir) //nolint:errcheck // only names the directory
+	defer unix.Close(dir)
 	r := remover{top: -1}
 	return r.remove(dir, name, filepath.Clean(path), 0)
 }
@@ -43,7 +43,7 @@ func RemoveContents(path string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir) //nolint:errcheck // only names the directory
+	defer unix.Close(dir)
 	fd, err := openDir(dir, name)
 	if errors.Is(err, unix.EXDEV) {
 		return mounted(dir, name, path)

@@ -72,7 +72,7 @@ func stepByMountID(dir int, name string, flags int) (int, error) {
 		}
 	}
 	if err != nil {
-		unix.Close(fd) //nolint:errcheck // the descriptor was only looked at
+		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
@@ -120,7 +120,7 @@ func openPlainByName(path string) (int, error) {
 			continue
 		}
 		next, err := retry(func() (int, error) { return unix.Openat(fd, name, flags, 0) })
-		unix.Close(fd) //nolint:errcheck // only named the directory
+		unix.Close(fd)
 		if err != nil {
 			return -1, err
 		}
