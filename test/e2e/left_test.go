@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,15 +59,32 @@ func (c *cluster) fences() map[string]bool {
 	return at
 }
 
+// imageLeases are those that hold: a lease ends with the directory of the container that owns it.
+func (c *cluster) imageLeases() []string {
+	var found []string
+	for _, path := range c.entries("images/leases/*.json") {
+		var lease struct{ Owner string }
+		raw, err := os.ReadFile(path)
+		if err == nil {
+			err = json.Unmarshal(raw, &lease)
+		}
+		if _, gone := os.Stat(lease.Owner); err != nil || gone == nil {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
 // leftOver is what a running cluster without pods should no longer have. Call it where no other cluster is.
 func (c *cluster) leftOver() []string {
 	var found []string
 	for _, pattern := range []string{
 		"nodes/*/runtime/sandboxes/*", "nodes/*/runtime/containers/*", "nodes/*/runtime/libcontainer/*", "nodes/*/runtime/network/*.*.*.*",
-		"nodes/*/agent/pods/*", "nodes/*/agent/logs/*", "nodes/*/volumes/*", "images/leases/*",
+		"nodes/*/agent/pods/*", "nodes/*/agent/logs/*", "nodes/*/volumes/*", "images/leases/*.tmp",
 	} {
 		found = append(found, c.entries(pattern)...)
 	}
+	found = append(found, c.imageLeases()...)
 	raw, _ := os.ReadFile("/proc/self/mountinfo")
 	fences := c.fences()
 	for line := range strings.Lines(string(raw)) {
