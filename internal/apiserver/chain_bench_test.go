@@ -28,7 +28,7 @@ func (s someone) AuthenticateRequest(*http.Request) (*authenticator.Response, bo
 // body, the deadline and the seat.
 func BenchmarkChain(b *testing.B) {
 	next := http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { _, _ = io.Copy(io.Discard, req.Body) })
-	policy, err := fairness.Defaults(gate.Seats)
+	policy, err := fairness.Defaults(gate.MostSeats)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func (everything) AuthenticateRequest(*http.Request) (*authenticator.Response, b
 }
 
 func bareChain(next http.HandlerFunc) *chain {
-	policy, err := fairness.Defaults(gate.Seats)
+	policy, err := fairness.Defaults(gate.MostSeats)
 	if err != nil {
 		panic(err)
 	}
@@ -62,9 +62,9 @@ func TestPanicIsAnswered(t *testing.T) {
 func TestTooManyAtOnce(t *testing.T) {
 	release := make(chan struct{})
 	c := bareChain(func(http.ResponseWriter, *http.Request) { <-release })
-	refused := make(chan *httptest.ResponseRecorder, 2*gate.Seats)
+	refused := make(chan *httptest.ResponseRecorder, 2*gate.MostSeats)
 	var all sync.WaitGroup
-	for range gate.Seats {
+	for range gate.MostSeats {
 		all.Go(func() {
 			if w := ask(c, "/api/v1/pods"); w.Code != http.StatusOK {
 				refused <- w
@@ -77,7 +77,7 @@ func TestTooManyAtOnce(t *testing.T) {
 			t.Errorf("status %d %v %s", w.Code, w.Header(), w.Body)
 		}
 	case <-time.After(20 * time.Second):
-		t.Errorf("%d requests are served at once, and none is refused", gate.Seats)
+		t.Errorf("%d requests are served at once, and none is refused", gate.MostSeats)
 	}
 	close(release)
 	all.Wait()

@@ -35,7 +35,7 @@ func maxConnections() int {
 
 // newGate makes the gate of the HTTP face.
 func (s *Server) newGate() (*gate.Gate, error) {
-	policy, err := fairness.Defaults(gate.Seats)
+	policy, err := fairness.Defaults(gate.Seats())
 	if err != nil {
 		return nil, err
 	}

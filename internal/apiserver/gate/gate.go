@@ -3,6 +3,7 @@ package gate
 import (
 	"hash/maphash"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -15,8 +16,10 @@ import (
 )
 
 const (
-	// Seats is how many small requests are served at once, without the exempt: upstream's default (400 and 200).
-	Seats = 600
+	// MostSeats is how many small requests are served at once, without the exempt: upstream's default (400 and 200). On
+	// few processors there are fewer, SeatsPerProcessor for each: reads are from memory and writes are committed together,
+	// so that more at once finish no sooner, and whoever has a seat of his own waits for all of them.
+	MostSeats, SeatsPerProcessor = 600, 64
 	// Memory is how many bytes of bodies are held at once for requests that are not exempt.
 	Memory = 256 << 20
 	// RequestTimeout ends a request that names no shorter timeout; upstream's default.
@@ -29,9 +32,12 @@ const (
 	seatBytes = 16 << 10
 )
 
+// Seats is how many seats there are on this machine.
+func Seats() int { return min(MostSeats, SeatsPerProcessor*runtime.GOMAXPROCS(0)) }
+
 // Config says how a gate works.
 type Config struct {
-	// Policy classifies; its seats are Seats.
+	// Policy classifies, and says how many seats there are.
 	Policy *fairness.Policy
 	// Weigh tells how many bytes a list, or the first events of a watch, will have, about; nil is none.
 	Weigh func(*http.Request, *request.RequestInfo) int64

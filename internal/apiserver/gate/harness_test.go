@@ -37,7 +37,7 @@ type door struct {
 // open starts a door, inside of a synctest bubble. Who asks is the header User, what is asked is the path's last word.
 func open(t *testing.T, next http.HandlerFunc) *door {
 	t.Helper()
-	policy, err := fairness.Defaults(Seats)
+	policy, err := fairness.Defaults(MostSeats)
 	if err != nil {
 		t.Fatal(err)
 	}
