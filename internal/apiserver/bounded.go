@@ -86,8 +86,8 @@ func patchOf(ctx context.Context) *read {
 	return nil
 }
 
-// mayBeLarge says whether what a write leaves can be too large: not if all of it is in a small body. Writers in process are the
-// server's own, and what they make follows from objects that were within bounds.
+// mayBeLarge says whether what a write leaves can be too large: not if all of it is in a small body. Writers in
+// process are the server's own, and what they make follows from objects that were within bounds.
 func (r *read) mayBeLarge() bool {
 	return r != nil && (r.kind != "" || len(r.raw) >= bounds.Plenty)
 }

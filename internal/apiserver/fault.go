@@ -61,9 +61,9 @@ func strategicFails(live kruntime.Object, patch map[string]any, like kruntime.Ob
 	return err != nil || kruntime.DefaultUnstructuredConverter.FromUnstructured(merged, like) != nil
 }
 
-// fault returns the path of the field by which a patch fails. It goes down, through fields and elements, into the one part
-// that fails by itself, and stops where even the empty part does. An element of a list is tried with its texts and numbers,
-// among which are its keys.
+// fault returns the path of the field by which a patch fails. It goes down, through fields and elements, into the
+// one part that fails by itself, and stops where even the empty part does. An element of a list is tried with its
+// texts and numbers, among which are its keys.
 func fault(content map[string]any, fails func(part map[string]any) bool, until time.Time) string {
 	var path []step
 	try := func(path []step, value any) bool {

@@ -172,14 +172,15 @@ func computed() time.Duration {
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
-// What a request may compute: a constant, for the costliest merge that bounds.Work allows, and a share for each byte of it.
+// What a request may compute: a constant, for the costliest merge that bounds.Work allows, and a share for each
+// byte of it.
 const (
 	computeBase    = 5 * time.Second
 	computePerByte = 2 * time.Microsecond
 )
 
-// Judge returns what is wrong with an outcome, "" if nothing is. stored is what the server holds, in bytes, as an answer
-// may have to tell all of it.
+// Judge returns what is wrong with an outcome, "" if nothing is. stored is what the server holds, in bytes, as an
+// answer may have to tell all of it.
 func (s *Server) Judge(r Request, o Outcome, stored int) string {
 	n := r.size()
 	switch {

@@ -6,8 +6,8 @@ import "bytes"
 // which stops where this would have gone on counting. It returns at the first level too many.
 //
 // A value is counted by the comma before it or by the opening of the list or object that it is the first of, so
-// that an empty list counts as if it had one. The objects of an outermost list are the operations of a JSON patch, which
-// have a bound of their own, and no items.
+// that an empty list counts as if it had one. The objects of an outermost list are the operations of a JSON patch,
+// which have a bound of their own, and no items.
 func JSON(body []byte) Weight {
 	var w Weight
 	var open levels
