@@ -72,7 +72,7 @@ func (d *Dir) Entry(name string) (*Entry, error) {
 		}
 		next, err := step(at, s, flags)
 		if at != d.fd() {
-			unix.Close(at) //nolint:errcheck // only names the directory
+			unix.Close(at) // only names the directory
 		}
 		path = filepath.Join(path, s)
 		if err != nil {
