@@ -73,7 +73,7 @@ func (a *agent) reclaim(ctx context.Context, obj client.Object) {
 	a.wg.Go(func() {
 		wait := 500 * time.Millisecond
 		for {
-			err := error(errHolding)
+			err := errHolding
 			if a.trust.serves() {
 				err = a.volumes.Reclaim(ctx, pv.Name)
 			}

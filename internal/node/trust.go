@@ -110,7 +110,7 @@ func (t *trust) meet(s lineage.Server) (to stance, news bool) {
 
 func newHold() string {
 	var b [8]byte
-	rand.Read(b[:]) //nolint:errcheck // never fails
+	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
 

@@ -165,7 +165,7 @@ func (c *cluster) startAgent(node string) {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	go cmd.Wait() //nolint:errcheck // the cluster's end looks for processes left
+	go cmd.Wait() // the cluster's end looks for processes left
 	eventually(c.t, patience, "the agent "+strconv.Itoa(cmd.Process.Pid), func() bool {
 		return c.pid("node-"+node) == cmd.Process.Pid
 	})
