@@ -90,7 +90,7 @@ func (g Gen) Request(kinds []Kind) Request {
 
 // sound makes what a client means, for there to be something to change.
 func (g Gen) sound(k Kind) Request {
-	body, _ := json.Marshal(k.Sound(g.name(k))) //nolint:errcheck // it was decoded
+	body := marshal(k.Sound(g.name(k)))
 	return Request{Method: http.MethodPost, Path: k.Path(), Format: "application/json", Body: body}
 }
 

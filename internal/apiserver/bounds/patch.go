@@ -39,8 +39,8 @@ func Operate(patch []byte, w Weight, live any) error {
 	}
 	moves := 0
 	for _, o := range operations {
-		path, _ := o.Path() //nolint:errcheck // the operation fails where it stands; those before it count
-		from, _ := o.From() //nolint:errcheck // as above
+		path, _ := o.Path() // one that has none fails where it stands; those before it count
+		from, _ := o.From()
 		for _, p := range []string{path, from} {
 			if isIndex(p[strings.LastIndexByte(p, '/')+1:]) {
 				moves++
