@@ -76,7 +76,7 @@ func admitNodesNode(name string, a admission.Attributes) error {
 		return forbid(a, "node %q is not allowed to modify node %q", name, node.Name)
 	}
 	if a.GetOperation() == admission.Create {
-		if node.Spec.ConfigSource != nil {
+		if configSource(node) != nil {
 			return forbid(a, "node %q is not allowed to create pods with a non-nil configSource", name)
 		}
 		if bad := forbiddenLabels(node.Labels, nil); len(bad) > 0 {
@@ -89,7 +89,7 @@ func admitNodesNode(name string, a admission.Attributes) error {
 		return unexpected(a, a.GetOldObject())
 	}
 	switch {
-	case node.Spec.ConfigSource != nil && !apiequality.Semantic.DeepEqual(node.Spec.ConfigSource, old.Spec.ConfigSource):
+	case configSource(node) != nil && !apiequality.Semantic.DeepEqual(configSource(node), configSource(old)):
 		return forbid(a, "node %q is not allowed to update configSource to a new non-nil configSource", name)
 	case !apiequality.Semantic.DeepEqual(node.Spec.Taints, old.Spec.Taints):
 		return forbid(a, "node %q is not allowed to modify taints", name)
@@ -100,6 +100,11 @@ func admitNodesNode(name string, a admission.Attributes) error {
 		return forbid(a, "is not allowed to modify labels: %s", strings.Join(bad, ", "))
 	}
 	return nil
+}
+
+// configSource names objects that a node would once have been let read for it.
+func configSource(node *corev1.Node) *corev1.NodeConfigSource {
+	return node.Spec.ConfigSource //nolint:staticcheck // deprecated, and still accepted
 }
 
 // nodeLabels are the labels below kubernetes.io that a node may give itself, beside those in

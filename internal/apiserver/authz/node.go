@@ -153,7 +153,7 @@ func (a *Authorizer) referenced(node string, attr authorizer.Attributes) string 
 	case attr.GetName() == "":
 		return "No Object name found"
 	}
-	related := false
+	var related bool
 	switch attr.GetResource() {
 	case "secrets":
 		related = a.used(node, attr.GetNamespace(), attr.GetName(), usesSecret)
