@@ -69,8 +69,8 @@ func TestCheck(t *testing.T) {
 		{name: "profile missing", sc: &sec{Seccomp: seccomp(local, profile+"x")}, refused: "security_context.seccomp"},
 		{name: "profile missing, privileged", sc: &sec{Seccomp: seccomp(local, profile+"x"), Privileged: true}, sandbox: private},
 		{name: "profile of unknown kind", sc: &sec{Seccomp: seccomp(9, "")}, refused: "profile_type: 9"},
-		{name: "old seccomp field", sc: &sec{SeccompProfilePath: "unconfined"}, refused: "seccomp_profile_path"},
-		{name: "old AppArmor field", sc: &sec{ApparmorProfile: "localhost/x"}, machine: guarded, refused: "apparmor_profile"},
+		{name: "old seccomp field", sc: &sec{SeccompProfilePath: "unconfined"}, refused: "seccomp_profile_path"},              //nolint:staticcheck // refused
+		{name: "old AppArmor field", sc: &sec{ApparmorProfile: "localhost/x"}, machine: guarded, refused: "apparmor_profile"}, //nolint:staticcheck // refused
 		{name: "AppArmor by name", sc: &sec{Apparmor: seccomp(local, "x")}, machine: guarded},
 		{name: "AppArmor by name, none there", sc: &sec{Apparmor: seccomp(local, "x")}, refused: "this machine has no AppArmor"},
 		{name: "AppArmor without name", sc: &sec{Apparmor: seccomp(local, "")}, machine: guarded, refused: "localhost_ref"},
@@ -130,7 +130,7 @@ func TestCheckSandbox(t *testing.T) {
 		{name: "target", sc: &sec{NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_TARGET}}, refused: "pid"},
 		{name: "user namespace", sc: &sec{NamespaceOptions: &cri.NamespaceOption{UsernsOptions: &cri.UserNamespace{}}}, refused: "userns_options"},
 		{name: "label", sc: &sec{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, machine: Machine{SELinux: true}, refused: "selinux_options"},
-		{name: "old seccomp field", sc: &sec{SeccompProfilePath: "x"}, refused: "seccomp_profile_path"},
+		{name: "old seccomp field", sc: &sec{SeccompProfilePath: "x"}, refused: "seccomp_profile_path"}, //nolint:staticcheck // refused
 	} {
 		cfg := &cri.PodSandboxConfig{Linux: &cri.LinuxPodSandboxConfig{SecurityContext: tt.sc}}
 		expect(t, tt.name, CheckSandbox(cfg, tt.machine), tt.refused)
