@@ -119,7 +119,6 @@ func TestHeapUsedSeesGarbage(t *testing.T) {
 		t.Errorf("%d MB used before, %d with 64 more", before>>20, grown>>20)
 	}
 	runtime.KeepAlive(held)
-	held = nil
 	runtime.GC()
 	trimMemory()
 	if left := heapUsed(); left > before+16<<20 {

@@ -203,8 +203,6 @@ func (s *target) as(user string, groups ...string) *tls.Config {
 	return cfg
 }
 
-func (s *target) admin() *tls.Config { return s.as("abuse-admin", pki.MastersGroup) }
-
 // status returns a figure of the server's process, such as VmRSS, in megabytes.
 func (s *target) status(name string) int {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid))

@@ -66,7 +66,7 @@ func (v *Visit) fill() error {
 		return apierrors.NewBadRequest("the request's body cannot be read: " + err.Error())
 	}
 	if v.cut { // it came as it was cut
-		_ = v.control.SetReadDeadline(time.Time{}) //nolint:errcheck // as it was set
+		_ = v.control.SetReadDeadline(time.Time{}) // as it was set
 	}
 	if len(data) > g.cfg.MaxBody {
 		return tooLarge(g.cfg.MaxBody)

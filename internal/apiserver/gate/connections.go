@@ -69,7 +69,7 @@ func (c *Connections) Accept() (net.Conn, error) {
 		if c.admit(conn) {
 			return conn, nil
 		}
-		_ = inner.Close() //nolint:errcheck // it is refused; there is nobody to tell
+		_ = inner.Close() // it is refused; there is nobody to tell
 	}
 }
 
@@ -89,7 +89,7 @@ func (c *Connections) admit(conn *connection) bool {
 	}
 	c.mu.Unlock()
 	for _, old := range shed {
-		_ = old.Close() //nolint:errcheck // it is over
+		_ = old.Close() // it is over
 	}
 	return ok
 }
@@ -132,7 +132,7 @@ func (c *Connections) State(conn net.Conn, state http.ConnState) {
 	case http.StateIdle:
 		own.rests.Store(time.Now().UnixNano())
 		if own.hurried.Load() { // it was the last request's, and did not matter
-			_ = own.SetWriteDeadline(time.Time{}) //nolint:errcheck // a connection that is gone needs none
+			_ = own.SetWriteDeadline(time.Time{}) // a connection that is gone needs none
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (v *Visit) Serve(w http.ResponseWriter, req *http.Request, who user.Info, i
 func (g *Gate) hash(c fairness.Class) uint64 {
 	var h maphash.Hash
 	h.SetSeed(g.seed)
-	_ = h.WriteByte(byte(c.Schema)) //nolint:errcheck // it cannot fail
+	_ = h.WriteByte(byte(c.Schema)) // it cannot fail
 	_, _ = h.WriteString(c.Flow)
 	return h.Sum64()
 }

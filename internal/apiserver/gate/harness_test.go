@@ -50,10 +50,10 @@ func open(t *testing.T, next http.HandlerFunc) *door {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = server.Serve(connections) //nolint:errcheck // it ends with the test
+		_ = server.Serve(connections) // it ends with the test
 	}()
 	t.Cleanup(func() {
-		_ = server.Close() //nolint:errcheck // as above
+		_ = server.Close() // as above
 		<-done
 		time.Sleep(time.Second) // the server's own patience with connections that it has closed
 		synctest.Wait()

@@ -60,9 +60,9 @@ func (v *Visit) look() {
 		return
 	}
 	// A writer that has no deadlines is not a connection.
-	_ = v.control.SetReadDeadline(past) //nolint:errcheck // see above
+	_ = v.control.SetReadDeadline(past) // see above
 	if !v.reading {
-		_ = v.control.SetWriteDeadline(past) //nolint:errcheck // see above
+		_ = v.control.SetWriteDeadline(past) // see above
 		return
 	}
 	v.cut = true
@@ -82,5 +82,5 @@ func (v *Visit) due() time.Duration {
 
 // abandon bounds the time for which the server looks for the rest of a body that nobody wants.
 func (v *Visit) abandon() {
-	_ = v.control.SetReadDeadline(time.Now().Add(drainTime)) //nolint:errcheck // a connection that was taken over has none
+	_ = v.control.SetReadDeadline(time.Now().Add(drainTime)) // a connection that was taken over has none
 }
