@@ -1,6 +1,7 @@
 package durability
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -139,8 +140,8 @@ func TestDamageIsRefused(t *testing.T) {
 		}
 		for _, args := range [][]string{{"server"}, {"up", "--simulate", "1", "--detach"}} {
 			out, err := c.run(args...)
-			exit, ok := err.(*exec.ExitError)
-			if !ok || exit.ExitCode() != 1 || !strings.Contains(out, harm.says) || !strings.Contains(out, "coracle store anew") {
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, harm.says) || !strings.Contains(out, "coracle store anew") {
 				t.Errorf("%s: %v says (%v):\n%s", harm.name, args, err, out)
 			}
 		}

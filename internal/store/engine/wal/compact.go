@@ -279,7 +279,7 @@ func (e *Engine) readSnapshot(s segment, fn func(engine.Record) error) (head hea
 
 // ownSnapshot holds a snapshot against its name and its store.
 func (e *Engine) ownSnapshot(s segment, head header) error {
-	reason := ""
+	var reason string
 	switch {
 	case head.old:
 		return nil

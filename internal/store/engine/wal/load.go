@@ -360,8 +360,8 @@ func (l *loading) finish() error {
 			return fmt.Errorf("cut an unfinished write off %s: %w", e.path(e.name), bare(err))
 		}
 	}
-	switch {
-	case e.active == nil:
+	switch e.active {
+	case nil:
 		if len(l.have.logs) == 0 && l.have.snapshot.name == "" {
 			e.last = e.opts.After
 			l.loaded.Complete = e.last
