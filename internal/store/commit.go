@@ -86,9 +86,15 @@ func (s *Store) enqueue(ch *change, data []byte) (*batch, error) {
 	if s.failing || s.fatal != nil {
 		return nil, s.readOnly()
 	}
+	adds := ch.prev == nil && !ch.cur.dead
+	if adds && s.lastError != nil && s.compaction.turnsAway(s.now().Unix()) {
+		return nil, s.readOnly()
+	}
 	s.next++
 	ch.cur.rev = s.next
-	ch.rec = engine.Record{Revision: s.next, Key: ch.it.key, Value: data, Delete: ch.cur.dead, Expires: ch.cur.expires}
+	ch.rec = engine.Record{
+		Revision: s.next, Key: ch.it.key, Value: data, Delete: ch.cur.dead, Adds: adds, Expires: ch.cur.expires,
+	}
 	if s.pending.bytes >= batchMax {
 		s.waiting = append(s.waiting, s.pending)
 		s.pending = newBatch()
@@ -160,9 +166,9 @@ func (s *Store) commitLoop() {
 		for _, ch := range b.changes {
 			records = append(records, ch.rec)
 		}
-		err := s.engine.Commit(records)
-		if err != nil && s.compaction.relieve(err, b.bytes) {
-			err = s.engine.Commit(records)
+		err := s.write(b, records)
+		if err != nil && s.compaction.relieve(err, b) {
+			err = s.write(b, records)
 		}
 		clear(records)
 		if err != nil {
@@ -171,6 +177,14 @@ func (s *Store) commitLoop() {
 		}
 		s.finish(b)
 	}
+}
+
+// write makes a batch durable, if that leaves room to compact what is there.
+func (s *Store) write(b *batch, records []engine.Record) error {
+	if err := s.compaction.admit(b); err != nil {
+		return fmt.Errorf("the disk is too full to add to the store: %w", err)
+	}
+	return s.engine.Commit(records)
 }
 
 func (s *Store) takeBatch() (b *batch, stop bool) {
@@ -197,10 +211,12 @@ func (s *Store) finish(b *batch) {
 		ch.rec.Value = nil
 		ch.at = now
 	}
-	s.compaction.weigh(b.changes)
+	s.compaction.weigh(b)
 	s.mu.Lock()
 	s.inflight = nil
-	s.lastError = nil
+	if s.compaction.refused.Load() == 0 {
+		s.lastError = nil
+	}
 	s.durable.Store(b.last())
 	s.mu.Unlock()
 	close(b.done)

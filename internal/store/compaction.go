@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,8 +21,14 @@ const (
 	// relieveMin is what a compaction must gain to be tried on a full disk, and a share of the live bytes.
 	relieveMin   = 64 << 10
 	relieveShare = 16
-	// recordOverhead is about what a record takes in a file besides its key and value.
-	recordOverhead = 12
+	// recordOverhead is what a record takes in a file at most besides its key and value.
+	recordOverhead = 24
+	// changeMin and changeShare, of the live bytes, are in forChanges.
+	changeMin   = 64 << 10
+	changeShare = 32
+	// refuseFor is for how many seconds further objects are refused at the door after one found no room; less if
+	// something is deleted.
+	refuseFor = 1
 )
 
 // compaction drops superseded records from the engine.
@@ -34,8 +41,13 @@ type compaction struct {
 	asked   atomic.Bool  // one is due whatever the sizes
 	group   sync.WaitGroup
 
-	reserved int64 // live bytes for which room is reserved; the dispatcher's own
-	futile   int64 // dead bytes when a full disk was last compacted in vain; the committer's own
+	holding sync.Mutex
+	held    atomic.Int64 // live bytes for which the engine holds room; written under holding
+
+	refused atomic.Int64 // Unix seconds until which further objects find no room; 0 is not
+
+	// The committer's own: the dead bytes and all bytes when a full disk was last compacted in vain.
+	futile, futileAll int64
 }
 
 func (p *compaction) init(s *Store) { p.s = s }
@@ -51,16 +63,17 @@ func (p *compaction) begin(loaded engine.Loaded, items map[string]*item) {
 	p.live.Store(live)
 	p.last.Store(p.s.now().Unix())
 	p.asked.Store(loaded.Outdated)
-	p.reserve(live)
+	if err := p.hold(live); err != nil {
+		p.s.log.Warn("no room is kept for a compaction: until there is, nothing can be added to the store", "error", err)
+	}
 }
 
-// weight is about what a live version takes in a file.
+// weight is at most what a live version takes in a file.
 func weight(key string, v *version) int64 { return int64(len(key) + v.size + recordOverhead) }
 
-// weigh accounts for durable changes.
-func (p *compaction) weigh(changes []*change) {
-	var more int64
-	for _, ch := range changes {
+// growth is by how many live bytes a batch adds.
+func (b *batch) growth() (more int64) {
+	for _, ch := range b.changes {
 		if !ch.cur.dead {
 			more += weight(ch.it.key, ch.cur)
 		}
@@ -68,7 +81,49 @@ func (p *compaction) weigh(changes []*change) {
 			more -= weight(ch.it.key, ch.prev)
 		}
 	}
-	p.live.Add(more)
+	return more
+}
+
+// adds says whether a batch has an object that was not there.
+func (b *batch) adds() bool {
+	return slices.ContainsFunc(b.changes, func(ch *change) bool { return ch.rec.Adds })
+}
+
+// removes says whether a batch makes room.
+func (b *batch) removes() bool {
+	return slices.ContainsFunc(b.changes, func(ch *change) bool { return ch.cur.dead })
+}
+
+// weigh accounts for a durable batch.
+func (p *compaction) weigh(b *batch) {
+	p.live.Add(b.growth())
+	if b.removes() || b.adds() {
+		p.refused.Store(0)
+	}
+}
+
+// admit makes sure that a compaction still finds room after a batch: what is on the disk could never be reduced
+// without. What only changes and removes may use some room that what adds may not.
+func (p *compaction) admit(b *batch) error {
+	growth := b.growth()
+	if growth <= 0 {
+		return nil
+	}
+	live := p.live.Load() + growth
+	if b.adds() {
+		live += forChanges(live)
+	}
+	if live <= p.held.Load() {
+		return nil
+	}
+	return p.hold(live)
+}
+
+// turnsAway tells whether an object that is added is refused without being tried: together with it, what makes room
+// would fail.
+func (p *compaction) turnsAway(now int64) bool {
+	until := p.refused.Load()
+	return until != 0 && now <= until
 }
 
 func (p *compaction) dead() int64 {
@@ -90,8 +145,8 @@ func worthwhile(live, dead, retryAt, sinceLast, historyAge int64) bool {
 // consider starts a compaction if one is due. It is called after each batch.
 func (p *compaction) consider() {
 	live, dead := p.live.Load(), p.dead()
-	if live > p.reserved+p.reserved/4 || live < p.reserved/4 {
-		p.reserve(live)
+	if live < p.held.Load()/4 {
+		_ = p.hold(live) // less than is held
 	}
 	sinceLast, age := p.s.now().Unix()-p.last.Load(), int64(p.s.hist.Age.Seconds())
 	if !p.asked.Load() && !worthwhile(live, dead, p.retryAt.Load(), sinceLast, age) {
@@ -113,36 +168,76 @@ func (p *compaction) run() error {
 	p.asked.Store(false)
 	p.retryAt.Store(0)
 	p.last.Store(p.s.now().Unix())
-	return p.s.engine.Compact(p.s.newestDurable, p.s.Revision)
+	err := p.s.engine.Compact(p.s.newestDurable, p.s.Revision)
+	p.holdAgain()
+	return err
 }
 
-// reserve keeps room on the disk for a compaction that leaves live bytes and somewhat more.
-func (p *compaction) reserve(live int64) {
-	p.reserved = live
-	if err := p.s.engine.Reserve(live + live/2); err != nil {
-		p.s.log.Warn("no room is kept for a compaction: once the disk is full, deleting may not free it", "error", err)
+// hold has the engine keep room for a compaction that leaves so many live bytes, and for more where there is enough.
+func (p *compaction) hold(live int64) error {
+	p.holding.Lock()
+	defer p.holding.Unlock()
+	var err error
+	for _, bytes := range []int64{live + live/2, live + forChanges(live), live} {
+		if err = p.s.engine.Reserve(bytes); err == nil {
+			p.held.Store(bytes)
+			return nil
+		}
+	}
+	return err
+}
+
+// forChanges is what is kept for changes beside so many live bytes, when the disk is too full for further objects.
+func forChanges(live int64) int64 { return changeMin + live/changeShare }
+
+// holdAgain asks whether a compaction found back the room it spent.
+func (p *compaction) holdAgain() {
+	p.holding.Lock()
+	defer p.holding.Unlock()
+	if p.s.engine.Reserve(p.held.Load()) != nil {
+		p.held.Store(0)
 	}
 }
 
-// relieve compacts at once after a write of so many bytes failed for want of space, if that can gain
-// enough. It returns whether the write may succeed now. It is the committer's.
-func (p *compaction) relieve(cause error, need int) bool {
-	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) || errors.Is(cause, engine.ErrFatal) {
+// full tells whether a failure is for want of space, and not for good.
+func full(err error) bool {
+	return (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && !errors.Is(err, engine.ErrFatal)
+}
+
+// relieve compacts at once after a batch failed for want of space, if that can help. It returns whether the batch
+// may succeed now. It is the committer's.
+func (p *compaction) relieve(cause error, b *batch) bool {
+	if !full(cause) {
 		return false
 	}
-	dead := p.dead()
-	gain := max(relieveMin, p.live.Load()/relieveShare, int64(need))
-	if dead-p.futile < gain {
+	dead, all := p.dead(), p.dead()+p.live.Load()
+	if all < p.futileAll { // another compaction came between
+		p.futile, p.futileAll = 0, 0
+	}
+	gain, gained := max(relieveMin, p.live.Load()/relieveShare)+int64(b.bytes), dead-p.futile
+	if !b.adds() {
+		// A new log takes what the old one could not, whatever is dead.
+		gain, gained = relieveMin, all-p.futileAll
+	}
+	if gained < gain {
+		p.refuse(b)
 		return false
 	}
 	if err := p.run(); err != nil {
-		p.futile = dead
+		p.futile, p.futileAll = dead, all
+		p.refuse(b)
 		p.s.log.Error("the disk is full, and compacting the log to make room failed", "error", err)
 		return false
 	}
-	p.futile = 0
+	p.futile, p.futileAll = p.dead(), p.dead()+p.live.Load()
 	p.s.log.Info("the disk is full: compacted the log", "bytes freed", dead-p.dead())
 	return true
+}
+
+func (p *compaction) refuse(b *batch) {
+	if b.adds() {
+		p.refused.Store(p.s.now().Unix() + refuseFor)
+	}
 }
 
 func (p *compaction) wait() { p.group.Wait() }

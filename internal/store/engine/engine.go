@@ -20,6 +20,9 @@ type Record struct {
 	Value []byte
 	// Delete marks the removal of Key.
 	Delete bool
+	// Adds marks a Key that was not there: on a full disk such records are refused first, so that what is there
+	// can still be changed and removed. It is not kept.
+	Adds bool
 	// Expires is the Unix time in seconds after which the object is to be removed; 0 is never.
 	Expires int64
 }
@@ -62,8 +65,9 @@ type Engine interface {
 	// whether it is still the newest durable one of its key; revision returns the newest
 	// durable revision. A Compact cut short by Close or a crash has no effect.
 	Compact(live func(key string, revision int64) bool, revision func() int64) error
-	// Reserve keeps room on the disk for a compaction that leaves so many bytes, for when the disk
-	// is full. Without an error it is there.
+	// Reserve keeps room on the disk for a compaction that leaves so many bytes of records, for when the disk
+	// is full. Without an error it is there; after one, what was kept before still is. A compaction that comes
+	// between spends and renews it: whether that went well, asking again tells, at little cost.
 	Reserve(bytes int64) error
 	// Close releases the engine. Committed records stay.
 	Close() error

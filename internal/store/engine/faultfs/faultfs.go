@@ -261,7 +261,11 @@ func (f *FS) Rename(from, to string) error {
 	if err := f.step("rename", from); err != nil {
 		return err
 	}
-	f.names[to] = f.names[from]
+	i, ok := f.names[from]
+	if !ok {
+		return fmt.Errorf("rename %s: %w", from, fs.ErrNotExist)
+	}
+	f.names[to] = i
 	delete(f.names, from)
 	return nil
 }

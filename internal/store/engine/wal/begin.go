@@ -19,24 +19,24 @@ func (e *Engine) startLog() error {
 
 // prepareLog does what takes long about a new log: its room.
 func (e *Engine) prepareLog() (f File, err error) {
-	f, err = e.fs.Create(e.path(tmpLog))
+	f, err = e.claim(spareName, tmpLog)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make %s: %w", e.path(tmpLog), bare(err))
 	}
 	err = writeZeroes(f, 0, e.opts.Ahead)
 	if err == nil {
 		err = f.Datasync()
 	}
 	if err != nil {
-		return nil, e.dropLog(f, err)
+		return nil, e.dropLog(f, fmt.Errorf("write %s: %w", e.path(tmpLog), bare(err)))
 	}
 	return f, nil
 }
 
-// dropLog gives up a log that was not begun.
-func (e *Engine) dropLog(f File, err error) error {
-	err = fmt.Errorf("write %s: %w", e.path(tmpLog), bare(err))
-	return errors.Join(err, f.Close(), e.fs.Remove(e.path(tmpLog)))
+// dropLog gives up a log that was not begun: its room is kept. It returns cause.
+func (e *Engine) dropLog(f File, cause error) error {
+	size, err := f.Size()
+	return errors.Join(cause, err, f.Close(), e.retire(unused{tmpLog, size}))
 }
 
 // switchLog makes f the active log. Its header says what comes before it, which is known only once
@@ -48,7 +48,7 @@ func (e *Engine) switchLog(f File) error {
 		err = f.Datasync()
 	}
 	if err != nil {
-		return e.dropLog(f, err)
+		return e.dropLog(f, fmt.Errorf("write %s: %w", e.path(tmpLog), bare(err)))
 	}
 	name := logName(head.number)
 	if err := e.fs.Rename(e.path(tmpLog), e.path(name)); err != nil {

@@ -18,21 +18,10 @@ const snapshotFrame = 256 << 10
 const syncEvery = 4 << 20
 
 // Compact implements engine.Engine: it copies the live records of all sealed files into one, as
-// bytes. Writers wait only while the log is switched. On a full disk it spends the reserve.
+// bytes. Writers wait only while the log is switched. It needs no room but what Reserve holds.
 func (e *Engine) Compact(live func(key string, revision int64) bool, revision func() int64) error {
 	e.compacting.Lock()
 	defer e.compacting.Unlock()
-	err := e.compact(live, revision)
-	if full(err) && e.spendReserve() {
-		err = e.compact(live, revision)
-	}
-	if err == nil {
-		_ = e.renewReserve() // what is missing is taken at the next chance
-	}
-	return err
-}
-
-func (e *Engine) compact(live func(key string, revision int64) bool, revision func() int64) error {
 	if e.closing.Load() {
 		return nil
 	}
@@ -46,16 +35,11 @@ func (e *Engine) compact(live func(key string, revision int64) bool, revision fu
 	if len(sealed) == 0 {
 		return nil // nothing was written since the last time
 	}
-	size, err := e.writeSnapshot(upTo, old, sealed, live, revision)
-	if err == nil {
-		err = e.nameSnapshot(upTo)
-	} else {
-		_ = e.fs.Remove(e.path(tmpSnap)) // it takes room, and the next one replaces it
+	size, err := e.replaceSnapshot(upTo, old, sealed, live, revision)
+	if errors.Is(err, errClosing) {
+		return nil
 	}
 	if err != nil {
-		if errors.Is(err, errClosing) {
-			return nil
-		}
 		return fmt.Errorf("compact: %w", err)
 	}
 	e.mu.Lock()
@@ -63,12 +47,33 @@ func (e *Engine) compact(live func(key string, revision int64) bool, revision fu
 	e.sealed = nil
 	e.measure()
 	e.mu.Unlock()
+	return nil
+}
+
+// replaceSnapshot writes what lives into the reserve, and makes of the files that it replaces the next one.
+func (e *Engine) replaceSnapshot(
+	upTo int64, old segment, sealed []segment, live func(string, int64) bool, revision func() int64,
+) (size int64, err error) {
+	w, err := e.writeSnapshot(upTo, old, sealed, live, revision)
+	if err != nil {
+		return 0, err
+	}
+	files := make([]unused, 0, len(sealed)+1)
 	for _, s := range append(sealed, old) {
-		if s.name != "" {
-			err = errors.Join(err, e.fs.Remove(e.path(s.name)))
+		if s.name != "" && s.name != snapName(upTo) {
+			files = append(files, unused{s.name, max(s.size, s.room)})
 		}
 	}
-	return err
+	e.roomMu.Lock()
+	defer e.roomMu.Unlock()
+	if err := errors.Join(w.end(), w.f.Close()); err != nil {
+		return 0, errors.Join(err, e.retireLocked([]unused{{tmpSnap, w.off}}))
+	}
+	if err := e.nameSnapshot(upTo); err != nil {
+		return 0, err
+	}
+	e.compacted.Store(w.off)
+	return w.off, e.retireLocked(files)
 }
 
 // nameSnapshot gives a snapshot that is whole and durable its name.
@@ -89,14 +94,9 @@ func (e *Engine) seal() (int64, error) {
 	defer e.mu.Unlock()
 	if e.failed != nil || e.off == headerSize {
 		// Nothing was written since: the active log can stay.
-		upTo := e.last
-		err := errors.Join(next.Close(), e.fs.Remove(e.path(tmpLog)))
-		if e.failed != nil {
-			return 0, e.failed
-		}
-		return upTo, err
+		return e.last, e.dropLog(next, e.failed)
 	}
-	old, seg, before := e.active, segment{name: e.name, number: e.number, salt: e.salt, size: e.off}, e.chain
+	old, seg, before := e.active, segment{name: e.name, number: e.number, salt: e.salt, size: e.off, room: e.reserved}, e.chain
 	e.chain = seg.link()
 	if err := e.switchLog(next); err != nil {
 		e.chain = before
@@ -104,28 +104,39 @@ func (e *Engine) seal() (int64, error) {
 	}
 	e.sealed = append(e.sealed, seg)
 	e.measure()
-	// The zeroes laid out ahead are not needed any more; that they stay would do no harm.
-	_ = old.Truncate(seg.size)
 	return e.last, old.Close()
 }
 
 const tmpSnap = "snap.tmp"
 
-// writeSnapshot writes what lives of the old snapshot and the sealed logs, up to revision upTo.
+// writeSnapshot writes what lives of the old snapshot and the sealed logs, up to revision upTo. The file is whole
+// but for its end, see snapshotWriter.end; after an error its room is kept.
 func (e *Engine) writeSnapshot(
 	upTo int64, old segment, sealed []segment, live func(string, int64) bool, revision func() int64,
-) (size int64, err error) {
-	f, err := e.fs.Create(e.path(tmpSnap))
+) (*snapshotWriter, error) {
+	f, err := e.claim(reserveName, tmpSnap)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	head := header{kind: kindSnapshot, salt: newSalt(), identity: e.identity, number: upTo}
 	head.previous = sealed[len(sealed)-1].link()
 	w := &snapshotWriter{f: f, name: e.path(tmpSnap), salt: head.salt, cancelled: e.closing.Load}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := w.begin(&head); err != nil {
-		return 0, err
+	err = w.begin(&head)
+	if err == nil {
+		err = e.copyLiving(w, old, sealed, live)
 	}
+	if err == nil {
+		// What was dropped had been superseded by this revision at the latest.
+		err = w.finish(revision())
+	}
+	if err != nil {
+		size, serr := f.Size()
+		return nil, errors.Join(err, serr, f.Close(), e.retire(unused{tmpSnap, size}))
+	}
+	return w, nil
+}
+
+func (e *Engine) copyLiving(w *snapshotWriter, old segment, sealed []segment, live func(string, int64) bool) error {
 	keep := func(r engine.Record) error {
 		if !live(r.Key, r.Revision) {
 			return nil
@@ -134,16 +145,15 @@ func (e *Engine) writeSnapshot(
 	}
 	if old.name != "" {
 		if _, _, err := e.readSnapshot(old, keep); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	for _, s := range sealed {
 		if err := e.readSealed(s, keep); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	// What was dropped had been superseded by this revision at the latest.
-	return w.finish(revision())
+	return nil
 }
 
 func (e *Engine) readSealed(s segment, fn func(engine.Record) error) (err error) {
@@ -228,18 +238,24 @@ func (w *snapshotWriter) sync() error {
 	return nil
 }
 
-func (w *snapshotWriter) finish(complete int64) (int64, error) {
+// finish writes the last frame.
+func (w *snapshotWriter) finish(complete int64) error {
 	if w.count > 0 {
 		if err := w.flush(); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	w.buf = binary.AppendUvarint(w.buf, uint64(complete))
 	w.buf = binary.AppendUvarint(w.buf, w.total)
-	if err := w.flush(); err != nil {
-		return 0, err
+	return w.flush()
+}
+
+// end gives back what was reserved and not used, and makes the file durable.
+func (w *snapshotWriter) end() error {
+	if err := w.f.Truncate(w.off); err != nil {
+		return fmt.Errorf("cut %s: %w", w.name, bare(err))
 	}
-	return w.off, w.sync()
+	return w.sync()
 }
 
 // footer is the last frame of a compacted file.

@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,7 +212,7 @@ func (l *loading) readLog(seg segment, last bool, fn func(engine.Record) error) 
 		return e.located(seg.name, end, err)
 	}
 	l.filled = l.filled || !r.head.old && (end > headerSize || bad != "")
-	seg.size, seg.salt = end, r.head.salt
+	seg.size, seg.salt, seg.room = end, r.head.salt, size
 	if err := l.judge(seg, r, last, bad); err != nil {
 		return err
 	}
@@ -378,18 +379,38 @@ func (l *loading) finish() error {
 	if err := e.openMark(l.begun); err != nil {
 		return err
 	}
-	for _, name := range l.have.stale {
-		if name == e.name || name == tmpLog {
-			continue // replaced, or renamed
-		}
-		if err := e.fs.Remove(e.path(name)); err != nil {
-			return fmt.Errorf("remove a file left over by compaction: %w", err)
-		}
+	if err := l.tidy(); err != nil {
+		return fmt.Errorf("remove a file left over by compaction: %w", err)
 	}
-	e.findReserve()
 	l.loaded.Revision = e.last
 	l.loaded.Identity = e.identity.String()
 	return nil
+}
+
+// tidy makes room of what an interrupted compaction left behind.
+func (l *loading) tidy() error {
+	e := l.e
+	e.findRoom()
+	files := make([]unused, 0, len(l.have.stale))
+	for _, name := range l.have.stale {
+		if name == e.name {
+			continue
+		}
+		f, err := e.fs.Open(e.path(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // became the log
+		}
+		if err != nil {
+			return err
+		}
+		size, err := f.Size()
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		files = append(files, unused{name, size})
+		e.room.asked, e.room.wanted = true, max(e.room.wanted, size) // until Reserve says how much
+	}
+	return e.retire(files...)
 }
 
 // located says where in which file err was met, as damage if it is about the bytes found.

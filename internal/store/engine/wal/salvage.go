@@ -262,7 +262,10 @@ func (e *Engine) imprint(records []engine.Record, after int64) error {
 		}
 	}
 	if err == nil {
-		_, err = w.finish(after)
+		err = w.finish(after)
+	}
+	if err == nil {
+		err = w.end()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err

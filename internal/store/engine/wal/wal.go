@@ -2,8 +2,8 @@
 // file beside it.
 //
 // It owns the files of one directory: log-N.wal (records from revision N on), snap-N.snap (what
-// was live of the records up to N), reserve (room for a compaction on a full disk) and LOCK; and, outside
-// of it, the mark, which says that the store was begun and how far it was acknowledged. One frame is one
+// was live of the records up to N), reserve and reserve.log (room for a compaction on a full disk) and LOCK; and,
+// outside of it, the mark, which says that the store was begun and how far it was acknowledged. One frame is one
 // committed batch, written to preallocated zeroes and made durable by one fdatasync.
 //
 // It refuses to take damage for newness: what was acknowledged and is not there any more, is of another
@@ -40,7 +40,7 @@ type Options struct {
 	// After is the revision after which a new store begins.
 	After int64
 	// Ahead is how many bytes of zeroes are laid out ahead of a new log; 0 is 1 MiB. A quarter of them is
-	// left for batches that only remove, when the disk is full.
+	// left for batches that add nothing, when the disk is full.
 	Ahead int64
 	// FS is the file system; nil is the operating system's.
 	FS FS
@@ -83,9 +83,8 @@ type Engine struct {
 	since      atomic.Int64
 	closing    atomic.Bool
 	compacting sync.Mutex
-	reserveMu  sync.Mutex // after compacting
-	reserveIs  int64      // bytes of the reserve
-	reserveFor int64      // bytes it is wanted to have
+	roomMu     sync.Mutex // after compacting and mu
+	room       room
 }
 
 // segment is a file that is not written any more.
@@ -94,6 +93,7 @@ type segment struct {
 	number int64
 	salt   uint32
 	size   int64
+	room   int64 // size of a log's file, with the zeroes laid out ahead
 }
 
 func (s segment) link() link { return link{number: s.number, end: s.size, salt: s.salt} }
@@ -149,7 +149,7 @@ func (e *Engine) Commit(batch []engine.Record) error {
 	if cap(buf) <= growMax {
 		e.buf = buf[:0]
 	}
-	if err := e.makeRoom(e.off+int64(len(buf)), onlyRemoves(batch)); err != nil {
+	if err := e.makeRoom(e.off+int64(len(buf)), adds(batch)); err != nil {
 		return err
 	}
 	if _, err := e.active.WriteAt(buf, e.off); err != nil {
@@ -168,20 +168,21 @@ func (e *Engine) Commit(batch []engine.Record) error {
 	return nil
 }
 
-func onlyRemoves(batch []engine.Record) bool {
+// adds says whether a batch has an object that was not there.
+func adds(batch []engine.Record) bool {
 	for i := range batch {
-		if !batch[i].Delete {
-			return false
+		if batch[i].Adds {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // makeRoom lays out zeroes up to end at least, so that a commit writes over existing blocks: the
 // sync then has no metadata to write, and a full disk shows before anything is half written. On a
-// full disk some are left for batches that only remove, so that room can be made.
-func (e *Engine) makeRoom(end int64, removes bool) error {
-	if !removes {
+// full disk some are left for batches that add nothing, so that what is there can be changed and removed.
+func (e *Engine) makeRoom(end int64, adds bool) error {
+	if adds {
 		end += e.opts.Ahead / 4
 	}
 	if end <= e.reserved {
@@ -198,7 +199,9 @@ func (e *Engine) makeRoom(end int64, removes bool) error {
 
 // extend also brings the mark to the disk: it is behind by no more than what was laid out ahead.
 func (e *Engine) extend(to int64) error {
+	e.roomMu.Lock() // what a compaction is about to pass on is not free
 	err := writeZeroes(e.active, e.reserved, to)
+	e.roomMu.Unlock()
 	if err == nil {
 		e.reserved = to
 		if err := e.setMark(false, true); err != nil {
