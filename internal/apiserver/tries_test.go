@@ -349,8 +349,61 @@ func TestImpersonation(t *testing.T) {
 			}
 		}
 	}
-	b.call(b.as(""), "GET", secretsPath, "", "Impersonate-User", "admin").want(401)
+	// A group, a UID or an extra of nobody: not ignored, for then the request would go on with the caller's own rights.
+	callers["an administrator"] = func(h ...string) answer { return b.call(b.administers, "GET", secretsPath, "", h...) }
+	for who, call := range callers {
+		for _, headers := range [][]string{
+			{"Impersonate-Group", "system:masters"}, {"Impersonate-Uid", "1"}, {"Impersonate-Extra-Scopes", "all"},
+			{"Impersonate-User", "", "Impersonate-Group", "system:masters"},
+		} {
+			if a := call(headers...); a.code != 400 || !strings.Contains(string(a.body), "without impersonating a user") {
+				t.Errorf("%s as %v: %d %s", who, headers, a.code, a.body)
+			}
+		}
+	}
+	for _, header := range []string{"Impersonate-User", "Impersonate-Group", "Impersonate-Uid"} {
+		b.call(b.as(""), "GET", secretsPath, "", header, "admin").want(401)
+	}
 	b.call(b.administers, "GET", secretsPath, "", "Impersonate-User", "bob").want(403).wantBody(`User \"bob\" cannot list resource`)
+}
+
+// TestForeignWaysIn: what other servers believe of a caller is believed of nobody here: headers that a proxy in front would
+// set, a token in place of a WebSocket's protocol, another address in the request line.
+func TestForeignWaysIn(t *testing.T) {
+	b := besiege(t)
+	nobody := b.as("")
+	protocol := func(token string) []string {
+		return []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==",
+			"Sec-WebSocket-Protocol", "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io." + base64.RawURLEncoding.EncodeToString([]byte(token))}
+	}
+	for name, headers := range map[string][]string{
+		"a proxy's user":          {"X-Remote-User", "admin", "X-Remote-Group", "system:masters"},
+		"a proxy's certificate":   {"X-Client-Cert", "admin", "X-SSL-Client-S-DN", "CN=admin,O=system:masters"},
+		"a proxy's client":        {"X-Forwarded-User", "admin", "X-Forwarded-For", "127.0.0.1", "Forwarded", "for=127.0.0.1"},
+		"another address":         {"X-Original-URL", "/healthz", "X-Rewrite-URL", "/healthz"},
+		"another method":          {"X-HTTP-Method-Override", "GET"},
+		"a token of a WebSocket":  protocol("forged"),
+		"a cookie":                {"Cookie", "token=" + b.token},
+		"a token for a proxy":     {"Proxy-Authorization", "Bearer " + b.token},
+		"two tokens, one of them": {"Authorization", "Bearer " + b.token + ", Bearer forged"},
+	} {
+		for _, path := range []string{secretsPath, nodesPath + "/n1", pods + "/p/exec?command=id&stdout=1"} {
+			if a := b.call(nobody, "GET", path, "", headers...); a.code != 401 {
+				t.Errorf("%s: GET %s: %d %s", name, path, a.code, a.body)
+			}
+		}
+	}
+	for name, headers := range map[string][]string{
+		"a proxy's user": {"X-Remote-User", "admin", "X-Remote-Group", "system:masters"}, "a token beside it": {"Authorization", "Bearer " + b.token},
+	} {
+		if a := b.call(b.node, "GET", secretsPath, "", headers...); a.code != 403 {
+			t.Errorf("a node with %s: %d %s", name, a.code, a.body)
+		}
+	}
+	// A pod's token is that pod's by this way too.
+	if a := b.call(nobody, "GET", pods+"/p/exec?command=id&stdout=1", "", protocol(b.token)...); a.code != 403 && a.code != 401 {
+		t.Errorf("a pod's token of a WebSocket: %d %s", a.code, a.body)
+	}
 }
 
 // TestPathTries: no name leads out of where it belongs.

@@ -164,6 +164,23 @@ func (d DataDir) NodeNames() []string {
 	return names
 }
 
+// nodeHere checks that a name that somebody typed is a node's of this cluster, whose directory lies in the cluster's and
+// not where a link leads: it is made and removed whole.
+func (d DataDir) nodeHere(name string) error {
+	if names := d.NodeNames(); !slices.Contains(names, name) {
+		return fmt.Errorf("there is no node %q in %s; `coracle up` makes nodes, and those here are %v", name, d.Nodes(), names)
+	}
+	real, err := filepath.EvalSymlinks(d.Node(name))
+	if err != nil {
+		return fmt.Errorf("look at the directory of node %s: %w", name, err)
+	}
+	if real != d.Node(name) {
+		return fmt.Errorf("the directory of node %s is not in the cluster's: a link in %s leads to %s. Put the directory "+
+			"itself there, or mount it", name, d.Node(name), real)
+	}
+	return nil
+}
+
 // Exists says whether a cluster was created here. Where that cannot be seen, for the directory is another user's, it is
 // taken for granted: reading it will say so.
 func (d DataDir) Exists() bool {

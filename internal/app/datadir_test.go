@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -182,5 +183,57 @@ func TestUnmountIn(t *testing.T) {
 	}
 	if err := refuseMounts(d, string(d)); err == nil || !strings.Contains(err.Error(), "umount "+volumes) {
 		t.Errorf("a disk is mounted: %v", err)
+	}
+}
+
+// TestNodesAreThoseOfTheCluster: a node that somebody names to remove or to run is one of this cluster's. No name leads
+// to another directory, and no link in the cluster's directory does.
+func TestNodesAreThoseOfTheCluster(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(name string) DataDir {
+		d := DataDir(filepath.Join(top, name))
+		write(t, d.ConfigFile(), `{"id":"test0","listen":"127.0.0.1:1","podCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/16"}`)
+		return d
+	}
+	d, other := begin("d"), begin("other")
+	var mine []string
+	for _, path := range []string{filepath.Join(top, "mine/agent/x"), filepath.Join(top, "mine/x"), other.Node("n2") + "/agent/x", d.join("store/x"), d.Node("n1") + "/agent/x"} {
+		write(t, path, "precious")
+		mine = append(mine, path)
+	}
+	if err := os.Symlink(filepath.Join(top, "mine"), d.Node("link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"..", ".", "../..", "../../mine", "../../other/nodes/n2", "../store", "n1/../../store", "n1/agent", "n1/", "link", "n2", "x\x00", "/", filepath.Join(top, "mine")} {
+		err := removeNode(t.Context(), io.Discard, d, name, stopOptions{})
+		if err == nil || !strings.Contains(err.Error(), "there is no node") {
+			t.Errorf("remove %q: %v", name, err)
+		}
+		if err := runNode(t.Context(), role{dir: d}, name); err == nil || !strings.Contains(err.Error(), "there is no node") {
+			t.Errorf("run %q: %v", name, err)
+		}
+	}
+	// All nodes elsewhere: a node is not removed where a link leads, and the cluster is without what is there.
+	linked := begin("linked")
+	if err := os.Symlink(other.Nodes(), linked.Nodes()); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeNode(t.Context(), io.Discard, linked, "n2", stopOptions{}); err == nil || !strings.Contains(err.Error(), "leads to") {
+		t.Errorf("a node where a link leads: %v", err)
+	}
+	if err := stopCluster(t.Context(), io.Discard, linked, stopOptions{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(string(linked)); !os.IsNotExist(err) {
+		t.Errorf("the cluster is left: %v", err)
+	}
+	for _, path := range mine {
+		if raw, err := os.ReadFile(path); err != nil || string(raw) != "precious" {
+			t.Errorf("%s: %q, %v", path, raw, err)
+		}
 	}
 }

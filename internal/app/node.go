@@ -66,6 +66,9 @@ runtime stops no container: the next one finds them again.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runRole(cmd, runtimeProcess(name), verbose, func(ctx context.Context, r role) error {
 				debug.SetGCPercent(leanGC)
+				if err := r.dir.nodeHere(name); err != nil {
+					return err
+				}
 				cfg := runtimeConfig(r.dir, r.cfg, name, r.log)
 				cfg.Started = func() { r.ready(nil) }
 				return runtime.Run(ctx, cfg)
@@ -146,6 +149,9 @@ func ensureNodeIdentity(dir DataDir, cfg ClusterConfig, authority *pki.Authority
 
 func runNode(ctx context.Context, r role, name string) error {
 	debug.SetGCPercent(leanGC)
+	if err := r.dir.nodeHere(name); err != nil {
+		return err
+	}
 	at := agentDir(r.dir, name)
 	api, err := remote.FromKubeconfig(filepath.Join(at, nodeKubeconfig))
 	if err != nil {
@@ -204,8 +210,8 @@ func removeNode(ctx context.Context, out io.Writer, dir DataDir, name string, o 
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir.Node(name)); err != nil {
-		return fmt.Errorf("there is no node %q here; the nodes are %v", name, dir.NodeNames())
+	if err := dir.nodeHere(name); err != nil {
+		return err
 	}
 	if err := stopNode(ctx, dir, cfg, name, o); err != nil {
 		return err

@@ -15,8 +15,8 @@ const (
 )
 
 var (
-	named    = regexp.MustCompile("`(Test[^`/]*)(?:/([^`]*))?`")
-	declared = regexp.MustCompile(`(?m)^func (Test\w*)\(`)
+	named    = regexp.MustCompile("`((?:Test|Fuzz)[^`/]*)(?:/([^`]*))?`")
+	declared = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w*)\(`)
 )
 
 // TestSecurityPage: every line of the page on security names tests, each test is in the tree, and what

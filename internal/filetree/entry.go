@@ -266,12 +266,25 @@ func (e *Entry) Readlink() (string, error) {
 // Where asks the kernel for the path that leads to the entry now, without links.
 func (e *Entry) Where() (string, error) { return os.Readlink(e.inProc()) }
 
-// BindTo mounts the entry, with all that is mounted below it, at target, which is the caller's own.
-func (e *Entry) BindTo(target string) error {
-	if err := unix.Mount(e.inProc(), target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("bind %s to %s: %w", e.Path, target, err)
+// BindTo mounts the entry, with all that is mounted below it, at target, which is the caller's own. What is mounted in the
+// entry later shows at target where the entry lies on a shared mount (mount_namespaces(7)); only with back does it show the
+// other way round as well, and target then is one more peer of the entry's mount.
+func (e *Entry) BindTo(target string, back bool) error {
+	err := unix.Mount(e.inProc(), target, "", unix.MS_BIND|unix.MS_REC, "")
+	if err != nil || back {
+		return e.bindError(target, err)
+	}
+	if err := unix.Mount("", target, "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return e.bindError(target, errors.Join(err, UnmountBelow(target)))
 	}
 	return nil
+}
+
+func (e *Entry) bindError(target string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("bind %s to %s: %w", e.Path, target, err)
 }
 
 // inProc is a path that leads to the file that the descriptor holds, for this process alone (proc_pid_fd(5)).

@@ -20,8 +20,12 @@ import (
 	"coracle/internal/runtime/container"
 )
 
-// maxExecOutput is what ExecSync returns at most of each stream, as containerd does.
-const maxExecOutput = 16 << 20
+// maxMessage is the size in bytes of the largest message by CRI, of either way; agents expect no larger ones.
+const maxMessage = 16 << 20
+
+// maxExecOutput is what ExecSync returns at most of each stream: both fit into one message (maxMessage), with what else is
+// in it.
+const maxExecOutput = maxMessage/2 - 4<<10
 
 // lingering is how long output is awaited after a process has ended while
 // another, its child, still holds the other end.

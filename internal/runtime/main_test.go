@@ -50,6 +50,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if trapped() {
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,11 +1,16 @@
 package runtime
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -66,6 +71,16 @@ func TestDevices(t *testing.T) {
 	})
 	if want := "read=ok\nreadonly\n"; out != want {
 		t.Errorf("container says %q, want %q", out, want)
+	}
+	// The same device where it was not given: its node can be made, and is not opened.
+	var st unix.Stat_t
+	if err := unix.Stat(blockDevice(t), &st); err != nil {
+		t.Fatal(err)
+	}
+	out = n.output(pod, cfg, "none", fmt.Sprintf(`for d in "b %d %d" "c 1 1" "c 1 2" "c 1 11" "c 10 200"; do
+	mknod /tmp/dev $d && (exec 3</tmp/dev) 2>&1 | grep -q "not permitted" && echo refused; rm /tmp/dev; done`, unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	if want := strings.Repeat("refused\n", 4); !strings.HasPrefix(out, want) {
+		t.Errorf("devices that were not given: %q", out)
 	}
 }
 
@@ -163,6 +178,23 @@ func TestNobodyElseReachesContainerFiles(t *testing.T) {
 		if err != nil || st.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v %v", dir, st.Mode(), err)
 		}
+	}
+	// Also where the directories above were open.
+	if err := errors.Join(os.Chmod(n.base, 0o755), os.Chmod(filepath.Join(n.base, "state"), 0o755), os.Chmod(filepath.Join(n.base, "images"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(n.base, "state/containers/*/*"))
+	if err != nil || len(found) == 0 {
+		t.Fatal(found, err)
+	}
+	layers, err := filepath.Glob(filepath.Join(n.base, "images/layers/*/fs/bin/busybox"))
+	if err != nil || len(layers) == 0 {
+		t.Fatal(layers, err)
+	}
+	cmd := exec.Command("ls", append([]string{"-d"}, append(found, layers...)...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.Output(); err == nil || len(out) > 0 {
+		t.Errorf("another user sees %q, %v", out, err)
 	}
 	// A container's own unprivileged user must still be able to work.
 	out := n.output(pod, cfg, "user", "cat /etc/hostname && ls /tmp && echo fine", func(c *cri.ContainerConfig) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	restclient "k8s.io/client-go/rest"
@@ -52,6 +53,12 @@ func TestExecSync(t *testing.T) {
 	big, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"head", "-c", "3000000", "/dev/zero"}})
 	if err != nil || len(big.Stdout) != 3000000 {
 		t.Errorf("big output: %d %v", len(big.GetStdout()), err)
+	}
+	// What goes on for ever is read on, so that the command ends, and kept up to a bound: a probe is a pod's own choice.
+	endless := fmt.Sprintf("head -c %[1]d /dev/zero; head -c %[1]d /dev/zero >&2", maxMessage)
+	most, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", endless}}, grpc.MaxCallRecvMsgSize(maxMessage))
+	if err != nil || len(most.Stdout) != maxExecOutput || len(most.Stderr) != maxExecOutput {
+		t.Errorf("output without end: %d and %d bytes, %v", len(most.GetStdout()), len(most.GetStderr()), err)
 	}
 }
 

@@ -217,18 +217,24 @@ func targetPort(sp *corev1.ServicePort, p *corev1.Pod) (int32, bool) {
 	return 0, false
 }
 
-// addressOf is the pod's address of a family.
+// addressOf is the pod's address of a family. A node says what it is: one that no endpoint may have, for it means another
+// machine to each that reads it, would have all endpoints of the service refused.
 func addressOf(p *corev1.Pod, family discoveryv1.AddressType) (string, bool) {
 	ips := p.Status.PodIPs
 	if len(ips) == 0 {
 		ips = []corev1.PodIP{{IP: p.Status.PodIP}}
 	}
 	for _, ip := range ips {
-		if a, err := netip.ParseAddr(ip.IP); err == nil && a.Is6() == (family == discoveryv1.AddressTypeIPv6) {
+		if a, err := netip.ParseAddr(ip.IP); err == nil && ordinary(a) && a.Is6() == (family == discoveryv1.AddressTypeIPv6) {
 			return ip.IP, true
 		}
 	}
 	return "", false
+}
+
+func ordinary(a netip.Addr) bool {
+	plain := a.Unmap()
+	return a.Zone() == "" && !plain.IsUnspecified() && !plain.IsLoopback() && !plain.IsLinkLocalUnicast() && !plain.IsLinkLocalMulticast()
 }
 
 // hostnameOf is the name that DNS gives the pod under the service, if any.

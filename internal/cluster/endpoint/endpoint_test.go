@@ -222,3 +222,20 @@ func TestSlicesAgreeWithPods(t *testing.T) {
 		}
 	})
 }
+
+// TestAddressesThatNodesReport: what a node says of one pod's address does not take the endpoints of others from a service.
+func TestAddressesThatNodesReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := looptest.Run(t, fake.New(), endpoint.Controllers()...)
+		looptest.Make(c, service())
+		looptest.Make(c, pod("good", "10.1.0.1", true))
+		for i, ip := range []string{"127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "::1", "fe80::1%eth0", "::ffff:127.0.0.1", "nonsense"} {
+			looptest.Make(c, pod(fmt.Sprint("bad-", i), ip, true))
+		}
+		expect(t, c, "IPv4 [http:8080] [good=10.1.0.1,ready,serving]")
+		e := looptest.Find[*corev1.Endpoints](c, resource.Endpoints, "d", "web") //nolint:staticcheck // its test
+		if len(e.Subsets) != 1 || len(e.Subsets[0].Addresses) != 1 {
+			t.Errorf("endpoints %+v", e.Subsets)
+		}
+	})
+}

@@ -193,6 +193,38 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestForgedIdentity: labels and annotations of a pod are its author's, and what the runtime is told of whose a container is
+// and of what it mounts is the agent's.
+func TestForgedIdentity(t *testing.T) {
+	forged := map[string]string{
+		cri.PodName: "other", cri.PodNamespace: "kube-system", cri.PodUID: "other", cri.ContainerName: "other", cri.MountSources: `{"/d":"1:1"}`,
+		cri.ContainerHash: "0", cri.RestartCount: "9", cri.TerminationPath: "/etc/shadow", cri.Crashes: "9",
+	}
+	c := corev1.Container{Name: "main", Image: "i:1"}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u", Labels: forged, Annotations: forged}, Spec: corev1.PodSpec{Containers: []corev1.Container{c}}}
+	mount := Mount{ContainerPath: "/d", HostPath: "/h", Is: Identity{Device: 7, Inode: 8}}
+	for _, mounts := range [][]Mount{nil, {mount}} {
+		got, err := Container(context.Background(), pod, &c, Options{Environment: &Environment{}, ImageRef: "sha256:1", Mounts: mounts})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[bool]string{true: `{"/d":"7:8"}`}[mounts != nil]; got.Annotations[cri.MountSources] != want {
+			t.Errorf("sources of mounts %q, want %q", got.Annotations[cri.MountSources], want)
+		}
+		for key, value := range forged {
+			if got.Labels[key] == value || got.Annotations[key] == value {
+				t.Errorf("the container's %s is %q", key, value)
+			}
+		}
+	}
+	sandbox := Sandbox(pod, SandboxOptions{})
+	for key, want := range map[string]string{cri.PodName: "p", cri.PodNamespace: "ns", cri.PodUID: "u"} {
+		if sandbox.Labels[key] != want {
+			t.Errorf("the sandbox's %s is %q", key, sandbox.Labels[key])
+		}
+	}
+}
+
 func TestContainerConfig(t *testing.T) {
 	c := corev1.Container{
 		Name: "main", Image: "i:1", Command: []string{"run", "$(WHO)"}, Args: []string{"$(NOT_SET)", "$$(WHO)"}, WorkingDir: "/w",

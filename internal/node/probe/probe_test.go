@@ -44,6 +44,13 @@ func TestHTTP(t *testing.T) {
 	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://elsewhere.invalid/", http.StatusFound)
 	})
+	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) { // until the prober has enough
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				return
+			}
+		}
+	})
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	plain, secure := httptest.NewServer(mux), httptest.NewTLSServer(mux)
 	defer plain.Close()
@@ -62,6 +69,7 @@ func TestHTTP(t *testing.T) {
 		"refused":       {corev1.HTTPGetAction{Path: "/bad", Port: intstr.FromString("web")}, Result{Message: "HTTP probe failed with statuscode: 503"}},
 		"redirect":      {corev1.HTTPGetAction{Path: "/there", Port: intstr.FromString("web")}, Result{Message: "HTTP probe failed with statuscode: 503"}},
 		"redirect away": {corev1.HTTPGetAction{Path: "/away", Port: intstr.FromString("web")}, Result{OK: true}},
+		"endless":       {corev1.HTTPGetAction{Path: "/endless", Port: intstr.FromString("web")}, Result{OK: true}},
 		"over TLS":      {corev1.HTTPGetAction{Path: "/ok", Scheme: corev1.URISchemeHTTPS, Port: intstr.FromInt(portOf(t, secure.Listener.Addr().String()))}, Result{OK: true}},
 	} {
 		got := Once(t.Context(), &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &c.get}, TimeoutSeconds: 10}, target)

@@ -127,7 +127,7 @@ func tidy(dir *filetree.Dir, present string, files map[string]file) error {
 		visible[top] = true
 	}
 	for _, name := range sortedNames(visible) {
-		if err := dir.Symlink(filepath.Join(dataLink, name), name); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := show(dir, name); err != nil {
 			return err
 		}
 	}
@@ -144,6 +144,29 @@ func tidy(dir *filetree.Dir, present string, files map[string]file) error {
 		}
 	}
 	return nil
+}
+
+// show makes the visible link of one name; what else lies in its place goes.
+func show(dir *filetree.Dir, name string) error {
+	to := filepath.Join(dataLink, name)
+	err := dir.Symlink(to, name)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	e, err := dir.Entry(name)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	if e.IsLink() {
+		if have, err := e.Readlink(); err != nil || have == to {
+			return err
+		}
+	}
+	if err := dir.Remove(name); err != nil {
+		return err
+	}
+	return dir.Symlink(to, name)
 }
 
 // same says whether a directory in dir holds exactly these files.

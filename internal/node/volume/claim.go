@@ -53,6 +53,9 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, readO
 	if err := m.use(pod, st, claimUse{pod.Namespace, name, slices.Contains(pvc.Spec.AccessModes, corev1.ReadWriteOncePod)}); err != nil {
 		return source{}, err
 	}
+	if err := m.ownPlace(pv); err != nil {
+		return source{}, err
+	}
 	src, err := persistent(pv)
 	if err != nil {
 		return source{}, err
@@ -97,6 +100,29 @@ func persistent(pv *corev1.PersistentVolume) (source, error) {
 		return source{path: pv.Spec.Local.Path, kind: e.Kind()}, nil
 	}
 	return source{}, fmt.Errorf("no volume plugin matched PersistentVolume %s: this node mounts hostPath and local volumes", pv.Name)
+}
+
+// ownPlace refuses a volume that passes for one of the built-in classes' and lies elsewhere: what such a volume is, a
+// directory open to all pods' users that takes a pod's group with all that is in it, no other directory of the node's may
+// become. Where a shared class keeps its volumes is the class's to say, and a volume outlives its class.
+func (m *Manager) ownPlace(pv *corev1.PersistentVolume) error {
+	host := pv.Spec.HostPath
+	if host == nil || !builtIn(pv) {
+		return nil
+	}
+	if filepath.Base(host.Path) != pv.Name || filepath.Clean(host.Path) != host.Path {
+		return fmt.Errorf("PersistentVolume %s says that a built-in class made it, and its path %s is no directory named after it: "+
+			"a hostPath volume of your own has no annotation %s and no finalizer %s", pv.Name, host.Path, provisionedBy, DataFinalizer)
+	}
+	if pv.Annotations[provisionedBy] == sharedClass {
+		return nil
+	}
+	// A directory that is missing is not the root, which was made when the node began.
+	if same, err := sameDirectory(filepath.Dir(host.Path), m.cfg.Root); err != nil || !same {
+		return fmt.Errorf("PersistentVolume %s says that the class %s made it, and its path %s is not below %s, "+
+			"where node %s keeps such volumes", pv.Name, localClass, host.Path, m.cfg.Root, m.cfg.Node)
+	}
+	return nil
 }
 
 // builtInDir finds or makes the directory of a volume of the built-in classes. Nobody but agents has business where it

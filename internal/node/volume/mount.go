@@ -46,7 +46,7 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 			return nil, fmt.Errorf("volume %q of mount %s: %w", vm.Name, vm.MountPath, err)
 		}
 		if sub != "" {
-			if src.path, is, err = m.subPath(pod, src, vm.Name, c.Name, i, sub); err != nil {
+			if src.path, is, err = m.subPath(pod, src, vm, c.Name, i, sub); err != nil {
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 			}
 		}
@@ -85,7 +85,9 @@ func identity(e *filetree.Entry) container.Identity {
 
 // subPath pins one path inside a volume by a bind mount in the pod's directory: a symlink swapped
 // in later cannot lead the container elsewhere (CVE-2017-1002101).
-func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index int, sub string) (string, container.Identity, error) {
+func (m *Manager) subPath(
+	pod *corev1.Pod, src source, vm corev1.VolumeMount, ctr string, index int, sub string,
+) (string, container.Identity, error) {
 	var none container.Identity
 	if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
 		return "", none, fmt.Errorf("subPath %q must be relative and must not contain \"..\"", sub)
@@ -98,14 +100,16 @@ func (m *Manager) subPath(pod *corev1.Pod, src source, volume, ctr string, index
 		return "", none, err
 	}
 	defer inside.Close()
-	target := filepath.Join(m.PodDir(pod.UID), "subpaths", volume, ctr, strconv.Itoa(index))
+	target := filepath.Join(m.PodDir(pod.UID), "subpaths", vm.Name, ctr, strconv.Itoa(index))
 	if err := filetree.UnmountBelow(target); err != nil {
 		return "", none, err
 	}
 	if err := makeTarget(target, inside.IsDir()); err != nil {
 		return "", none, err
 	}
-	if err := inside.BindTo(target); err != nil {
+	// What the host mounts in the volume is to show; what happens to the pin stays with it, unless that is asked for.
+	back := vm.MountPropagation != nil && *vm.MountPropagation == corev1.MountPropagationBidirectional
+	if err := inside.BindTo(target, back); err != nil {
 		return "", none, err
 	}
 	return target, identity(inside), nil

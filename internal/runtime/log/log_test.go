@@ -2,6 +2,7 @@ package log
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"coracle/internal/filetree/scratch"
 )
 
 // record is one line of a CRI log.
@@ -289,5 +292,24 @@ func TestFIFOIsRefused(t *testing.T) {
 	}
 	if _, err := Open(dir, "0.log", Limits{}); err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestHardLinks: a pod that was given the directory to collect logs cannot give a file outside it a name there, even one
+// of the same file system: what it sees is a mount of its own (link(2), EXDEV). What it can link it could write anyway.
+func TestHardLinks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounts need root")
+	}
+	base := scratch.Dir(t)
+	logs, seen, secret := filepath.Join(base, "logs"), filepath.Join(base, "seen"), filepath.Join(base, "secret")
+	if err := errors.Join(os.Mkdir(logs, 0o755), os.Mkdir(seen, 0o755), os.WriteFile(secret, []byte("s"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(logs, seen, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(secret, filepath.Join(seen, "0.log")); !errors.Is(err, unix.EXDEV) {
+		t.Errorf("a link to a file outside the mount: %v", err)
 	}
 }

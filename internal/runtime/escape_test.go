@@ -1,0 +1,231 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/runtime/image"
+)
+
+// trap is a script in a container whose interpreter is the program that runs it: the runtime's own.
+const trap = "/trap"
+
+// trapped says whether this process is what the script made of the runtime's program, and then waits until the container
+// has had its way with it.
+func trapped() bool {
+	if !slices.Contains(os.Args, trap) {
+		return false
+	}
+	for end := time.Now().Add(wait / 2); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
+		if _, err := os.Stat("/caught"); err == nil {
+			break
+		}
+	}
+	return true
+}
+
+// TestOwnProgramIsNotWritten: a container that makes the runtime run itself in it (CVE-2019-5736) gets hold of the program,
+// and cannot write it once it has ended.
+func TestOwnProgramIsNotWritten(t *testing.T) {
+	n := newNode(t)
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := busyboxRoot(t)
+	writeFile(t, filepath.Join(root, trap), "#!/proc/self/exe\n")
+	if err := os.Chmod(filepath.Join(root, trap), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	libraries(t, own, root)
+	const img = "trap:1"
+	if _, err := n.store.Build(img, root, image.BuildOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, cfg := n.pod("trap")
+	id := n.sh(pod, cfg, "main", `while :; do for p in /proc/[0-9]*; do
+	case "$(readlink $p/exe)" in /bin/*|"") ;; *) grep -q `+trap+` $p/cmdline && exec 3<$p/exe && break 2;; esac; done; done
+touch /caught; while [ -d $p ]; do :; done; (echo x >/proc/self/fd/3) && echo WRITTEN`, func(c *cri.ContainerConfig) { c.Image.Image = img })
+	n.startCtr(id)
+	r, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{trap}, Timeout: int64(wait.Seconds())})
+	if err != nil || r.ExitCode != 0 {
+		t.Fatalf("the script did not run the runtime's program: %v %v", r, err)
+	}
+	n.finished(id)
+	out := logText(t, filepath.Join(cfg.LogDirectory, "main.log"))
+	// That the file is busy, for the runtime itself runs, would be no protection once it has ended.
+	if strings.Contains(out, "WRITTEN") || !strings.Contains(out, "Read-only file system") && !strings.Contains(out, "Operation not permitted") {
+		t.Errorf("writing the runtime's program: %q", out)
+	}
+	after, err := os.Stat(own)
+	if err != nil || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("the runtime's program was changed: %v", err)
+	}
+}
+
+// libraries gives an image what a program needs that is not linked statically, as this test's is.
+func libraries(t *testing.T, program, root string) {
+	t.Helper()
+	out, err := exec.Command("ldd", program).Output()
+	if err != nil {
+		return // it needs none
+	}
+	for _, path := range strings.Fields(string(out)) {
+		if !filepath.IsAbs(path) {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		copyTo(t, path, filepath.Join(root, path))
+	}
+}
+
+// TestNoWayOutByDescriptor: neither a working directory in the runtime's own descriptors (CVE-2024-21626) nor what an exec
+// inherits leads to the node's files.
+func TestNoWayOutByDescriptor(t *testing.T) {
+	n := newNode(t)
+	pod, cfg := n.pod("descriptors")
+	writeFile(t, filepath.Join(n.base, "marker"), "of the node")
+	const up = "../../../../../../../.."
+	look := fmt.Sprintf("cat %[1]s%[2]s/marker %[1]s/%[2]s/marker; ls %[1]s/work; echo looked", up, n.base)
+	for fd := 3; fd < 13; fd++ {
+		id := n.sh(pod, cfg, fmt.Sprint("fd", fd), look, func(c *cri.ContainerConfig) { c.WorkingDir = fmt.Sprint("/proc/self/fd/", fd) })
+		if _, err := n.StartContainer(n.ctx(), &cri.StartContainerRequest{ContainerId: id}); err != nil {
+			continue // refused
+		}
+		n.finished(id)
+		if out := logText(t, filepath.Join(cfg.LogDirectory, fmt.Sprint("fd", fd)+".log")); strings.Contains(out, "of the node") {
+			t.Errorf("working directory /proc/self/fd/%d: %q", fd, out)
+		}
+	}
+	id := n.sh(pod, cfg, "main", "exec sleep 1000")
+	n.startCtr(id)
+	for range 2 {
+		r, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", `for p in self 1; do for f in /proc/$p/fd/*; do [ -d $f/ ] && echo dir $f $(readlink $f); done; done
+ls /proc/1/fd | wc -l`}})
+		if err != nil || strings.Contains(string(r.Stdout), "dir ") || strings.TrimSpace(string(r.Stdout)) != "3" {
+			t.Errorf("descriptors: %q, %v", r.GetStdout(), err)
+		}
+	}
+}
+
+// TestHostileImageRoot: an image puts links to the node in the place of every directory that the runtime mounts in. Nothing
+// is made, read or changed where they would lead for the runtime.
+func TestHostileImageRoot(t *testing.T) {
+	n := newNode(t)
+	host, given := filepath.Join(n.base, "host"), filepath.Join(n.base, "given")
+	for _, name := range []string{"passwd", "hosts", "hostname", "resolv.conf", "shm/x", "pts/x", "fs/cgroup/x", "work/x"} {
+		writeFile(t, filepath.Join(host, name), "of the node")
+	}
+	writeFile(t, filepath.Join(given, "f"), "given")
+	before := tree(t, host)
+	ways := []string{host, "../../../../../../../../.." + host, "../../../../../proc/1/root" + host}
+	for i, name := range []string{"etc", "dev", "proc", "sys", "etc/hosts", "etc/resolv.conf", "dev/shm", "data", "data/in", "work"} {
+		root, to := busyboxRoot(t), ways[i%len(ways)]
+		at := filepath.Join(root, name)
+		if err := errors.Join(os.RemoveAll(at), os.MkdirAll(filepath.Dir(at), 0o755), os.Symlink(to, at)); err != nil {
+			t.Fatal(err)
+		}
+		test := strings.ReplaceAll(name, "/", "-")
+		if _, err := n.store.Build(test+":1", root, image.BuildOptions{Volumes: []string{"/" + name}}); err != nil {
+			t.Fatal(err)
+		}
+		pod, cfg := n.pod(test)
+		r, err := n.CreateContainer(n.ctx(), &cri.CreateContainerRequest{PodSandboxId: pod, SandboxConfig: cfg, Config: &cri.ContainerConfig{
+			Metadata: &cri.ContainerMetadata{Name: "main"}, Image: &cri.ImageSpec{Image: test + ":1"}, LogPath: "main.log", WorkingDir: "/work/new",
+			Command: []string{"/bin/sh", "-c", "for f in /" + name + " /" + name + "/*; do cat $f; echo x >$f; done; touch /" + name + "/new"},
+			Mounts:  []*cri.Mount{{ContainerPath: "/data/in/deep", HostPath: given}},
+			Linux:   &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: cfg.Linux.SecurityContext.NamespaceOptions}},
+		}})
+		if err == nil {
+			if _, err = n.StartContainer(n.ctx(), &cri.StartContainerRequest{ContainerId: r.ContainerId}); err == nil {
+				n.finished(r.ContainerId)
+			}
+		}
+		if out := logText(t, filepath.Join(cfg.LogDirectory, "main.log")); strings.Contains(out, "of the node") {
+			t.Errorf("/%s is a link to %s: the container read %q", name, to, out)
+		}
+		if now := tree(t, host); now != before {
+			t.Fatalf("/%s is a link to %s: the node's files\n%s\nare\n%s", name, to, before, now)
+		}
+	}
+}
+
+// tree lists a directory: names, modes and contents.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&b, path, info.Mode(), info.ModTime().UnixNano())
+		if !info.Mode().IsRegular() {
+			return nil
+		}
+		raw, err := os.ReadFile(path)
+		b.Write(raw)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestStreamAddresses: who can reach the runtime's port on the loopback, and does not know the one address that was given
+// out for a stream, gets nothing; nor does who comes with it a second time.
+func TestStreamAddresses(t *testing.T) {
+	n := newNode(t)
+	pod, cfg := n.pod("streams")
+	id := n.sh(pod, cfg, "main", "exec sleep 1000")
+	n.startCtr(id)
+	given, err := n.Exec(n.ctx(), &cri.ExecRequest{ContainerId: id, Cmd: []string{"true"}, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(given.Url, "http://127.0.0.1:") {
+		t.Errorf("served at %s", given.Url)
+	}
+	base, token, ok := strings.Cut(given.Url, "/exec/")
+	if !ok || len(token) < 8 {
+		t.Fatalf("address %s", given.Url)
+	}
+	ask := func(address string) int {
+		t.Helper()
+		resp, err := http.Post(address, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	for _, path := range []string{"", "/", "/exec/", "/exec/" + strings.Repeat("A", len(token)), "/exec/" + id, "/attach/" + id, "/portforward/" + pod, "/exec/" + token[:len(token)-1], "/../exec/"} {
+		if code := ask(base + path); code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, code)
+		}
+	}
+	ask(given.Url) // no stream, and the address is used up
+	if code := ask(given.Url); code != http.StatusNotFound {
+		t.Errorf("a second time: %d", code)
+	}
+}
