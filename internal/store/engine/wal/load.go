@@ -3,7 +3,6 @@ package wal
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -385,32 +384,6 @@ func (l *loading) finish() error {
 	l.loaded.Revision = e.last
 	l.loaded.Identity = e.identity.String()
 	return nil
-}
-
-// tidy makes room of what an interrupted compaction left behind.
-func (l *loading) tidy() error {
-	e := l.e
-	e.findRoom()
-	files := make([]unused, 0, len(l.have.stale))
-	for _, name := range l.have.stale {
-		if name == e.name {
-			continue
-		}
-		f, err := e.fs.Open(e.path(name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // became the log
-		}
-		if err != nil {
-			return err
-		}
-		size, err := f.Size()
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		files = append(files, unused{name, size})
-		e.room.asked, e.room.wanted = true, max(e.room.wanted, size) // until Reserve says how much
-	}
-	return e.retire(files...)
 }
 
 // located says where in which file err was met, as damage if it is about the bytes found.

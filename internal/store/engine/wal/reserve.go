@@ -118,6 +118,32 @@ func (e *Engine) resize(name string, is, want int64) error {
 	return nil
 }
 
+// tidy makes room of what an interrupted compaction left behind.
+func (l *loading) tidy() error {
+	e := l.e
+	e.findRoom()
+	files := make([]unused, 0, len(l.have.stale))
+	for _, name := range l.have.stale {
+		if name == e.name {
+			continue
+		}
+		f, err := e.fs.Open(e.path(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // became the log
+		}
+		if err != nil {
+			return err
+		}
+		size, err := f.Size()
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		files = append(files, unused{name, size})
+		e.room.asked, e.room.wanted = true, max(e.room.wanted, size) // until Reserve says how much
+	}
+	return e.retire(files...)
+}
+
 // claim turns held room into the file called name, whose content is to be written over. Where none is held
 // it makes an empty file.
 func (e *Engine) claim(held, name string) (File, error) {
