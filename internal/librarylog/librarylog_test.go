@@ -66,10 +66,13 @@ func TestCut(t *testing.T) {
 			t.Errorf("%q: %q", text, got)
 		}
 	}
-	for _, text := range []string{strings.Repeat("x", mostBytes+1), strings.Repeat("ü", 1000), strings.Repeat("x", 299) + "€uro", strings.Repeat("\xbf", 1000)} {
+	for _, text := range []string{
+		strings.Repeat("x", mostBytes+1), strings.Repeat("ü", 1000), strings.Repeat("x", 299) + "€uro", strings.Repeat("\xbf", 1000),
+	} {
 		got := cut(text)
 		head, said, ok := strings.Cut(got, "... (")
-		if !ok || said != fmt.Sprintf("%d bytes)", len(text)) || !strings.HasPrefix(text, head) || len(head) > mostBytes || len(head) < mostBytes-utf8.UTFMax {
+		if !ok || said != fmt.Sprintf("%d bytes)", len(text)) || !strings.HasPrefix(text, head) ||
+			len(head) > mostBytes || len(head) < mostBytes-utf8.UTFMax {
 			t.Errorf("%.10q: %q", text, got)
 		}
 		if utf8.ValidString(text) && !utf8.ValidString(got) {

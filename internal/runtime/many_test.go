@@ -49,7 +49,8 @@ func TestManyPodsAtOnce(t *testing.T) {
 	}
 	state := filepath.Join(n.base, "state")
 	// Where libcontainer's state is depends on where the test binary lies.
-	for _, dir := range []string{filepath.Join(state, "sandboxes"), filepath.Join(state, "containers"), readFile(filepath.Join(state, "libcontainer.path"))} {
+	libcontainer := readFile(filepath.Join(state, "libcontainer.path"))
+	for _, dir := range []string{filepath.Join(state, "sandboxes"), filepath.Join(state, "containers"), libcontainer} {
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 			t.Errorf("left in %s: %v %v", dir, left, err)
 		}

@@ -13,9 +13,9 @@ func TestDirectoryOfAnyName(t *testing.T) {
 	n := newNodeIn(t, `a:b,c\d=e %41"'$*`)
 	n.withNetwork()
 	pod, cfg := n.pod("odd", podNetwork)
-	if out := n.output(pod, cfg, "writes", "echo x > /written; hostname; cat /written /etc/hostname; grep nameserver /etc/resolv.conf"); out !=
-		"odd\nx\nodd\nnameserver 10.96.0.10\n" {
-		t.Errorf("%q", out)
+	out := n.output(pod, cfg, "writes", "echo x > /written; hostname; cat /written /etc/hostname; grep nameserver /etc/resolv.conf")
+	if want := "odd\nx\nodd\nnameserver 10.96.0.10\n"; out != want {
+		t.Errorf("%q, want %q", out, want)
 	}
 	id := n.sh(pod, cfg, "stays", "echo x > /written; exec sleep 1000")
 	n.startCtr(id)

@@ -18,7 +18,8 @@ import (
 // are too long for one.
 var names = []string{"plain", "a:b", "a,b", `a\b`, `a\:b\\,upperdir=c`, "a b", "a\nb", "lowerdir+", `end\`, strings.Repeat("l", 250)}
 
-// stack makes a stack of n layers below a directory of that name, each layer with a file named by its number, and where it is to be mounted.
+// stack makes a stack of n layers below a directory of that name, each layer
+// with a file named by its number, and where it is to be mounted.
 func stack(t *testing.T, name string, n int) (Stack, string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
