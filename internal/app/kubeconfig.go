@@ -2,6 +2,8 @@ package app
 
 import (
 	"fmt"
+	"io"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
@@ -29,8 +31,20 @@ The cluster's directory is closed to other users. Whom you trust with the whole 
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), dir.Kubeconfig())
+			tellKubeconfig(cmd.ErrOrStderr(), dir.Kubeconfig())
 			return nil
 		},
+	}
+}
+
+// oneKubeconfig says whether KUBECONFIG can hold a path: it is a list, divided by colons, with no way to write one.
+func oneKubeconfig(path string) bool { return len(filepath.SplitList(path)) == 1 }
+
+// tellKubeconfig says what to do with a kubeconfig whose path KUBECONFIG cannot hold.
+func tellKubeconfig(out io.Writer, path string) {
+	if !oneKubeconfig(path) {
+		fmt.Fprintln(out, "KUBECONFIG cannot hold this path, for a colon divides paths there: "+
+			"use kubectl --kubeconfig, coracle kubectl, or a copy of the file elsewhere")
 	}
 }
 

@@ -41,9 +41,15 @@ func takeDataDir(args []string) (string, []string) {
 }
 
 func runKubectl(args []string, dataDir string) int {
+	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
 	if os.Getenv("KUBECONFIG") == "" {
 		if dir, err := OpenDataDir(dataDir); err == nil && dir.Exists() {
-			os.Setenv("KUBECONFIG", dir.Kubeconfig())
+			// The environment tells kubectl's plugins too, but it holds a list of paths.
+			if path := dir.Kubeconfig(); oneKubeconfig(path) {
+				os.Setenv("KUBECONFIG", path)
+			} else {
+				*flags.KubeConfig = path
+			}
 		}
 	}
 	// kubectl looks at os.Args for plugins and for its warnings.
@@ -51,7 +57,7 @@ func runKubectl(args []string, dataDir string) int {
 	cmd := kubectlcmd.NewDefaultKubectlCommandWithArgs(kubectlcmd.KubectlOptions{
 		PluginHandler: kubectlcmd.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
 		Arguments:     os.Args,
-		ConfigFlags:   genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50),
+		ConfigFlags:   flags,
 		IOStreams:     genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 	})
 	return cli.Run(cmd)

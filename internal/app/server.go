@@ -19,6 +19,7 @@ import (
 	"coracle/internal/client/remote"
 	"coracle/internal/cluster"
 	"coracle/internal/fleet"
+	"coracle/internal/librarylog"
 	"coracle/internal/loop"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
@@ -77,6 +78,7 @@ func runRole(cmd *cobra.Command, process string, verbose bool, run func(context.
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(log)
+	librarylog.Adopt(log)
 	var once sync.Once
 	return run(cmd.Context(), role{dir: dir, cfg: cfg, log: log, ready: func(err error) {
 		once.Do(func() {
@@ -94,7 +96,6 @@ func runRole(cmd *cobra.Command, process string, verbose bool, run func(context.
 var settleTimes = []time.Duration{3 * time.Second, 30 * time.Second}
 
 func runServer(ctx context.Context, r role) error {
-	apiserver.AdoptKlog(r.log)
 	authority, err := pki.Ensure(r.dir.PKI(), serverHosts(r.cfg))
 	if err != nil {
 		return fmt.Errorf("prepare the cluster's certificates: %w", err)

@@ -36,3 +36,14 @@ func TestSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestKubeconfigOfAnyPath: a path that KUBECONFIG cannot hold is told of.
+func TestKubeconfigOfAnyPath(t *testing.T) {
+	for path, told := range map[string]bool{"/a/kubeconfig": false, `/a b,c\d/kubeconfig`: false, "/a:b/kubeconfig": true} {
+		var out strings.Builder
+		tellKubeconfig(&out, path)
+		if got := strings.Contains(out.String(), "--kubeconfig"); got != told {
+			t.Errorf("%s: %q", path, out.String())
+		}
+	}
+}

@@ -118,6 +118,7 @@ func up(ctx context.Context, out io.Writer, dir DataDir, o upOptions, began time
 	tellHolds(out, held)
 	took := time.Since(began).Round(time.Millisecond)
 	fmt.Fprintf(out, "Cluster ready in %s: %s, https://%s, KUBECONFIG=%s\n", took, nodesOf(dir, o), cfg.Listen, dir.Kubeconfig())
+	tellKubeconfig(out, dir.Kubeconfig())
 	if o.useContext {
 		if err := selectUserContext(out, dir); err != nil {
 			return err

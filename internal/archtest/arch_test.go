@@ -14,8 +14,8 @@ var walls = map[string][]string{
 	// Values: they know nothing of the rest.
 	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {},
 	"plan": {"resource"},
-	// Files that others change meanwhile.
-	"filetree": {},
+	// Files that others change meanwhile, and what libraries log.
+	"filetree": {}, "librarylog": {},
 	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.
 	"client": {"eviction", "plan", "resource", "scheme"},
 	"view":   {"client", "plan", "resource"},

@@ -127,7 +127,8 @@ const execPatience = 5 * time.Second
 // fails when ctx ends first, or when the command does not start for want of
 // pids: then it says so. A command that starts too late is killed.
 func (s *service) startExec(ctx context.Context, c *ctr, cmd []string, tty bool, theirs stdio) (*container.Process, error) {
-	if err := s.pidsShort(c, 0); err != nil {
+	levels := s.pidsLevels(c)
+	if err := pidsFull(levels); err != nil {
 		theirs.close()
 		return nil, err
 	}
@@ -157,21 +158,48 @@ func (s *service) startExec(ctx context.Context, c *ctr, cmd []string, tty bool,
 		select {
 		case r := <-done:
 			if r.err != nil {
-				if short := s.pidsShort(c, startPids); short != nil {
-					return nil, short
-				}
+				return nil, execFailed(c, levels, r.err)
 			}
-			return r.proc, r.err
+			return r.proc, nil
 		case <-ctx.Done():
-			if short := s.pidsShort(c, startPids); short != nil {
+			if short := pidsShort(levels, ctx.Err()); short != nil {
 				return nil, short
 			}
 			return nil, ctx.Err()
 		case <-tick.C:
-			if short := s.pidsShort(c, startPids); short != nil {
+			if short := pidsShort(levels, nil); short != nil {
 				return nil, short
 			}
 		}
+	}
+}
+
+// endPatience is how long the end of a container is awaited when a command could
+// not be started in it for no reason that is known.
+const endPatience = time.Second
+
+// execFailed finds out why a command could not be started in a container: the
+// container has ended, or a group that bounds its processes was full. Otherwise
+// it is for the cause that was given.
+func execFailed(c *ctr, levels []pidsLevel, cause error) error {
+	running := pidsUse(c.Cgroup).Known || len(levels) == 0 || !levels[0].before.Known
+	if running {
+		if blameless(cause) {
+			return cause
+		}
+		if short := pidsShort(levels, cause); short != nil {
+			return short
+		}
+	}
+	timer := time.NewTimer(endPatience)
+	defer timer.Stop()
+	select {
+	case <-c.gone:
+		st := c.snapshot()
+		return status.Errorf(codes.FailedPrecondition, "container %q ended while a command was to start in it: %s, exit code %d %s",
+			c.ID, st.Reason, st.ExitCode, st.Message)
+	case <-timer.C:
+		return cause
 	}
 }
 
@@ -181,7 +209,7 @@ func execError(err error) error {
 	if errors.Is(err, container.ErrNotRunning) {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	if status.Code(err) == codes.ResourceExhausted {
+	if code := status.Code(err); code == codes.ResourceExhausted || code == codes.FailedPrecondition {
 		return err
 	}
 	return fmt.Errorf("exec: %w", err)

@@ -89,12 +89,13 @@ func (s *service) start(c *ctr, p *pod) error {
 	}
 	closing := stdio{files}
 	s.cfg.reached("container's console opened")
+	levels := s.pidsLevels(c)
 	pid, err := container.Start(s.lcDir, c.ID, spec, files, s.madeGroup())
 	closing.close()
 	if err != nil {
 		io.close()
 		logFile.Close()
-		if short := s.pidsShort(c, startPids); short != nil {
+		if short := pidsShort(levels, err); short != nil {
 			return errors.Join(short, err)
 		}
 		return err

@@ -162,7 +162,9 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 }
 
 // writePodFiles writes what the pod's containers share as /etc/hostname and
-// /etc/resolv.conf.
+// /etc/resolv.conf. It may go by path: it is done once, in a directory just made,
+// before the pod has a container, and containers see the files alone, each as a
+// mount, which they may write to but not exchange.
 func (s *service) writePodFiles(p *pod) error {
 	hostname := p.hostname()
 	if err := os.WriteFile(filepath.Join(p.dir, "hostname"), []byte(hostname+"\n"), 0o644); err != nil {

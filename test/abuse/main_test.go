@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"coracle/internal/apiserver"
+	"coracle/internal/librarylog"
 	"coracle/internal/pki"
 	"coracle/internal/store"
 )
@@ -68,7 +69,7 @@ func TestMain(m *testing.M) {
 // serve runs a server until its standard input ends, and prints where it listens.
 func serve(dir string) error {
 	log := slog.New(slog.DiscardHandler)
-	apiserver.AdoptKlog(log) // which attackers that hang up make talkative
+	librarylog.Adopt(log) // which attackers that hang up make talkative
 	st, err := store.Open(store.Config{Dir: filepath.Join(dir, "store")})
 	if err != nil {
 		return err

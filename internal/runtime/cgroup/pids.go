@@ -88,31 +88,62 @@ func (g *Group) LimitPids(n int64) error {
 	return nil
 }
 
+// PidsUse is what a group counts of its processes and threads, with those of the groups below it.
+type PidsUse struct {
+	// Limit is the most it may have, Unlimited for no limit. The limits of the groups above do not count.
+	Limit int64
+	// Now is how many it has.
+	Now int64
+	// Refused is how often a new one was refused. Kernels before 6.11, and later ones on cgroup v1, count it in the
+	// group where it was to be, whichever group's limit it was; later ones on v2 in the group that has the limit, and in
+	// all above it (Documentation/admin-guide/cgroup-v2.rst, "PID").
+	Refused int64
+	// Known says that the group is there and counts refusals.
+	Known bool
+}
+
+// Left is how many more the group's own limit allows; Unlimited without one.
+func (u PidsUse) Left() int64 {
+	if u.Limit == Unlimited {
+		return Unlimited
+	}
+	return max(u.Limit-u.Now, 0)
+}
+
+// PidsUse reads the group's counts. A group that is gone has neither limit nor processes.
+func (g *Group) PidsUse() PidsUse {
+	dir := g.m.Path("pids")
+	if dir == "" {
+		return PidsUse{Limit: Unlimited}
+	}
+	u := PidsUse{Limit: fileLimit(filepath.Join(dir, PidsMax)), Now: max(fileLimit(filepath.Join(dir, "pids.current")), 0)}
+	u.Refused, u.Known = pidsRefused(filepath.Join(dir, "pids.events"))
+	return u
+}
+
 // PidsLeft is how many processes the group may still have, and its limit. The
 // limits of the groups above do not count. Without a limit both are Unlimited.
 func (g *Group) PidsLeft() (left, limit int64) {
-	dir := g.m.Path("pids")
-	limit = fileLimit(filepath.Join(dir, PidsMax))
-	if dir == "" || limit == Unlimited {
-		return Unlimited, Unlimited
-	}
-	return max(limit-fileLimit(filepath.Join(dir, "pids.current")), 0), limit
+	u := g.PidsUse()
+	return u.Left(), u.Limit
 }
 
 // PidsRefused counts how often a process of the group could not have a child,
 // or another thread, for want of pids.
-func (g *Group) PidsRefused() int64 {
-	raw, err := os.ReadFile(filepath.Join(g.m.Path("pids"), "pids.events"))
+func (g *Group) PidsRefused() int64 { return g.PidsUse().Refused }
+
+func pidsRefused(file string) (count int64, known bool) {
+	raw, err := os.ReadFile(file)
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	for line := range strings.Lines(string(raw)) {
 		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "max "); ok {
-			count, _ := strconv.ParseInt(n, 10, 64)
-			return count
+			count, err = strconv.ParseInt(n, 10, 64)
+			return count, err == nil
 		}
 	}
-	return 0
+	return 0, false
 }
 
 // PidsRoom is how many processes and threads this machine can have where the

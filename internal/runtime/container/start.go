@@ -38,6 +38,11 @@ func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error
 		return 0, fmt.Errorf("container configuration: %w", err)
 	}
 	cfg.Labels = nil
+	held, err := holdNamespaces(cfg)
+	defer held.close()
+	if err != nil {
+		return 0, err
+	}
 	if made != nil {
 		hook := configs.NewFunctionHook(func(*specs.State) error { made(); return nil })
 		cfg.Hooks = configs.Hooks{configs.CreateRuntime: {hook}}
@@ -61,6 +66,35 @@ func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error
 		return 0, startError(err)
 	}
 	return p.Pid()
+}
+
+// files are held open for a while.
+type files []*os.File
+
+func (l files) close() {
+	for _, f := range l {
+		f.Close()
+	}
+}
+
+// holdNamespaces has a container join the namespaces that exist by descriptors of
+// ours, which are to be held until it has: libcontainer sends all paths in one
+// text, divided by commas, and refuses one that has a comma itself.
+func holdNamespaces(cfg *configs.Config) (files, error) {
+	var held files
+	for i := range cfg.Namespaces {
+		ns := &cfg.Namespaces[i]
+		if ns.Path == "" {
+			continue
+		}
+		f, err := os.Open(ns.Path)
+		if err != nil {
+			return held, fmt.Errorf("open namespace: %w", err)
+		}
+		held = append(held, f)
+		ns.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+	}
+	return held, nil
 }
 
 func process(p *specs.Process, stdio Stdio) *libcontainer.Process {

@@ -4,9 +4,9 @@
 //
 // It owns everything under its directory: the index of names, the blobs, the
 // unpacked layers and the leases that say which container uses which layers.
-// Several processes may use one store at the same time. It refuses to run or
-// mount anything (packages container and snapshot), and it never guesses a
-// name: what is not there is ErrNotFound.
+// Several processes may use one store at the same time. It refuses to run
+// anything or to mount more than unpacking takes (packages container and
+// snapshot), and it never guesses a name: what is not there is ErrNotFound.
 //
 // On disk:
 //

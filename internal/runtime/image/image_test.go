@@ -33,6 +33,7 @@ import (
 
 	"coracle/internal/filetree"
 	"coracle/internal/filetree/scratch"
+	"coracle/internal/runtime/overlay"
 )
 
 func TestNormalize(t *testing.T) {
@@ -53,10 +54,15 @@ func TestNormalize(t *testing.T) {
 
 func open(t testing.TB) *Store {
 	t.Helper()
+	return openAt(t, scratch.Dir(t))
+}
+
+func openAt(t testing.TB, dir string) *Store {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("layers are unpacked with their owners: needs root")
 	}
-	s, err := Open(scratch.Dir(t))
+	s, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +173,7 @@ func merged(t testing.TB, s *Store, img Image) []string {
 		if err := os.Mkdir(root, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mount("overlay", root, "overlay", unix.MS_RDONLY, "lowerdir="+strings.Join(layers, ":")); err != nil {
+		if err := (overlay.Stack{Lower: layers}).Mount(root); err != nil {
 			t.Fatal(err)
 		}
 		defer unix.Unmount(root, unix.MNT_DETACH)
@@ -251,6 +257,28 @@ func TestImportLayers(t *testing.T) {
 	}
 	if _, err := s.Get("kahootali/counter"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("another tag: %v", err)
+	}
+}
+
+// TestStoreOfAnyName: the store's directory may be called what means something to overlayfs.
+func TestStoreOfAnyName(t *testing.T) {
+	for name, layers := range map[string]int{"a:b,c d": 2, `a\b`: 2, `a\:b\,c=d`: 2, strings.Repeat("l", 250): 15} {
+		t.Run(fmt.Sprintf("%.10q", name), func(t *testing.T) {
+			s := openAt(t, filepath.Join(scratch.Dir(t), name))
+			var list []v1.Layer
+			for i := range layers {
+				list = append(list, layerOf(t, false, file{name: "top", body: fmt.Sprint(i)}, file{name: fmt.Sprintf(".wh.f%d", i-1)},
+					file{name: fmt.Sprintf("f%d", i)}))
+			}
+			images, err := s.Import(dockerSave(t, "many:1", imageOf(t, list...)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []string{fmt.Sprintf("/f%d 100644 0 ", layers-1), fmt.Sprintf("/top 100644 0 %d", layers-1)}
+			if diff := cmp.Diff(want, merged(t, s, images[0])); diff != "" {
+				t.Errorf("merged layers (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

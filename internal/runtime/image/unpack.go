@@ -11,13 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/filetree"
+	"coracle/internal/runtime/overlay"
 )
 
 // chainIDs are the identities of layers unpacked on their parents (OCI image
@@ -116,10 +116,9 @@ func mountLayer(merged, upper, work string, parents []string) (func(), error) {
 			return nil, err
 		}
 	}
-	opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=off,metacopy=off,index=off",
-		strings.Join(parents, ":"), upper, work)
-	if err := unix.Mount("overlay", merged, "overlay", 0, opts); err != nil {
-		return nil, fmt.Errorf("mount parents of layer: %w", err)
+	stack := overlay.Stack{Lower: parents, Upper: upper, Work: work, Options: []string{"redirect_dir=off", "metacopy=off", "index=off"}}
+	if err := stack.Mount(merged); err != nil {
+		return nil, fmt.Errorf("parents of layer: %w", err)
 	}
 	return func() { _ = unix.Unmount(merged, unix.MNT_DETACH) }, nil
 }

@@ -10,11 +10,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/filetree"
+	"coracle/internal/runtime/overlay"
 )
 
 // Names of what Mount makes below a container's directory.
@@ -44,7 +44,7 @@ func Mount(dir string, layers []string) (string, error) {
 	if err := sameMode(filepath.Join(dir, upper), layers); err != nil {
 		return "", fmt.Errorf("prepare root file system: %w", err)
 	}
-	if err := overlay(root, filepath.Join(dir, upper), w, layers); err != nil {
+	if err := mountLayers(root, filepath.Join(dir, upper), w, layers); err != nil {
 		return "", fmt.Errorf("mount root file system: %w", err)
 	}
 	return root, nil
@@ -66,54 +66,21 @@ func sameMode(dir string, layers []string) error {
 	return unix.Chmod(dir, st.Mode&0o7777)
 }
 
-// overlay mounts through the mount API that takes one lower directory at a
-// time (Linux 6.8), and through mount(2), whose options are limited to a
-// page, where that is missing. The mount is volatile: a container's root is
-// not kept over a crash of the machine, so nothing is gained by syncing it.
-func overlay(root, upperdir, workdir string, layers []string) error {
+// mountLayers mounts at root. The mount is volatile, where the kernel knows that
+// (Linux 5.10): a container's root is not kept over a crash of the machine, so
+// nothing is gained by syncing it.
+func mountLayers(root, upperdir, workdir string, layers []string) error {
 	if len(layers) == 0 {
 		// An image with no layers has an empty root.
 		return unix.Mount(upperdir, root, "", unix.MS_BIND, "")
 	}
-	err := overlayFS(root, upperdir, workdir, layers)
-	if err == nil || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
-		return err
+	stack := overlay.Stack{Lower: layers, Upper: upperdir, Work: workdir, Options: []string{"volatile"}}
+	err := stack.Mount(root)
+	if errors.Is(err, unix.EINVAL) {
+		stack.Options = nil
+		err = stack.Mount(root)
 	}
-	opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(layers, ":"), upperdir, workdir)
-	if err := unix.Mount("overlay", root, "overlay", 0, opts+",volatile"); err == nil {
-		return nil
-	}
-	return unix.Mount("overlay", root, "overlay", 0, opts)
-}
-
-func overlayFS(root, upperdir, workdir string, layers []string) error {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fs)
-	for _, l := range layers {
-		if err := unix.FsconfigSetString(fs, "lowerdir+", l); err != nil {
-			return err
-		}
-	}
-	for _, kv := range [][2]string{{"upperdir", upperdir}, {"workdir", workdir}, {"source", "overlay"}} {
-		if err := unix.FsconfigSetString(fs, kv[0], kv[1]); err != nil {
-			return err
-		}
-	}
-	if err := unix.FsconfigSetFlag(fs, "volatile"); err != nil {
-		return err
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return err
-	}
-	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(mnt)
-	return unix.MoveMount(mnt, "", unix.AT_FDCWD, root, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	return err
 }
 
 // Unmount removes the mount of a container's root, if there is one. What the

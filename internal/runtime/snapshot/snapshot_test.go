@@ -1,9 +1,11 @@
 package snapshot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -117,5 +119,32 @@ func TestCopy(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(to, "pipe")); err == nil {
 		t.Error("a pipe was copied")
+	}
+}
+
+// TestMountAnyName: a container's directory and its layers may be called what means something to overlayfs.
+func TestMountAnyName(t *testing.T) {
+	for _, name := range []string{"a:b", "a,b", `a\b`, `a\:b\,c=d`, "a b", strings.Repeat("l", 250)} {
+		t.Run(fmt.Sprintf("%.10q", name), func(t *testing.T) {
+			dir := filepath.Join(scratch.Dir(t), name)
+			var lower []string
+			for i, l := range layers(t, 2) {
+				lower = append(lower, filepath.Join(dir, "layers", fmt.Sprint(i)))
+				if err := errors.Join(os.MkdirAll(filepath.Dir(lower[i]), 0o755), os.Rename(l, lower[i])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			root, err := Mount(dir, lower)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer Unmount(dir)
+			if entries, err := os.ReadDir(root); err != nil || len(entries) != 2 {
+				t.Errorf("%d entries %v", len(entries), err)
+			}
+			if err := os.WriteFile(filepath.Join(root, "written"), nil, 0o644); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -1,18 +1,9 @@
-package apiserver
+package librarylog
 
 import (
 	"context"
 	"log/slog"
-
-	"k8s.io/klog/v2"
 )
-
-// AdoptKlog sends what the Kubernetes libraries log (through klog, which is global) to log, one
-// level lower: what they call news ("Adding GroupVersion ...") is none to an operator. A process
-// calls it once, before it makes a server; without it klog writes to standard error.
-func AdoptKlog(log *slog.Logger) {
-	klog.SetSlogLogger(slog.New(lowered{log.Handler()}).With("library", "kubernetes"))
-}
 
 // lowered demotes information to debugging; warnings and errors stay.
 type lowered struct{ slog.Handler }
