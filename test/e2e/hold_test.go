@@ -78,8 +78,10 @@ spec:
 		if r := c.run(c.command("up", "--detach", "--nodes", "1")); r.err == nil || !strings.Contains(r.errs, c.listen()+" is taken by process ") {
 			t.Errorf("a second server at one address: %s%s", r.out, r.errs)
 		}
-		if is := c.traces(); !slices.Equal(is, machineWas) {
-			t.Errorf("that left behind:\n%v\nbefore:\n%v", is, machineWas)
+		for _, trace := range c.traces() {
+			if !slices.Contains(machineWas, trace) && !strings.Contains(trace, "/coracle init ") { // that is a probe on its way
+				t.Errorf("that left behind: %s", trace)
+			}
 		}
 		c.startAgent("node-1")
 		wrong.server.holds(wrong.reason)
