@@ -70,8 +70,8 @@ func loadConfig(dir DataDir) (ClusterConfig, error) {
 		}
 		return cfg, fmt.Errorf("no cluster in %s: start one with `coracle up --data-dir %s`", dir, dir)
 	case err != nil:
-		return ClusterConfig{}, fmt.Errorf("the cluster's configuration %s: %w. Nothing was changed, and running containers go on. %s",
-			dir.ConfigFile(), err, configWayOut(dir))
+		return ClusterConfig{}, fmt.Errorf("the cluster's configuration %s: %w. "+
+			"Nothing was changed, and running containers go on. %s", dir.ConfigFile(), err, configWayOut(dir))
 	}
 	return cfg, nil
 }
@@ -80,7 +80,8 @@ func loadConfig(dir DataDir) (ClusterConfig, error) {
 func configWayOut(dir DataDir) string {
 	const edited = ". If you changed it yourself, remove its line \"checksum\""
 	if _, _, err := readConfig(dir.ConfigCopy()); err != nil {
-		return fmt.Sprintf("Put it back from a copy of your own: the one kept in %s cannot be read either (%v)", dir.ConfigCopy(), err) + edited
+		return fmt.Sprintf("Put it back from a copy of your own: the one kept in %s cannot be read either (%v)",
+			dir.ConfigCopy(), err) + edited
 	}
 	return fmt.Sprintf("Its copy is whole: cp %s %s", dir.ConfigCopy(), dir.ConfigFile()) + edited
 }

@@ -28,10 +28,11 @@ func listenAt(address string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for the API: %w", err)
 	}
 	if holders := listenersAt(port); len(holders) > 0 {
-		return nil, fmt.Errorf("the API server's address %s is taken by %s: stop that, and run this again", address, strings.Join(holders, " and "))
+		return nil, fmt.Errorf("the API server's address %s is taken by %s: stop that, and run this again",
+			address, strings.Join(holders, " and "))
 	}
-	return nil, fmt.Errorf("the API server's address %s is taken: `ss -ltnp sport = :%s`, as root, names the process that has it; "+
-		"stop that, and run this again", address, port)
+	return nil, fmt.Errorf("the API server's address %s is taken: `ss -ltnp sport = :%s`, as root, names the process "+
+		"that has it; stop that, and run this again", address, port)
 }
 
 // listenersAt describes the processes that listen at a TCP port, as far as this one may see them.
@@ -108,4 +109,25 @@ func inheritedListener() (net.Listener, error) {
 		return nil, fmt.Errorf("the socket to listen at: %w", err)
 	}
 	return l, nil
+}
+
+// serverListener opens the socket at which the server is to listen; nil if it runs.
+func serverListener(dir DataDir, cfg ClusterConfig) (*os.File, error) {
+	if runningPID(dir.Lock("server")) != 0 {
+		return nil, nil
+	}
+	l, err := listenAt(cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("nothing was started: %w", err)
+	}
+	defer l.Close()
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("listen for the API: %s is a %T", cfg.Listen, l)
+	}
+	f, err := tcp.File()
+	if err != nil {
+		return nil, fmt.Errorf("listen for the API: %w", err)
+	}
+	return f, nil
 }

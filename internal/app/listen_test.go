@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -19,8 +18,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestUpWhereTheAddressIsTaken: `up` says whose the server's address is before it has started or changed anything, for a
-// new cluster as for one that was stopped.
+// TestUpWhereTheAddressIsTaken: `up` says whose the server's address is before it has started or changed anything, for
+// a new cluster as for one that was stopped.
 func TestUpWhereTheAddressIsTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -30,7 +29,8 @@ func TestUpWhereTheAddressIsTaken(t *testing.T) {
 	address := taken.Addr().String()
 	refused := func(what string, dir DataDir, listen string) {
 		t.Helper()
-		started, _, err := start(context.Background(), dir, upOptions{nodes: 1, listen: listen, settings: func(s *Settings) { s.PodPidsLimit = 77 }})
+		change := func(s *Settings) { s.PodPidsLimit = 77 }
+		started, _, err := start(t.Context(), dir, upOptions{nodes: 1, listen: listen, settings: change})
 		if err == nil || len(started) > 0 {
 			t.Fatalf("%s: %v, and started %v", what, err, started)
 		}
@@ -63,13 +63,16 @@ func TestUpWhereTheAddressIsTaken(t *testing.T) {
 
 // TestListeningSocket reads lines as the kernel writes them.
 func TestListeningSocket(t *testing.T) {
-	const line = "   0: 0100007F:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 54321 1 0000000000000000 100 0 0 10 0"
+	const line = "   0: 0100007F:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 54321 1 " +
+		"0000000000000000 100 0 0 10 0"
 	if inode, is := listeningSocket(line, "6443"); !is || inode != "54321" {
 		t.Errorf("%q %v", inode, is)
 	}
 	for what, other := range map[string]string{
-		"another port": strings.Replace(line, "192B", "192C", 1), "connected": strings.Replace(line, " 0A ", " 01 ", 1),
-		"the heading": "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode", "cut": line[:40],
+		"another port": strings.Replace(line, "192B", "192C", 1),
+		"connected":    strings.Replace(line, " 0A ", " 01 ", 1),
+		"the heading":  "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+		"cut":          line[:40],
 	} {
 		if inode, is := listeningSocket(other, "6443"); is {
 			t.Errorf("%s: %q", what, inode)

@@ -228,27 +228,6 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 	return started, cfg, awaitNodes(bounded, dir, names)
 }
 
-// serverListener opens the socket at which the server is to listen; nil if it runs.
-func serverListener(dir DataDir, cfg ClusterConfig) (*os.File, error) {
-	if runningPID(dir.Lock("server")) != 0 {
-		return nil, nil
-	}
-	l, err := listenAt(cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("nothing was started: %w", err)
-	}
-	defer l.Close()
-	tcp, ok := l.(*net.TCPListener)
-	if !ok {
-		return nil, fmt.Errorf("listen for the API: %s is a %T", cfg.Listen, l)
-	}
-	f, err := tcp.File()
-	if err != nil {
-		return nil, fmt.Errorf("listen for the API: %w", err)
-	}
-	return f, nil
-}
-
 // runningRuntimes are the nodes whose runtime runs.
 func runningRuntimes(dir DataDir) []string {
 	return slices.DeleteFunc(dir.NodeNames(), func(name string) bool {

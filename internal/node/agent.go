@@ -105,7 +105,9 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 		return err
 	}
 	var loops sync.WaitGroup
-	for _, loop := range []func(context.Context){a.keepNode, a.followRuntime, a.followPods, a.followVolumes, a.standAlone, a.events.run, face} {
+	for _, loop := range []func(context.Context){
+		a.keepNode, a.followRuntime, a.followPods, a.followVolumes, a.standAlone, a.events.run, face,
+	} {
 		loops.Go(func() { loop(ctx) })
 	}
 	over := make(chan struct{})

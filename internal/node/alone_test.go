@@ -37,7 +37,8 @@ func fed() corev1.PodSpec {
 		{Name: "IP", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"}}},
 	}
 	spec.Containers[0].EnvFrom = []corev1.EnvFromSource{
-		{Prefix: "P_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "plain"}}},
+		{Prefix: "P_", ConfigMapRef: &corev1.ConfigMapEnvSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "plain"}}},
 	}
 	spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "shown", MountPath: "/shown"}}
 	spec.Volumes = []corev1.Volume{{Name: "shown", VolumeSource: corev1.VolumeSource{
@@ -48,8 +49,10 @@ func fed() corev1.PodSpec {
 func (w *world) feed() {
 	w.t.Helper()
 	for _, obj := range []client.Object{
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "safe"}, Data: map[string][]byte{"code": []byte("1234")}},
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "plain"}, Data: map[string]string{"key": "value"}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "safe"},
+			Data: map[string][]byte{"code": []byte("1234")}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "plain"},
+			Data: map[string]string{"key": "value"}},
 		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"}, Spec: corev1.ServiceSpec{
 			ClusterIP: "10.96.0.7", Ports: []corev1.ServicePort{{Port: 5432, Protocol: corev1.ProtocolTCP}}}},
 	} {
@@ -145,8 +148,10 @@ func TestKilledAgentGoesOn(t *testing.T) {
 				w.create("fed", fed())
 				w.settle(15 * time.Second)
 				right, web, env := w.cluster, w.images("server:1"), w.given("fed")
-				if !strings.Contains(fmt.Sprint(env), "SECRET=1234 TEXT=1234! IP=10.244.0.") || !strings.Contains(fmt.Sprint(env), "DB_SERVICE_HOST=10.96.0.7") {
-					t.Fatalf("given: %v", env)
+				for _, part := range []string{"SECRET=1234 TEXT=1234! IP=10.244.0.", "P_key=value", "DB_SERVICE_HOST=10.96.0.7"} {
+					if !strings.Contains(fmt.Sprint(env), part) {
+						t.Fatalf("given: %v, want %s", env, part)
+					}
 				}
 				gone(w)
 				w.settle(time.Minute)
@@ -236,7 +241,8 @@ func TestMachineRestartsWithoutServer(t *testing.T) {
 			t.Errorf("before it is clear that there is no server: %v", got)
 		}
 		w.settle(time.Minute)
-		if a, b, c := w.images("server:1"), w.images("server:2"), w.images("stubborn:1"); len(a) != 1 || len(b) != 1 || len(c) > 0 {
+		a, b, c := w.images("server:1"), w.images("server:2"), w.images("stubborn:1")
+		if len(a) != 1 || len(b) != 1 || len(c) > 0 {
 			t.Errorf("run: %v %v %v", a, b, c)
 		}
 		w.apiAway.Store(false)

@@ -41,7 +41,8 @@ func newKeeper(cfg *Config) (*keeper, error) {
 		due: map[types.UID]*podfile.Entry{}, sums: map[types.UID]uint32{},
 	}
 	if k.found, err = files.Load(); err != nil {
-		k.log.Warn("what is known of some pods cannot be read: without an API server their containers only run on", "err", err)
+		k.log.Warn("what is known of some pods cannot be read: without an API server their containers only run on",
+			"err", err)
 	}
 	for _, e := range k.found {
 		raw, err := e.Encode()
@@ -87,7 +88,7 @@ func (k *keeper) writeDue() {
 	for uid, e := range due {
 		if err := k.write(uid, e); err != nil {
 			delete(k.sums, uid) // the next change is written whatever it is
-			k.log.Warn("write down what is known of a pod: a restarted agent goes on by older knowledge while there is no API server",
+			k.log.Warn("write down what is known of a pod: without an API server a restarted agent goes on by older knowledge",
 				"uid", uid, "err", err)
 		}
 	}
@@ -133,15 +134,19 @@ type kept struct {
 	gone   bool
 	mounts uint64
 	status corev1.PodStatus
+	// told: the status was the one of the pod.
+	told bool
 }
 
-// remember has written down what has changed of the pod since the last time. Call it with w.mu held.
-func (w *worker) remember(st *corev1.PodStatus) {
+// remember has written down what has changed of the pod since the last time; told says that the status is the pod's
+// own. Call it with w.mu held.
+func (w *worker) remember(st *corev1.PodStatus, told bool) {
 	k := &w.kept
-	if k.pod == w.pod && k.gone == w.gone && k.mounts == w.mounts && status.Equal(&k.status, st) {
+	same := k.pod == w.pod && k.gone == w.gone && k.mounts == w.mounts && k.told == told
+	if same && (told || status.Equal(&k.status, st)) {
 		return
 	}
-	*k = kept{w.pod, w.gone, w.mounts, *st}
+	*k = kept{w.pod, w.gone, w.mounts, *st, told}
 	pod := *w.pod
 	pod.Status = *st
 	w.a.keeper.put(w.uid, &podfile.Entry{Pod: &pod, Gone: w.gone, Volumes: w.a.volumes.Ready(w.uid)})
@@ -185,7 +190,8 @@ func (a *agent) recallPods(ctx context.Context) error {
 	a.mu.Lock()
 	a.recalled = true
 	a.mu.Unlock()
-	a.cfg.Log.Warn("there is no API server whose word counts: going on with the pods known from the disk", "pods", len(known))
+	a.cfg.Log.Warn("there is no API server whose word counts: going on with the pods known from the disk",
+		"pods", len(known))
 	for _, w := range a.allWorkers() {
 		w.tell(func() {})
 	}

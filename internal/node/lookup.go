@@ -52,8 +52,8 @@ func (w *worker) services(ctx context.Context, pod *corev1.Pod) ([]*corev1.Servi
 	return out, err
 }
 
-// toldAtLast returns the variables of the last attempt at a container of this definition; nil when there is none, or the
-// runtime does not tell.
+// toldAtLast returns the variables of the last attempt at a container of this definition; nil when there is none, or
+// the runtime does not tell.
 func (w *worker) toldAtLast(ctx context.Context, spec *corev1.Container) (map[string]string, error) {
 	w.mu.Lock()
 	attempts := w.world.Attempts(spec.Name)

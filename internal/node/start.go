@@ -99,7 +99,9 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 
 // environment is where a container's variables come from. While no server's word counts, that is what the last attempt
 // at the same container was told, if the runtime still knows it.
-func (w *worker) environment(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts) (*container.Environment, error) {
+func (w *worker) environment(
+	ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts,
+) (*container.Environment, error) {
 	env := &container.Environment{Lookup: lookup{w}, Pod: facts, Allocatable: w.a.machine.allocatable}
 	if !w.a.trust.serves() {
 		told, err := w.toldAtLast(ctx, spec)

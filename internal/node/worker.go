@@ -187,7 +187,7 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	told := status.Equal(&st, &w.pod.Status)
 	in.Published = told || w.publish.refused
 	if w.a.knowsPods() {
-		w.remember(&st)
+		w.remember(&st, told)
 	}
 	d := podsync.Decide(in)
 	if d.Stopped && !w.stopped.Swap(true) {

@@ -62,7 +62,8 @@ func TestLarge(t *testing.T) {
 	took, report := effortOf(t, large(t, 1000))
 	t.Logf("250 pods: %+v, 1000 pods: %+v", small, took)
 	for what, counts := range map[string][2]int{
-		"decisions": {small.decisions, took.decisions}, "writes": {small.writes, took.writes}, "allocations": {small.allocations, took.allocations},
+		"decisions": {small.decisions, took.decisions}, "writes": {small.writes, took.writes},
+		"allocations": {small.allocations, took.allocations},
 	} {
 		if counts[1] > 5*counts[0] {
 			t.Errorf("%s: %d for 250 pods, %d for 1000", what, counts[0], counts[1])

@@ -245,7 +245,9 @@ func (s *service) ContainerStatus(_ context.Context, req *cri.ContainerStatusReq
 		if err != nil {
 			return nil, status.Errorf(codes.Internal, "configuration of container %s: %v", c.ID, err)
 		}
-		out.Info = map[string]string{"pid": fmt.Sprint(st.PID), "cgroup": c.Cgroup, "rootfs": filepath.Join(c.dir, snapshot.Rootfs), "info": string(info)}
+		out.Info = map[string]string{
+			"pid": fmt.Sprint(st.PID), "cgroup": c.Cgroup, "rootfs": filepath.Join(c.dir, snapshot.Rootfs), "info": string(info),
+		}
 	}
 	return out, nil
 }

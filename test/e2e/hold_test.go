@@ -134,8 +134,8 @@ func (c *cluster) holds(reason string) {
 	c.explained("node/node-1", 2, reason, "coracle node accept node-1")
 }
 
-// sleepers are the processes in a node's containers that sleep for so many seconds: that is how the test's pods are told
-// from one another.
+// sleepers are the processes in a node's containers that sleep for so many seconds: that is how the test's pods are
+// told from one another.
 func (c *cluster) sleepers(node, seconds string) (pids []int) {
 	for _, pid := range c.containerPIDs(node) {
 		if raw, err := os.ReadFile(proc(pid, "cmdline")); err == nil && string(raw) == "sleep\x00"+seconds+"\x00" {

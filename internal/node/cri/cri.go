@@ -161,8 +161,8 @@ func (c *Client) containers(ctx context.Context, filter map[string]string) ([]po
 }
 
 // Told returns the variables that a container was given when it was made, without those of its image; nil where the
-// runtime does not tell. The interface leaves open what runtimes tell of their own accord: the built-in one and containerd
-// give a container's configuration, as JSON, in "info".
+// runtime does not tell. The interface leaves open what runtimes tell of their own accord: the built-in one and
+// containerd give a container's configuration, as JSON, in "info".
 func (c *Client) Told(ctx context.Context, id string) (map[string]string, error) {
 	answer, err := c.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
 	if err != nil {

@@ -1,9 +1,9 @@
 // Package podfile keeps on a node's disk what its agent must know of each pod to go on without an API server: one file
 // for each pod.
 //
-// It owns the files' form and that each is whole: written under another name, synced, and put in place; under a checksum.
-// It refuses what is damaged, by name, and believes nothing of it. What is in a file is what the agent was told of the
-// pod and what it said of it. Secrets are not: a pod's spec refers to them by name.
+// It owns the files' form and that each is whole: written under another name, synced, and put in place; under a
+// checksum. It refuses what is damaged, by name, and believes nothing of it. What is in a file is what the agent was
+// told of the pod and what it said of it. Secrets are not: a pod's spec refers to them by name.
 package podfile
 
 import (

@@ -154,7 +154,9 @@ func large() Entry {
 	e := entry()
 	e.Pod.Spec.Containers = nil
 	for i := range 3 {
-		c := corev1.Container{Name: fmt.Sprint("c", i), Image: "registry.example/team/app:1.2.3", Command: []string{"serve", "--port", "8080"}}
+		c := corev1.Container{
+			Name: fmt.Sprint("c", i), Image: "registry.example/team/app:1.2.3", Command: []string{"serve", "--port", "8080"},
+		}
 		for j := range 12 {
 			c.Env = append(c.Env, corev1.EnvVar{Name: fmt.Sprint("VARIABLE_", j), Value: "some value or other"})
 		}

@@ -42,7 +42,8 @@ func (m *Manager) Recall(uid types.UID, ready map[string]Ready) {
 	st.recalled = maps.Clone(ready)
 }
 
-// asLeft returns a volume as an earlier manager left it, if what it holds cannot be asked for now and it is still there.
+// asLeft returns a volume as an earlier manager left it, if what it holds cannot be asked for now and it is still
+// there.
 func (m *Manager) asLeft(v *corev1.Volume, st *mounted) (src source, is bool, err error) {
 	if !dependsOnAPI(v) || m.cfg.Offline == nil || !m.cfg.Offline() {
 		return source{}, false, nil

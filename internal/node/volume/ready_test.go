@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -12,11 +13,13 @@ import (
 	"coracle/internal/plan"
 )
 
-// TestShownAsLeft: a manager that begins while the API has no say shows what its predecessor made ready, as it was left;
-// not what is not there any more, and nothing by that word once the API has a say again.
+// TestShownAsLeft: a manager that begins while the API has no say shows what its predecessor made ready, as it was
+// left; not what is not there any more, and nothing by that word once the API has a say again.
 func TestShownAsLeft(t *testing.T) {
 	f := newFixture(t)
-	plain := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "plain"}, Data: map[string]string{"key": "value"}}
+	plain := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "plain"}, Data: map[string]string{"key": "value"},
+	}
 	f.must(plain)
 	pod := podWith("web",
 		corev1.Volume{Name: "shown", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
@@ -49,8 +52,8 @@ func TestShownAsLeft(t *testing.T) {
 	if got := f.path(pod, "shown"); got != left["shown"].Path || strings.Join(f.list(got), "\n") != before {
 		t.Errorf("%s shows %v, and did %s", got, f.list(got), before)
 	}
-	if mounts, err := next.Mounts(pod, &corev1.Container{Name: "main", VolumeMounts: []corev1.VolumeMount{{Name: "shown", MountPath: "/shown"}}}, nil); err != nil ||
-		len(mounts) != 1 || !mounts[0].ReadOnly {
+	main := &corev1.Container{Name: "main", VolumeMounts: []corev1.VolumeMount{{Name: "shown", MountPath: "/shown"}}}
+	if mounts, err := next.Mounts(pod, main, nil); err != nil || len(mounts) != 1 || !mounts[0].ReadOnly {
 		t.Errorf("%+v %v", mounts, err)
 	}
 	if !next.inUse(left["shown"].Path) {
@@ -65,7 +68,8 @@ func TestShownAsLeft(t *testing.T) {
 	if err := os.RemoveAll(left["shown"].Path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.mount(pod); err == nil || !strings.Contains(err.Error(), `volume "shown"`) || !strings.Contains(err.Error(), "as it was left") {
+	_, err = f.mount(pod)
+	if text := fmt.Sprint(err); !strings.Contains(text, `volume "shown"`) || !strings.Contains(text, "as it was left") {
 		t.Errorf("what is not there is shown: %v", err)
 	}
 }
