@@ -60,7 +60,11 @@ spec:
     command: [sh, -c, "touch /tmp/well && exec sleep 300000"]
     livenessProbe: {exec: {command: [test, -e, /tmp/well]}, periodSeconds: 1, failureThreshold: 2, timeoutSeconds: 20}`)
 	c.pods("default", 3)
-	before := c.sleepers("node-1", "100000")
+	var before []int
+	eventually(t, patience, "the container's program to run", func() bool {
+		before = c.sleepers("node-1", "100000")
+		return len(before) == 1
+	})
 	c.kill("server")
 
 	fresh := c.twin("fresh")
