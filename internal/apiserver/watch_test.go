@@ -121,14 +121,15 @@ func TestWatchOfThePastIsGone(t *testing.T) {
 	}
 }
 
-// TestStopEndsWatches is quick although a watch is open.
+// TestStopEndsWatches: an open watch is ended, and not waited for.
 func TestStopEndsWatches(t *testing.T) {
 	c := start(t)
 	w := c.watch(t, configMaps+"?watch=1")
-	begin := time.Now()
 	c.stop()
-	if d := time.Since(begin); d > 3*time.Second {
-		t.Errorf("the server took %v to end", d)
+	select {
+	case <-c.drain.idle:
+	default:
+		t.Error("the server gave up waiting: the watch held up its end")
 	}
 	if _, ok := w.next(); ok {
 		t.Error("the watch goes on")

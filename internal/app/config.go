@@ -80,25 +80,6 @@ const (
 	clusterDomain = "cluster.local"
 )
 
-// loadConfig reads cluster.json.
-func loadConfig(dir DataDir) (ClusterConfig, error) {
-	var cfg ClusterConfig
-	raw, err := os.ReadFile(dir.ConfigFile())
-	if os.IsNotExist(err) {
-		if err := createdBefore(dir); err != nil {
-			return cfg, err
-		}
-		return cfg, fmt.Errorf("no cluster in %s: start one with `coracle up --data-dir %s`", dir, dir)
-	}
-	if err != nil {
-		return cfg, fmt.Errorf("read the cluster's configuration: %w", err)
-	}
-	if err := json.Unmarshal(raw, &cfg); err != nil {
-		return cfg, fmt.Errorf("%s: %w; its copy is %s", dir.ConfigFile(), err, dir.ConfigCopy())
-	}
-	return cfg, nil
-}
-
 // ensureConfig reads cluster.json or creates the cluster. An empty listen means the default
 // address, or a free port where that one is taken.
 func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, error) {
@@ -106,6 +87,9 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 		cfg, err := loadConfig(dir)
 		if err == nil {
 			err = dir.prepare()
+		}
+		if err == nil {
+			err = mendCopy(dir, cfg)
 		}
 		if err == nil && listen != "" && listen != cfg.Listen {
 			err = fmt.Errorf("this cluster listens on %s, not on %s: leave --listen out, or create another cluster with its own --data-dir", cfg.Listen, listen)
@@ -145,46 +129,6 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 	return cfg, saveConfig(dir, cfg)
 }
 
-// createdBefore is an error if a cluster was created in dir, though there is no cluster.json.
-func createdBefore(dir DataDir) error {
-	if _, err := os.Stat(dir.PKI()); err == nil {
-		return lostConfig(dir)
-	}
-	return nil
-}
-
-func lostConfig(dir DataDir) error {
-	return fmt.Errorf("%s is missing, but a cluster was created in this directory. Nothing was changed. "+
-		"Put the file back: its copy is %s; or use another --data-dir", dir.ConfigFile(), dir.ConfigCopy())
-}
-
-// saveConfig writes cluster.json and its copy, durably.
-func saveConfig(dir DataDir, cfg ClusterConfig) error {
-	for _, path := range []string{dir.ConfigCopy(), dir.ConfigFile()} {
-		if err := writeJSON(path, cfg); err != nil {
-			return err
-		}
-		if err := syncFile(path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// syncFile makes a file that was replaced durable, and its name.
-func syncFile(path string) error {
-	for _, name := range []string{path, filepath.Dir(path)} {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func chooseListen(listen string) (string, error) {
 	if listen != "" {
 		if _, port, err := net.SplitHostPort(listen); err != nil || port == "" {
@@ -195,9 +139,9 @@ func chooseListen(listen string) (string, error) {
 	if wanted == "" {
 		wanted = defaultListen
 	}
-	l, err := net.Listen("tcp", wanted)
+	l, err := listenAt(wanted)
 	if err != nil && listen == "" {
-		l, err = net.Listen("tcp", "127.0.0.1:0")
+		l, err = listenAt("127.0.0.1:0")
 	}
 	if err != nil {
 		return "", fmt.Errorf("--listen %s: %w", wanted, err)

@@ -86,6 +86,11 @@ type child struct {
 
 // spawn starts a role of this binary in a session of its own, its output in its log file.
 func spawn(dir DataDir, name string, args ...string) (*child, error) {
+	return spawnWith(dir, name, nil, args...)
+}
+
+// spawnWith is spawn of a role that inherits the socket at which it listens.
+func spawnWith(dir DataDir, name string, listener *os.File, args ...string) (*child, error) {
 	lock, err := takeLock(dir.Lock(name))
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -114,6 +119,10 @@ func spawn(dir DataDir, name string, args ...string) (*child, error) {
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.ExtraFiles = []*os.File{lock, write}
 	cmd.Env = append(os.Environ(), spawnedEnv+"=1")
+	if listener != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, listener)
+		cmd.Env = append(cmd.Env, listenEnv+"=1")
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		read.Close()

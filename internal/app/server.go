@@ -96,6 +96,15 @@ func runRole(cmd *cobra.Command, process string, verbose bool, run func(context.
 var settleTimes = []time.Duration{3 * time.Second, 30 * time.Second}
 
 func runServer(ctx context.Context, r role) error {
+	// The address first: nothing is touched by a server that cannot be reached.
+	listener, err := inheritedListener()
+	if err == nil && listener == nil {
+		listener, err = listenAt(r.cfg.Listen)
+	}
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
 	authority, err := pki.Ensure(r.dir.PKI(), serverHosts(r.cfg))
 	if err != nil {
 		return fmt.Errorf("prepare the cluster's certificates: %w", err)
@@ -117,12 +126,8 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
-	listener, err := net.Listen("tcp", r.cfg.Listen)
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen for the API: %w", err), st.Close())
-	}
 	if err := noteRun(ctx, api.Client(), opened); err != nil {
-		return errors.Join(err, listener.Close(), st.Close())
+		return errors.Join(err, st.Close())
 	}
 	var parts sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)

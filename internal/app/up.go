@@ -104,7 +104,7 @@ func up(ctx context.Context, out io.Writer, dir DataDir, o upOptions, began time
 	}
 	started, cfg, err := start(ctx, dir, o)
 	if err != nil {
-		return errors.Join(err, stopStarted(started))
+		return errors.Join(err, stopStarted(dir, started))
 	}
 	held, err := holding(ctx, dir)
 	if err != nil {
@@ -168,6 +168,14 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 	if err != nil {
 		return nil, cfg, err
 	}
+	// The server's address before all else: where it is not to be had nothing has been changed.
+	serve, err := serverListener(dir, cfg)
+	if err != nil {
+		return nil, cfg, err
+	}
+	if serve != nil {
+		defer serve.Close()
+	}
 	if err := changeSettings(dir, &cfg, o.settings, runningRuntimes(dir)); err != nil {
 		return nil, cfg, err
 	}
@@ -176,27 +184,30 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 		return nil, cfg, err
 	}
 	var started []*child
-	launch := func(name string, args ...string) error {
+	launch := func(name string, listener *os.File, args ...string) error {
 		if runningPID(dir.Lock(name)) != 0 {
 			return nil
 		}
-		c, err := spawn(dir, name, append(args, "--data-dir", string(dir))...)
+		c, err := spawnWith(dir, name, listener, append(args, "--data-dir", string(dir))...)
 		if err == nil {
 			started = append(started, c)
 		}
 		return err
 	}
-	if err := launch("server", "server"); err != nil {
+	if err := launch("server", serve, "server"); err != nil {
 		return started, cfg, err
+	}
+	if serve != nil {
+		serve.Close() // it is the server's alone: should that end, nobody may wait here for an answer
 	}
 	for _, name := range wantedNodes(dir, o.nodes) {
 		if err := ensureNodeIdentity(dir, cfg, authority, name); err != nil {
 			return started, cfg, err
 		}
-		if err := launch(runtimeProcess(name), "runtime", "--node", name); err != nil {
+		if err := launch(runtimeProcess(name), nil, "runtime", "--node", name); err != nil {
 			return started, cfg, err
 		}
-		if err := launch(nodeProcess(name), "node", "--name", name); err != nil {
+		if err := launch(nodeProcess(name), nil, "node", "--name", name); err != nil {
 			return started, cfg, err
 		}
 	}
@@ -298,12 +309,12 @@ func awaitNodes(ctx context.Context, dir DataDir, names []string) error {
 	return fmt.Errorf("not ready: nodes %s: %w (logs: %s)", some(slices.Sorted(maps.Keys(waiting))), context.Cause(ctx), dir.join("logs"))
 }
 
-// stopStarted ends the processes of a start that failed, the newest first.
-func stopStarted(started []*child) error {
+// stopStarted ends the processes of a start that failed, the newest first, and returns when they have ended.
+func stopStarted(dir DataDir, started []*child) error {
 	var errs []error
-	for i := len(started) - 1; i >= 0; i-- {
-		if err := syscall.Kill(started[i].pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
-			errs = append(errs, fmt.Errorf("stop %s: %w", started[i].name, err))
+	for _, c := range slices.Backward(started) {
+		if _, err := stopProcess(dir.Lock(c.name), 10*time.Second); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", c.name, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -229,6 +229,9 @@ func (d *Dir) Rename(from, to string) error {
 	return nil
 }
 
+// Sync makes the directory's names durable (fsync(2)): what was made, renamed and removed in it.
+func (d *Dir) Sync() error { return d.f.Sync() }
+
 // Remove removes an entry of the directory and everything below it, as the function of that name does.
 func (d *Dir) Remove(name string) error {
 	r := remover{top: -1}

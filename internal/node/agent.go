@@ -31,6 +31,7 @@ type agent struct {
 	// the node's own signs of life go through.
 	api     client.Interface
 	trust   *trust
+	keeper  *keeper
 	cri     *cri.Client
 	hub     *objects.Hub
 	volumes *volume.Manager
@@ -45,10 +46,13 @@ type agent struct {
 	lease *coordinationv1.Lease
 	port  int32 // of the HTTP face
 
-	mu      sync.Mutex
-	workers map[types.UID]*worker
-	listed  bool // the pods of this node are known
-	wg      sync.WaitGroup
+	mu       sync.Mutex
+	workers  map[types.UID]*worker
+	listed   bool // a server has told which pods are this node's
+	recalled bool // they are known from the disk
+	wg       sync.WaitGroup
+	// taking is held while it is found out which pods there are.
+	taking  sync.Mutex
 	podCIDR string        // as last handed to the runtime
 	recheck chan struct{} // asks the registrar to look at the node's state again
 	beat    chan struct{} // asks it to renew the lease
@@ -101,12 +105,19 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 		return err
 	}
 	var loops sync.WaitGroup
-	for _, loop := range []func(context.Context){a.keepNode, a.followRuntime, a.followPods, a.followVolumes, a.events.run, face} {
+	for _, loop := range []func(context.Context){
+		a.keepNode, a.followRuntime, a.followPods, a.followVolumes, a.standAlone, a.events.run, face,
+	} {
 		loops.Go(func() { loop(ctx) })
 	}
+	over := make(chan struct{})
+	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { defer close(over); a.keeper.run(keeping) }()
 	<-ctx.Done()
 	loops.Wait()
 	a.wg.Wait()
+	kept()
+	<-over
 	a.trust.close()
 	return nil
 }
@@ -123,10 +134,14 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	if err != nil {
 		return nil, err
 	}
+	keeper, err := newKeeper(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
 	api := cfg.Client
 	cfg.Client = guard{api, known}
 	a := &agent{
-		cfg: cfg, api: api, trust: known, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
+		cfg: cfg, api: api, trust: known, keeper: keeper, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
 		recheck: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
 		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),
@@ -142,7 +157,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	a.volumes, err = volume.New(volume.Config{
 		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, SharedRoot: cfg.SharedVolumes, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
 		Allocatable: func() corev1.ResourceList { return a.machine.allocatable },
-		Changed:     a.volumesChanged, Log: cfg.Log,
+		Changed:     a.volumesChanged, Log: cfg.Log, Offline: func() bool { return !known.serves() },
 	})
 	return a, err
 }

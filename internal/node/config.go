@@ -3,8 +3,8 @@
 //
 // It owns the effects; what to do next for a pod is decided by podsync, what to say of it by
 // status, both pure. All it must know again after a restart it reads from the API and from the
-// runtime. It refuses to reach the cluster but through client.Interface, and containers but
-// through CRI. Behaviour: https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/.
+// runtime or, without an API server, from what it kept on disk (podfile). It refuses to reach the cluster but through
+// client.Interface, and containers but through CRI. Behaviour: https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/.
 package node
 
 import (

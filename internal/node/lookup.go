@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/client"
+	"coracle/internal/node/cri"
 	"coracle/internal/node/objects"
 	"coracle/internal/node/podsync"
 	"coracle/internal/resource"
@@ -49,6 +50,24 @@ func (w *worker) services(ctx context.Context, pod *corev1.Pod) ([]*corev1.Servi
 		w.recall.services = append([]*corev1.Service{}, out...)
 	}
 	return out, err
+}
+
+// toldAtLast returns the variables of the last attempt at a container of this definition; nil when there is none, or
+// the runtime does not tell.
+func (w *worker) toldAtLast(ctx context.Context, spec *corev1.Container) (map[string]string, error) {
+	w.mu.Lock()
+	attempts := w.world.Attempts(spec.Name)
+	w.mu.Unlock()
+	if len(attempts) == 0 || attempts[0].Hash != podsync.Hash(spec) {
+		return nil, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	told, err := w.a.cri.Told(limited, attempts[0].ID)
+	if cri.IsNotFound(err) {
+		return nil, nil
+	}
+	return told, err
 }
 
 func (a *agent) services(ctx context.Context, pod *corev1.Pod) ([]*corev1.Service, error) {

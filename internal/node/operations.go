@@ -149,7 +149,10 @@ func (w *worker) mount(ctx context.Context, pod *corev1.Pod, facts container.Fac
 		}
 		return err
 	}
-	w.tell(func() { w.mounted, w.refresh = true, refresh })
+	w.tell(func() {
+		w.mounted, w.refresh = true, refresh
+		w.mounts++
+	})
 	return nil
 }
 

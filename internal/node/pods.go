@@ -59,9 +59,6 @@ func (a *agent) watchPods(ctx context.Context) error {
 	if to == holding {
 		return a.holdOut(ctx, opts)
 	}
-	if err := a.meetRuntime(ctx); err != nil {
-		return err
-	}
 	if err := a.takeOver(ctx, items); err != nil {
 		return err
 	}
@@ -81,6 +78,11 @@ func (a *agent) watchPods(ctx context.Context) error {
 
 // takeOver brings the workers in line with the pods that there are.
 func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
+	a.taking.Lock()
+	defer a.taking.Unlock()
+	if err := a.meetRuntime(ctx); err != nil {
+		return err
+	}
 	present := make(map[types.UID]bool, len(items))
 	for _, obj := range items {
 		present[obj.GetUID()] = true
@@ -99,6 +101,8 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 			a.podSeen(ctx, pod)
 		}
 	}
+	a.keeper.found = nil
+	a.keeper.forget(func(uid types.UID) bool { return present[uid] || a.worker(uid) != nil })
 	a.nowListed()
 	return nil
 }
@@ -190,6 +194,7 @@ func (a *agent) bury(w *worker) {
 	a.mu.Lock()
 	delete(a.workers, w.uid)
 	a.mu.Unlock()
+	a.keeper.put(w.uid, nil)
 	w.stopped.Store(true)
 	a.wakeSuccessors(w)
 	if err := filetree.Remove(w.logDir()); err != nil {

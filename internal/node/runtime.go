@@ -74,7 +74,7 @@ func (a *agent) runtimeEvents(ctx context.Context) (connected bool, err error) {
 		switch {
 		case w != nil:
 			w.tell(func() { w.stale = true })
-		case ev.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT && a.knowsPods():
+		case ev.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT && a.toldPods():
 			a.begin(ctx, orphan(cri.Identity{UID: m.Uid, Namespace: m.Namespace, Name: m.Name}), true)
 		}
 	}
@@ -92,7 +92,7 @@ func (a *agent) relistForever(ctx, while context.Context, every time.Duration) {
 // given up while it was made may come up all the same, after its pod has gone. (A pod's worker is
 // there before its sandbox: what has none is no pod of the API's.)
 func (a *agent) takeOrphans(ctx context.Context) {
-	if !a.knowsPods() {
+	if !a.toldPods() {
 		return // findOrphans will
 	}
 	known, err := a.cri.Pods(ctx)

@@ -78,12 +78,9 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 }
 
 func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image foundImage) (*runtimeapi.ContainerConfig, error) {
-	services, err := w.services(ctx, pod)
+	env, err := w.environment(ctx, pod, spec, facts)
 	if err != nil {
 		return nil, err
-	}
-	env := &container.Environment{
-		Lookup: lookup{w}, Services: services, Pod: facts, Allocatable: w.a.machine.allocatable,
 	}
 	expand := func(text string) (string, error) { return w.expand(ctx, env, pod, spec, text) }
 	mounts, err := w.a.volumes.Mounts(pod, spec, expand)
@@ -98,6 +95,26 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 		Step: s, Environment: env, ImageUser: image.user, ImageRef: image.ref, Mounts: append(mounts, own...),
 		QOS: status.QOS(pod), Memory: w.a.machine.memory(), SeccompStore: w.a.cfg.seccompDir(),
 	})
+}
+
+// environment is where a container's variables come from. While no server's word counts, that is what the last attempt
+// at the same container was told, if the runtime still knows it.
+func (w *worker) environment(
+	ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts,
+) (*container.Environment, error) {
+	env := &container.Environment{Lookup: lookup{w}, Pod: facts, Allocatable: w.a.machine.allocatable}
+	if !w.a.trust.serves() {
+		told, err := w.toldAtLast(ctx, spec)
+		if err != nil {
+			return nil, err
+		}
+		if env.Told = told; told != nil {
+			return env, nil
+		}
+	}
+	var err error
+	env.Services, err = w.services(ctx, pod)
+	return env, err
 }
 
 // expand resolves a subPathExpr; unlike in commands, a variable that is not there is an error.

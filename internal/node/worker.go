@@ -39,6 +39,7 @@ type worker struct {
 	// world older than our own last write.
 	writes, seen uint64
 	mounted      bool
+	mounts       uint64 // counts how often the volumes were made ready
 	released     bool
 	remount      bool // an object shown by a volume has changed
 	refresh      time.Time
@@ -52,6 +53,7 @@ type worker struct {
 	ends         map[string]chan struct{} // closed when a container no longer runs
 	awaited      map[objects.Ref]func()   // what a container that cannot start refers to; stops watching
 	publish      publisher
+	kept         kept
 }
 
 // operation is one step under way.
@@ -184,6 +186,9 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	st := status.Of(&in, w.a.host)
 	told := status.Equal(&st, &w.pod.Status)
 	in.Published = told || w.publish.refused
+	if w.a.knowsPods() {
+		w.remember(&st, told)
+	}
 	d := podsync.Decide(in)
 	if d.Stopped && !w.stopped.Swap(true) {
 		w.a.wakeSuccessors(w)
@@ -199,13 +204,21 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 		w.refreshVolumes(ctx, now)
 		again = earliest(again, w.refresh)
 	}
-	if !told && !w.gone && w.a.knowsPods() && w.a.trust.serves() {
+	if !told && !w.gone && w.a.toldPods() && w.a.trust.serves() {
 		again = earliest(again, w.tellAPI(ctx, st, now))
 	}
 	return again, false
 }
 
+// knowsPods says whether the pods of this node are known, from a server or from the disk.
 func (a *agent) knowsPods() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.listed || a.recalled
+}
+
+// toldPods says whether a server has told which they are.
+func (a *agent) toldPods() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.listed

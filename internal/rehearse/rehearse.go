@@ -51,6 +51,15 @@ type run struct {
 
 // Rehearse runs the changes to their end. An error says that the question cannot be answered.
 func Rehearse(in Input) (*Report, error) {
+	r, err := play(in)
+	if err != nil {
+		return nil, err
+	}
+	return r.report(), nil
+}
+
+// play runs the changes to their end.
+func play(in Input) (*run, error) {
 	in.Start = in.Start.Truncate(time.Second)
 	r := &run{in: in, assumed: observe(in)}
 	if err := r.check(); err != nil {
@@ -77,10 +86,7 @@ func Rehearse(in Input) (*Report, error) {
 			return nil, err
 		}
 	}
-	if err := r.toTheEnd(); err != nil {
-		return nil, err
-	}
-	return r.report(), nil
+	return r, r.toTheEnd()
 }
 
 // check finds objects that are not there.

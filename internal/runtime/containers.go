@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -240,7 +241,13 @@ func (s *service) ContainerStatus(_ context.Context, req *cri.ContainerStatusReq
 	out := &cri.ContainerStatusResponse{Status: c.status(s)}
 	if req.GetVerbose() {
 		st := c.snapshot()
-		out.Info = map[string]string{"pid": fmt.Sprint(st.PID), "cgroup": c.Cgroup, "rootfs": filepath.Join(c.dir, snapshot.Rootfs)}
+		info, err := json.Marshal(map[string]any{"config": c.config}) // as containerd names it
+		if err != nil {
+			return nil, status.Errorf(codes.Internal, "configuration of container %s: %v", c.ID, err)
+		}
+		out.Info = map[string]string{
+			"pid": fmt.Sprint(st.PID), "cgroup": c.Cgroup, "rootfs": filepath.Join(c.dir, snapshot.Rootfs), "info": string(info),
+		}
 	}
 	return out, nil
 }

@@ -19,15 +19,20 @@ import (
 
 // nasty are values that stand where others were meant.
 var nasty = []any{
-	nil, true, false, 0, -1, 1, 3.5, float64(math.MinInt64), 1e308, 1e19, "", " ", "a", "A_B", "-", "..", "../../x", "/", "\x00", "\u202e", "é",
-	"5", "-5", "1e400", "100000000000000000000000000Ti", "1n", "NaN", "25%", "-25%", "9999999999999999999%", "0001-01-01T00:00:00Z",
+	nil, true, false, 0, -1, 1, 3.5, float64(math.MinInt64), 1e308, 1e19, "", " ", "a", "A_B", "-", "..", "../../x", "/",
+	"\x00", "\u202e", "é",
+	"5", "-5", "1e400", "100000000000000000000000000Ti", "1n", "NaN", "25%", "-25%", "9999999999999999999%",
+	"0001-01-01T00:00:00Z",
 	"9999-99-99T00:00:00Z", "$(X)", "::1", "999.1.1.1", "10.0.0.0/33", "%%%",
-	[]any{}, []any{nil}, []any{[]any{}}, []any{map[string]any{}}, map[string]any{}, map[string]any{"": ""}, map[string]any{"a": map[string]any{}},
+	[]any{}, []any{nil}, []any{[]any{}}, []any{map[string]any{}}, map[string]any{}, map[string]any{"": ""},
+	map[string]any{"a": map[string]any{}},
 }
 
 // words are names of fields that mean something somewhere.
-var words = []string{"", "a", "name", "spec", "status", "metadata", "../x", strings.Repeat("k", 300), "\x00", "kubernetes.io/x", "finalizers",
-	"ownerReferences", "deletionTimestamp", "generateName", "resourceVersion", "uid", "selfLink", "managedFields", "items", "kind", "apiVersion",
+var words = []string{"", "a", "name", "spec", "status", "metadata", "../x", strings.Repeat("k", 300), "\x00",
+	"kubernetes.io/x", "finalizers",
+	"ownerReferences", "deletionTimestamp", "generateName", "resourceVersion", "uid", "selfLink", "managedFields", "items",
+	"kind", "apiVersion",
 	"$patch", "$retainKeys", "$setElementOrder/containers", "$setElementOrder/ports", "$setElementOrder/finalizers",
 	"$deleteFromPrimitiveList/finalizers", "$deleteFromPrimitiveList/x"}
 
@@ -228,10 +233,12 @@ func (g Gen) hostile(format string) []byte {
 // bomb makes YAML in which few anchors stand for much.
 func (g Gen) bomb() []byte {
 	var b strings.Builder
-	b.WriteString("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 " + strings.Repeat("x", 1<<g.Intn(12)) + "\n")
+	b.WriteString("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\n" +
+		"a0: &a0 " + strings.Repeat("x", 1<<g.Intn(12)) + "\n")
 	width := 2 + g.Intn(60)
 	for level := range 1 + g.Intn(8) {
-		fmt.Fprintf(&b, "a%d: &a%d [%s]\n", level+1, level+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", level), width), ","))
+		all := strings.Repeat(fmt.Sprintf("*a%d,", level), width)
+		fmt.Fprintf(&b, "a%d: &a%d [%s]\n", level+1, level+1, strings.TrimSuffix(all, ","))
 	}
 	return []byte(b.String())
 }
@@ -283,8 +290,10 @@ func (g Gen) options() ([]byte, string) {
 		return nil, ""
 	}
 	return g.body(map[string]any{
-		"apiVersion": oneOf[any](g, "v1", "meta.k8s.io/v1", "apps/v1", "x"), "kind": "DeleteOptions", "gracePeriodSeconds": int64(0),
-		"preconditions": map[string]any{"uid": "x", "resourceVersion": oneOf[any](g, "1", "abc", "-1")}, "propagationPolicy": "Background",
-		"dryRun": []any{"All"},
+		"apiVersion": oneOf[any](g, "v1", "meta.k8s.io/v1", "apps/v1", "x"), "kind": "DeleteOptions",
+		"gracePeriodSeconds": int64(0),
+		"preconditions":      map[string]any{"uid": "x", "resourceVersion": oneOf[any](g, "1", "abc", "-1")},
+		"propagationPolicy":  "Background",
+		"dryRun":             []any{"All"},
 	})
 }

@@ -58,12 +58,14 @@ func (s *Server) prepare(t testing.TB) {
 	for path, body := range map[string]string{
 		"/api/v1/namespaces": `{"metadata":{"name":"` + Namespace + `"}}`,
 	} {
-		if o := s.Do(Request{Method: http.MethodPost, Path: path, Format: "application/json", Body: []byte(body)}); o.Code != http.StatusCreated {
+		made := Request{Method: http.MethodPost, Path: path, Format: "application/json", Body: []byte(body)}
+		if o := s.Do(made); o.Code != http.StatusCreated {
 			t.Fatalf("%s: status %d: %s", path, o.Code, o.Body)
 		}
 	}
-	account := Request{Method: http.MethodPost, Path: "/api/v1/namespaces/" + Namespace + "/serviceaccounts", Format: "application/json",
-		Body: []byte(`{"metadata":{"name":"default"}}`)}
+	account := Request{Method: http.MethodPost, Path: "/api/v1/namespaces/" + Namespace + "/serviceaccounts",
+		Format: "application/json",
+		Body:   []byte(`{"metadata":{"name":"default"}}`)}
 	if o := s.Do(account); o.Code != http.StatusCreated {
 		t.Fatalf("account: status %d: %s", o.Code, o.Body)
 	}
@@ -86,7 +88,8 @@ func TestSeedsAreSound(t *testing.T) {
 // fill makes an object of each kind, and returns how many bytes that took.
 func (s *Server) fill(kinds []Kind) (stored int) {
 	for _, k := range kinds {
-		r := Request{Method: http.MethodPost, Path: k.Path(), Format: "application/json", Body: marshal(k.Sound("fz-" + strings.ToLower(k.Kind)))}
+		r := Request{Method: http.MethodPost, Path: k.Path(), Format: "application/json",
+			Body: marshal(k.Sound("fz-" + strings.ToLower(k.Kind)))}
 		s.Do(r)
 		stored += len(r.Body)
 	}
@@ -182,7 +185,8 @@ func fuzzBody(f *testing.F, r Request, seeds ...string) {
 }
 
 func FuzzJSON(f *testing.F) {
-	fuzzBody(f, Request{Method: http.MethodPost, Path: deploys, Query: "dryRun=All", Format: "application/json"}, seeds["Deployment"], `{"metadata":{"name":"a"}}`)
+	fuzzBody(f, Request{Method: http.MethodPost, Path: deploys, Query: "dryRun=All", Format: "application/json"},
+		seeds["Deployment"], `{"metadata":{"name":"a"}}`)
 }
 
 func FuzzYAML(f *testing.F) {
@@ -193,28 +197,34 @@ func FuzzYAML(f *testing.F) {
 func FuzzProtobuf(f *testing.F) {
 	g := NewGen(1)
 	pod := marshal(Kind{"", "v1", "Pod", "pods", true, nil, nil}.Sound("a"))
-	fuzzBody(f, Request{Method: http.MethodPost, Path: "/api/v1/namespaces/" + Namespace + "/pods", Query: "dryRun=All", Format: "application/vnd.kubernetes.protobuf"},
+	fuzzBody(f, Request{Method: http.MethodPost, Path: "/api/v1/namespaces/" + Namespace + "/pods", Query: "dryRun=All",
+		Format: "application/vnd.kubernetes.protobuf"},
 		string(g.protobuf(pod)), string(g.empties(100)))
 }
 
 func FuzzJSONPatch(f *testing.F) {
 	g := NewGen(1)
 	fuzzBody(f, Request{Method: http.MethodPatch, Path: maps1 + "/fz-configmap", Query: "dryRun=All", Format: JSONPatch},
-		string(g.operations()), string(g.operations()), `[{"op":"copy","from":"/data","path":"/data/x"},{"op":"test","path":"","value":null}]`)
+		string(g.operations()), string(g.operations()), `[{"op":"copy","from":"/data","path":"/data/x"},
+			{"op":"test","path":"","value":null}]`)
 }
 
 func FuzzMergePatch(f *testing.F) {
-	fuzzBody(f, Request{Method: http.MethodPatch, Path: deploys + "/fz-deployment", Query: "dryRun=All", Format: MergePatch}, seeds["Deployment"], `{"metadata":null}`)
+	fuzzBody(f, Request{Method: http.MethodPatch, Path: deploys + "/fz-deployment", Query: "dryRun=All",
+		Format: MergePatch}, seeds["Deployment"], `{"metadata":null}`)
 }
 
 func FuzzStrategicMerge(f *testing.F) {
-	fuzzBody(f, Request{Method: http.MethodPatch, Path: deploys + "/fz-deployment", Query: "dryRun=All", Format: StrategicPatch}, seeds["Deployment"],
-		`{"spec":{"template":{"spec":{"$setElementOrder/containers":[{"name":"c"}],"containers":[{"$patch":"delete","name":"c"}]}}}}`)
+	fuzzBody(f, Request{Method: http.MethodPatch, Path: deploys + "/fz-deployment", Query: "dryRun=All",
+		Format: StrategicPatch}, seeds["Deployment"],
+		`{"spec":{"template":{"spec":{"$setElementOrder/containers":[{"name":"c"}],
+			"containers":[{"$patch":"delete","name":"c"}]}}}}`)
 }
 
 func FuzzApply(f *testing.F) {
 	k := Kind{"apps", "v1", "Deployment", "deployments", true, nil, nil}
-	fuzzBody(f, Request{Method: http.MethodPatch, Path: deploys + "/fz-deployment", Query: "dryRun=All&force=true&fieldManager=f", Format: ApplyPatch},
+	fuzzBody(f, Request{Method: http.MethodPatch, Path: deploys + "/fz-deployment",
+		Query: "dryRun=All&force=true&fieldManager=f", Format: ApplyPatch},
 		string(marshal(k.Sound("fz-deployment"))), `{"apiVersion":"apps/v1","kind":"Deployment"}`)
 }
 

@@ -19,12 +19,15 @@ func oneOf[T any](g Gen, choices ...T) T { return choices[g.Intn(len(choices))] 
 
 // The content types of bodies and patches, sound and other.
 var (
-	formats = []string{"application/json", "application/json", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
+	formats = []string{"application/json", "application/json", "application/json", "application/yaml",
+		"application/vnd.kubernetes.protobuf"}
 	strange = []string{"", "text/plain", "application/cbor", "application/json;charset=utf-16", "multipart/form-data",
 		"application/json, application/yaml", ";", "application/apply-patch+cbor", strings.Repeat("a", 5000)}
 	patches = []string{JSONPatch, MergePatch, StrategicPatch, ApplyPatch}
-	accepts = []string{"", "", "", "", "application/yaml", "application/vnd.kubernetes.protobuf", "application/json;as=Table;v=v1;g=meta.k8s.io",
-		"application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "*/*"}
+	accepts = []string{"", "", "", "", "application/yaml", "application/vnd.kubernetes.protobuf",
+		"application/json;as=Table;v=v1;g=meta.k8s.io",
+		"application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+		"application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "*/*"}
 )
 
 // The content types of patches.
@@ -123,7 +126,8 @@ func (g Gen) forSub(sub string, object map[string]any) map[string]any {
 }
 
 // numbers are what a parameter that should be one may be.
-var numbers = []string{"", "0", "1", "2", "-1", "abc", "5000", "9223372036854775807", "9223372036854775808", "18446744073709551615",
+var numbers = []string{"", "0", "1", "2", "-1", "abc", "5000", "9223372036854775807", "9223372036854775808",
+	"18446744073709551615",
 	"18446744073709551616", "1e3", "0x10", " 1", strings.Repeat("9", 1000)}
 
 func (g Gen) query(k Kind) string {
@@ -138,7 +142,8 @@ func (g Gen) query(k Kind) string {
 		case 4:
 			add("limit", oneOf(g, numbers...))
 		case 5:
-			add("continue", oneOf(g, "", "x", "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6LTEsInN0YXJ0IjoiYSJ9", strings.Repeat("A", 1<<g.Intn(14))))
+			add("continue", oneOf(g, "", "x", "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6LTEsInN0YXJ0IjoiYSJ9",
+				strings.Repeat("A", 1<<g.Intn(14))))
 		case 6:
 			add("labelSelector", g.selector("a"))
 		case 7:
@@ -152,13 +157,15 @@ func (g Gen) query(k Kind) string {
 		case 11:
 			add("timeoutSeconds", oneOf(g, numbers...))
 		case 12:
-			add(oneOf(g, "sendInitialEvents", "allowWatchBookmarks", "pretty", "force", "orphanDependents"), oneOf(g, "true", "false", "x", ""))
+			add(oneOf(g, "sendInitialEvents", "allowWatchBookmarks", "pretty", "force", "orphanDependents"),
+				oneOf(g, "true", "false", "x", ""))
 		case 13:
 			add("gracePeriodSeconds", oneOf(g, numbers...))
 		case 14:
 			add("propagationPolicy", oneOf(g, "Orphan", "Foreground", "Background", "x"))
 		case 15:
-			parts = append(parts, oneOf(g, "&&&", "%zz=1", "a=b=c", "=", strings.Repeat("x&", 1<<g.Intn(16)), "includeObject=x", "timeout=x", "shardSelector=x"))
+			parts = append(parts, oneOf(g, "&&&", "%zz=1", "a=b=c", "=", strings.Repeat("x&", 1<<g.Intn(16)), "includeObject=x",
+				"timeout=x", "shardSelector=x"))
 		}
 	}
 	return strings.Join(parts, "&")
@@ -182,8 +189,10 @@ func (g Gen) header() http.Header {
 	}
 	h := http.Header{}
 	for range 1 + g.Intn(3) {
-		h.Add(oneOf(g, "Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-A", "Impersonate-Extra-%zz", "User-Agent", "Accept", "Content-Encoding", "If-Match"),
-			oneOf(g, "", "bob", "system:masters", "system:serviceaccount:a:b", "system:serviceaccount:a", "system:anonymous", "gzip", strings.Repeat("x", 1<<g.Intn(14))))
+		h.Add(oneOf(g, "Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-A",
+			"Impersonate-Extra-%zz", "User-Agent", "Accept", "Content-Encoding", "If-Match"),
+			oneOf(g, "", "bob", "system:masters", "system:serviceaccount:a:b", "system:serviceaccount:a", "system:anonymous",
+				"gzip", strings.Repeat("x", 1<<g.Intn(14))))
 	}
 	return h
 }

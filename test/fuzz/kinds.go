@@ -100,8 +100,9 @@ func (k Kind) Sound(name string) map[string]any {
 		}
 	}
 	if k.Group == "events.k8s.io" { // the same objects by other names
-		object = map[string]any{"eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "a.b/c", "reportingInstance": "i",
-			"action": "a", "reason": "r", "type": "Normal", "regarding": map[string]any{"kind": "Pod", "name": "x", "namespace": Namespace}}
+		object = map[string]any{"eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "a.b/c",
+			"reportingInstance": "i", "action": "a", "reason": "r", "type": "Normal",
+			"regarding": map[string]any{"kind": "Pod", "name": "x", "namespace": Namespace}}
 	}
 	object["apiVersion"], object["kind"] = k.APIVersion(), k.Kind
 	meta := map[string]any{"name": name, "labels": map[string]any{"fuzz": "1"}, "annotations": map[string]any{"x": "y"}}

@@ -35,10 +35,14 @@ func (g Gen) Patch(format string, object map[string]any) []byte {
 
 var (
 	verbs = []string{"add", "add", "remove", "replace", "move", "copy", "test", "x", ""}
-	paths = []string{"", "/", "/metadata/labels/fuzz", "/metadata/labels", "/metadata/name", "/metadata/annotations/x", "/metadata/annotations",
-		"/metadata/managedFields", "/metadata/managedFields/0", "/metadata/resourceVersion", "/metadata/uid", "/metadata/~2", "/metadata/finalizers/-",
-		"/spec", "/spec/replicas", "/spec/template/spec/containers", "/spec/template/spec/containers/0", "/spec/template/spec/containers/-",
-		"/spec/containers/0/ports/-1", "/spec/containers/99999999999999999999", "/data", "/data/a", "/data/a/b", "/kind", "/apiVersion", "/a/b/c", "/x"}
+	paths = []string{"", "/", "/metadata/labels/fuzz", "/metadata/labels", "/metadata/name", "/metadata/annotations/x",
+		"/metadata/annotations",
+		"/metadata/managedFields", "/metadata/managedFields/0", "/metadata/resourceVersion", "/metadata/uid", "/metadata/~2",
+		"/metadata/finalizers/-",
+		"/spec", "/spec/replicas", "/spec/template/spec/containers", "/spec/template/spec/containers/0",
+		"/spec/template/spec/containers/-",
+		"/spec/containers/0/ports/-1", "/spec/containers/99999999999999999999", "/data", "/data/a", "/data/a/b", "/kind",
+		"/apiVersion", "/a/b/c", "/x"}
 )
 
 // operations makes a JSON patch.
@@ -48,7 +52,8 @@ func (g Gen) operations() []byte {
 	case 0:
 		n = 1 << g.Intn(14)
 	case 1: // what copies itself
-		ops := []any{map[string]any{"op": "add", "path": "/x", "value": map[string]any{"a": strings.Repeat("x", 1<<g.Intn(10))}}}
+		ops := []any{map[string]any{"op": "add", "path": "/x",
+			"value": map[string]any{"a": strings.Repeat("x", 1<<g.Intn(10))}}}
 		for i := range 1 + g.Intn(30) {
 			ops = append(ops, map[string]any{"op": "copy", "from": "/x", "path": fmt.Sprintf("/x/k%d", i)})
 		}
@@ -56,13 +61,15 @@ func (g Gen) operations() []byte {
 	case 2: // what moves long lists
 		ops := []any{map[string]any{"op": "add", "path": "/x", "value": g.many(int64(0), 1<<g.Intn(15))}}
 		for range 1 << g.Intn(13) {
-			ops = append(ops, map[string]any{"op": oneOf(g, "add", "add", "remove", "replace"), "path": oneOf(g, "/x/0", "/x/1", "/x/-"), "value": int64(1)})
+			ops = append(ops, map[string]any{"op": oneOf(g, "add", "add", "remove", "replace"),
+				"path": oneOf(g, "/x/0", "/x/1", "/x/-"), "value": int64(1)})
 		}
 		return marshal(ops)
 	}
 	ops := make([]any, n)
 	for i := range ops {
-		ops[i] = map[string]any{"op": oneOf(g, verbs...), "path": oneOf(g, paths...), "from": oneOf(g, paths...), "value": g.nasty()}
+		ops[i] = map[string]any{"op": oneOf(g, verbs...), "path": oneOf(g, paths...), "from": oneOf(g, paths...),
+			"value": g.nasty()}
 	}
 	return marshal(ops)
 }

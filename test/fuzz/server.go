@@ -40,7 +40,8 @@ func (r Request) String() string {
 	if r.Query != "" {
 		path += "?" + r.Query
 	}
-	return fmt.Sprintf("%s %s [%s] %v %d bytes: %s", r.Method, cut(path, 300), cut(r.Format, 80), r.Header, len(r.Body), cut(fmt.Sprintf("%q", r.Body), 600))
+	return fmt.Sprintf("%s %s [%s] %v %d bytes: %s", r.Method, cut(path, 300), cut(r.Format, 80), r.Header, len(r.Body),
+		cut(fmt.Sprintf("%q", r.Body), 600))
 }
 
 func cut(s string, n int) string {

@@ -26,6 +26,9 @@ type Environment struct {
 	Pod      Facts
 	// Allocatable of the node, for resource fields without a limit.
 	Allocatable corev1.ResourceList
+	// Told, when not nil, is what an earlier attempt at the container was given. It stands for all that would be looked
+	// up, which is not.
+	Told map[string]string
 }
 
 // Facts are what the downward API tells about a pod besides its object.
@@ -38,14 +41,9 @@ type Facts struct {
 // services, envFrom, env (https://kubernetes.io/docs/tasks/inject-data-application/).
 func (e *Environment) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Container) ([]*runtimeapi.KeyValue, error) {
 	vars := newVariables()
-	services := newVariables()
-	for _, svc := range e.Services {
-		serviceEnv(services, svc)
-	}
-	for i := range c.EnvFrom {
-		if err := e.from(ctx, vars, pod, &c.EnvFrom[i]); err != nil {
-			return nil, err
-		}
+	services, err := e.given(ctx, vars, pod, c)
+	if err != nil {
+		return nil, err
 	}
 	lookup := func(name string) (string, bool) {
 		if v, ok := vars.get(name); ok {
@@ -57,7 +55,7 @@ func (e *Environment) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 		v := &c.Env[i]
 		value := Expand(v.Value, lookup)
 		if v.ValueFrom != nil {
-			got, found, err := e.valueFrom(ctx, pod, c, v.ValueFrom)
+			got, found, err := e.valueFrom(ctx, pod, c, v)
 			if err != nil {
 				return nil, err
 			}
@@ -74,6 +72,27 @@ func (e *Environment) Env(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 		}
 	}
 	return vars.list(), nil
+}
+
+// given sets the variables of envFrom, and returns those that all else comes before: of services or, where nothing can
+// be looked up, what the container was told.
+func (e *Environment) given(ctx context.Context, vars *variables, pod *corev1.Pod, c *corev1.Container) (last *variables, err error) {
+	last = newVariables()
+	if e.Told != nil {
+		for _, name := range sortedKeys(e.Told) {
+			last.set(name, e.Told[name])
+		}
+		return last, nil
+	}
+	for _, svc := range e.Services {
+		serviceEnv(last, svc)
+	}
+	for i := range c.EnvFrom {
+		if err := e.from(ctx, vars, pod, &c.EnvFrom[i]); err != nil {
+			return nil, err
+		}
+	}
+	return last, nil
 }
 
 func (e *Environment) from(ctx context.Context, vars *variables, pod *corev1.Pod, src *corev1.EnvFromSource) error {
@@ -105,7 +124,8 @@ func (e *Environment) from(ctx context.Context, vars *variables, pod *corev1.Pod
 }
 
 // valueFrom resolves a reference; found is false for an optional one that leads nowhere.
-func (e *Environment) valueFrom(ctx context.Context, pod *corev1.Pod, c *corev1.Container, src *corev1.EnvVarSource) (value string, found bool, err error) {
+func (e *Environment) valueFrom(ctx context.Context, pod *corev1.Pod, c *corev1.Container, v *corev1.EnvVar) (value string, found bool, err error) {
+	src := v.ValueFrom
 	switch {
 	case src.FieldRef != nil:
 		value, err = Field(pod, e.Pod, src.FieldRef.FieldPath)
@@ -113,6 +133,9 @@ func (e *Environment) valueFrom(ctx context.Context, pod *corev1.Pod, c *corev1.
 	case src.ResourceFieldRef != nil:
 		value, err = ResourceField(pod, c.Name, src.ResourceFieldRef, e.Allocatable)
 		return value, true, err
+	case e.Told != nil:
+		value, found = e.Told[v.Name]
+		return value, found, nil
 	case src.ConfigMapKeyRef != nil:
 		ref := src.ConfigMapKeyRef
 		cm, err := e.Lookup.ConfigMap(ctx, pod.Namespace, ref.Name)

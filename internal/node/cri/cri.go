@@ -8,6 +8,7 @@ package cri
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"sort"
@@ -155,6 +156,29 @@ func (c *Client) containers(ctx context.Context, filter map[string]string) ([]po
 		one := containerOf(status.Status)
 		one.Sandbox = item.PodSandboxId
 		out = append(out, one)
+	}
+	return out, nil
+}
+
+// Told returns the variables that a container was given when it was made, without those of its image; nil where the
+// runtime does not tell. The interface leaves open what runtimes tell of their own accord: the built-in one and
+// containerd give a container's configuration, as JSON, in "info".
+func (c *Client) Told(ctx context.Context, id string) (map[string]string, error) {
+	answer, err := c.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		return nil, fmt.Errorf("container status: %w", err)
+	}
+	var info struct {
+		Config *struct {
+			Envs []*runtimeapi.KeyValue `json:"envs"`
+		} `json:"config"`
+	}
+	if json.Unmarshal([]byte(answer.Info["info"]), &info) != nil || info.Config == nil {
+		return nil, nil
+	}
+	out := make(map[string]string, len(info.Config.Envs))
+	for _, kv := range info.Config.Envs {
+		out[kv.Key] = string(kv.Value)
 	}
 	return out, nil
 }

@@ -41,6 +41,8 @@ type Config struct {
 	// Changed is called when an object that a pod's volumes show, or wait for, has changed.
 	Changed func(pod types.UID)
 	Log     *slog.Logger
+	// Offline, when set, says that the API has no say now: it does not answer, or is not the one whose pods these are.
+	Offline func() bool
 	// Now is the clock for token lifetimes.
 	Now func() time.Time
 }
@@ -60,6 +62,8 @@ type mounted struct {
 	paths       map[string]source
 	tokens      map[string]token // by volume and path
 	claims      []claimUse
+	// recalled is what an earlier manager had made ready.
+	recalled map[string]Ready
 }
 
 // source is a ready volume.
@@ -103,7 +107,11 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod, facts container.Fa
 	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		src, again, err := m.prepare(ctx, pod, v, facts, st)
+		src, left, err := m.asLeft(v, st)
+		again := m.cfg.Now() // what was only left as it was is asked for as soon as the API answers
+		if !left {
+			src, again, err = m.prepare(ctx, pod, v, facts, st)
+		}
 		if err != nil {
 			return time.Time{}, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
 		}

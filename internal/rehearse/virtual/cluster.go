@@ -156,6 +156,9 @@ func controllersFor(cfg Config) []plan.Controller {
 // Now is the present instant.
 func (c *Cluster) Now() time.Time { return c.now }
 
+// Effort is how many decisions the controllers have made, and how many writes everybody.
+func (c *Cluster) Effort() (decisions, writes int) { return c.decisions, int(c.pulled - c.nodes.first) }
+
 // Picture is the cluster as it is, with the indexes that decisions and explanations need.
 func (c *Cluster) Picture() plan.Reader { return c.picture }
 

@@ -2,6 +2,7 @@ package fake
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -266,7 +267,15 @@ func (r *Runtime) ContainerStatus(ctx context.Context, req *runtimeapi.Container
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c := r.containers[req.ContainerId]; c != nil {
-		return &runtimeapi.ContainerStatusResponse{Status: proto.CloneOf(c.status)}, nil
+		out := &runtimeapi.ContainerStatusResponse{Status: proto.CloneOf(c.status)}
+		if req.Verbose {
+			info, err := json.Marshal(map[string]any{"config": c.Config})
+			if err != nil {
+				return nil, err
+			}
+			out.Info = map[string]string{"info": string(info)}
+		}
+		return out, nil
 	}
 	return nil, notFound("container", req.ContainerId)
 }
