@@ -1,5 +1,5 @@
-// Package volume binds claims to volumes, makes volumes for claims of the built-in classes, and
-// reclaims them.
+// Package volume makes the claims of ephemeral volumes, binds claims to volumes, makes volumes for claims of the
+// built-in classes, and reclaims them.
 //
 // It owns pure planners: the binder's two halves (claims, volumes) and the storage-in-use
 // protections. The two built-in provisioners make directories: coracle.io/local on the node the
@@ -49,7 +49,7 @@ type Config struct {
 
 // Controllers returns the planners.
 func Controllers(cfg Config) []plan.Controller {
-	return []plan.Controller{cfg.claims(), volumes(), claimProtection(), volumeProtection()}
+	return []plan.Controller{cfg.claims(), volumes(), ephemeralClaims(), claimProtection(), volumeProtection()}
 }
 
 const defaultClass = "storageclass.kubernetes.io/is-default-class"

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
 	"coracle/internal/filetree"
 	"coracle/internal/node/objects"
@@ -27,14 +28,25 @@ type claimUse struct {
 	exclusive       bool // ReadWriteOncePod
 }
 
+// claimFor is how a pod uses a claim.
+type claimFor struct {
+	readOnly bool
+	made     bool // for this pod: it must be the owner (KEP-1698)
+}
+
 // claim makes a persistent volume ready: it must be bound, reachable from this node and, for
 // ReadWriteOncePod, free.
-func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, readOnly bool, st *mounted) (source, error) {
+func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, use claimFor, st *mounted) (source, error) {
 	obj, err := m.cfg.Hub.Get(ctx, objects.Ref{Resource: resource.PersistentVolumeClaims, Namespace: pod.Namespace, Name: name})
 	if err != nil {
 		return source{}, fmt.Errorf("error processing PVC %s/%s: failed to fetch PVC from API server: %w", pod.Namespace, name, err)
 	}
 	pvc := obj.(*corev1.PersistentVolumeClaim)
+	if use.made {
+		if err := ephemeralvolume.VolumeIsForPod(pod, pvc); err != nil {
+			return source{}, fmt.Errorf("error processing PVC %s/%s: %w", pod.Namespace, name, err)
+		}
+	}
 	if pvc.DeletionTimestamp != nil && !m.holds(st, pod.Namespace, name) {
 		return source{}, fmt.Errorf("error processing PVC %s/%s: PVC is being deleted", pod.Namespace, name)
 	}
@@ -60,7 +72,7 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, readO
 	if err != nil {
 		return source{}, err
 	}
-	src.readOnly = readOnly || !writable(pv.Spec.AccessModes)
+	src.readOnly = use.readOnly || !writable(pv.Spec.AccessModes)
 	// Only what a pod may be given whole takes the pod's group.
 	if group := fsGroup(pod); group != nil && !src.readOnly && (builtIn(pv) || pv.Spec.Local != nil) {
 		root, err := filetree.At(src.path)

@@ -17,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
@@ -146,11 +147,11 @@ func (m *Manager) prepare(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 		src, err := hostPath(v.HostPath.Path, v.HostPath.Type, 0o755)
 		return src, time.Time{}, err
 	case v.PersistentVolumeClaim != nil:
-		src, err := m.claim(ctx, pod, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly, st)
+		src, err := m.claim(ctx, pod, v.PersistentVolumeClaim.ClaimName, claimFor{readOnly: v.PersistentVolumeClaim.ReadOnly}, st)
 		return src, time.Time{}, err
 	case v.Ephemeral != nil:
 		// The claim of a generic ephemeral volume is named after pod and volume (KEP-1698).
-		src, err := m.claim(ctx, pod, pod.Name+"-"+v.Name, false, st)
+		src, err := m.claim(ctx, pod, ephemeralvolume.VolumeClaimName(pod, v), claimFor{made: true}, st)
 		return src, time.Time{}, err
 	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
 		return m.files(ctx, pod, v, facts, st)

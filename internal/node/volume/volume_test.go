@@ -567,6 +567,18 @@ func TestClaims(t *testing.T) {
 			t.Errorf("claim %s: %v, want %q", name, err, fails)
 		}
 	}
+	ephemeral := corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}}
+	f.pv("brings-v", func(*corev1.PersistentVolume, *corev1.PersistentVolumeClaim) {})
+	if _, err := f.mount(podWith("brings", ephemeral)); err == nil || !strings.Contains(err.Error(), "pod is not owner") {
+		t.Errorf("a claim that was made for no pod, as that of an ephemeral volume: %v", err)
+	}
+	owner := podWith("owns", ephemeral)
+	f.pv("owns-v", func(_ *corev1.PersistentVolume, c *corev1.PersistentVolumeClaim) {
+		c.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner, corev1.SchemeGroupVersion.WithKind("Pod"))}
+	})
+	if _, err := f.mount(owner); err != nil {
+		t.Errorf("the claim of a pod's own ephemeral volume: %v", err)
+	}
 	if info, err := os.Stat(filepath.Join(f.base, "root/pv-good")); err != nil || info.Mode().Perm() != 0o777 {
 		t.Errorf("the data directory: %v %v", info, err)
 	}

@@ -98,6 +98,14 @@ func spreadOver(key string, maxSkew int32, minDomains *int32) func(*corev1.Pod) 
 	}
 }
 
+func withEphemeral(volume string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{
+			Name: volume, VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}},
+		})
+	}
+}
+
 func withClaim(name string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
@@ -219,6 +227,13 @@ func TestPlace(t *testing.T) {
 		}, {
 			name: "claim not there", world: []plan.Object{node("a")}, pod: pod("p", withClaim("data")),
 			message: `0/1 nodes are available: persistentvolumeclaim "data" not found.`,
+		}, {
+			name: "ephemeral claim not made yet", world: []plan.Object{node("a")}, pod: pod("p", withEphemeral("v")),
+			message: `0/1 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim "p-v".`,
+		}, {
+			name: "ephemeral claim of somebody else", pod: pod("p", withEphemeral("v")),
+			world:   []plan.Object{node("a"), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: pod("p").Namespace, Name: "p-v"}}},
+			message: "0/1 nodes are available: PVC " + pod("p").Namespace + "/p-v was not created for pod " + pod("p").Namespace + "/p (pod is not owner).",
 		}, {
 			name: "immediate claim unbound", world: []plan.Object{node("a"), class(immediate, "x"), claim(corev1.ClaimPending, "", nil)},
 			pod: pod("p", withClaim("data")), message: "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",

@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	v1helper "k8s.io/component-helpers/scheduling/corev1"
+	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 	volumehelper "k8s.io/component-helpers/storage/volume"
 
 	"coracle/internal/plan"
@@ -71,10 +72,19 @@ func claimsOf(pod *corev1.Pod, r plan.Reader) (set claimSet, blocked string) {
 			continue
 		}
 		obj, ok := r.Get(resource.PersistentVolumeClaims, pod.Namespace, name)
-		if !ok {
+		ephemeral := pod.Spec.Volumes[i].Ephemeral != nil
+		switch {
+		case !ok && ephemeral:
+			return set, fmt.Sprintf("waiting for ephemeral volume controller to create the persistentvolumeclaim %q", name)
+		case !ok:
 			return set, fmt.Sprintf("persistentvolumeclaim %q not found", name)
 		}
 		claim := obj.(*corev1.PersistentVolumeClaim)
+		if ephemeral {
+			if err := ephemeralvolume.VolumeIsForPod(pod, claim); err != nil {
+				return set, err.Error()
+			}
+		}
 		switch {
 		case claim.DeletionTimestamp != nil:
 			return set, fmt.Sprintf("persistentvolumeclaim %q is being deleted", name)

@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -150,16 +151,26 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 // lost, or pending though it does not wait for a pod to be placed.
 func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
 	for i := range pod.Spec.Volumes {
-		source := pod.Spec.Volumes[i].PersistentVolumeClaim
-		if source == nil {
+		v, name := &pod.Spec.Volumes[i], ""
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			name = v.PersistentVolumeClaim.ClaimName
+		case v.Ephemeral != nil:
+			name = ephemeralvolume.VolumeClaimName(pod, v)
+		default:
 			continue
 		}
-		ref := plan.Ref{Resource: resource.PersistentVolumeClaims, Key: plan.Key{Namespace: pod.Namespace, Name: source.ClaimName}}
+		ref := plan.Ref{Resource: resource.PersistentVolumeClaims, Key: plan.Key{Namespace: pod.Namespace, Name: name}}
 		obj, ok := r.Get(ref.Resource, ref.Namespace, ref.Name)
 		claim, _ := obj.(*corev1.PersistentVolumeClaim)
 		switch {
+		case (!ok || claim == nil) && v.Ephemeral != nil:
+			return ref, fmt.Sprintf("claim %s of its ephemeral volume %s is not made yet; the pod's events say if it cannot be", name, v.Name), true
 		case !ok || claim == nil:
-			return ref, fmt.Sprintf("claim %s does not exist", source.ClaimName), true
+			return ref, fmt.Sprintf("claim %s does not exist", name), true
+		case v.Ephemeral != nil && ephemeralvolume.VolumeIsForPod(pod, claim) != nil:
+			return plan.RefOf(claim), fmt.Sprintf("its ephemeral volume %s needs a claim of the name %s, but one is there that was not made for it: "+
+				"delete that claim, or give the pod or the volume another name", v.Name, name), true
 		case claim.DeletionTimestamp != nil:
 			return plan.RefOf(claim), fmt.Sprintf("claim %s is being deleted", claim.Name), true
 		case claim.Status.Phase == corev1.ClaimLost:

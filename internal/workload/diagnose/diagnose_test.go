@@ -55,6 +55,7 @@ func world() *model.World {
 	claim("classless", "", corev1.ClaimPending)
 	claim("unclassed", "none", corev1.ClaimPending)
 	claim("lost", "now", corev1.ClaimLost)
+	claim("p-taken", "now", corev1.ClaimBound)
 	return w
 }
 
@@ -72,6 +73,12 @@ func TestPod(t *testing.T) {
 				p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{VolumeSource: corev1.VolumeSource{
 					PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: n}}})
 			}
+		}
+	}
+	ephemeral := func(volume string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			claims()(p)
+			p.Spec.Volumes = []corev1.Volume{{Name: volume, VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}}}
 		}
 	}
 	waits := func(reason, message string) func(*corev1.Pod) {
@@ -112,6 +119,8 @@ func TestPod(t *testing.T) {
 		{"claim of a class that is not there", claims("unclassed"), "ClaimNotBound", `storage class "none" does not exist`, "persistentvolumeclaims unclassed", at(0), false, ""},
 		{"claim that lost its volume", claims("lost"), "ClaimNotBound", "has lost its volume", "persistentvolumeclaims lost", at(0), false, ""},
 		{"claim that does not exist", claims("absent"), "ClaimNotBound", "claim absent does not exist", "persistentvolumeclaims absent", at(0), false, ""},
+		{"ephemeral claim not made yet", ephemeral("new"), "ClaimNotBound", "claim p-new of its ephemeral volume new is not made yet", "persistentvolumeclaims p-new", at(0), false, ""},
+		{"ephemeral claim of somebody else", ephemeral("taken"), "ClaimNotBound", "one is there that was not made for it: delete that claim", "persistentvolumeclaims p-taken", at(0), false, ""},
 		{"on a lost node", func(p *corev1.Pod) { p.Spec.NodeName = "lost" }, "NodeNotReady", "stopped posting", "nodes lost", at(5), false, ""},
 		{"on a node that is gone", func(p *corev1.Pod) { p.Spec.NodeName = "gone" }, "NodeGone", "no longer exists", "pods p", metav1.Time{}, true, ""},
 		{"image", waits("ImagePullBackOff", "Back-off pulling image x"), "ImagePullBackOff", "container c: ImagePullBackOff: Back-off pulling image x", "pods p", metav1.Time{}, true, "image"},
