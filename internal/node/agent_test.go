@@ -1,8 +1,10 @@
 package node
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -230,6 +232,36 @@ func TestImagePullFails(t *testing.T) {
 			if got := w.events("pod"); !strings.Contains(got, want) {
 				t.Errorf("no event %q in\n%s", want, got)
 			}
+		}
+	})
+}
+
+// TestImageVolume: an image that is mounted as a volume is pulled like a container's, and given to the runtime whole or in
+// part.
+func TestImageVolume(t *testing.T) {
+	inWorld(t, func(w *world) {
+		spec := one("server:1")
+		spec.Volumes = []corev1.Volume{{Name: "model", VolumeSource: corev1.VolumeSource{
+			Image: &corev1.ImageVolumeSource{Reference: "files:1", PullPolicy: corev1.PullIfNotPresent},
+		}}}
+		spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "model", MountPath: "/model"}, {Name: "model", MountPath: "/part", SubPath: "a/b"}}
+		w.create("pod", spec)
+		w.settle(time.Second)
+		w.want("pod", "Pending main=ErrImagePull")
+		if got := w.pod("pod").Status.ContainerStatuses[0].State.Waiting.Message; !strings.Contains(got, `volume "model": `) || !strings.Contains(got, `"files:1"`) {
+			t.Errorf("message %q", got)
+		}
+		w.runtime.Publish("files:1", images["server:1"])
+		w.settle(11 * time.Second)
+		w.want("pod", "Running ready main=running")
+		var got []string
+		for _, m := range w.runtime.Containers()[0].Config.Mounts {
+			if m.GetImage().GetImage() != "" {
+				got = append(got, fmt.Sprint(m.ContainerPath, " ", m.Image.Image, " ", m.ImageSubPath, " ", m.Readonly, " ", m.HostPath))
+			}
+		}
+		if want := []string{"/model files:1  true ", "/part files:1 a/b true "}; !slices.Equal(got, want) {
+			t.Errorf("mounts %q, want %q", got, want)
 		}
 	})
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,6 +55,33 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, spec *corev1.
 		return foundImage{}, failed{podsync.ErrImageNeverPull, fmt.Errorf("%s", message)}
 	}
 	return w.pull(ctx, pod, spec)
+}
+
+// ensureVolumeImages finds the images that a container mounts as volumes, pulled first where their policies say so.
+func (w *worker) ensureVolumeImages(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) error {
+	done := map[string]bool{}
+	for _, m := range spec.VolumeMounts {
+		at := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name && v.Image != nil })
+		if at < 0 || done[m.Name] {
+			continue
+		}
+		done[m.Name] = true
+		image := pod.Spec.Volumes[at].Image
+		asked := &corev1.Container{Name: spec.Name, Image: image.Reference, ImagePullPolicy: image.PullPolicy}
+		if _, err := w.ensureImage(ctx, pod, asked); err != nil {
+			return aboutVolume(m.Name, err)
+		}
+	}
+	return nil
+}
+
+// aboutVolume says for which volume an image was wanted.
+func aboutVolume(name string, err error) error {
+	var f failed
+	if errors.As(err, &f) {
+		return failed{f.reason, fmt.Errorf("volume %q: %w", name, f.err)}
+	}
+	return err
 }
 
 func (w *worker) inspect(ctx context.Context, name string) (*runtimeapi.Image, error) {

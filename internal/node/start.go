@@ -28,6 +28,9 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err != nil {
 		return err
 	}
+	if err := w.ensureVolumeImages(ctx, pod, spec); err != nil {
+		return err
+	}
 	cfg, err := w.containerConfig(ctx, pod, spec, facts, s, image)
 	if err != nil {
 		return w.startFailed(ctx, pod, spec, podsync.CreateContainerConfigError, err)

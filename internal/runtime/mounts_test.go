@@ -37,6 +37,7 @@ cat /data/a /data/deep/b /etc/hosts /image/bin/../etc/group; echo
 echo new > /data/c && echo rw=ok
 touch /data/deep/x 2>/dev/null && echo ro=writable || echo ro=ok
 touch /image/x 2>/dev/null && echo image=writable || echo image=ok
+/image/bin/true 2>/dev/null && echo image=executable || echo exec=refused
 test -d /made && echo made=ok`, func(c *cri.ContainerConfig) {
 		c.Mounts = []*cri.Mount{
 			{ContainerPath: "/data/deep", HostPath: filepath.Join(host, "ro"), Readonly: true},
@@ -46,7 +47,7 @@ test -d /made && echo made=ok`, func(c *cri.ContainerConfig) {
 			{ContainerPath: "/image", Image: &cri.ImageSpec{Image: busybox}, Readonly: true},
 		}
 	})
-	for _, want := range []string{"ab", "f", "keepers", "rw=ok", "ro=ok", "image=ok", "made=ok"} {
+	for _, want := range []string{"ab", "f", "keepers", "rw=ok", "ro=ok", "image=ok", "exec=refused", "made=ok"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("lacks %q: %q", want, out)
 		}

@@ -18,6 +18,9 @@ type Mount struct {
 	// ContainerPath is absolute; HostPath exists.
 	ContainerPath string
 	HostPath      string
+	// Image is mounted instead of HostPath, or ImageSubPath in it (KEP-4639).
+	Image        string
+	ImageSubPath string
 	// Is says which file HostPath led to when it was checked; the zero value leaves that open.
 	Is          Identity
 	ReadOnly    bool
@@ -131,10 +134,14 @@ func expandAll(in []string, lookup func(string) (string, bool)) []string {
 func criMounts(mounts []Mount) []*runtimeapi.Mount {
 	out := make([]*runtimeapi.Mount, 0, len(mounts))
 	for _, m := range mounts {
-		out = append(out, &runtimeapi.Mount{
+		mount := &runtimeapi.Mount{
 			ContainerPath: m.ContainerPath, HostPath: m.HostPath, Readonly: m.ReadOnly,
 			RecursiveReadOnly: m.Recursive, Propagation: propagation(m.Propagation),
-		})
+		}
+		if m.Image != "" {
+			mount.Image, mount.ImageSubPath = &runtimeapi.ImageSpec{Image: m.Image, UserSpecifiedImage: m.Image}, m.ImageSubPath
+		}
+		out = append(out, mount)
 	}
 	return out
 }

@@ -41,6 +41,12 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 				return nil, err
 			}
 		}
+		if src.image != "" {
+			out = append(out, container.Mount{
+				ContainerPath: absolute(vm.MountPath), Image: src.image, ImageSubPath: sub, ReadOnly: true, Propagation: vm.MountPropagation,
+			})
+			continue
+		}
 		is, err := identify(src)
 		if err != nil {
 			return nil, fmt.Errorf("volume %q of mount %s: %w", vm.Name, vm.MountPath, err)
@@ -50,16 +56,20 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 			}
 		}
-		at := vm.MountPath
-		if !filepath.IsAbs(at) {
-			at = "/" + at
-		}
 		out = append(out, container.Mount{
-			ContainerPath: at, HostPath: src.path, Is: is, ReadOnly: vm.ReadOnly || src.readOnly, Propagation: vm.MountPropagation,
+			ContainerPath: absolute(vm.MountPath), HostPath: src.path, Is: is, ReadOnly: vm.ReadOnly || src.readOnly, Propagation: vm.MountPropagation,
 			Recursive: vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled && vm.ReadOnly,
 		})
 	}
 	return out, nil
+}
+
+// absolute is a path in a container, which begins at its root.
+func absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return "/" + path
 }
 
 // identify looks once more what lies where a ready volume is, and says which file it is: the runtime, which goes by the

@@ -28,7 +28,9 @@ func (m *Manager) Ready(uid types.UID) map[string]Ready {
 	}
 	out := make(map[string]Ready, len(st.paths))
 	for name, src := range st.paths {
-		out[name] = Ready{src.path, src.kind, src.readOnly}
+		if src.image == "" {
+			out[name] = Ready{src.path, src.kind, src.readOnly}
+		}
 	}
 	return out
 }
@@ -62,7 +64,7 @@ func (m *Manager) asLeft(v *corev1.Volume, st *mounted) (src source, is bool, er
 	if left.Kind != "" && e.Kind() != left.Kind {
 		return source{}, true, fmt.Errorf("it cannot be shown as it was left: %s is not a %s any more", left.Path, left.Kind)
 	}
-	return source{left.Path, left.Kind, left.ReadOnly}, true, nil
+	return source{path: left.Path, kind: left.Kind, readOnly: left.ReadOnly}, true, nil
 }
 
 // dependsOnAPI says whether the API tells where a volume is, or what is in it.

@@ -73,6 +73,8 @@ type source struct {
 	// kind is what must lie there, in the words of filetree.Entry.Kind; empty for anything.
 	kind     string
 	readOnly bool
+	// image is, for an image volume, what the runtime mounts (KEP-4639); nothing lies at path then.
+	image string
 }
 
 // New returns a manager.
@@ -153,6 +155,8 @@ func (m *Manager) prepare(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 		// The claim of a generic ephemeral volume is named after pod and volume (KEP-1698).
 		src, err := m.claim(ctx, pod, ephemeralvolume.VolumeClaimName(pod, v), claimFor{made: true}, st)
 		return src, time.Time{}, err
+	case v.Image != nil:
+		return source{image: v.Image.Reference, readOnly: true}, time.Time{}, nil
 	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
 		return m.files(ctx, pod, v, facts, st)
 	}

@@ -144,7 +144,10 @@ func ownMount(m *cri.Mount, in Input) (specs.Mount, error) {
 	switch {
 	case m.GetRecursiveReadOnly():
 		opts = append(opts, "rro")
-	case m.GetReadonly() || m.GetImage().GetImage() != "":
+	case m.GetImage().GetImage() != "":
+		// API doc of ImageVolumeSource: read-only, and nothing in it can be executed.
+		opts = append(opts, "ro", "noexec", "nosuid", "nodev")
+	case m.GetReadonly():
 		opts = append(opts, "ro")
 	default:
 		opts = append(opts, "rw")
