@@ -78,17 +78,26 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 }
 
 func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image foundImage) (*runtimeapi.ContainerConfig, error) {
+	if err := container.Lacks(pod, spec); err != nil {
+		return nil, err
+	}
 	services, err := w.services(ctx, pod)
 	if err != nil {
 		return nil, err
 	}
 	env := &container.Environment{
 		Lookup: lookup{w}, Services: services, Pod: facts, Allocatable: w.a.machine.allocatable,
+		File: func(name, path string) ([]byte, error) { return w.a.volumes.EnvFile(pod, name, path) },
 	}
 	expand := func(text string) (string, error) { return w.expand(ctx, env, pod, spec, text) }
 	mounts, err := w.a.volumes.Mounts(pod, spec, expand)
 	if err != nil {
 		return nil, err
+	}
+	for i := range mounts {
+		if r := spec.VolumeMounts[i].RecursiveReadOnly; r != nil && *r == corev1.RecursiveReadOnlyIfPossible {
+			mounts[i].Recursive = mounts[i].Recursive && w.a.host.RecursiveReadOnly
+		}
 	}
 	own, err := w.ownFiles(pod, spec, facts, s.Attempt)
 	if err != nil {

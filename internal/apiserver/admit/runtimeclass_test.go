@@ -12,7 +12,9 @@ import (
 
 // TestRuntimeClass: what a class says of its pods is theirs, and a pod of a class that is not there is refused.
 func TestRuntimeClass(t *testing.T) {
-	amount := func(n string) corev1.ResourceList { return corev1.ResourceList{corev1.ResourceMemory: quantity.MustParse(n)} }
+	amount := func(n string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceMemory: quantity.MustParse(n)}
+	}
 	tolerated := corev1.Toleration{Key: "boxed", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}
 	boxed := &nodev1.RuntimeClass{ObjectMeta: named("boxed"), Handler: "box", Overhead: &nodev1.Overhead{PodFixed: amount("64Mi")},
 		Scheduling: &nodev1.Scheduling{NodeSelector: map[string]string{"boxes": "yes"}, Tolerations: []corev1.Toleration{tolerated}}}
