@@ -60,7 +60,7 @@ func ValidateClaimSpec(s *corev1.PersistentVolumeClaimSpec, at *field.Path) fiel
 	errs = append(errs, ValidateMode(s.VolumeMode, at.Child("volumeMode"))...)
 	errs = append(errs, validateDataSources(s, at)...)
 	if s.VolumeAttributesClassName != nil && *s.VolumeAttributesClassName != "" {
-		errs = append(errs, check.Subdomain(at.Child("volumeAttributesClassName"), *s.VolumeAttributesClassName)...)
+		errs = append(errs, field.Forbidden(at.Child("volumeAttributesClassName"), noAttributes))
 	}
 	return errs
 }
@@ -85,7 +85,7 @@ func validateDataSources(s *corev1.PersistentVolumeClaimSpec, at *field.Path) fi
 	errs = append(errs, validateDataSource(ref.Name, ref.Kind, ptr.Deref(ref.APIGroup, ""), at.Child("dataSourceRef"))...)
 	foreign := ptr.Deref(ref.Namespace, "")
 	if foreign != "" {
-		errs = append(errs, check.Name(at.Child("dataSourceRef", "namespace"), foreign, validation.ValidateNamespaceName)...)
+		errs = append(errs, field.Forbidden(at.Child("dataSourceRef", "namespace"), alpha))
 	}
 	switch d := s.DataSource; {
 	case d == nil:
