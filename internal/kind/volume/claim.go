@@ -54,6 +54,9 @@ func ValidateClaimSpec(s *corev1.PersistentVolumeClaimSpec, at *field.Path) fiel
 	} else {
 		errs = append(errs, check.PositiveQuantity(sizePath, size)...)
 	}
+	if len(s.Resources.Limits) > 0 {
+		errs = append(errs, field.Forbidden(at.Child("resources", "limits"), "nothing holds a volume to an upper bound: leave it out"))
+	}
 	if s.StorageClassName != nil && *s.StorageClassName != "" {
 		errs = append(errs, check.Subdomain(at.Child("storageClassName"), *s.StorageClassName)...)
 	}
