@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"coracle/internal/node/sysctl"
 	"coracle/internal/store"
 )
 
@@ -40,13 +41,16 @@ type ClusterConfig struct {
 	Settings
 }
 
-// Settings are what `up` may change of a cluster. Each node's runtime reads them when it starts.
+// Settings are what `up` may change of a cluster. Each node's agent and runtime read them when they start.
 type Settings struct {
 	// PodPidsLimit is how many processes and threads a pod may have (the kubelet's podPidsLimit):
 	// -1 for no limit, 0 for the runtime's default.
 	PodPidsLimit int64 `json:"podPidsLimit,omitempty"`
 	// ReservedPids are kept from the pods of each node; 0 for the runtime's default.
 	ReservedPids int64 `json:"reservedPids,omitempty"`
+	// UnsafeSysctls are the kernel parameters that pods may set besides the safe ones, as sysctl.Parse reads them (the
+	// kubelet's allowedUnsafeSysctls).
+	UnsafeSysctls string `json:"allowedUnsafeSysctls,omitempty"`
 }
 
 func (s Settings) check() error {
@@ -55,6 +59,9 @@ func (s Settings) check() error {
 		return fmt.Errorf("--pod-pids-limit %d: want a positive number, -1 for no limit, or 0 for the default", s.PodPidsLimit)
 	case s.ReservedPids < 0:
 		return fmt.Errorf("--reserved-pids %d: want a positive number, or 0 for the default", s.ReservedPids)
+	}
+	if _, err := sysctl.Parse(s.UnsafeSysctls); err != nil {
+		return fmt.Errorf("--allowed-unsafe-sysctls: %w", err)
 	}
 	return nil
 }
@@ -68,7 +75,7 @@ func changeSettings(dir DataDir, cfg *ClusterConfig, change func(*Settings), run
 		return nil
 	}
 	if len(running) > 0 {
-		return fmt.Errorf("--pod-pids-limit and --reserved-pids cannot change while nodes run (%s): `coracle down --keep-data` first",
+		return fmt.Errorf("--pod-pids-limit, --reserved-pids and --allowed-unsafe-sysctls cannot change while nodes run (%s): `coracle down --keep-data` first",
 			some(running))
 	}
 	cfg.Settings = next

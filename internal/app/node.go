@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,7 @@ import (
 	"coracle/internal/client/remote"
 	"coracle/internal/filetree"
 	"coracle/internal/node"
+	"coracle/internal/node/sysctl"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -32,9 +34,16 @@ import (
 // is worth more to them than a little CPU.
 const leanGC = 40
 
+// The flag for the kernel parameters that pods may set.
+const (
+	sysctlsFlag = "allowed-unsafe-sysctls"
+	sysctlsHelp = "kernel parameters that pods may set besides the safe ones, such as net.core.somaxconn or net.ipv6.*"
+)
+
 func newNode() *cobra.Command {
 	var name string
 	var verbose bool
+	var unsafeSysctls []string
 	cmd := &cobra.Command{
 		Use:   "node --name NAME",
 		Short: "Run a node's agent",
@@ -43,12 +52,16 @@ too. Stopping the agent stops no container.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runRole(cmd, nodeProcess(name), verbose, func(ctx context.Context, r role) error {
+				if cmd.Flags().Changed(sysctlsFlag) {
+					r.cfg.UnsafeSysctls = strings.Join(unsafeSysctls, ",")
+				}
 				return runNode(ctx, r, name)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the node's name")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log every action")
+	cmd.Flags().StringSliceVar(&unsafeSysctls, sysctlsFlag, nil, sysctlsHelp+" (default the cluster's, of `up`)")
 	cmd.MarkFlagRequired("name") //nolint:errcheck // fails only for a flag that does not exist
 	cmd.AddCommand(newNodeAccept())
 	return cmd
@@ -162,8 +175,13 @@ func runNode(ctx context.Context, r role, name string) error {
 		return err
 	}
 	address := node.HostAddress()
+	sysctls, err := sysctl.Parse(r.cfg.UnsafeSysctls)
+	if err != nil {
+		return fmt.Errorf("--%s (in %s: allowedUnsafeSysctls): %w", sysctlsFlag, r.dir.ConfigFile(), err)
+	}
 	return node.Run(ctx, node.Config{
-		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at,
+		UnsafeSysctls: sysctls,
+		Name:          name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at,
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },

@@ -48,7 +48,7 @@ var kinds = map[string]string{
 	"Events": "Event", "Persistentvolumes": "PersistentVolume", "Persistentvolumeclaims": "PersistentVolumeClaim", "Resourcequotas": "ResourceQuota",
 	"Limitranges": "LimitRange", "Deployments": "Deployment", "Replicasets": "ReplicaSet", "Statefulsets": "StatefulSet", "Daemonsets": "DaemonSet",
 	"Controllerrevisions": "ControllerRevision", "Endpointslices": "EndpointSlice", "Storageclasses": "StorageClass", "Leases": "Lease",
-	"Priorityclasses": "PriorityClass", "Poddisruptionbudgets": "PodDisruptionBudget",
+	"Priorityclasses": "PriorityClass", "Poddisruptionbudgets": "PodDisruptionBudget", "Runtimeclasses": "RuntimeClass",
 }
 
 func rehearseWith(stdin string, args ...string) (string, error) {

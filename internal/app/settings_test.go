@@ -30,7 +30,8 @@ func TestSettings(t *testing.T) {
 	if rc.PodPidsLimit != 100 || rc.ReservedPids != 0 {
 		t.Errorf("the runtime gets %d, %d", rc.PodPidsLimit, rc.ReservedPids)
 	}
-	for s, ok := range map[Settings]bool{{}: true, {PodPidsLimit: -1}: true, {PodPidsLimit: -2}: false, {ReservedPids: -1}: false} {
+	for s, ok := range map[Settings]bool{{}: true, {PodPidsLimit: -1}: true, {PodPidsLimit: -2}: false, {ReservedPids: -1}: false,
+		{UnsafeSysctls: "net.core.somaxconn,kernel.msg*"}: true, {UnsafeSysctls: "vm.swappiness"}: false} {
 		if err := s.check(); (err == nil) != ok {
 			t.Errorf("%+v: %v", s, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -40,6 +41,7 @@ type upOptions struct {
 func newUp() *cobra.Command {
 	var o upOptions
 	var settings Settings
+	var sysctls []string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start a cluster on this machine, or what is missing of it",
@@ -66,6 +68,9 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 				if cmd.Flags().Changed("reserved-pids") {
 					s.ReservedPids = settings.ReservedPids
 				}
+				if cmd.Flags().Changed(sysctlsFlag) {
+					s.UnsafeSysctls = strings.Join(sysctls, ",")
+				}
 			}
 			return up(cmd.Context(), cmd.OutOrStdout(), dir, o, began)
 		},
@@ -80,6 +85,7 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 		"how many processes and threads a pod may have; -1 for no limit (default a quarter of its node's, at most 4096)")
 	f.Int64Var(&settings.ReservedPids, "reserved-pids", 0,
 		"how many processes and threads each node keeps from its pods (default a tenth of the machine's, 1024 to 8192)")
+	f.StringSliceVar(&sysctls, sysctlsFlag, nil, sysctlsHelp)
 	return cmd
 }
 

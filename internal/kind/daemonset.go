@@ -27,12 +27,10 @@ var daemonSets = Kind{
 	Strategy: newStrategy(resource.DaemonSets, rules[*appsv1.DaemonSet]{
 		prepareCreate: func(d *appsv1.DaemonSet) {
 			d.Status, d.Generation = appsv1.DaemonSetStatus{}, 1
-			podspec.DropAlpha(&d.Spec.Template.Spec)
 			setTemplateGeneration(d, max(templateGeneration(d), 1))
 		},
 		prepareUpdate: func(d, old *appsv1.DaemonSet) {
 			d.Status = old.Status
-			podspec.DropAlpha(&d.Spec.Template.Spec)
 			generation := templateGeneration(old)
 			if !equality.Semantic.DeepEqual(&d.Spec.Template, &old.Spec.Template) {
 				generation++

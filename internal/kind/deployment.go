@@ -26,11 +26,9 @@ var deployments = Kind{
 	Strategy: newStrategy(resource.Deployments, rules[*appsv1.Deployment]{
 		prepareCreate: func(d *appsv1.Deployment) {
 			d.Status, d.Generation = appsv1.DeploymentStatus{}, 1
-			podspec.DropAlpha(&d.Spec.Template.Spec)
 		},
 		prepareUpdate: func(d, old *appsv1.Deployment) {
 			d.Status = old.Status
-			podspec.DropAlpha(&d.Spec.Template.Spec)
 			// Annotations count too: some of them steer the controller.
 			bump(d, !equality.Semantic.DeepEqual(&d.Spec, &old.Spec) || !equality.Semantic.DeepEqual(d.Annotations, old.Annotations))
 		},

@@ -147,6 +147,7 @@ var all = []Kind{
 	leases,
 	priorityClasses,
 	podDisruptionBudgets,
+	runtimeClasses,
 }
 
 // All returns every kind served, each once. The slice is the caller's.

@@ -41,8 +41,12 @@ func validateLeaseSpec(s *coordinationv1.LeaseSpec) field.ErrorList {
 	if n := s.LeaseTransitions; n != nil && *n < 0 {
 		errs = append(errs, field.Invalid(specPath.Child("leaseTransitions"), *n, "must be greater than or equal to 0"))
 	}
-	if s.PreferredHolder != nil && *s.PreferredHolder != "" && ptr.Deref(s.Strategy, "") == "" {
-		errs = append(errs, field.Forbidden(specPath.Child("preferredHolder"), "may only be specified if `strategy` is defined"))
+	const reason = "nobody here elects leaders among candidates: coordinated leader election (KEP-4355) is not served"
+	if s.Strategy != nil {
+		errs = append(errs, field.Forbidden(specPath.Child("strategy"), reason))
+	}
+	if s.PreferredHolder != nil {
+		errs = append(errs, field.Forbidden(specPath.Child("preferredHolder"), reason))
 	}
 	return errs
 }

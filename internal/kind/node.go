@@ -84,7 +84,19 @@ func validateNode(n *corev1.Node) field.ErrorList {
 	errs := validMeta(&n.ObjectMeta, false, validation.NameIsDNSSubdomain)
 	errs = append(errs, validateTaints(n.Spec.Taints, metadataPath.Child("taints"))...)
 	errs = append(errs, validateNodeResources(n)...)
+	errs = append(errs, unservedOfNode(&n.Spec, &corev1.NodeSpec{})...)
 	return append(errs, validatePodCIDRs(n.Spec.PodCIDRs)...)
+}
+
+// unservedOfNode refuses what no agent would act on.
+func unservedOfNode(s, old *corev1.NodeSpec) (errs field.ErrorList) {
+	if s.ConfigSource != nil && old.ConfigSource == nil {
+		errs = append(errs, field.Forbidden(specPath.Child("configSource"), "agents take no configuration from the API: Kubernetes removed this in v1.24"))
+	}
+	if s.PodPreemptionPolicy != nil && old.PodPreemptionPolicy == nil {
+		errs = append(errs, field.Forbidden(specPath.Child("podPreemptionPolicy"), "is alpha in Kubernetes v1.37, and nothing here acts on it: leave it out"))
+	}
+	return errs
 }
 
 func validatePodCIDRs(cidrs []string) field.ErrorList {
@@ -135,7 +147,7 @@ func validateNodeResources(n *corev1.Node) field.ErrorList {
 }
 
 func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
-	errs := validateNodeResources(n)
+	errs := append(validateNodeResources(n), unservedOfNode(&n.Spec, &old.Spec)...)
 	for i, address := range n.Status.Addresses {
 		if slices.Contains(n.Status.Addresses[:i], address) {
 			errs = append(errs, field.Duplicate(statusPath.Child("addresses").Index(i), address))

@@ -40,7 +40,6 @@ var pods = Kind{
 	Strategy: newStrategy(resource.Pods, rules[*corev1.Pod]{
 		prepareCreate: preparePod,
 		prepareUpdate: func(p, old *corev1.Pod) {
-			podspec.DropAlpha(&p.Spec)
 			p.Status = old.Status
 			bump(p, !equality.Semantic.DeepEqual(&p.Spec, &old.Spec))
 		},
@@ -80,8 +79,8 @@ func defaultPod(p *corev1.Pod) {
 
 func preparePod(p *corev1.Pod) {
 	p.Generation = 1
-	podspec.DropAlpha(&p.Spec)
 	podspec.MergeLabelKeys(&p.Spec, p.Labels)
+	podspec.ObeyAppArmorAnnotations(p.Annotations, &p.Spec)
 	// Admission may have named the service account since the defaults were filled in.
 	p.Spec.DeprecatedServiceAccount = p.Spec.ServiceAccountName
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: podspec.QOS(&p.Spec)}

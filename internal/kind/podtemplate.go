@@ -24,10 +24,8 @@ var podTemplates = Kind{
 	Strategy: newStrategy(resource.PodTemplates, rules[*corev1.PodTemplate]{
 		prepareCreate: func(t *corev1.PodTemplate) {
 			t.Generation = 1
-			podspec.DropAlpha(&t.Template.Spec)
 		},
 		prepareUpdate: func(t, old *corev1.PodTemplate) {
-			podspec.DropAlpha(&t.Template.Spec)
 			bump(t, !equality.Semantic.DeepEqual(&t.Template.Spec, &old.Template.Spec))
 		},
 		validate: func(t *corev1.PodTemplate) field.ErrorList {

@@ -36,11 +36,9 @@ var replicaSets = Kind{
 	Strategy: newStrategy(resource.ReplicaSets, rules[*appsv1.ReplicaSet]{
 		prepareCreate: func(r *appsv1.ReplicaSet) {
 			r.Status, r.Generation = appsv1.ReplicaSetStatus{}, 1
-			podspec.DropAlpha(&r.Spec.Template.Spec)
 		},
 		prepareUpdate: func(r, old *appsv1.ReplicaSet) {
 			r.Status = old.Status
-			podspec.DropAlpha(&r.Spec.Template.Spec)
 			bump(r, !equality.Semantic.DeepEqual(&r.Spec, &old.Spec))
 		},
 		validate: func(r *appsv1.ReplicaSet) field.ErrorList {

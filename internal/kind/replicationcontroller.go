@@ -36,7 +36,6 @@ var replicationControllers = Kind{
 		prepareCreate: func(r *corev1.ReplicationController) {
 			r.Status, r.Generation = corev1.ReplicationControllerStatus{}, 1
 			if r.Spec.Template != nil {
-				podspec.DropAlpha(&r.Spec.Template.Spec)
 			}
 		},
 		prepareUpdate: func(r, old *corev1.ReplicationController) {

@@ -29,11 +29,9 @@ var statefulSets = Kind{
 	Strategy: newStrategy(resource.StatefulSets, rules[*appsv1.StatefulSet]{
 		prepareCreate: func(s *appsv1.StatefulSet) {
 			s.Status, s.Generation = appsv1.StatefulSetStatus{}, 1
-			podspec.DropAlpha(&s.Spec.Template.Spec)
 		},
 		prepareUpdate: func(s, old *appsv1.StatefulSet) {
 			s.Status = old.Status
-			podspec.DropAlpha(&s.Spec.Template.Spec)
 			bump(s, !equality.Semantic.DeepEqual(&s.Spec, &old.Spec))
 		},
 		validate: func(s *appsv1.StatefulSet) field.ErrorList {

@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/client"
+	"coracle/internal/node/sysctl"
 )
 
 // Config says which node this is.
@@ -53,6 +54,8 @@ type Config struct {
 	Capacity corev1.ResourceList
 	// MaxPods defaults to 110.
 	MaxPods int
+	// UnsafeSysctls are the kernel parameters that pods may set here besides those that are safe.
+	UnsafeSysctls sysctl.List
 	// CgroupRoot is the cgroup of all pods of this node; defaults to /coracle-NAME.
 	CgroupRoot string
 	// Version is the kubelet version the Node shows.

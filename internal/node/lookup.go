@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/client"
@@ -23,6 +24,8 @@ type recall struct {
 	mu       sync.Mutex
 	objects  map[objects.Ref]client.Object
 	services []*corev1.Service
+	// handler is that of the pod's RuntimeClass, nil before it was asked for.
+	handler *string
 }
 
 // lookupTime bounds a read for a container about to start: a server that does not answer must not
@@ -99,6 +102,28 @@ func (a *agent) services(ctx context.Context, pod *corev1.Pod) ([]*corev1.Servic
 		}
 	}
 	return append(out, obj.(*corev1.Service)), nil
+}
+
+// handler is what the runtime calls the way in which the pod asks to be run, by its RuntimeClass (KEP-585); empty for the
+// usual one.
+func (w *worker) handler(ctx context.Context, pod *corev1.Pod) (string, error) {
+	if pod.Spec.RuntimeClassName == nil || *pod.Spec.RuntimeClassName == "" {
+		return "", nil
+	}
+	limited, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	obj, err := w.a.cfg.Client.Get(limited, resource.RuntimeClasses, "", *pod.Spec.RuntimeClassName)
+	w.recall.mu.Lock()
+	defer w.recall.mu.Unlock()
+	if err != nil {
+		if old := w.recall.handler; old != nil && away(err) && ctx.Err() == nil {
+			return *old, nil
+		}
+		return "", fmt.Errorf("get RuntimeClass %q: %w", *pod.Spec.RuntimeClassName, err)
+	}
+	handler := obj.(*nodev1.RuntimeClass).Handler
+	w.recall.handler = &handler
+	return handler, nil
 }
 
 // lookup reads ConfigMaps and Secrets for a container about to start: fresh, not from a watch

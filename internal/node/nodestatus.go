@@ -63,10 +63,29 @@ func (a *agent) survey(ctx context.Context, st *corev1.NodeStatus, now time.Time
 		return
 	}
 	st.NodeInfo.ContainerRuntimeVersion = version.RuntimeName + "://" + version.RuntimeVersion
+	if can, err := a.cri.Runtime.Status(ctx, &runtimeapi.StatusRequest{}); err == nil {
+		st.RuntimeHandlers, st.Features = features(can)
+	}
 	if images, err := a.images(ctx); err == nil {
 		st.Images = images
 		a.surveyed = now
 	}
+}
+
+// features are the ways in which the runtime can run pods, and what it can do (KEP-3857, KEP-127, KEP-3619).
+func features(can *runtimeapi.StatusResponse) ([]corev1.NodeRuntimeHandler, *corev1.NodeFeatures) {
+	var handlers []corev1.NodeRuntimeHandler
+	for _, h := range can.RuntimeHandlers {
+		recursive, users := h.Features.GetRecursiveReadOnlyMounts(), h.Features.GetUserNamespaces()
+		handlers = append(handlers, corev1.NodeRuntimeHandler{Name: h.Name, Features: &corev1.NodeRuntimeHandlerFeatures{
+			RecursiveReadOnlyMounts: &recursive, UserNamespaces: &users,
+		}})
+	}
+	if can.Features == nil {
+		return handlers, nil
+	}
+	groups := can.Features.SupplementalGroupsPolicy
+	return handlers, &corev1.NodeFeatures{SupplementalGroupsPolicy: &groups}
 }
 
 const mostImages = 50

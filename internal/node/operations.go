@@ -206,8 +206,10 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 		Attempt: s.Attempt, LogRoot: w.a.cfg.logRoot(), CgroupRoot: w.a.cfg.CgroupRoot,
 		DNS: w.a.dns, QOS: status.QOS(pod), SeccompStore: w.a.cfg.seccompDir(),
 	})
-	handler := ""
-	_, err := w.a.cri.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+	handler, err := w.handler(ctx, pod)
+	if err == nil {
+		_, err = w.a.cri.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+	}
 	if err != nil {
 		if ctx.Err() == nil && !cri.IsUnavailable(err) {
 			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Message(err))

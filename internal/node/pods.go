@@ -128,7 +128,7 @@ func (a *agent) podChanged(ctx context.Context, ev watch.Event) error {
 	return nil
 }
 
-// meetRuntime learns the runtime's name, which container IDs in statuses begin with.
+// meetRuntime learns the runtime's name, which container IDs in statuses begin with, and what it can do.
 func (a *agent) meetRuntime(ctx context.Context) error {
 	if a.host.Scheme != "" {
 		return nil
@@ -136,6 +136,15 @@ func (a *agent) meetRuntime(ctx context.Context) error {
 	version, err := a.cri.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
 	if err != nil {
 		return fmt.Errorf("the runtime's version: %w", err)
+	}
+	can, err := a.cri.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return fmt.Errorf("the runtime's status: %w", err)
+	}
+	for _, h := range can.RuntimeHandlers {
+		if h.Name == "" {
+			a.host.RecursiveReadOnly = h.Features.GetRecursiveReadOnlyMounts()
+		}
 	}
 	a.host.Scheme = version.RuntimeName
 	return nil

@@ -81,6 +81,9 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 }
 
 func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image foundImage) (*runtimeapi.ContainerConfig, error) {
+	if err := container.Lacks(pod, spec); err != nil {
+		return nil, err
+	}
 	env, err := w.environment(ctx, pod, spec, facts)
 	if err != nil {
 		return nil, err
@@ -89,6 +92,11 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 	mounts, err := w.a.volumes.Mounts(pod, spec, expand)
 	if err != nil {
 		return nil, err
+	}
+	for i := range mounts {
+		if r := spec.VolumeMounts[i].RecursiveReadOnly; r != nil && *r == corev1.RecursiveReadOnlyIfPossible {
+			mounts[i].Recursive = mounts[i].Recursive && w.a.host.RecursiveReadOnly
+		}
 	}
 	own, err := w.ownFiles(pod, spec, facts, s.Attempt)
 	if err != nil {
@@ -105,7 +113,10 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 func (w *worker) environment(
 	ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts,
 ) (*container.Environment, error) {
-	env := &container.Environment{Lookup: lookup{w}, Pod: facts, Allocatable: w.a.machine.allocatable}
+	env := &container.Environment{
+		Lookup: lookup{w}, Pod: facts, Allocatable: w.a.machine.allocatable,
+		File: func(name, path string) ([]byte, error) { return w.a.volumes.EnvFile(pod, name, path) },
+	}
 	if !w.a.trust.serves() {
 		told, err := w.toldAtLast(ctx, spec)
 		if err != nil {

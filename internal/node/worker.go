@@ -14,6 +14,7 @@ import (
 	"coracle/internal/node/objects"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/status"
+	"coracle/internal/node/sysctl"
 )
 
 // worker carries out podsync's decisions for one pod, one goroutine per pod, asleep until
@@ -65,10 +66,23 @@ type operation struct {
 }
 
 func newWorker(a *agent, pod *corev1.Pod, gone bool) *worker {
-	return &worker{
+	w := &worker{
 		a: a, uid: pod.UID, namespace: pod.Namespace, name: pod.Name, pod: pod, gone: gone, stale: true,
 		wake: make(chan struct{}, 1), failures: map[string]podsync.Failure{}, busy: map[string]*operation{},
 		probes: map[string]*probed{}, messages: map[string]string{}, ends: map[string]chan struct{}{}, awaited: map[objects.Ref]func(){},
+	}
+	w.refuseSysctls()
+	return w
+}
+
+// refuseSysctls ends a pod that has not begun and asks for a kernel parameter that this node does not allow.
+func (w *worker) refuseSysctls() {
+	if w.gone || w.pod.Status.StartTime != nil || w.pod.DeletionTimestamp != nil || podsync.Terminal(w.pod.Status.Phase) {
+		return
+	}
+	if why := w.a.cfg.UnsafeSysctls.Refuses(w.pod); why != "" {
+		w.evicted = &podsync.Stop{Reason: sysctl.Forbidden, Message: "Pod was rejected: " + why}
+		w.a.events.pod(w.pod, "", corev1.EventTypeWarning, sysctl.Forbidden, why)
 	}
 }
 

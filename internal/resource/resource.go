@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -82,6 +83,7 @@ var (
 	StorageClasses       = Resource{"storage.k8s.io", "v1", "StorageClass", "storageclasses", false}
 	Leases               = Resource{"coordination.k8s.io", "v1", "Lease", "leases", true}
 	PriorityClasses      = Resource{"scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", false}
+	RuntimeClasses       = Resource{"node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", false}
 	PodDisruptionBudgets = Resource{"policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true}
 )
 
@@ -142,6 +144,8 @@ func Of(obj runtime.Object) Resource {
 		return PriorityClasses
 	case *policyv1.PodDisruptionBudget:
 		return PodDisruptionBudgets
+	case *nodev1.RuntimeClass:
+		return RuntimeClasses
 	}
 	panic(fmt.Sprintf("resource: %T is not a served kind", obj))
 }

@@ -5,7 +5,7 @@ var served = []Resource{
 	Namespaces, Nodes, Pods, PodTemplates, ReplicationControllers, Services, Endpoints, ConfigMaps, Secrets,
 	ServiceAccounts, Events, PersistentVolumes, PersistentVolumeClaims, ResourceQuotas, LimitRanges,
 	Deployments, ReplicaSets, StatefulSets, DaemonSets, ControllerRevisions,
-	EndpointSlices, StorageClasses, Leases, PriorityClasses, PodDisruptionBudgets,
+	EndpointSlices, StorageClasses, Leases, PriorityClasses, PodDisruptionBudgets, RuntimeClasses,
 }
 
 // All returns every kind that is stored, each once: Events stands for both event groups.

@@ -61,6 +61,7 @@ var seeds = map[string]string{
 	"ReplicaSet":            `{"spec":{"replicas":0,` + selector + `,"template":` + template + `}}`,
 	"ReplicationController": `{"spec":{"replicas":0,"selector":{"a":"b"},"template":` + template + `}}`,
 	"ResourceQuota":         `{"spec":{"hard":{"count/secrets":"100000"}}}`,
+	"RuntimeClass":          `{"handler":"h","overhead":{"podFixed":{"memory":"1Mi"}},"scheduling":{"nodeSelector":{"a":"b"},"tolerations":[{"key":"k","operator":"Exists"}]}}`,
 	"Secret":                `{"type":"Opaque","data":{"a":"AAAA"},"stringData":{"b":"c"}}`,
 	"Service": `{"spec":{"type":"ClusterIP","selector":{"a":"b"},"ports":[{"name":"a","port":80,
 "targetPort":"http","protocol":"TCP"}],"externalIPs":["192.0.2.7"]}}`,

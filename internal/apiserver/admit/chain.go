@@ -67,6 +67,7 @@ var order = []plugin{
 	defaultStorageClass,
 	inUseProtection,
 	claimResize,
+	runtimeClass,
 	resourceQuota,
 	resourceQuotaGrowth,
 }

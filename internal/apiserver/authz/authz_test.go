@@ -253,6 +253,8 @@ func TestRules(t *testing.T) {
 		{of(node, "watch", "discovery.k8s.io", "endpointslices", "", "", ""), true},
 		{of(node, "get", "storage.k8s.io", "storageclasses", "", "", "c"), true},
 		{of(node, "list", "storage.k8s.io", "storageclasses", "", "", ""), false},
+		{of(node, "get", "node.k8s.io", "runtimeclasses", "", "", "c"), true},
+		{of(node, "update", "node.k8s.io", "runtimeclasses", "", "", "c"), false},
 		{of(node, "create", "events.k8s.io", "events", "", "n", ""), true},
 		{of(node, "delete", "", "events", "", "n", "e"), false},
 		{of(node, "get", "", "namespaces", "", "kube-system", "kube-system"), true},

@@ -32,6 +32,7 @@ var nodeRules = map[string][]string{
 	"/endpoints":                                     {"get"},
 	"discovery.k8s.io/endpointslices":                readVerbs, // what stands behind a service
 	"storage.k8s.io/storageclasses":                  {"get"},
+	"node.k8s.io/runtimeclasses":                     {"get"}, // the handler of a pod's class
 	"/events":                                        writeVerbs,
 	"events.k8s.io/events":                           writeVerbs,
 	"authentication.k8s.io/tokenreviews":             {"create"},

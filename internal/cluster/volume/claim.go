@@ -205,6 +205,8 @@ func (d *decision) bindAsked() {
 func unfit(pv *corev1.PersistentVolume, c *corev1.PersistentVolumeClaim) string {
 	want, have := c.Spec.Resources.Requests[corev1.ResourceStorage], pv.Spec.Capacity[corev1.ResourceStorage]
 	switch {
+	case hasSource(c):
+		return "the claim is to begin with the data of its dataSource, and the volume was made without"
 	case pv.DeletionTimestamp != nil:
 		return "the volume is marked for deletion " + pv.Name
 	case have.Cmp(want) < 0:
@@ -218,6 +220,9 @@ func unfit(pv *corev1.PersistentVolume, c *corev1.PersistentVolumeClaim) string 
 	}
 	return ""
 }
+
+// hasSource says that a claim's volume is to begin with data of something else: no free volume does.
+func hasSource(c *corev1.PersistentVolumeClaim) bool { return c.Spec.DataSource != nil || c.Spec.DataSourceRef != nil }
 
 func (d *decision) pend() {
 	if d.claim.Status.Phase != corev1.ClaimPending {
@@ -269,6 +274,9 @@ func (d *decision) candidates(class string) []*corev1.PersistentVolume {
 	var out []*corev1.PersistentVolume
 	for _, o := range d.r.Indexed(resource.PersistentVolumes, indexClaim, plan.KeyOf(d.claim).String()) {
 		out = append(out, o.(*corev1.PersistentVolume))
+	}
+	if hasSource(d.claim) {
+		return out
 	}
 	for _, o := range d.r.Indexed(resource.PersistentVolumes, indexFree, class) {
 		if v := o.(*corev1.PersistentVolume); helper.CheckAccessModes(d.claim, v) {

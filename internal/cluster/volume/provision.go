@@ -94,7 +94,7 @@ func unsupported(c *corev1.PersistentVolumeClaim, class *storagev1.StorageClass,
 		return class.Provisioner + " does not support block volume provisioning"
 	case c.Spec.Selector != nil:
 		return "claim Selector is not supported"
-	case c.Spec.DataSource != nil || c.Spec.DataSourceRef != nil:
+	case hasSource(c):
 		return "claim dataSource is not supported"
 	case len(class.MountOptions) > 0:
 		return fmt.Sprintf("Mount options are not supported by the provisioner but StorageClass %q has mount options %v", class.Name, class.MountOptions)

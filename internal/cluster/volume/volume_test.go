@@ -240,6 +240,14 @@ func TestRefusals(t *testing.T) {
 	asks.Spec.VolumeName = "small"
 	taken := claim("taken", "slow")
 	taken.Spec.VolumeName = "taken"
+	copied := func(name, class string) *corev1.PersistentVolumeClaim {
+		c := claim(name, class)
+		c.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "origin"}
+		if name == "copied-asks" {
+			c.Spec.VolumeName = "free"
+		}
+		return c
+	}
 	for _, tt := range []struct {
 		claim           *corev1.PersistentVolumeClaim
 		reason, message string
@@ -251,6 +259,10 @@ func TestRefusals(t *testing.T) {
 		{claim("mode", "local-now", corev1.ReadWriteMany), "ProvisioningFailed",
 			`failed to provision volume with StorageClass "local-now": invalid AccessModes [ReadWriteMany]: only AccessModes [ReadWriteOnce ReadWriteOncePod] are supported`},
 		{block, "ProvisioningFailed", "does not support block volume provisioning"},
+		{copied("copied", "shared"), "ProvisioningFailed", "claim dataSource is not supported"},
+		{copied("copied-static", "slow"), "ProvisioningFailed", `storageclass.storage.k8s.io "slow" not found`},
+		{copied("copied-asks", "slow"), "VolumeMismatch", `Cannot bind to requested volume "free": the claim is to begin with the data of its dataSource`},
+		{claim("options", "optional"), "ProvisioningFailed", `Mount options are not supported by the provisioner but StorageClass "optional" has mount options [ro]`},
 		{asks, "VolumeMismatch", `Cannot bind to requested volume "small": requested PV is too small`},
 		{taken, "FailedBinding", `volume "taken" already bound to a different claim.`},
 	} {
@@ -261,7 +273,12 @@ func TestRefusals(t *testing.T) {
 				for name, by := range map[string]string{"manual": "kubernetes.io/no-provisioner", "foreign": "example.com/csi", "local-now": volume.Local} {
 					looptest.Make(c, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: by, VolumeBindingMode: &now})
 				}
+				looptest.Make(c, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "optional"}, Provisioner: volume.Shared,
+					VolumeBindingMode: &now, MountOptions: []string{"ro"}})
 				looptest.Make(c, pv("small", "slow", "1Mi"))
+				if strings.HasPrefix(tt.claim.Name, "copied") {
+					looptest.Make(c, pv("free", "slow", "5Gi"))
+				}
 				looptest.Make(c, pv("taken", "slow", "2Gi", func(v *corev1.PersistentVolume) {
 					v.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "d", Name: "another"}
 				}))

@@ -149,6 +149,7 @@ func (c *checker) container(ctr *corev1.Container, at *field.Path) {
 	c.env(ctr.Env, at)
 	c.envFrom(ctr.EnvFrom, at)
 	c.mounts(ctr, at)
+	c.unservedContainer(ctr, at)
 	c.devices(ctr, at)
 	if ctr.ImagePullPolicy != corev1.PullAlways && ctr.ImagePullPolicy != corev1.PullIfNotPresent {
 		c.add(check.OneOf(at.Child("imagePullPolicy"), ctr.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever))

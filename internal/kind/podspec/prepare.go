@@ -5,33 +5,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// DropAlpha clears the fields that Kubernetes v1.37 has behind gates that are off, as its own
-// server does, so that nobody relies on what the node does not do.
-func DropAlpha(s *corev1.PodSpec) {
-	s.SchedulingGroup = nil
-	s.EvictionResponders = nil
-	for i := range s.InitContainers {
-		dropAlphaContainer(&s.InitContainers[i])
-	}
-	for i := range s.Containers {
-		dropAlphaContainer(&s.Containers[i])
-	}
-}
-
-func dropAlphaContainer(c *corev1.Container) {
-	for i := range c.VolumeMounts {
-		c.VolumeMounts[i].BindMountOptions = nil
-	}
-	for _, p := range [...]*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
-		if p != nil && p.HTTPGet != nil {
-			p.HTTPGet.Protocol = nil
-		}
-		if p != nil && p.GRPC != nil {
-			p.GRPC.Mode = nil
-		}
-	}
-}
-
 // MergeLabelKeys writes matchLabelKeys and mismatchLabelKeys of pod (anti-)affinity (KEP-3633) and
 // matchLabelKeys of topology spread (KEP-3243, since v1.34) into the label selectors, with the
 // values that the pod itself has.

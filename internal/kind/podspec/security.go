@@ -168,6 +168,9 @@ func (c *checker) windowsOptions(w *corev1.WindowsSecurityContextOptions, at *fi
 	if w == nil {
 		return
 	}
+	if c.spec.OS == nil {
+		c.bad(field.Forbidden(at, "may only be set where spec.os.name is windows"))
+	}
 	if w.GMSACredentialSpecName != nil {
 		c.add(check.Says(at.Child("gmsaCredentialSpecName"), w.GMSACredentialSpecName, utilvalidation.IsDNS1123Subdomain(*w.GMSACredentialSpecName)))
 	}

@@ -74,6 +74,7 @@ func Validate(spec *corev1.PodSpec, pod *metav1.ObjectMeta, at *field.Path) fiel
 	}
 	c.optional()
 	c.os()
+	c.unserved()
 	return c.errs
 }
 

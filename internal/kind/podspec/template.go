@@ -97,6 +97,7 @@ func ValidateAnnotations(annotations map[string]string, spec *corev1.PodSpec, at
 			if !hasContainer(spec, name) {
 				errs = append(errs, field.Invalid(at.Key(key), name, "container not found"))
 			}
+			errs = append(errs, appArmorAnnotation(name, value, spec, at.Key(key))...)
 		case key == corev1.SeccompPodAnnotationKey || strings.HasPrefix(key, corev1.SeccompContainerAnnotationKeyPrefix):
 			errs = append(errs, seccompAnnotation(value, at.Child(key))...)
 		}

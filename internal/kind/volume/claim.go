@@ -54,13 +54,16 @@ func ValidateClaimSpec(s *corev1.PersistentVolumeClaimSpec, at *field.Path) fiel
 	} else {
 		errs = append(errs, check.PositiveQuantity(sizePath, size)...)
 	}
+	if len(s.Resources.Limits) > 0 {
+		errs = append(errs, field.Forbidden(at.Child("resources", "limits"), "nothing holds a volume to an upper bound: leave it out"))
+	}
 	if s.StorageClassName != nil && *s.StorageClassName != "" {
 		errs = append(errs, check.Subdomain(at.Child("storageClassName"), *s.StorageClassName)...)
 	}
 	errs = append(errs, ValidateMode(s.VolumeMode, at.Child("volumeMode"))...)
 	errs = append(errs, validateDataSources(s, at)...)
 	if s.VolumeAttributesClassName != nil && *s.VolumeAttributesClassName != "" {
-		errs = append(errs, check.Subdomain(at.Child("volumeAttributesClassName"), *s.VolumeAttributesClassName)...)
+		errs = append(errs, field.Forbidden(at.Child("volumeAttributesClassName"), noAttributes))
 	}
 	return errs
 }
@@ -85,7 +88,7 @@ func validateDataSources(s *corev1.PersistentVolumeClaimSpec, at *field.Path) fi
 	errs = append(errs, validateDataSource(ref.Name, ref.Kind, ptr.Deref(ref.APIGroup, ""), at.Child("dataSourceRef"))...)
 	foreign := ptr.Deref(ref.Namespace, "")
 	if foreign != "" {
-		errs = append(errs, check.Name(at.Child("dataSourceRef", "namespace"), foreign, validation.ValidateNamespaceName)...)
+		errs = append(errs, field.Forbidden(at.Child("dataSourceRef", "namespace"), alpha))
 	}
 	switch d := s.DataSource; {
 	case d == nil:

@@ -33,15 +33,11 @@ func ValidatePersistentSpec(s *corev1.PersistentVolumeSpec, name string, at *fie
 		errs = append(errs, check.Subdomain(at.Child("storageClassName"), s.StorageClassName)...)
 	}
 	errs = append(errs, ValidateMode(s.VolumeMode, at.Child("volumeMode"))...)
-	if class := s.VolumeAttributesClassName; class != nil {
-		if *class == "" {
-			errs = append(errs, field.Required(at.Child("volumeAttributesClassName"), "an empty string is disallowed"))
-		} else {
-			errs = append(errs, check.Subdomain(at.Child("volumeAttributesClassName"), *class)...)
-		}
-		if s.CSI == nil {
-			errs = append(errs, field.Required(at.Child("csi"), "has to be specified when using volumeAttributesClassName"))
-		}
+	if s.VolumeAttributesClassName != nil {
+		errs = append(errs, field.Forbidden(at.Child("volumeAttributesClassName"), noAttributes))
+	}
+	if len(s.MountOptions) > 0 && (s.HostPath != nil || s.Local != nil) {
+		errs = append(errs, field.Forbidden(at.Child("mountOptions"), "may not specify mount options for this volume type"))
 	}
 	return errs
 }

@@ -52,7 +52,7 @@ func Validate(volumes []corev1.Volume, pod *metav1.ObjectMeta, at *field.Path) (
 	named := make(map[string]*corev1.Volume, len(volumes))
 	for i := range volumes {
 		v, here := &volumes[i], at.Index(i)
-		found := validateSource(v, pod, here)
+		found := append(validateSource(v, pod, here), unserved(v, here)...)
 		if v.Name == "" {
 			found = append(found, field.Required(here.Child("name"), ""))
 		} else if !check.IsLabel(v.Name) {

@@ -252,3 +252,32 @@ func TestContainerConfig(t *testing.T) {
 		t.Errorf("config: %v", got)
 	}
 }
+
+// TestSandboxFields: the sandbox is asked for what the pod says of users, overhead and the ports of its sidecars.
+func TestSandboxFields(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		HostUsers: ptr(false), Overhead: amounts("250m", "64Mi"),
+		InitContainers: []corev1.Container{
+			{Name: "init", Ports: []corev1.ContainerPort{{ContainerPort: 1, HostPort: 1}}},
+			{Name: "side", RestartPolicy: &always, Ports: []corev1.ContainerPort{{ContainerPort: 2, HostPort: 20, HostIP: "127.0.0.1", Protocol: corev1.ProtocolUDP}}},
+		},
+		Containers: []corev1.Container{{Name: "main", Ports: []corev1.ContainerPort{{ContainerPort: 3, HostPort: 30}, {ContainerPort: 4}}}},
+	}}
+	cfg := Sandbox(pod, SandboxOptions{})
+	if u := cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions; u == nil || u.Mode != runtimeapi.NamespaceMode_POD {
+		t.Errorf("users: %v", u)
+	}
+	want := &runtimeapi.LinuxContainerResources{CpuShares: 256, CpuPeriod: cpuPeriod, CpuQuota: 25000, MemoryLimitInBytes: 64 << 20}
+	if diff := cmp.Diff(want, cfg.Linux.Overhead, protocmp.Transform()); diff != "" {
+		t.Errorf("overhead (-want +got):\n%s", diff)
+	}
+	ports := []*runtimeapi.PortMapping{{ContainerPort: 3, HostPort: 30}, {ContainerPort: 2, HostPort: 20, HostIp: "127.0.0.1", Protocol: runtimeapi.Protocol_UDP}}
+	if diff := cmp.Diff(ports, cfg.PortMappings, protocmp.Transform()); diff != "" {
+		t.Errorf("ports (-want +got):\n%s", diff)
+	}
+	plain := Sandbox(&corev1.Pod{Spec: corev1.PodSpec{HostUsers: ptr(true)}}, SandboxOptions{})
+	if plain.Linux.Overhead != nil || plain.Linux.SecurityContext.NamespaceOptions.UsernsOptions != nil {
+		t.Errorf("a plain pod: %v", plain.Linux)
+	}
+}

@@ -2,7 +2,9 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"sort"
 	"strings"
@@ -21,6 +23,8 @@ type Lookup interface {
 // Environment is what a container's variables may come from.
 type Environment struct {
 	Lookup Lookup
+	// File reads a file of one of the pod's volumes; one that is not there is fs.ErrNotExist.
+	File func(volume, path string) ([]byte, error)
 	// Services are those whose addresses the container is told (spec.enableServiceLinks).
 	Services []*corev1.Service
 	Pod      Facts
@@ -162,8 +166,33 @@ func (e *Environment) valueFrom(ctx context.Context, pod *corev1.Pod, c *corev1.
 			return string(v), true, nil
 		}
 		return absentKey("Secret", pod.Namespace, ref.Name, ref.Key, ref.Optional)
+	case src.FileKeyRef != nil:
+		return e.fromFile(src.FileKeyRef)
 	}
-	return "", false, nil
+	return "", false, errors.New("the source of the variable is not known to this node")
+}
+
+// fromFile reads a variable of an env file in a volume. Only the absence of the file or the key is what optional allows.
+func (e *Environment) fromFile(ref *corev1.FileKeySelector) (string, bool, error) {
+	optional := ref.Optional != nil && *ref.Optional
+	text, err := e.File(ref.VolumeName, ref.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && optional:
+		return "", false, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return "", false, fmt.Errorf("couldn't find file %s of volume %q", ref.Path, ref.VolumeName)
+	case err != nil:
+		return "", false, fmt.Errorf("file %s of volume %q: %w", ref.Path, ref.VolumeName, err)
+	}
+	vars, err := envFile(string(text))
+	if err != nil {
+		return "", false, fmt.Errorf("file %s of volume %q: %w", ref.Path, ref.VolumeName, err)
+	}
+	value, found := vars[ref.Key]
+	if !found && !optional {
+		return "", false, fmt.Errorf("couldn't find key %s in file %s of volume %q", ref.Key, ref.Path, ref.VolumeName)
+	}
+	return value, found, nil
 }
 
 func absentKey(kind, namespace, name, key string, optional *bool) (string, bool, error) {

@@ -78,6 +78,14 @@ func PodResources(pod *corev1.Pod) *runtimeapi.LinuxContainerResources {
 	return fromQuantities(total)
 }
 
+// overhead is what the pod costs beside its containers (KEP-688); nil for most.
+func overhead(pod *corev1.Pod) *runtimeapi.LinuxContainerResources {
+	if len(pod.Spec.Overhead) == 0 {
+		return nil
+	}
+	return fromQuantities(corev1.ResourceRequirements{Limits: pod.Spec.Overhead})
+}
+
 func sum(pod *corev1.Pod, name corev1.ResourceName) (request, limit resource.Quantity, limited bool) {
 	limited = true
 	add := func(c *corev1.Container) {

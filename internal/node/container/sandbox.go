@@ -9,12 +9,14 @@ package container
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
+	"coracle/internal/node/podsync"
 )
 
 // DNS is where a cluster's names are answered.
@@ -217,6 +219,7 @@ func Sandbox(pod *corev1.Pod, o SandboxOptions) *runtimeapi.PodSandboxConfig {
 			SecurityContext: sandboxSecurity(pod, o.SeccompStore),
 			Sysctls:         sysctls(pod),
 			Resources:       PodResources(pod),
+			Overhead:        overhead(pod),
 		},
 	}
 	return cfg
@@ -231,7 +234,13 @@ func ports(pod *corev1.Pod) []*runtimeapi.PortMapping {
 		return nil
 	}
 	var out []*runtimeapi.PortMapping
-	for _, c := range pod.Spec.Containers {
+	serving := slices.Clone(pod.Spec.Containers)
+	for _, c := range pod.Spec.InitContainers {
+		if podsync.IsSidecar(&c) {
+			serving = append(serving, c)
+		}
+	}
+	for _, c := range serving {
 		for _, p := range c.Ports {
 			if p.HostPort == 0 {
 				continue

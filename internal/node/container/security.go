@@ -177,6 +177,10 @@ func namespaces(pod *corev1.Pod) *runtimeapi.NamespaceOption {
 	case pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace:
 		o.Pid = runtimeapi.NamespaceMode_POD
 	}
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		// A runtime without user namespaces refuses this: never is such a pod run as the machine's own users.
+		o.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
+	}
 	return o
 }
 

@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/backoff"
@@ -19,8 +20,9 @@ func IsUnavailable(err error) bool { return status.Code(err) == codes.Unavailabl
 
 // Message returns an error's text without gRPC's preamble, as users should read it.
 func Message(err error) string {
-	if s, ok := status.FromError(err); ok && s.Message() != "" {
-		return s.Message()
+	var answer interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &answer) && answer.GRPCStatus().Message() != "" {
+		return answer.GRPCStatus().Message()
 	}
 	return err.Error()
 }

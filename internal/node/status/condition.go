@@ -17,6 +17,8 @@ const (
 	gatesNotReady  = "ReadinessGatesNotReady"
 	podCompleted   = "PodCompleted"
 	podFailed      = "PodFailed"
+	failedMount    = "FailedMount"
+	failedSandbox  = "FailedCreatePodSandBox"
 	evicted        = "Evicted" // a pod's reason, which also makes it a disruption target
 )
 
@@ -24,6 +26,8 @@ func (c *composer) conditions(st *corev1.PodStatus) {
 	sandbox := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse}
 	if box := c.in.World.Newest(); box != nil && box.Ready {
 		sandbox.Status = corev1.ConditionTrue
+	} else if !c.ending {
+		sandbox.Reason, sandbox.Message = c.held()
 	}
 	initialized := c.initialized(st)
 	containers := c.containersReady(st)
@@ -41,6 +45,17 @@ func (c *composer) conditions(st *corev1.PodStatus) {
 	for _, cond := range []corev1.PodCondition{sandbox, initialized, ready, containers, scheduled} {
 		c.set(st, cond)
 	}
+}
+
+// held says what holds the pod up before any container can start, by the reason of its event; empty for nothing.
+func (c *composer) held() (reason, message string) {
+	if f, failed := c.in.Failures[(podsync.MountVolumes{}).Key()]; failed && !c.in.Mounted {
+		return failedMount, f.Message
+	}
+	if f, failed := c.in.Failures[(podsync.RunSandbox{}).Key()]; failed {
+		return failedSandbox, f.Message
+	}
+	return "", ""
 }
 
 func (c *composer) initialized(st *corev1.PodStatus) corev1.PodCondition {

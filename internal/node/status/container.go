@@ -212,8 +212,13 @@ func (c *composer) mounts(spec *corev1.Container) []corev1.VolumeMountStatus {
 	for _, m := range spec.VolumeMounts {
 		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
-			disabled := corev1.RecursiveReadOnlyDisabled
-			s.RecursiveReadOnly = &disabled
+			how := corev1.RecursiveReadOnlyDisabled
+			switch asked := m.RecursiveReadOnly; {
+			case asked == nil:
+			case *asked == corev1.RecursiveReadOnlyEnabled, *asked == corev1.RecursiveReadOnlyIfPossible && c.host.RecursiveReadOnly:
+				how = corev1.RecursiveReadOnlyEnabled
+			}
+			s.RecursiveReadOnly = &how
 		}
 		out = append(out, s)
 	}

@@ -22,6 +22,8 @@ type Host struct {
 	IPs []string
 	// Scheme goes before container IDs: the runtime's name.
 	Scheme string
+	// RecursiveReadOnly: the runtime can make mounts read-only with all that is mounted below them.
+	RecursiveReadOnly bool
 }
 
 // Of returns the status of a pod. Busy starts, failures and probes are those the decision saw.

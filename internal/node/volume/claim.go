@@ -65,6 +65,9 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, use c
 	if err := m.use(pod, st, claimUse{pod.Namespace, name, slices.Contains(pvc.Spec.AccessModes, corev1.ReadWriteOncePod)}); err != nil {
 		return source{}, err
 	}
+	if err := mountable(pv); err != nil {
+		return source{}, err
+	}
 	if err := m.ownPlace(pv); err != nil {
 		return source{}, err
 	}
@@ -85,6 +88,17 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, use c
 		}
 	}
 	return src, nil
+}
+
+// mountable refuses what a volume asks for that this node does not do.
+func mountable(pv *corev1.PersistentVolume) error {
+	switch {
+	case pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock:
+		return fmt.Errorf("volumeMode Block of PersistentVolume %s is not supported: this node gives containers file systems", pv.Name)
+	case len(pv.Spec.MountOptions) > 0:
+		return fmt.Errorf("mountOptions of PersistentVolume %s are not supported: this node mounts directories, which take none", pv.Name)
+	}
+	return nil
 }
 
 func writable(modes []corev1.PersistentVolumeAccessMode) bool {
@@ -109,6 +123,10 @@ func persistent(pv *corev1.PersistentVolume) (source, error) {
 			return source{}, fmt.Errorf("local volume %s: %w", pv.Name, err)
 		}
 		defer e.Close()
+		if !e.IsDir() {
+			return source{}, fmt.Errorf("local volume %s: %s is a %s, and this node formats and mounts none: name a directory",
+				pv.Name, pv.Spec.Local.Path, e.Kind())
+		}
 		return source{path: pv.Spec.Local.Path, kind: e.Kind()}, nil
 	}
 	return source{}, fmt.Errorf("no volume plugin matched PersistentVolume %s: this node mounts hostPath and local volumes", pv.Name)

@@ -72,6 +72,43 @@ func absolute(path string) string {
 	return "/" + path
 }
 
+// mostEnvFile bounds what is read of an env file: an environment has not much more room (execve(2)).
+const mostEnvFile = 1 << 20
+
+// EnvFile reads a file of a pod's emptyDir, as variables are read from (KEP-3721). A path out of the volume is refused, as
+// is what is no plain file. A file that is not there is fs.ErrNotExist.
+func (m *Manager) EnvFile(pod *corev1.Pod, volume, path string) ([]byte, error) {
+	for i := range pod.Spec.Volumes {
+		if v := &pod.Spec.Volumes[i]; v.Name == volume && v.EmptyDir == nil {
+			return nil, fmt.Errorf("variables are read from an emptyDir, and volume %q is none", volume)
+		}
+	}
+	m.mu.Lock()
+	st := m.pods[pod.UID]
+	m.mu.Unlock()
+	var src source
+	if st != nil {
+		m.mu.Lock()
+		src = st.paths[volume]
+		m.mu.Unlock()
+	}
+	if src.path == "" {
+		return nil, fmt.Errorf("volume %q is not ready", volume)
+	}
+	e, err := filetree.Within(src.path, path)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	if !e.IsRegular() {
+		return nil, fmt.Errorf("it is a %s, and no file", e.Kind())
+	}
+	if e.Stat.Size > mostEnvFile {
+		return nil, fmt.Errorf("it has %d bytes, and at most %d are read", e.Stat.Size, mostEnvFile)
+	}
+	return e.Read(mostEnvFile)
+}
+
 // identify looks once more what lies where a ready volume is, and says which file it is: the runtime, which goes by the
 // path again, compares what it mounted. A volume that is gone is left to the runtime, which makes a directory.
 func identify(src source) (container.Identity, error) {

@@ -596,3 +596,33 @@ func TestClaims(t *testing.T) {
 		t.Errorf("after the first has gone: %v", err)
 	}
 }
+
+// TestVolumesThatCannotBeMounted: what a persistent volume asks for and this node does not do is refused, not left out.
+func TestVolumesThatCannotBeMounted(t *testing.T) {
+	f := newFixture(t)
+	block := corev1.PersistentVolumeBlock
+	file := filepath.Join(f.base, "disk.img")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct {
+		spec corev1.PersistentVolumeSpec
+		says string
+	}{
+		"block":   {corev1.PersistentVolumeSpec{VolumeMode: &block, PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: f.base}}}, "volumeMode Block"},
+		"options": {corev1.PersistentVolumeSpec{MountOptions: []string{"ro"}, PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: f.base}}}, "mountOptions"},
+		"file":    {corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: file}}}, "formats and mounts none"},
+		"nfs":     {corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{NFS: &corev1.NFSVolumeSource{Server: "s", Path: "/"}}}, "no volume plugin matched"},
+		"csi":     {corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "d", VolumeHandle: "h"}}}, "no volume plugin matched"},
+	} {
+		claim := f.must(&corev1.PersistentVolumeClaim{ObjectMeta: meta(name), Spec: corev1.PersistentVolumeClaimSpec{VolumeName: name},
+			Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound}})
+		x.spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+		x.spec.ClaimRef = &corev1.ObjectReference{Namespace: "ns", Name: name, UID: claim.GetUID()}
+		f.must(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: x.spec})
+		pod := podWith(name, corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}})
+		if _, err := f.mount(pod); err == nil || !strings.Contains(err.Error(), x.says) {
+			t.Errorf("%s: %v, want %q", name, err, x.says)
+		}
+	}
+}

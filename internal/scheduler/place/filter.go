@@ -12,6 +12,7 @@ import (
 const (
 	reasonUnschedulable = "node(s) were unschedulable"
 	reasonAffinity      = "node(s) didn't match Pod's node affinity/selector"
+	reasonOS            = "node(s) didn't have the Pod's operating system"
 	reasonPorts         = "node(s) didn't have free ports for the requested pod ports"
 	reasonPods          = "Too many pods"
 )
@@ -32,6 +33,9 @@ func static(p *Pod, n *Node) (string, Cause) {
 	if match, err := p.affinity.Match(n.Object); err != nil || !match {
 		return reasonAffinity, CauseNode
 	}
+	if os := p.Object.Spec.OS; os != nil && os.Name != systemOf(n.Object) {
+		return reasonOS, CauseNode
+	}
 	for _, want := range p.ports {
 		if n.portTaken(want) {
 			return reasonPorts, CauseResources
@@ -41,6 +45,15 @@ func static(p *Pod, n *Node) (string, Cause) {
 		return reason, CauseResources
 	}
 	return "", 0
+}
+
+// systemOf is the operating system of a node, by the label that its agent gives it; Linux where there is none, which all of
+// ours run.
+func systemOf(n *corev1.Node) corev1.OSName {
+	if name := n.Labels[corev1.LabelOSStable]; name != "" {
+		return corev1.OSName(name)
+	}
+	return corev1.Linux
 }
 
 // untolerated is the first taint that keeps the pod off the node, or nil.

@@ -106,6 +106,10 @@ func withEphemeral(volume string) func(*corev1.Pod) {
 	}
 }
 
+func runsOn(os corev1.OSName) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: os} }
+}
+
 func withClaim(name string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
@@ -192,6 +196,14 @@ func TestPlace(t *testing.T) {
 			pod: pod("p", requests("1", "1Gi"), func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} }),
 			message: "0/4 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector, " +
 				"1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable.",
+		}, {
+			name: "operating system", world: []plan.Object{node("a"), node("b", label(corev1.LabelOSStable, "windows")), node("c", label(corev1.LabelOSStable, "linux"))},
+			pod: pod("p", runsOn(corev1.Windows)), want: "b",
+		}, {
+			name: "no node of its operating system", world: []plan.Object{node("a"), node("c", label(corev1.LabelOSStable, "linux"))},
+			pod: pod("p", runsOn(corev1.Windows)), message: "0/2 nodes are available: 2 node(s) didn't have the Pod's operating system.",
+		}, {
+			name: "Linux by name", world: []plan.Object{node("a")}, pod: pod("p", runsOn(corev1.Linux)), want: "a",
 		}, {
 			name: "host port taken", world: []plan.Object{node("a"), pod("x", onNode("a"), hostPort(80))},
 			pod: pod("p", hostPort(80)), message: "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",

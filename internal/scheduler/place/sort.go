@@ -165,6 +165,9 @@ func appendClass(key []byte, obj *corev1.Pod, request *Amounts) []byte {
 			key = strconv.AppendInt(key, request.Other[name], 10)
 		}
 	}
+	if spec.OS != nil {
+		key = append(append(key, '/'), spec.OS.Name...)
+	}
 	key = appendLabels(append(key, '/'), spec.NodeSelector)
 	for i := range spec.Tolerations {
 		t := &spec.Tolerations[i]

@@ -128,6 +128,9 @@ func unboundOf(claim *corev1.PersistentVolumeClaim, r plan.Reader) (unboundClaim
 			u.selected = node
 		}
 	}
+	if claim.Spec.DataSource != nil || claim.Spec.DataSourceRef != nil {
+		return u, true // no volume that is there begins with those data
+	}
 	for _, o := range r.Indexed(resource.PersistentVolumes, AvailableVolumes, className) {
 		u.volumes = append(u.volumes, o.(*corev1.PersistentVolume))
 	}

@@ -40,7 +40,7 @@ func Pod(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict 
 // node, or on the pod where there is nothing beyond it.
 func Cause(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
 	for _, ask := range []func(plan.Reader, *corev1.Pod, time.Time) (Verdict, bool){
-		terminating, ended, unscheduled, nodeLost, containers, notReady,
+		terminating, ended, unscheduled, nodeLost, held, containers, notReady,
 	} {
 		if v, found := ask(r, pod, now); found {
 			if v.On == (plan.Ref{}) {
@@ -121,6 +121,9 @@ func ended(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	v.Message = fmt.Sprintf("pod %s has ended (%s)", pod.Name, pod.Status.Phase)
 	if pod.Status.Message != "" {
 		v.Message += ": " + pod.Status.Message
+	}
+	if pod.Status.Reason == "SysctlForbidden" {
+		v.Hint = "leave the sysctl out of the pod's securityContext, or allow it on the nodes: coracle down --keep-data, then coracle up --allowed-unsafe-sysctls"
 	}
 	return v, true
 }
@@ -221,7 +224,7 @@ var hopeless = map[string]string{
 	"ErrImageNeverPull":          "import the image, or change imagePullPolicy",
 	"InvalidImageName":           "correct the image's name",
 	"CrashLoopBackOff":           "see the container's last words with kubectl logs --previous",
-	"CreateContainerConfigError": "create the ConfigMap or Secret it names, or correct the reference",
+	"CreateContainerConfigError": "",
 	"CreateContainerError":       "",
 	"RunContainerError":          "check the command, the mounts and the security context",
 }
@@ -233,6 +236,9 @@ func containers(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 			continue
 		}
 		hint, stuck := hopeless[w.Reason]
+		if w.Reason == "CreateContainerConfigError" {
+			hint = configHint(pod, s.Name)
+		}
 		v := Verdict{Stuck: stuck}
 		v.Reason, v.Hint = w.Reason, hint
 		if c := condition(pod, corev1.ContainersReady); c != nil && c.Status == corev1.ConditionFalse {

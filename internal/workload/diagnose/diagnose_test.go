@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -14,6 +15,8 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/model"
 )
+
+func ptr[T any](v T) *T { return &v }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -35,10 +38,13 @@ func world() *model.World {
 	told("e5", "old", "Unhealthy", "from another time", -100)
 	node := func(name string, ready corev1.ConditionStatus) {
 		w.Put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
-			{Type: corev1.NodeReady, Status: ready, LastTransitionTime: at(5), Message: "Kubelet stopped posting node status."}}}})
+			{Type: corev1.NodeReady, Status: ready, LastTransitionTime: at(5), Message: "Kubelet stopped posting node status."}},
+			RuntimeHandlers: []corev1.NodeRuntimeHandler{{Name: ""}, {Name: "coracle"}}}})
 	}
 	node("good", corev1.ConditionTrue)
 	node("lost", corev1.ConditionUnknown)
+	w.Put(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "usual"}, Handler: "coracle"})
+	w.Put(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "boxed"}, Handler: "kata"})
 	now, late := storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer
 	w.Put(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "now"}, VolumeBindingMode: &now})
 	w.Put(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, VolumeBindingMode: &late})
@@ -91,6 +97,15 @@ func TestPod(t *testing.T) {
 		p.Status.Conditions[0].Reason, p.Status.Conditions[0].Message = "ContainersNotReady", "containers with unready status: [c]"
 		p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
 	}
+	cannotStart := func(change func(*corev1.Pod)) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Status.Phase = corev1.PodPending
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse,
+				Reason: "FailedCreatePodSandBox", Message: "it failed", LastTransitionTime: at(11)}}
+			waits("ContainerCreating", "")(p)
+			change(p)
+		}
+	}
 	for _, tc := range []struct {
 		name   string
 		change func(*corev1.Pod)
@@ -125,6 +140,27 @@ func TestPod(t *testing.T) {
 		{"on a node that is gone", func(p *corev1.Pod) { p.Spec.NodeName = "gone" }, "NodeGone", "no longer exists", "pods p", metav1.Time{}, true, ""},
 		{"image", waits("ImagePullBackOff", "Back-off pulling image x"), "ImagePullBackOff", "container c: ImagePullBackOff: Back-off pulling image x", "pods p", metav1.Time{}, true, "image"},
 		{"config", waits("CreateContainerConfigError", `configmap "x" not found`), "CreateContainerConfigError", `configmap "x" not found`, "pods p", metav1.Time{}, true, "ConfigMap"},
+		{"config of a file", func(p *corev1.Pod) {
+			waits("CreateContainerConfigError", "couldn't find file")(p)
+			p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{VolumeName: "v", Path: "env", Key: "K"}}}}
+		}, "CreateContainerConfigError", "couldn't find file", "pods p", metav1.Time{}, true, "write K='value' to env of volume v"},
+		{"config of a label", func(p *corev1.Pod) {
+			waits("CreateContainerConfigError", "seLinuxOptions")(p)
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: "s0"}}
+		}, "CreateContainerConfigError", "seLinuxOptions", "pods p", metav1.Time{}, true, "leave seLinuxOptions out"},
+		{"class that is not there", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr("none") }),
+			"FailedCreatePodSandBox", "cannot start on node good: it failed", "runtimeclasses none", at(11), false, "see that the RuntimeClass exists"},
+		{"class of a handler that is not there", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr("boxed") }),
+			"FailedCreatePodSandBox", "it failed", "runtimeclasses boxed", at(11), true, `no runtime of node good has the handler "kata"`},
+		{"class that is no fault", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr("usual") }),
+			"FailedCreatePodSandBox", "it failed", "pods p", at(11), false, ""},
+		{"users of its own", cannotStart(func(p *corev1.Pod) { p.Spec.HostUsers = ptr(false) }),
+			"FailedCreatePodSandBox", "it failed", "pods p", at(11), true, "leave hostUsers out"},
+		{"volume", cannotStart(func(p *corev1.Pod) { p.Status.Conditions[0].Reason = "FailedMount" }),
+			"FailedMount", "cannot start on node good: it failed", "pods p", at(11), false, ""},
+		{"sysctl", func(p *corev1.Pod) {
+			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "SysctlForbidden", `forbidden sysctl: "x" not allowlisted`
+		}, "SysctlForbidden", "not allowlisted", "pods p", metav1.Time{}, false, "--allowed-unsafe-sysctls"},
 		{"crash loop", func(p *corev1.Pod) {
 			waits("CrashLoopBackOff", "back-off 10s")(p)
 			p.Status.ContainerStatuses[0].RestartCount = 3

@@ -15,6 +15,7 @@ var cures = []struct{ cause, cure string }{
 	{"were unschedulable", "kubectl uncordon the node"},
 	{"had untolerated taint", "add a toleration to the pod, or remove the taint"},
 	{"didn't match Pod's node affinity/selector", "label a node as the pod's nodeSelector or affinity asks, or change these"},
+	{"didn't have the Pod's operating system", "add a node of the operating system in the pod's spec.os, or change that"},
 	{"free ports", "free the host port on a node, or add a node"},
 	{"PersistentVolume's node affinity", "make room on the node that has the volume"},
 	{"anti-affinity rules", "add a node, or relax the pod's anti-affinity"},

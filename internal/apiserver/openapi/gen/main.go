@@ -25,6 +25,7 @@ var packages = []string{
 	"k8s.io/api/core/v1",
 	"k8s.io/api/discovery/v1",
 	"k8s.io/api/events/v1",
+	"k8s.io/api/node/v1",
 	"k8s.io/api/policy/v1",
 	"k8s.io/api/scheduling/v1",
 	"k8s.io/api/storage/v1",
@@ -92,8 +93,12 @@ func run() error {
 	if err := os.WriteFile(header, nil, 0o644); err != nil {
 		return err
 	}
+	modules, err := ownModules(dir)
+	if err != nil {
+		return err
+	}
 	args := []string{
-		"run", "k8s.io/kube-openapi/cmd/openapi-gen",
+		"run", "-mod=mod", "-modfile", modules, "k8s.io/kube-openapi/cmd/openapi-gen",
 		"--go-header-file", header, "--output-dir", models, "--output-file", "models.go",
 		"--output-pkg", "coracle/internal/apiserver/openapi/gen/" + filepath.Base(dir) + "/models",
 		"--report-filename", filepath.Join(dir, "report.txt"),
@@ -122,6 +127,30 @@ func run() error {
 	}
 	fmt.Printf("%d bytes of models, %d compressed\n", len(document), packed.Len())
 	return os.WriteFile("definitions.json.gz", packed.Bytes(), 0o644)
+}
+
+// ownModules copies the module's files into dir and returns the path of the copied go.mod: what only the generator needs
+// is noted there and not in the product's.
+func ownModules(dir string) (string, error) {
+	found, err := output("go", "env", "GOMOD")
+	if err != nil {
+		return "", err
+	}
+	root := filepath.Dir(string(bytes.TrimSpace(found)))
+	dir = filepath.Join(dir, "modules") // not dir itself, which would become a module of its own
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Abs(filepath.Join(dir, "go.mod"))
 }
 
 func output(name string, args ...string) ([]byte, error) {

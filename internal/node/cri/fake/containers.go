@@ -18,6 +18,12 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandb
 	if err := r.begin(ctx, "RunPodSandbox"); err != nil {
 		return nil, err
 	}
+	if h := req.RuntimeHandler; h != "" && h != "fake" {
+		return nil, status.Errorf(codes.InvalidArgument, "runtime handler %q is not known", h)
+	}
+	if users := req.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(); users != nil && users.Mode != runtimeapi.NamespaceMode_NODE {
+		return nil, status.Error(codes.InvalidArgument, "user namespaces are not supported")
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	id := r.id("box")
