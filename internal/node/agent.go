@@ -17,6 +17,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
+	"coracle/internal/fit"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/objects"
@@ -47,7 +48,8 @@ type agent struct {
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
-	listed  bool // the pods of this node are known
+	taken   fit.Holdings // what the pods that were admitted hold of the node
+	listed  bool         // the pods of this node are known
 	wg      sync.WaitGroup
 	podCIDR string        // as last handed to the runtime
 	recheck chan struct{} // asks the registrar to look at the node's state again
