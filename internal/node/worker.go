@@ -188,6 +188,11 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 		w.ending = now
 		in.EndingSince = now
 	}
+	if !w.ending.IsZero() {
+		for id := range w.probes {
+			w.calmProbes(id)
+		}
+	}
 	st := status.Of(&in, w.a.host)
 	if podsync.Terminal(st.Phase) {
 		w.a.vacate(w.uid) // before the API knows, and others are placed for it
