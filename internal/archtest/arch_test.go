@@ -19,6 +19,8 @@ var walls = map[string][]string{
 	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.
 	"client": {"eviction", "plan", "resource", "scheme"},
 	"view":   {"client", "plan", "resource"},
+	// What is told of objects, and the one shell that writes it.
+	"event": {"client", "plan", "resource"},
 	// Decisions. They know neither the loop that runs them nor one another's shells; workload/scenario decodes
 	// YAML by the scheme, and cluster uses the arithmetic of kind and what workload/placement says of nodes.
 	"workload": {"plan", "quota", "resource", "scheme"},
@@ -29,7 +31,7 @@ var walls = map[string][]string{
 	"fit": {"workload"},
 	// The shells of decisions know no kind's business. The scheduler asks nodes by the predicates of
 	// workload/placement, as the DaemonSet planner does.
-	"loop":      {"client", "plan", "resource", "view"},
+	"loop":      {"client", "event", "plan", "resource", "view"},
 	"scheduler": {"client", "fit", "plan", "resource", "view", "workload"},
 	// sim runs them all in virtual time.
 	"sim": {"client", "cluster", "eviction", "loop", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
@@ -43,7 +45,7 @@ var walls = map[string][]string{
 	"store":     {},
 	"apiserver": {"client", "eviction", "kind", "pki", "plan", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"client", "filetree", "fit", "plan", "reclaim", "resource"},
+	"node":    {"client", "event", "filetree", "fit", "plan", "reclaim", "resource"},
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree"},
 	// The explanation follows what decisions said, and reads pods as they do.
@@ -81,10 +83,11 @@ func TestWalls(t *testing.T) {
 // pure are the folders whose code decides and does nothing else; impure are exceptions below them.
 var (
 	pure = []string{"internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
-		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/fleet/life",
+		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
 		"internal/apiserver/fairness"}
 	impure = map[string]string{
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
+		"internal/event/writer":      "the shell that writes what the recorder says",
 	}
 )
 
