@@ -156,7 +156,7 @@ func (a *agent) podSeen(ctx context.Context, pod *corev1.Pod, here bool) error {
 	} else {
 		a.take(pod)
 	}
-	a.begin(ctx, w, v.victims)
+	a.launch(ctx, w, v.victims)
 	for _, uid := range v.victims {
 		if victim := a.worker(uid); victim != nil {
 			victim.giveWay()
@@ -175,8 +175,16 @@ func (a *agent) podGone(pod *corev1.Pod) {
 	}
 }
 
-// begin starts a worker, unless its pod has one. It waits for earlier pods of its name, and for those that make room for it.
-func (a *agent) begin(ctx context.Context, w *worker, victims []types.UID) {
+// begin starts the worker of a pod that is known to have been admitted, or that is gone.
+func (a *agent) begin(ctx context.Context, pod *corev1.Pod, gone bool) {
+	if !gone {
+		a.take(pod)
+	}
+	a.launch(ctx, newWorker(a, pod, gone), nil)
+}
+
+// launch starts a worker, unless its pod has one. It waits for earlier pods of its name, and for those that make room for it.
+func (a *agent) launch(ctx context.Context, w *worker, victims []types.UID) {
 	a.mu.Lock()
 	if a.workers[w.uid] != nil {
 		a.mu.Unlock()
@@ -238,7 +246,7 @@ func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) (he
 	for _, id := range known {
 		uid := types.UID(id.UID)
 		if here[uid] = true; !present[uid] && a.worker(uid) == nil {
-			a.begin(ctx, newWorker(a, orphan(id), true), nil)
+			a.begin(ctx, orphan(id), true)
 		}
 	}
 	dirs, err := a.volumes.Pods()
@@ -247,7 +255,7 @@ func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) (he
 	}
 	for _, uid := range dirs {
 		if !present[uid] && a.worker(uid) == nil {
-			a.begin(ctx, newWorker(a, orphan(cri.Identity{UID: string(uid)}), true), nil)
+			a.begin(ctx, orphan(cri.Identity{UID: string(uid)}), true)
 		}
 	}
 	if err := a.removeStrayLogs(present); err != nil {

@@ -75,7 +75,7 @@ func (a *agent) runtimeEvents(ctx context.Context) (connected bool, err error) {
 		case w != nil:
 			w.tell(func() { w.stale = true })
 		case ev.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT && a.knowsPods():
-			a.begin(ctx, newWorker(a, orphan(cri.Identity{UID: m.Uid, Namespace: m.Namespace, Name: m.Name}), true), nil)
+			a.begin(ctx, orphan(cri.Identity{UID: m.Uid, Namespace: m.Namespace, Name: m.Name}), true)
 		}
 	}
 }
@@ -102,7 +102,7 @@ func (a *agent) takeOrphans(ctx context.Context) {
 	}
 	for _, id := range known {
 		if a.worker(types.UID(id.UID)) == nil {
-			a.begin(ctx, newWorker(a, orphan(id), true), nil)
+			a.begin(ctx, orphan(id), true)
 		}
 	}
 }
