@@ -19,33 +19,37 @@ var walls = map[string][]string{
 	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.
 	"client": {"eviction", "plan", "resource", "scheme"},
 	"view":   {"client", "plan", "resource"},
+	// What is told of objects, and the one shell that writes it.
+	"event": {"client", "plan", "resource"},
 	// Decisions. They know neither the loop that runs them nor one another's shells; workload/scenario decodes
 	// YAML by the scheme, and cluster uses the arithmetic of kind and what workload/placement says of nodes.
 	"workload": {"plan", "quota", "resource", "scheme"},
 	"cluster":  {"kind", "plan", "quota", "reclaim", "resource", "workload"},
 	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
 	"quota": {"kind", "resource"},
+	// What a node takes: the scheduler, nodes and simulated nodes judge by it.
+	"fit": {"workload"},
 	// The shells of decisions know no kind's business. The scheduler asks nodes by the predicates of
 	// workload/placement, as the DaemonSet planner does.
-	"loop":      {"client", "plan", "resource", "view"},
-	"scheduler": {"client", "plan", "resource", "view", "workload"},
+	"loop":      {"client", "event", "plan", "resource", "view"},
+	"scheduler": {"client", "fit", "plan", "resource", "view", "workload"},
 	// sim runs them all in virtual time.
 	"sim": {"client", "cluster", "eviction", "loop", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
 	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
 	// live as simulated ones do, and explains the end as why does.
-	"rehearse": {"apiserver", "client", "cluster", "eviction", "fleet", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
+	"rehearse": {"apiserver", "client", "cluster", "eviction", "fit", "fleet", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
 	// fleet plays nodes, for whom nodelife looks as for any other.
-	"fleet": {"client", "cluster", "kind", "plan", "reclaim", "resource", "view"},
+	"fleet": {"client", "cluster", "fit", "kind", "plan", "reclaim", "resource", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme"},
 	"store":     {},
 	"apiserver": {"client", "eviction", "kind", "pki", "plan", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"client", "filetree", "plan", "reclaim", "resource"},
+	"node":    {"client", "event", "filetree", "fit", "plan", "reclaim", "resource"},
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree"},
 	// The explanation follows what decisions said, and reads pods as they do.
-	"why": {"plan", "quota", "resource", "workload"},
+	"why": {"fit", "plan", "quota", "resource", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
 	"app":      nil,
 	"archtest": {},
@@ -79,10 +83,12 @@ func TestWalls(t *testing.T) {
 // pure are the folders whose code decides and does nothing else; impure are exceptions below them.
 var (
 	pure = []string{"internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
-		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl", "internal/why", "internal/quota", "internal/reclaim", "internal/fleet/life",
+		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
+		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
 		"internal/apiserver/fairness"}
 	impure = map[string]string{
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
+		"internal/event/writer":      "the shell that writes what the recorder says",
 	}
 )
 

@@ -20,6 +20,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/fit"
 	"coracle/internal/fleet/life"
 	"coracle/internal/kind"
 	"coracle/internal/plan"
@@ -43,7 +44,7 @@ type Options struct {
 
 // Resources are the kinds that the view must follow.
 func Resources() []resource.Resource {
-	return []resource.Resource{resource.Nodes, resource.Pods, resource.PersistentVolumes}
+	return []resource.Resource{resource.Nodes, resource.Pods, resource.PersistentVolumes, resource.PersistentVolumeClaims}
 }
 
 // Fleet plays simulated nodes. Make one with New.
@@ -58,6 +59,8 @@ type Fleet struct {
 	running bool
 	nodes   map[string]*node
 	queue   queue
+	// awaited are the pods that wait for a claim to be bound.
+	awaited map[plan.Key]map[plan.Key]struct{}
 	workers int
 	wake    chan struct{}
 }
@@ -70,6 +73,8 @@ type node struct {
 	addresses  *addresses
 	// starved are pods that wait for an address.
 	starved map[plan.Key]struct{}
+	// taken is what its pods hold of it, those included whose beginning is still to be written.
+	taken fit.Holdings
 }
 
 // New returns a fleet that hears of every change in v from now on, in which it declares its
@@ -82,7 +87,8 @@ func New(c client.Interface, v *view.View, tell func(plan.Event), opts Options) 
 		opts.Log = slog.Default()
 	}
 	f := &Fleet{
-		client: c, view: v, tell: tell, opts: opts, nodes: map[string]*node{}, queue: newQueue(), wake: make(chan struct{}, 1),
+		client: c, view: v, tell: tell, opts: opts, nodes: map[string]*node{}, queue: newQueue(),
+		awaited: map[plan.Key]map[plan.Key]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	v.AddIndexes(nodelife.PodsByNode, volumesByReclaimer)
 	v.Subscribe(f.hear)
@@ -155,6 +161,8 @@ func (f *Fleet) hear(ch view.Change) {
 		before, _ := ch.Before.(*corev1.Pod)
 		after, _ := ch.After.(*corev1.Pod)
 		f.podChanged(before, after)
+	case ch.Resource == resource.PersistentVolumeClaims:
+		f.claimChanged(ch)
 	case ch.After != nil:
 		f.volumeChanged(ch.After.(*corev1.PersistentVolume))
 	}
@@ -177,6 +185,9 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 		n = &node{starved: map[plan.Key]struct{}{}}
 		f.nodes[after.Name] = n
 		resumes = true
+		for _, o := range f.podsOn(after.Name) {
+			n.count(nil, o.(*corev1.Pod))
+		}
 	}
 	n.silent = life.Silent(after)
 	f.enqueue(item{sort: aNode, key: plan.Key{Name: after.Name}})
@@ -218,6 +229,7 @@ func (f *Fleet) podChanged(before, after *corev1.Pod) {
 		return
 	}
 	key := plan.KeyOf(pod)
+	n.count(before, after)
 	was, is := heldBy(before), heldBy(after)
 	if e := f.queue.entries[item{key: key}]; e != nil && e.address.IsValid() && (after == nil || is.IsValid()) {
 		// What was given out is now told, or lost with the pod.
@@ -233,6 +245,7 @@ func (f *Fleet) podChanged(before, after *corev1.Pod) {
 	}
 	if after == nil {
 		delete(n.starved, key)
+		f.forgetClaims(before)
 		f.queue.forget(item{key: key})
 		return
 	}

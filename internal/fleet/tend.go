@@ -77,7 +77,11 @@ func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
 	if pod.DeletionTimestamp != nil && !e.deleting {
 		e.deleting, e.since = true, now
 	}
-	in := life.Input{Pod: pod, Node: no.(*corev1.Node), Address: f.addressFor(pod, key, e), Since: e.since, Now: now}
+	in := life.Input{Pod: pod, Node: no.(*corev1.Node), Since: e.since, Now: now}
+	if in.Refused = f.admit(ctx, pod, in.Node); in.Refused == nil {
+		in.Unmounted = f.unmounted(pod)
+		in.Address = f.addressFor(pod, key, e)
+	}
 	step := life.Next(in)
 	if step.Status != nil {
 		next := *pod

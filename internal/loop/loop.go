@@ -3,7 +3,7 @@
 //
 // It owns when to decide (a deduplicating queue, freshness, backoff, timers), how a plan is
 // carried out (order, batches, the first failure, the status after it), and telling (events, the
-// log, why). The decisions about all that are in Core, Pass and Recorder, which have neither
+// log, why). The decisions about all that are in Core, Pass and package event, which have neither
 // goroutine nor clock, so that the simulator drives the same ones; Loop drives them in real time
 // against a client. It refuses to know any kind or what a plan is for.
 package loop
@@ -17,6 +17,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/client"
+	"coracle/internal/event"
+	"coracle/internal/event/writer"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -39,7 +41,7 @@ type Loop struct {
 	client client.Interface
 	view   *view.View
 	log    *slog.Logger
-	events *eventWriter
+	events *writer.Writer
 	// Counters may be read at any time.
 	Counters Counters
 
@@ -71,7 +73,10 @@ func New(c client.Interface, v *view.View, controllers []plan.Controller, opts O
 		l.log.Error("watch panicked", "controller", controller, "cause", cause)
 	}
 	if !opts.NoEvents {
-		l.events = newEventWriter(c, l.log, &l.Counters)
+		l.events = writer.New(c, writer.Options{
+			Log: l.log, Lost: slog.LevelWarn,
+			Written: func() { l.Counters.Events.Add(1) }, Dropped: func() { l.Counters.Dropped.Add(1) },
+		})
 	}
 	return l
 }
@@ -97,7 +102,7 @@ func (l *Loop) Run(ctx context.Context, synced <-chan struct{}) {
 	defer cancel()
 	var telling sync.WaitGroup
 	if l.events != nil {
-		telling.Go(func() { l.events.run(ctx) })
+		telling.Go(func() { l.events.Run(ctx) })
 	}
 	select {
 	case <-ctx.Done():
@@ -345,7 +350,7 @@ func verb(a plan.Action) string {
 // out as those of the controllers. It never blocks: too many at once are dropped, and counted.
 func (l *Loop) Tell(source string, e plan.Event) {
 	if l.events != nil {
-		l.events.tell(source, e)
+		l.events.Tell(event.Source{Component: source}, e)
 	}
 }
 

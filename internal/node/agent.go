@@ -17,6 +17,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
+	"coracle/internal/fit"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/objects"
@@ -48,8 +49,9 @@ type agent struct {
 
 	mu       sync.Mutex
 	workers  map[types.UID]*worker
-	listed   bool // a server has told which pods are this node's
-	recalled bool // they are known from the disk
+	taken    fit.Holdings // what the pods that were admitted hold of the node
+	listed   bool         // a server has told which pods are this node's
+	recalled bool         // they are known from the disk
 	wg       sync.WaitGroup
 	// taking is held while it is found out which pods there are.
 	taking  sync.Mutex

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -11,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
@@ -36,15 +39,18 @@ func (a *agent) handOverRange(ctx context.Context, cidr string) error {
 	return nil
 }
 
-// status composes the node's status as of now; transition times of conditions that stay are kept.
+// status composes the node's status as of now, from what it says already: what others say of the node stays, and so do
+// the transition times of conditions that stay.
 func (a *agent) status(ctx context.Context, node *corev1.Node, now time.Time) corev1.NodeStatus {
 	st := *node.Status.DeepCopy()
-	st.Capacity, st.Allocatable, st.NodeInfo = a.machine.capacity, a.machine.allocatable, a.machine.info
-	st.Addresses = nil
+	st.Capacity, st.Allocatable = resourcesOf(&st, a.machine.capacity, a.machine.allocatable)
+	st.NodeInfo = a.machine.info
+	own := make([]corev1.NodeAddress, 0, len(a.host.IPs)+1)
 	for _, ip := range a.host.IPs {
-		st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
+		own = append(own, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
 	}
-	st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: a.cfg.Name})
+	own = append(own, corev1.NodeAddress{Type: corev1.NodeHostName, Address: a.cfg.Name})
+	st.Addresses = addressesOf(&st, own)
 	st.DaemonEndpoints.KubeletEndpoint.Port = a.port
 	st.NodeInfo.ContainerRuntimeVersion = node.Status.NodeInfo.ContainerRuntimeVersion
 	if now.Sub(a.surveyed) >= statusEvery {
@@ -54,6 +60,66 @@ func (a *agent) status(ctx context.Context, node *corev1.Node, now time.Time) co
 		setNodeCondition(&st, cond, now)
 	}
 	return st
+}
+
+// resourcesOf merges what the machine has with the extended resources that others advertise on the node's status. These
+// are what is in the capacity: all of it is allocatable, and what was taken out is not any more
+// (https://kubernetes.io/docs/tasks/administer-cluster/extended-resource-node/).
+func resourcesOf(st *corev1.NodeStatus, capacity, allocatable corev1.ResourceList) (have, free corev1.ResourceList) {
+	have, free = capacity.DeepCopy(), allocatable.DeepCopy()
+	for name, q := range st.Capacity {
+		if _, own := capacity[name]; !own && extended(name) {
+			have[name], free[name] = q, q
+		}
+	}
+	return have, free
+}
+
+// extended says whether a resource is one that others advertise: it has a domain that is not Kubernetes' own
+// (https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources).
+func extended(name corev1.ResourceName) bool {
+	domain, _, qualified := strings.Cut(string(name), "/")
+	return qualified && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io")
+}
+
+// addressesOf replaces the addresses of the sorts that the node gives, and keeps the others (ExternalIP, DNS names).
+func addressesOf(st *corev1.NodeStatus, own []corev1.NodeAddress) []corev1.NodeAddress {
+	for _, a := range st.Addresses {
+		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeHostName {
+			own = append(own, a)
+		}
+	}
+	return own
+}
+
+// statusPatch is the difference that the node makes to its status, and nothing else: what others wrote meanwhile is not
+// undone. Addresses are merged by their type, of which a node may have several; they are replaced as a whole when they differ.
+func statusPatch(before, after *corev1.NodeStatus) ([]byte, error) {
+	was, err := json.Marshal(corev1.Node{Status: *before})
+	if err != nil {
+		return nil, err
+	}
+	is, err := json.Marshal(corev1.Node{Status: *after})
+	if err != nil {
+		return nil, err
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(was, is, corev1.Node{})
+	if err != nil || slices.Equal(before.Addresses, after.Addresses) {
+		return patch, err
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(patch, &doc); err != nil {
+		return nil, err
+	}
+	list := make([]any, 0, len(after.Addresses)+1)
+	for _, a := range after.Addresses {
+		list = append(list, map[string]any{"type": string(a.Type), "address": a.Address})
+	}
+	if part, ok := doc["status"].(map[string]any); ok {
+		delete(part, "$setElementOrder/addresses")
+		part["addresses"] = append(list, map[string]any{"$patch": "replace"})
+	}
+	return json.Marshal(doc)
 }
 
 // survey asks the runtime for what seldom changes: who it is, and its images.

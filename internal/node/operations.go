@@ -43,6 +43,7 @@ func (w *worker) begin(ctx context.Context, step podsync.Step) {
 	op := &operation{cancel: cancel}
 	if kill, ok := step.(podsync.KillContainer); ok {
 		op.deadline = kill.Deadline
+		w.calmProbes(kill.ID)
 	}
 	w.busy[key] = op
 	w.a.wg.Go(func() {

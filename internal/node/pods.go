@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,15 +91,17 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 	for _, w := range a.allWorkers() {
 		if !present[w.uid] {
 			w.tell(func() { w.gone = true })
+			a.vacate(w.uid)
 		}
 	}
 	// Orphans first: a new pod of the same name must find them.
-	if err := a.findOrphans(ctx, present); err != nil {
+	here, err := a.findOrphans(ctx, present)
+	if err != nil {
 		return err
 	}
-	for _, obj := range items {
-		if pod, ok := obj.(*corev1.Pod); ok {
-			a.podSeen(ctx, pod)
+	for _, pod := range admitted(items, here) {
+		if err := a.podSeen(ctx, pod, here[pod.UID]); err != nil {
+			return err
 		}
 	}
 	a.keeper.found = nil
@@ -121,7 +124,7 @@ func (a *agent) podChanged(ctx context.Context, ev watch.Event) error {
 	}
 	switch ev.Type {
 	case watch.Added, watch.Modified:
-		a.podSeen(ctx, pod)
+		return a.podSeen(ctx, pod, false)
 	case watch.Deleted:
 		a.podGone(pod)
 	}
@@ -150,14 +153,29 @@ func (a *agent) meetRuntime(ctx context.Context) error {
 	return nil
 }
 
-// podSeen hands a pod to its worker, new where there is none.
-func (a *agent) podSeen(ctx context.Context, pod *corev1.Pod) {
-	w := a.worker(pod.UID)
-	if w == nil {
-		a.begin(ctx, pod, false)
-		return
+// podSeen hands a pod to its worker. One that has none is judged first; here says that this machine runs it already.
+func (a *agent) podSeen(ctx context.Context, pod *corev1.Pod, here bool) error {
+	if w := a.worker(pod.UID); w != nil {
+		w.tell(func() { w.adopt(pod) })
+		return nil
 	}
-	w.tell(func() { w.adopt(pod) })
+	v, err := a.admit(ctx, pod, here)
+	if err != nil {
+		return err
+	}
+	w := newWorker(a, pod, false)
+	if v.refusal != nil {
+		w.refuse(v.refusal)
+	} else {
+		a.take(pod)
+	}
+	a.launch(ctx, w, v.victims)
+	for _, uid := range v.victims {
+		if victim := a.worker(uid); victim != nil {
+			victim.giveWay()
+		}
+	}
+	return nil
 }
 
 func (a *agent) podGone(pod *corev1.Pod) {
@@ -166,19 +184,32 @@ func (a *agent) podGone(pod *corev1.Pod) {
 			w.adopt(pod)
 			w.gone = true
 		})
+		a.vacate(pod.UID)
 	}
 }
 
-// begin starts the worker of a pod, unless it has one.
+// begin starts the worker of a pod that is known to have been admitted, or that is gone.
 func (a *agent) begin(ctx context.Context, pod *corev1.Pod, gone bool) {
-	w := newWorker(a, pod, gone)
+	if !gone {
+		a.take(pod)
+	}
+	a.launch(ctx, newWorker(a, pod, gone), nil)
+}
+
+// launch starts a worker, unless its pod has one. It waits for earlier pods of its name, and for those that make room for it.
+func (a *agent) launch(ctx context.Context, w *worker, victims []types.UID) {
 	a.mu.Lock()
-	if a.workers[pod.UID] != nil {
+	if a.workers[w.uid] != nil {
 		a.mu.Unlock()
 		return
 	}
-	w.before = a.samePod(pod)
-	a.workers[pod.UID] = w
+	for uid, other := range a.workers {
+		if other.namespace == w.namespace && other.name == w.name || slices.Contains(victims, uid) {
+			w.before = append(w.before, other)
+			other.after = append(other.after, w)
+		}
+	}
+	a.workers[w.uid] = w
 	a.mu.Unlock()
 	a.wg.Go(func() {
 		w.run(ctx)
@@ -186,16 +217,6 @@ func (a *agent) begin(ctx context.Context, pod *corev1.Pod, gone bool) {
 			a.bury(w)
 		}
 	})
-}
-
-// samePod returns the worker of an earlier pod of that name, if it is still at work.
-func (a *agent) samePod(pod *corev1.Pod) *worker {
-	for _, w := range a.workers {
-		if w.namespace == pod.Namespace && w.name == pod.Name && w.uid != pod.UID {
-			return w
-		}
-	}
-	return nil
 }
 
 // bury forgets a worker that has finished, and wakes the pod that waited for its name.
@@ -211,36 +232,40 @@ func (a *agent) bury(w *worker) {
 	}
 }
 
-// wakeSuccessors wakes the pods that waited for an earlier pod of their name to stop.
+// wakeSuccessors wakes the pods that waited for a pod to stop, whose part of the node is free now. It takes no worker's
+// lock: the caller may hold one.
 func (a *agent) wakeSuccessors(w *worker) {
-	for _, other := range a.allWorkers() {
-		if other != w && other.namespace == w.namespace && other.name == w.name {
-			other.tell(func() {})
-		}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.taken.Remove(w.uid)
+	for _, other := range w.after {
+		other.nudge()
 	}
 }
 
 // findOrphans gives workers to the pods that the runtime or the disk still has but the API has
-// not: they were removed by force while no agent looked.
-func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) error {
+// not: they were removed by force while no agent looked. It returns the pods that the runtime has, on the first call.
+func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) (here map[types.UID]bool, err error) {
 	a.mu.Lock()
 	first := !a.listed
 	a.mu.Unlock()
 	if !first {
-		return nil
+		return nil, nil
 	}
 	known, err := a.cri.Pods(ctx)
 	if err != nil {
-		return err // without it, a pod of an earlier life could run beside its successor
+		return nil, err // without it, a pod of an earlier life could run beside its successor
 	}
+	here = make(map[types.UID]bool, len(known))
 	for _, id := range known {
-		if uid := types.UID(id.UID); !present[uid] && a.worker(uid) == nil {
+		uid := types.UID(id.UID)
+		if here[uid] = true; !present[uid] && a.worker(uid) == nil {
 			a.begin(ctx, orphan(id), true)
 		}
 	}
 	dirs, err := a.volumes.Pods()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, uid := range dirs {
 		if !present[uid] && a.worker(uid) == nil {
@@ -250,7 +275,7 @@ func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) err
 	if err := a.removeStrayLogs(present); err != nil {
 		a.cfg.Log.Warn("remove the logs of pods that are gone", "err", err)
 	}
-	return nil
+	return here, nil
 }
 
 // answers tells the workers that the API answers (again): what waits to be published goes at once.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
 	"coracle/internal/node/podsync"
@@ -14,8 +15,20 @@ import (
 
 // probed is the probing of one running container.
 type probed struct {
-	cancel  context.CancelFunc
-	verdict podsync.Probes
+	cancel context.CancelFunc
+	// calm ends the probes that ask whether the container is to be restarted; stopping says that it was called, because
+	// the container is being stopped. Its readiness is asked for as long as it runs, and nothing is told of the answers.
+	calm     context.CancelFunc
+	stopping bool
+	verdict  podsync.Probes
+}
+
+// calmProbes says that a container is being stopped: how it fares is no reason any more to restart it. Call it with w.mu held.
+func (w *worker) calmProbes(id string) {
+	if p := w.probes[id]; p != nil && !p.stopping {
+		p.stopping = true
+		p.calm()
+	}
 }
 
 // followProbes probes the containers that run and have probes, and only those. Call it with w.mu held.
@@ -75,13 +88,14 @@ func (w *worker) stopProbes() {
 // probe begins probing a container: startup first, the others once it has succeeded.
 func (w *worker) probe(ctx context.Context, spec *corev1.Container, c *podsync.Container, now time.Time) {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &probed{cancel: cancel, verdict: w.toldBefore(c.ID)}
+	restarting, calm := context.WithCancel(ctx)
+	p := &probed{cancel: cancel, calm: calm, verdict: w.toldBefore(c.ID)}
 	w.probes[c.ID] = p
 	target := w.target(spec, c)
-	pod := w.pod
+	asked := asked{p, w.pod, spec.Name, c.ID}
 	// An agent that restarts finds many containers long running: it spreads their probes.
 	spread := now.Sub(c.StartedAt) > 10*time.Second
-	begin := func(kind string, q *corev1.Probe, set func(ok bool) bool) {
+	begin := func(ctx context.Context, kind string, q *corev1.Probe, set func(ok bool) bool) {
 		if q == nil {
 			return
 		}
@@ -89,34 +103,44 @@ func (w *worker) probe(ctx context.Context, spec *corev1.Container, c *podsync.C
 			if spread && !pause(ctx, probe.Jitter(q)) {
 				return
 			}
-			probe.Follow(ctx, q, target, func(r probe.Report) bool { return w.report(pod, spec, kind, r, set) })
+			probe.Follow(ctx, q, target, func(r probe.Report) bool { return w.report(ctx, asked, kind, r, set) })
 		})
 	}
-	rest := func() {
-		begin("Liveness", spec.LivenessProbe, func(ok bool) bool {
+	others := func() {
+		begin(restarting, podsync.Liveness, spec.LivenessProbe, func(ok bool) bool {
 			if !ok {
 				p.verdict.Failed = podsync.Liveness
 			}
-			return false
+			return !ok // it is stopped now
 		})
-		begin("Readiness", spec.ReadinessProbe, func(ok bool) bool {
+		begin(ctx, readiness, spec.ReadinessProbe, func(ok bool) bool {
 			p.verdict.Ready = ok
 			return false
 		})
 	}
 	if spec.StartupProbe == nil || p.verdict.Started {
-		rest()
+		others()
 		return
 	}
-	begin("Startup", spec.StartupProbe, func(ok bool) bool {
+	begin(restarting, podsync.Startup, spec.StartupProbe, func(ok bool) bool {
 		if ok {
 			p.verdict.Started = true
-			rest()
+			others()
 		} else {
 			p.verdict.Failed = podsync.Startup
 		}
 		return true
 	})
+}
+
+// readiness names the probe whose failure ends nothing.
+const readiness = "Readiness"
+
+// asked is the container that a probe's answer is about.
+type asked struct {
+	*probed
+	pod      *corev1.Pod
+	name, id string
 }
 
 // toldBefore takes verdicts on a container over from the status that an earlier agent published.
@@ -131,29 +155,55 @@ func (w *worker) toldBefore(id string) podsync.Probes {
 	return podsync.Probes{}
 }
 
-// report takes one answer in: a verdict wakes the worker only when it changes something.
-func (w *worker) report(pod *corev1.Pod, spec *corev1.Container, kind string, r probe.Report, set func(ok bool) bool) (stop bool) {
-	switch {
-	case r.Unknown && r.Message == "":
-		return false
-	case r.Unknown:
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored: %s", kind, r.Message))
-		return false
-	case !r.OK:
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, r.Message))
-	}
-	if !r.Decided {
+// report takes one answer in: a verdict wakes the worker only when it changes something. That a container which no longer
+// runs did not answer well says nothing, and so do the answers of one that is being stopped.
+func (w *worker) report(ctx context.Context, of asked, kind string, r probe.Report, set func(ok bool) bool) (stop bool) {
+	if r.Unknown && r.Message == "" || !r.OK && !w.lives(ctx, of.id, r.Killed) {
 		return false
 	}
 	w.mu.Lock()
+	if of.stopping && kind != readiness || ctx.Err() != nil {
+		w.mu.Unlock()
+		return true
+	}
+	if !r.OK && !of.stopping {
+		how := "failed"
+		if r.Unknown {
+			how = "errored"
+		}
+		w.a.events.pod(of.pod, of.name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe %s: %s", kind, how, r.Message))
+	}
 	before := w.verdicts()
-	stop = set(r.OK)
+	if r.Decided {
+		stop = set(r.OK)
+	}
 	changed := before != w.verdicts()
 	w.mu.Unlock()
 	if changed {
-		w.tell(func() {})
+		w.nudge()
 	}
 	return stop
+}
+
+// lateExit is for how long a container may seem to run whose processes were killed with it.
+const lateExit = 200 * time.Millisecond
+
+// lives asks the runtime whether a container runs; killed says that the answer to its probe was ended by force. A runtime
+// that does not say counts as yes.
+func (w *worker) lives(ctx context.Context, id string, killed bool) bool {
+	for last := !killed; ; last = true {
+		res, err := w.a.cri.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+		switch {
+		case cri.IsNotFound(err):
+			return false
+		case err == nil && res.Status != nil && res.Status.State != runtimeapi.ContainerState_CONTAINER_RUNNING:
+			return false
+		case last || err != nil:
+			return true
+		case !pause(ctx, lateExit):
+			return false
+		}
+	}
 }
 
 // verdicts condenses all verdicts, to see whether one has changed.

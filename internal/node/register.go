@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"runtime"
 	"time"
@@ -12,10 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
 	"coracle/internal/node/lineage"
 	"coracle/internal/node/objects"
+	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
@@ -189,21 +192,15 @@ func (a *agent) reportStatus(ctx context.Context) error {
 		}
 	}
 	now := time.Now()
-	next := node.DeepCopy()
-	next.Status = a.status(ctx, node, now)
-	if !worthTelling(&node.Status, &next.Status, now) {
+	next := a.status(ctx, node, now)
+	if !worthTelling(&node.Status, &next, now) {
 		return nil
 	}
-	_, err = a.cfg.Client.Update(ctx, next, "status")
-	if apierrors.IsConflict(err) {
-		// The watch lags behind: take what the API has.
-		if obj, err = a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err != nil {
-			return err
-		}
-		next = obj.(*corev1.Node).DeepCopy()
-		next.Status = a.status(ctx, obj.(*corev1.Node), now)
-		_, err = a.cfg.Client.Update(ctx, next, "status")
+	patch, err := statusPatch(&node.Status, &next)
+	if err != nil {
+		return fmt.Errorf("compare the node's status: %w", err)
 	}
+	_, err = a.cfg.Client.Patch(ctx, plan.RefOf(node), types.StrategicMergePatchType, patch, "status")
 	return err
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,8 @@ type worker struct {
 	uid       types.UID
 	namespace string
 	name      string
-	before    *worker // the earlier pod of this name, until it has stopped
+	before    []*worker // earlier pods of this name, and those that make room for this one, until they have stopped
+	after     []*worker // those that have this one in their before; a.mu guards it
 
 	wake    chan struct{}
 	recall  recall
@@ -91,6 +93,11 @@ func (w *worker) tell(change func()) {
 	w.mu.Lock()
 	change()
 	w.mu.Unlock()
+	w.nudge()
+}
+
+// nudge wakes the worker.
+func (w *worker) nudge() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -197,7 +204,15 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 		w.ending = now
 		in.EndingSince = now
 	}
+	if !w.ending.IsZero() {
+		for id := range w.probes {
+			w.calmProbes(id)
+		}
+	}
 	st := status.Of(&in, w.a.host)
+	if podsync.Terminal(st.Phase) {
+		w.a.vacate(w.uid) // before the API knows, and others are placed for it
+	}
 	told := status.Equal(&st, &w.pod.Status)
 	in.Published = told || w.publish.refused
 	if w.a.knowsPods() {
@@ -268,19 +283,13 @@ func (w *worker) input(now time.Time) podsync.Input {
 }
 
 // blocked says whether the pod must wait: the node's pods are not all known yet, or an earlier
-// pod of this name still runs.
+// pod of this name, or one that makes room for it, still runs.
 func (w *worker) blocked() bool {
 	if !w.a.knowsPods() {
 		return true
 	}
-	if w.before == nil {
-		return false
-	}
-	if w.before.stopped.Load() {
-		w.before = nil
-		return false
-	}
-	return true
+	w.before = slices.DeleteFunc(w.before, func(b *worker) bool { return b.stopped.Load() })
+	return len(w.before) > 0
 }
 
 func (w *worker) facts() container.Facts {

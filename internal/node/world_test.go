@@ -76,6 +76,21 @@ var images = map[string]crifake.Program{
 	"oom:1":      {For: time.Second, Exit: 137, OOM: true},
 	"hook:1":     {Exec: func([]string) (string, int32) { time.Sleep(3 * time.Second); return "", 0 }},
 	"sick:1":     {Exec: func([]string) (string, int32) { return "feverish", 1 }},
+	"dire:1":     {Stubborn: true, Exec: func([]string) (string, int32) { return "feverish", 1 }},
+	"tired:1": {Stubborn: true, Exec: func([]string) (string, int32) {
+		if time.Since(bubbleStart) < 15*time.Second {
+			return "", 0
+		}
+		return "asleep", 1
+	}},
+	// frail:1 ends while it is being probed, and with it the probe's command.
+	"frail:1": {For: 3500 * time.Millisecond, Exit: 1, Exec: func([]string) (string, int32) {
+		if time.Since(bubbleStart) < 4500*time.Millisecond {
+			return "", 0
+		}
+		time.Sleep(400 * time.Millisecond)
+		return "", 137
+	}},
 }
 
 // inWorld runs a test in a world whose agent has registered.

@@ -283,6 +283,8 @@ func (Evict) action()  {}
 // Event is something to tell the user about an object.
 type Event struct {
 	Regarding Ref
+	// Field is the part of the object that it is about, such as spec.containers{main}; "" for all of it.
+	Field string
 	// Type is corev1.EventTypeNormal or EventTypeWarning.
 	Type string
 	// Reason is a CamelCase word, upstream's where upstream has one.

@@ -86,7 +86,8 @@ func (s *service) PortForward(_ context.Context, req *cri.PortForwardRequest) (*
 	return s.stream.GetPortForward(req)
 }
 
-// PortForward joins a stream with a port on the pod's loopback.
+// PortForward joins a stream with a port on the pod's loopback. When the port does not answer, or breaks off, this one
+// connection is broken off too: a client takes any error that it is sent for the end of all that it forwards.
 func (b streams) PortForward(ctx context.Context, id string, port int32, stream io.ReadWriteCloser) error {
 	defer stream.Close()
 	p, err := b.s.pod(id)
@@ -96,7 +97,34 @@ func (b streams) PortForward(ctx context.Context, id string, port int32, stream 
 	if port <= 0 || port > 65535 {
 		return fmt.Errorf("port %d is out of range", port)
 	}
-	conn, err := dialPod(p, int(port))
+	err = forward(ctx, p, int(port), stream)
+	if err == nil {
+		return nil
+	}
+	if err := b.there(id); err != nil {
+		return err
+	}
+	s, ok := stream.(interface{ Reset() error })
+	if !ok {
+		return err // a stream of its own (WebSocket channels), with one connection in it
+	}
+	b.s.cfg.Logger.Info("port-forward: one connection ended", "pod", id, "port", port, "err", err)
+	_ = s.Reset()
+	return nil
+}
+
+// there says why a pod cannot be reached any more, whichever its port.
+func (b streams) there(id string) error {
+	p, err := b.s.pod(id)
+	if err == nil && !p.snapshot().Ready {
+		err = fmt.Errorf("sandbox %q has stopped", id)
+	}
+	return err
+}
+
+// forward copies between a stream and a port until the port has said all, or the stream's end is gone.
+func forward(ctx context.Context, p *pod, port int, stream io.ReadWriter) error {
+	conn, err := dialPod(p, port)
 	if err != nil {
 		return fmt.Errorf("connect to port %d of the pod: %w", port, err)
 	}

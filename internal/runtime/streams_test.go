@@ -182,7 +182,7 @@ func testPortForward(t *testing.T, n *node, pod string, cfg *cri.PodSandboxConfi
 	}
 	stop, ready := make(chan struct{}), make(chan struct{})
 	defer close(stop)
-	fw, err := portforward.New(spdytransport.NewDialer(up, &http.Client{Transport: tr}, http.MethodPost, u), []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
+	fw, err := portforward.New(spdytransport.NewDialer(up, &http.Client{Transport: tr}, http.MethodPost, u), []string{"0:8080", "0:8081"}, stop, ready, io.Discard, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,18 +197,47 @@ func testPortForward(t *testing.T, n *node, pod string, cfg *cri.PodSandboxConfi
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0].Local))
+	ask := func(port uint16) string {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = conn.Write([]byte("ping\n")) // an end that is refused may be closed already
+		_ = conn.SetReadDeadline(time.Now().Add(wait))
+		raw := make([]byte, 5)
+		k, err := io.ReadFull(conn, raw)
+		if ne, ok := err.(net.Error); ok && ne.Timeout() {
+			t.Errorf("port %d: neither answered nor ended", port)
+		}
+		return string(raw[:k])
+	}
+	// A connection that is refused ends, and no other does.
+	long, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0].Local))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte("ping\n")); err != nil {
+	defer long.Close()
+	for range 3 {
+		if got := ask(ports[1].Local); got != "" {
+			t.Errorf("nobody listens, and says %q", got)
+		}
+		if got := ask(ports[0].Local); got != "ping\n" {
+			t.Errorf("forwarded: %q", got)
+		}
+	}
+	_ = long.SetDeadline(time.Now().Add(wait))
+	raw := make([]byte, 5)
+	if _, err := long.Write([]byte("ping\n")); err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(wait))
-	raw := make([]byte, 5)
-	if _, err := io.ReadFull(conn, raw); err != nil || string(raw) != "ping\n" {
-		t.Errorf("forwarded: %q %v", raw, err)
+	if _, err := io.ReadFull(long, raw); err != nil || string(raw) != "ping\n" {
+		t.Errorf("the connection that was there before: %q %v", raw, err)
+	}
+	select {
+	case err := <-failed:
+		t.Errorf("the session ended: %v", err)
+	default:
 	}
 }
 

@@ -35,6 +35,9 @@ func (w *walk) lookAtPod(pod *corev1.Pod) (plan.State, []plan.Wait) {
 			return plan.Steady, nil
 		}
 	}
+	if wait, ok := w.rejected(pod); ok {
+		return plan.Stuck, []plan.Wait{wait}
+	}
 	v := diagnose.Cause(w.r, pod, 0, w.now)
 	if v.Reason == corev1.PodReasonUnschedulable {
 		if text := shortage(w.r, pod, v.Message); text != "" {

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+
+	"coracle/internal/fit"
 )
 
 // Input is everything that the next step of a pod's life depends on.
@@ -21,6 +23,10 @@ type Input struct {
 	// it was deleted), finer than the API's whole seconds can tell; zero when not known.
 	Since time.Time
 	Now   time.Time
+	// Refused is why the node does not take the pod; nil once it has.
+	Refused *fit.Refusal
+	// Unmounted is why a pod that has not begun cannot (Unmounted); "" when nothing keeps it.
+	Unmounted string
 }
 
 // Step is what a simulated kubelet does for a pod now.
@@ -117,6 +123,11 @@ func (w *writer) live() {
 	pod, now := w.in.Pod, w.in.Now
 	started := startedAt(&pod.Status)
 	switch {
+	case w.in.Refused != nil:
+		w.refuse(w.in.Refused)
+	case started.IsZero() && w.in.Unmounted != "":
+		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: creating}})
+		w.tell("FailedMount", w.in.Unmounted)
 	case started.IsZero() && !w.pulled() && w.waitsForStart():
 	case started.IsZero() && w.pullError:
 		w.failPull()

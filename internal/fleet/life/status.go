@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/fit"
 )
 
 // outcome is what has become of a pod's containers, all of which fare alike.
@@ -21,6 +23,8 @@ type outcome struct {
 	phase corev1.PodPhase
 	// stopped says that they were told to end, and did.
 	stopped bool
+	// refusal is why they are never to run.
+	refusal *fit.Refusal
 }
 
 // compose returns the status of a pod with an outcome. What others own is carried over.
@@ -35,7 +39,9 @@ func compose(in Input, o outcome) *corev1.PodStatus {
 		now := second(in.Now)
 		st.StartTime = &now
 	}
-	network(&st, in)
+	if o.refusal == nil {
+		network(&st, in)
+	}
 	switch {
 	case o.phase != "":
 		st.Phase = o.phase
@@ -43,6 +49,12 @@ func compose(in Input, o outcome) *corev1.PodStatus {
 		st.Phase = corev1.PodRunning
 	case st.Phase == "":
 		st.Phase = corev1.PodPending
+	}
+	if o.refusal != nil { // there are no containers to show
+		st.Reason, st.Message = o.refusal.Reason, o.refusal.Status()
+		st.InitContainerStatuses, st.ContainerStatuses = nil, nil
+		st.Conditions = conditions(in, o, &st)
+		return &st
 	}
 	st.InitContainerStatuses = initStatuses(in, o)
 	if len(pod.Spec.InitContainers) > 0 && startedAt(&pod.Status).IsZero() {

@@ -37,6 +37,8 @@ type Result struct {
 	// Unknown: the probe could not be made at all; it counts for nothing. Without a Message it is
 	// not worth an event either.
 	Unknown bool
+	// Killed: the answer may have been ended by force, as happens to a command whose container ends.
+	Killed bool
 }
 
 // Once probes a container one time.
@@ -121,6 +123,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// killed is the exit code of a command that was ended by SIGKILL.
+const killed = 137
+
 func execProbe(ctx context.Context, command []string, timeout time.Duration, t Target) Result {
 	out, code, err := t.Exec(ctx, command, timeout)
 	if ctx.Err() == context.DeadlineExceeded {
@@ -130,10 +135,10 @@ func execProbe(ctx context.Context, command []string, timeout time.Duration, t T
 		return Result{Unknown: true}
 	}
 	if err != nil {
-		return Result{Unknown: true, Message: err.Error()}
+		return Result{Unknown: true, Message: err.Error(), Killed: true}
 	}
 	if code != 0 {
-		return Result{Message: clip(out)}
+		return Result{Message: clip(out), Killed: code == killed}
 	}
 	return Result{OK: true}
 }

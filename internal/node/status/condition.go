@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/fit"
 	"coracle/internal/node/podsync"
 )
 
@@ -19,7 +20,9 @@ const (
 	podFailed      = "PodFailed"
 	failedMount    = "FailedMount"
 	failedSandbox  = "FailedCreatePodSandBox"
-	evicted        = "Evicted" // a pod's reason, which also makes it a disruption target
+	// Reasons of a pod that also make it a disruption target.
+	evicted    = "Evicted"
+	preempting = fit.Preempting
 )
 
 func (c *composer) conditions(st *corev1.PodStatus) {
@@ -37,7 +40,7 @@ func (c *composer) conditions(st *corev1.PodStatus) {
 		ready = c.gates(st)
 	}
 	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}
-	if c.verdict != nil && c.verdict.Reason == evicted {
+	if c.verdict != nil && (c.verdict.Reason == evicted || c.verdict.Reason == preempting) {
 		c.set(st, corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: c.verdict.Message,
 		})

@@ -45,7 +45,18 @@ func Of(in *podsync.Input, host Host) corev1.PodStatus {
 	}
 	st.ObservedGeneration = in.Pod.Generation
 	c.conditions(st)
+	if st.Phase == corev1.PodFailed && st.Reason != "" && neverRan(st.InitContainerStatuses) && neverRan(st.ContainerStatuses) {
+		// A pod that was refused has no containers to show: what they wait for would be shown in place of the reason.
+		st.InitContainerStatuses, st.ContainerStatuses = nil, nil
+	}
 	return *st
+}
+
+// neverRan says that containers wait, and always did.
+func neverRan(list []corev1.ContainerStatus) bool {
+	return !slices.ContainsFunc(list, func(s corev1.ContainerStatus) bool {
+		return s.State.Waiting == nil || s.LastTerminationState.Terminated != nil
+	})
 }
 
 // Equal says whether two statuses tell the same.

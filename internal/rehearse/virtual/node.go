@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client/fake"
+	"coracle/internal/fit"
 	"coracle/internal/fleet/life"
 	"coracle/internal/loop"
 	"coracle/internal/plan"
@@ -61,6 +62,8 @@ type nodes struct {
 	silent, unwell map[string]bool
 	pods           map[types.UID]*local
 	addresses      map[string]*netip.Addr
+	// taken is what pods hold of their nodes.
+	taken map[string]*fit.Holdings
 	// first is the revision at the start: what is newer was made since.
 	first uint64
 	// news are pods to look at now; reclaims volumes whose directory a node is asked to remove.
@@ -81,14 +84,16 @@ type local struct {
 	kept   bool
 	listed bool
 	gone   bool
-	at     time.Time
-	serial int
-	heapAt int
+	// unmounted pods wait for a claim.
+	unmounted bool
+	at        time.Time
+	serial    int
+	heapAt    int
 }
 
 func newNodes(c *Cluster) *nodes {
 	return &nodes{of: c, silent: map[string]bool{}, unwell: map[string]bool{}, pods: map[types.UID]*local{},
-		addresses: map[string]*netip.Addr{}, first: c.pulled}
+		addresses: map[string]*netip.Addr{}, taken: map[string]*fit.Holdings{}, first: c.pulled}
 }
 
 // adopt takes over the pods as they are.
@@ -158,7 +163,44 @@ func (n *nodes) hear(e fake.Entry) {
 		if e.Type != watch.Deleted {
 			n.volume(o)
 		}
+	case *corev1.PersistentVolumeClaim:
+		n.claim()
 	}
+}
+
+// claim has pods looked at again that wait for a claim, in the order in which they came.
+func (n *nodes) claim() {
+	var waiting []*local
+	for _, l := range n.pods {
+		if l.unmounted {
+			waiting = append(waiting, l)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b *local) int { return a.serial - b.serial })
+	for _, l := range waiting {
+		n.look(l)
+	}
+}
+
+// held is what pods hold of a node.
+func (n *nodes) held(node string) *fit.Holdings {
+	if n.taken[node] == nil {
+		n.taken[node] = &fit.Holdings{}
+	}
+	return n.taken[node]
+}
+
+// judge says why the node does not take a pod that it has not begun; one that it takes is counted.
+func (n *nodes) judge(node *corev1.Node, pod *corev1.Pod) *fit.Refusal {
+	held := n.held(node.Name)
+	if life.Admitted(pod) || held.Has(pod.UID) {
+		return nil
+	}
+	refusal := life.Judge(held, node, pod)
+	if refusal == nil {
+		held.Add(pod)
+	}
+	return refusal
 }
 
 // see takes in a pod that is on a node.
@@ -176,6 +218,12 @@ func (n *nodes) see(pod *corev1.Pod) {
 		n.pods[pod.UID] = l
 	}
 	l.pod = pod
+	switch {
+	case life.Holds(pod):
+		n.held(pod.Spec.NodeName).Add(pod)
+	case life.Terminal(pod):
+		n.held(pod.Spec.NodeName).Remove(pod.UID)
+	}
 	if pod.DeletionTimestamp != nil && !l.deleting {
 		l.deleting, l.since, l.frozen, l.kept = true, n.of.now, false, false
 		if pod.DeletionTimestamp.Add(-graceOf(pod)).Before(n.of.cfg.Start) {
@@ -200,6 +248,7 @@ func (n *nodes) forget(pod *corev1.Pod) {
 	if l == nil {
 		return
 	}
+	n.held(pod.Spec.NodeName).Remove(pod.UID)
 	l.gone = true
 	n.schedule(l, time.Time{})
 	delete(n.pods, pod.UID)
@@ -250,10 +299,13 @@ func (n *nodes) live(ctx context.Context, l *local) {
 		return
 	}
 	expected := n.of.cfg.Expect(l.pod, node)
-	step := life.Next(life.Input{
-		Pod: shaped(l.pod, node, expected), Node: node,
-		Address: n.address(l.pod, node), Since: l.since, Now: n.of.now,
-	})
+	in := life.Input{Pod: shaped(l.pod, node, expected), Node: node, Since: l.since, Now: n.of.now, Refused: n.judge(node, l.pod)}
+	if l.unmounted = false; in.Refused == nil {
+		in.Unmounted = life.Unmounted(n.of.picture, l.pod)
+		l.unmounted = in.Unmounted != ""
+		in.Address = n.address(l.pod, node)
+	}
+	step := life.Next(in)
 	l.since = step.Since
 	n.schedule(l, step.Again)
 	if step.Status != nil {

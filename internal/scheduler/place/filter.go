@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/fit"
 	"coracle/internal/workload/placement"
 )
 
@@ -37,7 +38,7 @@ func static(p *Pod, n *Node) (string, Cause) {
 		return reasonOS, CauseNode
 	}
 	for _, want := range p.ports {
-		if n.portTaken(want) {
+		if n.ports.Taken(want) {
 			return reasonPorts, CauseResources
 		}
 	}
@@ -67,43 +68,14 @@ func untolerated(p *Pod, n *Node) *corev1.Taint {
 	return nil
 }
 
-// portTaken says whether a host port clashes: same protocol and number, and either address is
-// the wildcard or both are equal.
-func (n *Node) portTaken(want port) bool {
-	if want.ip != "0.0.0.0" {
-		return n.ports[want] > 0 || n.ports[port{"0.0.0.0", want.protocol, want.number}] > 0
-	}
-	for have := range n.ports {
-		if have.protocol == want.protocol && have.number == want.number {
-			return true
-		}
-	}
-	return false
-}
-
 // lacks names the first resource of which too little is free.
 func (n *Node) lacks(p *Pod) string {
-	if n.Used.Pods+1 > n.Allocatable.Pods {
+	switch s, short := fit.Short(&p.Request, &n.Used, &n.Allocatable); {
+	case !short:
+		return ""
+	case s.Resource == corev1.ResourcePods:
 		return reasonPods
+	default:
+		return "Insufficient " + string(s.Resource)
 	}
-	short := func(name corev1.ResourceName, want, used, have int64) bool { return want > 0 && used+want > have }
-	switch req := p.Request; {
-	case short(corev1.ResourceCPU, req.CPU, n.Used.CPU, n.Allocatable.CPU):
-		return "Insufficient cpu"
-	case short(corev1.ResourceMemory, req.Memory, n.Used.Memory, n.Allocatable.Memory):
-		return "Insufficient memory"
-	case short(corev1.ResourceEphemeralStorage, req.Ephemeral, n.Used.Ephemeral, n.Allocatable.Ephemeral):
-		return "Insufficient ephemeral-storage"
-	}
-	lacking := corev1.ResourceName("")
-	for name, want := range p.Request.Other {
-		// The first by name, so that equal worlds give equal words.
-		if short(name, want, n.Used.Other[name], n.Allocatable.Other[name]) && (lacking == "" || name < lacking) {
-			lacking = name
-		}
-	}
-	if lacking != "" {
-		return "Insufficient " + string(lacking)
-	}
-	return ""
 }

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/fit"
 )
 
 // State is the picture decisions are made on. It is not safe for concurrent use.
@@ -45,11 +47,11 @@ type Node struct {
 	// Object is nil for a node that is not known (yet) though pods name it.
 	Object *corev1.Node
 	// Allocatable is what the node has for pods; Used is the sum of its pods' requests.
-	Allocatable, Used Amounts
+	Allocatable, Used fit.Amounts
 	// scoring is the sum of the pods' requests, with a minimum for those that state none.
-	scoring Amounts
+	scoring fit.Amounts
 	pods    []*Pod
-	ports   map[port]int
+	ports   fit.Ports
 	// owned counts the pods by their controller, priorities by their priority.
 	owned      []ownedPods
 	priorities priorities
@@ -85,7 +87,7 @@ func (s *State) SetNode(obj *corev1.Node) {
 		s.joinDomains(n)
 	}
 	n.Object = obj
-	n.Allocatable = amountsOf(obj.Status.Allocatable)
+	n.Allocatable = fit.AmountsOf(obj.Status.Allocatable)
 	n.images = imagesOf(obj)
 	s.touch(n)
 }
@@ -190,21 +192,14 @@ func (s *State) RemovePod(uid types.UID) {
 
 // use adds (or with sign -1 takes away) what a pod takes of the node.
 func (n *Node) use(p *Pod, sign int64) {
-	n.Used.add(p.Request, sign)
+	n.Used.Add(p.Request, sign)
 	n.Used.Pods += sign
-	n.scoring.add(p.scoring, sign)
+	n.scoring.Add(p.scoring, sign)
 	n.priorities.add(p.priority, int(sign))
 	if p.owner != "" {
 		n.own(p.owner, sign)
 	}
-	for _, taken := range p.ports {
-		if n.ports == nil {
-			n.ports = map[port]int{}
-		}
-		if n.ports[taken] += int(sign); n.ports[taken] == 0 {
-			delete(n.ports, taken)
-		}
-	}
+	n.ports.Use(p.ports, int(sign))
 }
 
 // own counts a pod of a controller.

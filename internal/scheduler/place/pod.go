@@ -7,61 +7,12 @@ import (
 	"coracle/internal/plan"
 )
 
-// Amounts is a sum of resources. CPU is in thousandths of a core, the others in bytes or counts.
-type Amounts struct {
-	CPU, Memory, Ephemeral int64
-	Pods                   int64
-	// Other holds extended resources and huge pages.
-	Other map[corev1.ResourceName]int64
-}
-
-func amountsOf(list corev1.ResourceList) Amounts {
-	var a Amounts
-	for name, q := range list {
-		switch name {
-		case corev1.ResourceCPU:
-			a.CPU = q.MilliValue()
-		case corev1.ResourceMemory:
-			a.Memory = q.Value()
-		case corev1.ResourceEphemeralStorage:
-			a.Ephemeral = q.Value()
-		case corev1.ResourcePods:
-			a.Pods = q.Value()
-		default:
-			if a.Other == nil {
-				a.Other = map[corev1.ResourceName]int64{}
-			}
-			a.Other[name] = q.Value()
-		}
-	}
-	return a
-}
-
-// add adds b's resources (not its pod count), times sign.
-func (a *Amounts) add(b Amounts, sign int64) {
-	a.CPU += sign * b.CPU
-	a.Memory += sign * b.Memory
-	a.Ephemeral += sign * b.Ephemeral
-	for name, v := range b.Other {
-		if a.Other == nil {
-			a.Other = map[corev1.ResourceName]int64{}
-		}
-		a.Other[name] += sign * v
-	}
-}
-
 // Pods that state no request count as this much when nodes are compared, so that they spread
 // (as upstream's scheduler does: 0.1 core, 200 MiB).
 const (
 	assumedCPU    = 100
 	assumedMemory = 200 << 20
 )
-
-type port struct {
-	ip       string
-	protocol corev1.Protocol
-	number   int32
-}
 
 // Pod is what decisions need of a pod. What it has in common with others is shared: State.NewPod.
 type Pod struct {
@@ -114,18 +65,4 @@ func (p *Pod) hasClaims() bool {
 		}
 	}
 	return false
-}
-
-func anyIP(ip string) string {
-	if ip == "" {
-		return "0.0.0.0"
-	}
-	return ip
-}
-
-func protocolOf(cp corev1.ContainerPort) corev1.Protocol {
-	if cp.Protocol == "" {
-		return corev1.ProtocolTCP
-	}
-	return cp.Protocol
 }

@@ -8,10 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	podresource "k8s.io/component-helpers/resource"
 	v1helper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"coracle/internal/fit"
 	"coracle/internal/workload/placement"
 )
 
@@ -19,10 +19,10 @@ import (
 // change once made.
 type template struct {
 	// Request is what the pod's containers ask for, init containers and overhead included.
-	Request Amounts
+	Request fit.Amounts
 
-	scoring      Amounts
-	ports        []port
+	scoring      fit.Amounts
+	ports        []fit.Port
 	affinity     nodeaffinity.RequiredNodeAffinity
 	preferred    *nodeaffinity.PreferredSchedulingTerms
 	affine, anti []term
@@ -38,11 +38,11 @@ type template struct {
 	pinned string
 }
 
-func newTemplate(obj *corev1.Pod, request Amounts, class string) *template {
+func newTemplate(obj *corev1.Pod, request fit.Amounts, class string) *template {
 	t := &template{
 		Request: request, scoring: request, class: class,
 		affinity: nodeaffinity.GetRequiredNodeAffinity(obj), pinned: placement.Pinned(&obj.Spec),
-		priority: v1helper.PodPriority(obj), owner: ownerOf(obj), ports: portsOf(obj), images: imageNames(obj),
+		priority: v1helper.PodPriority(obj), owner: ownerOf(obj), ports: fit.PortsOf(obj), images: imageNames(obj),
 		spreads: spreadRules(obj),
 	}
 	if t.scoring.CPU == 0 {
@@ -116,7 +116,7 @@ func newSorts() sorts {
 
 // of returns the kin of a pod.
 func (s *sorts) of(obj *corev1.Pod) *kin {
-	request := amountsOf(podresource.PodRequests(obj, podresource.PodResourcesOptions{}))
+	request := fit.RequestOf(obj)
 	key := appendClass(s.scratch[:0], obj, &request)
 	class := len(key)
 	key = appendTerms(key, obj)
@@ -137,7 +137,7 @@ func (s *sorts) of(obj *corev1.Pod) *kin {
 	return k
 }
 
-func (s *sorts) template(obj *corev1.Pod, request Amounts, key []byte, class int) *template {
+func (s *sorts) template(obj *corev1.Pod, request fit.Amounts, key []byte, class int) *template {
 	if t := s.templates[string(key)]; t != nil {
 		return t
 	}
@@ -153,7 +153,7 @@ func (s *sorts) template(obj *corev1.Pod, request Amounts, key []byte, class int
 }
 
 // appendClass writes down all that a node's own answer depends on.
-func appendClass(key []byte, obj *corev1.Pod, request *Amounts) []byte {
+func appendClass(key []byte, obj *corev1.Pod, request *fit.Amounts) []byte {
 	spec := &obj.Spec
 	key = append(key, ownerOf(obj)...)
 	for _, n := range []int64{request.CPU, request.Memory, request.Ephemeral} {
@@ -184,11 +184,11 @@ func appendClass(key []byte, obj *corev1.Pod, request *Amounts) []byte {
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range list {
 			key = strconv.AppendQuote(key, list[i].Image)
-			for _, cp := range list[i].Ports {
-				if cp.HostPort > 0 {
-					key = strconv.AppendQuote(key, cp.HostIP)
-					key = append(append(key, '|'), protocolOf(cp)...)
-					key = strconv.AppendInt(append(key, '|'), int64(cp.HostPort), 10)
+			for j := range list[i].Ports {
+				if port, ok := fit.PortOf(&list[i].Ports[j]); ok {
+					key = strconv.AppendQuote(key, port.IP)
+					key = append(append(key, '|'), port.Protocol...)
+					key = strconv.AppendInt(append(key, '|'), int64(port.Number), 10)
 				}
 			}
 		}
@@ -264,19 +264,6 @@ func ownerOf(obj *corev1.Pod) types.UID {
 		return ref.UID
 	}
 	return ""
-}
-
-func portsOf(obj *corev1.Pod) (ports []port) {
-	for _, list := range [][]corev1.Container{obj.Spec.InitContainers, obj.Spec.Containers} {
-		for i := range list {
-			for _, cp := range list[i].Ports {
-				if cp.HostPort > 0 {
-					ports = append(ports, port{anyIP(cp.HostIP), protocolOf(cp), cp.HostPort})
-				}
-			}
-		}
-	}
-	return ports
 }
 
 func imageNames(obj *corev1.Pod) (names []string) {

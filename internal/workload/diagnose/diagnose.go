@@ -40,7 +40,7 @@ func Pod(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict 
 // node, or on the pod where there is nothing beyond it.
 func Cause(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
 	for _, ask := range []func(plan.Reader, *corev1.Pod, time.Time) (Verdict, bool){
-		terminating, ended, unscheduled, nodeLost, held, containers, notReady,
+		terminating, ended, unscheduled, nodeLost, unmounted, held, containers, notReady,
 	} {
 		if v, found := ask(r, pod, now); found {
 			if v.On == (plan.Ref{}) {

@@ -128,3 +128,10 @@ func sameMap(a, b map[string]string) bool {
 	}
 	return true
 }
+
+// Refused reports whether the pod's node did not take it: it failed, for a reason, and nothing of it ever ran. A successor
+// made at once would fare the same.
+func Refused(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason != "" &&
+		len(pod.Status.ContainerStatuses) == 0 && len(pod.Status.InitContainerStatuses) == 0
+}

@@ -10,6 +10,7 @@ package replicaset
 
 import (
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -74,6 +75,9 @@ type picture struct {
 	lack int
 	// held says how many of lack must wait for terminating pods to go.
 	held int
+	// refused are the pods that their nodes did not take; while they are paused no other is made.
+	refused []*corev1.Pod
+	paused  time.Time
 }
 
 func decide(in plan.Input, s set) plan.Plan {
@@ -85,19 +89,24 @@ func decide(in plan.Input, s set) plan.Plan {
 			p.active = append(p.active, pod)
 		case podstate.Terminating(pod):
 			p.terminating = append(p.terminating, pod)
+		case podstate.Refused(pod) && pod.DeletionTimestamp == nil:
+			p.refused = append(p.refused, pod)
 		}
 	}
 	p.lack = int(s.replicas) - len(p.active)
 	if p.lack > 0 && rollout.ReplacementOf(s.object.GetAnnotations()) == rollout.TerminationComplete {
 		p.held = min(p.lack, len(p.terminating))
 	}
+	p.rest()
 
 	out := plan.Plan{Actions: edits}
 	if s.object.GetDeletionTimestamp() == nil {
 		out.Actions = append(out.Actions, p.replicaActions()...)
 	}
 	counts, next := p.count()
-	out.Again = next
+	if out.Again = next; !p.paused.IsZero() && (next.IsZero() || p.paused.Before(next)) {
+		out.Again = p.paused
+	}
 	status := s.status(counts, p.failure(), in.Now)
 	if status != nil {
 		out.Status = status
@@ -111,6 +120,7 @@ func adoptable(o plan.Object) bool { return podstate.Active(o.(*corev1.Pod)) }
 
 func (p *picture) replicaActions() []plan.Action {
 	switch n := p.lack - p.held; {
+	case n > 0 && !p.paused.IsZero():
 	case n > 0 && !p.namespaceEnds():
 		return p.creations(min(n, Burst))
 	case n < 0:

@@ -28,6 +28,9 @@ func (p *picture) why(c counts) plan.Why {
 		w.State = plan.Stuck
 		w.Waits = append(w.Waits, plan.Wait{Reason: "NamespaceTerminating",
 			Message: fmt.Sprintf("namespace %q is being deleted: no pod can be created in it", p.set.object.GetNamespace())})
+	case p.lack > p.held && !p.paused.IsZero():
+		w.State = plan.Stuck
+		w.Waits = append(w.Waits, p.resting())
 	case p.lack > p.held:
 		w.State, w.Next = plan.Progressing, fmt.Sprintf("create %s: %d of %d exist", pods(min(p.lack-p.held, Burst)), c.replicas, p.set.replicas)
 	case p.lack < 0:

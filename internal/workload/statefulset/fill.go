@@ -2,6 +2,7 @@ package statefulset
 
 import (
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -107,10 +108,16 @@ func (d *decision) create(ordinal int, claims, pods *[]plan.Action) {
 	})
 }
 
+// refusedPause is for how long a pod that its node did not take is left to be seen: made anew at once it would fare the
+// same, many times a second.
+const refusedPause = 10 * time.Second
+
 // keep looks after a wanted member that exists.
 func (d *decision) keep(m member, claims *[]plan.Action) {
 	if podstate.Ended(m.pod) {
-		if !d.leavingPod(m) {
+		if at := m.pod.CreationTimestamp.Add(refusedPause); podstate.Refused(m.pod) && d.in.Now.Before(at) {
+			d.again(at)
+		} else if !d.leavingPod(m) {
 			d.deletePod(m, fmt.Sprintf("it has ended (%s) and is made anew", m.pod.Status.Phase))
 		}
 		d.hold(m)

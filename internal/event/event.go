@@ -1,4 +1,12 @@
-package loop
+// Package event turns what is told of objects into core/v1 Events, for controllers, the scheduler and nodes alike.
+//
+// It owns what makes two tellings one event with a count, the combining of events that are alike, and the thinning out of
+// floods. It is a state machine without goroutine or clock: package event/writer writes what it says. It refuses to know
+// why something is told.
+//
+// Behaviour: the limits of client-go's EventCorrelator (k8s.io/client-go/tools/record), which users' expectations are
+// made of; and beyond it, Warnings that differ only in what changes with each try are one event.
+package event
 
 import (
 	"fmt"
@@ -10,8 +18,7 @@ import (
 	"coracle/internal/plan"
 )
 
-// The limits of client-go's EventCorrelator, which users' expectations are made of: an object's
-// events from one source come in bursts of 25 and then one in five minutes; from the tenth event
+// An object's events from one source come in bursts of 25 and then one in five minutes; from the tenth event
 // in ten minutes that differs only in its message, they are told as one.
 const (
 	burst           = 25
@@ -23,8 +30,20 @@ const (
 
 const combined = "(combined from similar events): "
 
-// Recorder turns what planners tell into core/v1 Events: repeats become counts, floods are
-// combined and thinned out. It is a state machine without goroutine or clock.
+// Source says who tells.
+type Source struct {
+	Component string
+	// Host is the node that a component of a node is on.
+	Host string
+}
+
+// Write is an event to write. New says that there is no object for it yet; else it replaces the one of its name.
+type Write struct {
+	Event *corev1.Event
+	New   bool
+}
+
+// Recorder remembers what was told, so that repeats become counts, and floods are combined and thinned out.
 type Recorder struct {
 	series  map[seriesKey]*series
 	similar map[similarKey]*similar
@@ -34,13 +53,13 @@ type Recorder struct {
 }
 
 type sourceKey struct {
-	source    string
+	source    Source
 	regarding plan.Ref
 }
 
 type similarKey struct {
 	sourceKey
-	kind, reason string
+	field, kind, reason string
 }
 
 type seriesKey struct {
@@ -51,6 +70,8 @@ type seriesKey struct {
 type series struct {
 	event *corev1.Event
 	last  time.Time
+	// written says that there was a time when the event was not held back.
+	written bool
 }
 
 type similar struct {
@@ -72,16 +93,13 @@ func NewRecorder() *Recorder {
 	}
 }
 
-// Record returns the Event object to write, or false when the event is held back. The object is
-// new when its Count is 1, and replaces the one of its name otherwise.
-func (r *Recorder) Record(source string, e plan.Event, now time.Time) (*corev1.Event, bool) {
+// Record returns what to write, or false when the event is held back. What is held back counts all the same: the next
+// that is written says so.
+func (r *Recorder) Record(source Source, e plan.Event, now time.Time) (Write, bool) {
 	r.prune(now)
 	from := sourceKey{source, e.Regarding}
-	if !r.spend(from, now) {
-		return nil, false
-	}
-	like := similarKey{from, e.Type, e.Reason}
-	message, key := r.combine(like, e.Message, now)
+	like := similarKey{from, e.Field, e.Type, e.Reason}
+	message, key := r.combine(like, e, now)
 	s := r.series[seriesKey{like, key}]
 	if s == nil {
 		s = &series{event: r.event(source, e, now)}
@@ -95,7 +113,12 @@ func (r *Recorder) Record(source string, e plan.Event, now time.Time) (*corev1.E
 		s.event = next
 	}
 	s.last = now
-	return s.event, true
+	if !r.spend(from, now) {
+		return Write{}, false
+	}
+	w := Write{Event: s.event, New: !s.written}
+	s.written = true
+	return w, true
 }
 
 // Renew makes the next occurrence of the event a new object: the one written before is gone.
@@ -124,25 +147,29 @@ func (r *Recorder) spend(from sourceKey, now time.Time) bool {
 }
 
 // combine returns the message to show and the key to count under.
-func (r *Recorder) combine(like similarKey, message string, now time.Time) (show, key string) {
+func (r *Recorder) combine(like similarKey, e plan.Event, now time.Time) (show, key string) {
+	cause := e.Message
+	if e.Type == corev1.EventTypeWarning {
+		cause = causeOf(e.Message)
+	}
 	s := r.similar[like]
 	if s == nil || now.Sub(s.last) > similarWindow {
 		s = &similar{messages: map[string]struct{}{}}
 		r.similar[like] = s
 	}
 	s.last = now
-	s.messages[message] = struct{}{}
+	s.messages[cause] = struct{}{}
 	if len(s.messages) < similarMost {
-		return message, message
+		return e.Message, cause
 	}
 	// Enough is known to combine; the messages themselves need not be remembered.
 	if len(s.messages) > similarMost {
-		delete(s.messages, message)
+		delete(s.messages, cause)
 	}
-	return combined + message, combined
+	return combined + e.Message, combined
 }
 
-func (r *Recorder) event(source string, e plan.Event, now time.Time) *corev1.Event {
+func (r *Recorder) event(source Source, e plan.Event, now time.Time) *corev1.Event {
 	nano := max(now.UnixNano(), r.lastNano+1)
 	r.lastNano = nano
 	ns := e.Regarding.Namespace
@@ -156,9 +183,10 @@ func (r *Recorder) event(source string, e plan.Event, now time.Time) *corev1.Eve
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind,
 			Namespace: e.Regarding.Namespace, Name: e.Regarding.Name, UID: e.Regarding.UID,
+			FieldPath: e.Field,
 		},
 		Type: e.Type, Reason: e.Reason, Message: e.Message,
-		Source: corev1.EventSource{Component: source}, ReportingController: source,
+		Source: corev1.EventSource{Component: source.Component, Host: source.Host}, ReportingController: source.Component, ReportingInstance: source.Host,
 		FirstTimestamp: at, LastTimestamp: at, Count: 1,
 	}
 }

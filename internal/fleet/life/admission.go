@@ -1,0 +1,30 @@
+package life
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/fit"
+)
+
+// Admitted says whether a pod is past its node's judgement: it was begun, it has ended, or it is to end.
+func Admitted(pod *corev1.Pod) bool {
+	return pod.Status.StartTime != nil || pod.DeletionTimestamp != nil || Terminal(pod)
+}
+
+// Holds says whether a pod holds a part of its node, for others to be judged by.
+func Holds(pod *corev1.Pod) bool { return pod.Status.StartTime != nil && !Terminal(pod) }
+
+// Judge says why a simulated node does not take one more pod besides those that hold a part of it; nil when it does.
+func Judge(held *fit.Holdings, node *corev1.Node, pod *corev1.Pod) *fit.Refusal {
+	os := node.Labels[corev1.LabelOSStable]
+	if os == "" {
+		os = string(corev1.Linux)
+	}
+	return held.Judge(node, os, pod)
+}
+
+// refuse ends a pod before it begins.
+func (w *writer) refuse(r *fit.Refusal) {
+	w.write(outcome{phase: corev1.PodFailed, refusal: r})
+	w.tell(r.Reason, r.Message)
+}
