@@ -11,6 +11,7 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
+	"coracle/internal/workload/succession"
 )
 
 // revisionFor returns the revision at which a member of an ordinal is made: below the partition of
@@ -96,7 +97,7 @@ func (d *decision) create(ordinal int, claims, pods *[]plan.Action) {
 		}
 		template = old
 	}
-	if !d.needClaims(ordinal, claims) {
+	if !d.needClaims(ordinal, claims) || d.justFreed(resource.Pods, name) {
 		return
 	}
 	*pods = append(*pods, plan.Create{
@@ -105,6 +106,18 @@ func (d *decision) create(ordinal int, claims, pods *[]plan.Action) {
 		Done:    d.told("SuccessfulCreate", fmt.Sprintf("create Pod %s in StatefulSet %s successful", name, d.set.Name)),
 		Failed:  d.refused("FailedCreate", fmt.Sprintf("create Pod %s in StatefulSet %s failed error: %s", name, d.set.Name, plan.TellError)),
 	})
+}
+
+// justFreed says whether a name has to stay free for a moment, because somebody else freed it, and notes the wait.
+func (d *decision) justFreed(res resource.Resource, name string) bool {
+	key := plan.Key{Namespace: d.set.Namespace, Name: name}
+	w, until, held := succession.Hold(d.in, controllerName, res, key, d.set.Status.ObservedGeneration > 0)
+	if held {
+		w.On = plan.RefOf(d.set)
+		d.wait(w)
+		d.again(until)
+	}
+	return held
 }
 
 // keep looks after a wanted member that exists.
