@@ -55,10 +55,11 @@ func Hold(in plan.Input, by string, res resource.Resource, key plan.Key, existed
 	return plan.Wait{Reason: Reason, Message: text, Since: in.Now.Add(left - Pause)}, in.Now.Add(left), true
 }
 
-// Of selects the objects that an owner of a kind of apps/v1 controls.
+// Of selects the objects that an owner of a kind of apps/v1 controls, and those that nobody does: they may have its names
+// too.
 func Of(kind string) func(plan.Object) bool {
 	return func(o plan.Object) bool {
 		ref := metav1.GetControllerOfNoCopy(o)
-		return ref != nil && ref.Kind == kind
+		return ref == nil || ref.Kind == kind
 	}
 }
