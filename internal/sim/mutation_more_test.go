@@ -152,8 +152,8 @@ var moreMutations = []Mutation{
 	})},
 	{Name: "a StatefulSet makes successors at once", Controller: sts, Plan: hasty(statefulset.Controller)},
 	{Name: "a Deployment makes successors at once", Controller: dep, Plan: hasty(deployment.Controller)},
-	{Name: "a DaemonSet takes pods that are not yet available for down", Where: []feature{policies}, Controller: ds, Plan: unripe(daemonset.Controller)},
-	{Name: "a StatefulSet takes pods that are not yet available for down", Where: []feature{policies}, Controller: sts, Plan: unripe(statefulset.Controller)},
+	{Name: "a DaemonSet takes pods that are not yet available for down", Where: []feature{slow}, Controller: ds, Plan: unripe(daemonset.Controller)},
+	{Name: "a StatefulSet takes pods that are not yet available for down", Where: []feature{slow}, Controller: sts, Plan: unripe(statefulset.Controller)},
 	{Name: "a DaemonSet takes one node more than maxUnavailable", Controller: ds, Plan: aDaemonSet(func(d *appsv1.DaemonSet) {
 		if ru := d.Spec.UpdateStrategy.RollingUpdate; ru != nil && ru.MaxUnavailable.String() != "0" {
 			ru.MaxUnavailable = more(ru.MaxUnavailable)
