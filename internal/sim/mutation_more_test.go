@@ -152,6 +152,11 @@ var moreMutations = []Mutation{
 	})},
 	{Name: "a StatefulSet makes successors at once", Controller: sts, Plan: hasty(statefulset.Controller)},
 	{Name: "a Deployment makes successors at once", Controller: dep, Plan: hasty(deployment.Controller)},
+	{Name: "a StatefulSet ends its rollout before its pods are available", Where: []feature{slow}, Controller: sts, Plan: status(func(s *appsv1.StatefulSet) {
+		if st := &s.Status; st.UpdatedReplicas == st.Replicas && st.ReadyReplicas == st.Replicas && st.Replicas == *s.Spec.Replicas {
+			st.CurrentRevision = st.UpdateRevision
+		}
+	})},
 	{Name: "a DaemonSet takes pods that are not yet available for down", Where: []feature{slow}, Controller: ds, Plan: unripe(daemonset.Controller)},
 	{Name: "a StatefulSet takes pods that are not yet available for down", Where: []feature{slow}, Controller: sts, Plan: unripe(statefulset.Controller)},
 	{Name: "a DaemonSet takes one node more than maxUnavailable", Controller: ds, Plan: aDaemonSet(func(d *appsv1.DaemonSet) {

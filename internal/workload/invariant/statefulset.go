@@ -25,10 +25,11 @@ import (
 type PlanCheck func(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error
 
 // StatefulSetPlan holds when a plan for a StatefulSet keeps every promise that a single plan can
-// break: OneIdentity, OrdinalOrder, PartitionRespected, ServingKept and ClaimsKept.
+// break: OneIdentity, OrdinalOrder, PartitionRespected, ServingKept, ClaimsKept and
+// RevisionMoves.
 func StatefulSetPlan(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
 	var errs []error
-	for _, c := range []PlanCheck{OneIdentity, OrdinalOrder, PartitionRespected, ServingKept, ClaimsKept} {
+	for _, c := range []PlanCheck{OneIdentity, OrdinalOrder, PartitionRespected, ServingKept, ClaimsKept, RevisionMoves} {
 		errs = append(errs, c(r, key, p, now))
 	}
 	return errors.Join(errs...)
