@@ -24,7 +24,7 @@ func (d *decision) readHistory(selector labels.Selector, pods []*corev1.Pod) boo
 		d.refuse("InvalidTemplate", err)
 		return false
 	}
-	if w, until, held := d.history.JustFreed(d.in, controllerName, d.set.Status.ObservedGeneration == d.set.Generation); held {
+	if w, until, held := d.history.JustFreed(d.in, controllerName, d.set, d.set.Status.ObservedGeneration == d.set.Generation); held {
 		d.wait(w)
 		d.again(until)
 		return false

@@ -114,7 +114,7 @@ func (p *picture) finish() plan.Plan {
 	if p.birth != nil {
 		// Only where this very template was seen before may a replica set of it have existed.
 		existed := p.d.Status.ObservedGeneration == p.d.Generation
-		w, until, held := succession.Hold(p.Input, controllerName, resource.ReplicaSets, plan.KeyOf(p.birth.action.Object), existed)
+		w, until, held := succession.Hold(p.Input, controllerName, resource.ReplicaSets, plan.KeyOf(p.birth.action.Object), p.d, existed)
 		if held {
 			return plan.Plan{Again: until, Why: plan.Why{State: plan.Waiting, Waits: []plan.Wait{w}}}
 		}

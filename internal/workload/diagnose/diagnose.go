@@ -39,7 +39,7 @@ func Pod(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict 
 // node, or on the pod where there is nothing beyond it.
 func Cause(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
 	for _, ask := range []func(plan.Reader, *corev1.Pod, time.Time) (Verdict, bool){
-		terminating, ended, unscheduled, nodeLost, containers, notReady,
+		terminating, ended, unscheduled, nodeLost, unclaimed, containers, notReady,
 	} {
 		if v, found := ask(r, pod, now); found {
 			if v.On == (plan.Ref{}) {
@@ -181,6 +181,32 @@ func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
 		}
 	}
 	return plan.Ref{}, "", false
+}
+
+// unclaimed says of a pod that has its node which claim it waits for: it named the node itself, so no scheduler saw to
+// the claim first.
+func unclaimed(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+	if pod.Spec.NodeName == "" || pod.Status.Phase != corev1.PodPending {
+		return Verdict{}, false
+	}
+	claim, why, found := claimInTheWay(r, pod)
+	for i := range pod.Spec.Volumes {
+		source := pod.Spec.Volumes[i].PersistentVolumeClaim
+		if found || source == nil {
+			continue
+		}
+		obj, _ := r.Get(resource.PersistentVolumeClaims, pod.Namespace, source.ClaimName)
+		if c, _ := obj.(*corev1.PersistentVolumeClaim); c != nil && c.Status.Phase != corev1.ClaimBound {
+			claim, found = plan.RefOf(c), true
+			why = fmt.Sprintf("claim %s is not bound yet; it is bound for node %s, which the pod names", c.Name, pod.Spec.NodeName)
+		}
+	}
+	if !found {
+		return Verdict{}, false
+	}
+	v := Verdict{}
+	v.Reason, v.Message, v.On, v.Since = "ClaimNotBound", fmt.Sprintf("pod %s: %s", pod.Name, why), claim, pod.CreationTimestamp.Time
+	return v, true
 }
 
 func nodeLost(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {

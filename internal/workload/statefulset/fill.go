@@ -111,7 +111,7 @@ func (d *decision) create(ordinal int, claims, pods *[]plan.Action) {
 // justFreed says whether a name has to stay free for a moment, because somebody else freed it, and notes the wait.
 func (d *decision) justFreed(res resource.Resource, name string) bool {
 	key := plan.Key{Namespace: d.set.Namespace, Name: name}
-	w, until, held := succession.Hold(d.in, controllerName, res, key, d.set.Status.ObservedGeneration > 0)
+	w, until, held := succession.Hold(d.in, controllerName, res, key, d.set, d.set.Status.ObservedGeneration > 0)
 	if held {
 		w.On = plan.RefOf(d.set)
 		d.wait(w)

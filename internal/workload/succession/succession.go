@@ -24,10 +24,11 @@ const Pause = 1500 * time.Millisecond
 // Reason is that of the wait.
 const Reason = "NameJustFreed"
 
-// Hold says whether the name of an object is to stay free for now, until when, and why. by is the controller that asks.
-// existed says that the controller may have made an object of this name before: after a restart nobody knows how it
-// went, and it is taken to have gone just then, by somebody else's hand.
-func Hold(in plan.Input, by string, res resource.Resource, key plan.Key, existed bool) (w plan.Wait, until time.Time, held bool) {
+// Hold says whether the name of an object is to stay free for now, until when, and why. by is the controller that asks,
+// owner the object that it makes the successor for. existed says that it may have made an object of this name before: an
+// owner that is older than the server's memory may have lost one that nobody saw go, and that is taken to have gone just
+// when the memory begins, by somebody else's hand.
+func Hold(in plan.Input, by string, res resource.Resource, key plan.Key, owner metav1.Object, existed bool) (w plan.Wait, until time.Time, held bool) {
 	seen := in.Witness
 	if seen.Partings == nil {
 		return plan.Wait{}, time.Time{}, false
@@ -37,7 +38,7 @@ func Hold(in plan.Input, by string, res resource.Resource, key plan.Key, existed
 	switch {
 	case known && parting.By == by:
 		return plan.Wait{}, time.Time{}, false
-	case !known && !existed:
+	case !known && !(existed && owner.GetCreationTimestamp().Time.Before(in.Now.Add(seen.Awake-seen.Now))):
 		return plan.Wait{}, time.Time{}, false
 	case !known:
 		since = seen.Awake
