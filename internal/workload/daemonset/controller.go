@@ -24,6 +24,7 @@ import (
 	"coracle/internal/workload/placement"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
+	"coracle/internal/workload/revision"
 	"coracle/internal/workload/succession"
 )
 
@@ -58,7 +59,7 @@ func Controller() plan.Controller {
 		For:  resource.DaemonSets,
 		Watches: append([]plan.Watch{
 			claim.Watch(resource.Pods, resource.DaemonSets, selectorOf, alike),
-			claim.Watch(resource.ControllerRevisions, resource.DaemonSets, selectorOf, nil),
+			revision.Watch(resource.DaemonSets, selectorOf),
 			{Resource: resource.Nodes, Keys: nodeKeys},
 		}, refusal.Watches(resource.DaemonSets, lacks)...),
 		Indexes:     diagnose.Indexes(),

@@ -26,6 +26,7 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
+	"coracle/internal/workload/revision"
 	"coracle/internal/workload/succession"
 )
 
@@ -89,7 +90,7 @@ func podKeys(r plan.Reader, before, after plan.Object) []plan.Key {
 
 var (
 	members   = claim.Watch(resource.Pods, resource.StatefulSets, selectorOf, nil)
-	revisions = claim.Watch(resource.ControllerRevisions, resource.StatefulSets, selectorOf, nil)
+	revisions = revision.Watch(resource.StatefulSets, selectorOf)
 )
 
 func alike(before, after plan.Object) bool {
