@@ -23,6 +23,8 @@ type witness struct {
 	// parted holds the partings of the last plan.Recall, recent the order in which they came.
 	parted map[sighting]plan.Parting
 	recent []sighting
+	// told is how recent the changes are that it was told of, for kinds that have successions.
+	told map[resource.Resource]uint64
 	// deleting names, by the object's identity, the controller that has it deleted: from just before it asks until the
 	// parting is forgotten, or until it learns that nothing came of it.
 	deleting map[types.UID]string
@@ -43,6 +45,7 @@ func newWitness(controllers []plan.Controller) *witness {
 	w := &witness{
 		signs: map[resource.Resource][]plan.Sign{}, successions: map[resource.Resource][]succession{},
 		last: map[sighting]time.Duration{}, parted: map[sighting]plan.Parting{}, deleting: map[types.UID]string{},
+		told: map[resource.Resource]uint64{},
 	}
 	for _, c := range controllers {
 		for _, s := range c.Successions {
@@ -57,6 +60,9 @@ func newWitness(controllers []plan.Controller) *witness {
 
 // changed notes a sign or a parting, if a change is one.
 func (w *witness) changed(ch view.Change) {
+	if len(w.successions[ch.Resource]) > 0 {
+		defer w.hears(ch.Resource, ch.Revision)
+	}
 	if o := ch.Before; o != nil && (ch.After == nil || ch.After.GetUID() != o.GetUID()) && len(w.successions[ch.Resource]) > 0 {
 		w.went(ch.Resource, o)
 	}
@@ -103,6 +109,31 @@ func (w *witness) went(res resource.Resource, o plan.Object) {
 	}
 	w.parted[s] = plan.Parting{UID: o.GetUID(), At: w.now}
 	w.recent = append(w.recent, s)
+}
+
+func (w *witness) hears(res resource.Resource, revision uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told[res] = max(w.told[res], revision)
+}
+
+// abreast is a witness for a decision on a picture that may already show what it was not told of yet: of a name that it
+// knows nothing of, it then says that an object of it went just now. When it hears the rest the decision is made again.
+type abreast struct {
+	*witness
+	picture interface {
+		Revision(resource.Resource) uint64
+	}
+}
+
+func (a abreast) Parted(res resource.Resource, key plan.Key) (plan.Parting, bool) {
+	p, known := a.witness.Parted(res, key)
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if !known && a.picture.Revision(res) > a.told[res] {
+		return plan.Parting{At: a.now}, true
+	}
+	return p, known
 }
 
 // forget drops the partings that are too long ago. w.mu is held.
