@@ -35,7 +35,8 @@ var statefulSets = Kind{
 			bump(s, !equality.Semantic.DeepEqual(&s.Spec, &old.Spec))
 		},
 		validate: func(s *appsv1.StatefulSet) field.ErrorList {
-			return append(validMeta(&s.ObjectMeta, true, validation.NameIsDNSLabel), validateStatefulSetSpec(&s.Spec, specPath)...)
+			errs := append(validMeta(&s.ObjectMeta, true, validation.NameIsDNSLabel), validateStatefulSetSpec(&s.Spec, specPath)...)
+			return append(errs, validateDerivedNames(s)...)
 		},
 		validateUpdate: validateStatefulSetUpdate,
 		warn:           warnStatefulSet,

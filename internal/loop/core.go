@@ -40,7 +40,8 @@ type Task struct {
 	// Last is how the previous pass for this key failed; nil when it did not.
 	Last *plan.Failure
 
-	item *item
+	item    *item
+	witness *witness
 }
 
 // Outcome is what came of a task.
@@ -229,7 +230,7 @@ func (c *Core) Next() (Task, bool) {
 		q.running++
 		it.state, it.dirty = running, false
 		c.setTimer(it, time.Time{})
-		return Task{Controller: &q.Controller, Key: it.key, Last: it.failure, item: it}, true
+		return Task{Controller: &q.Controller, Key: it.key, Last: it.failure, item: it, witness: c.witness}, true
 	}
 	return Task{}, false
 }

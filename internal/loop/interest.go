@@ -57,6 +57,9 @@ func (c *Core) Changed(r plan.Reader, ch view.Change) {
 		c.unblock(ch.Resource)
 	}
 	if !c.started || ch.Before == nil && ch.After == nil {
+		if len(c.witness.successions[ch.Resource]) > 0 {
+			c.witness.hears(ch.Resource, ch.Revision)
+		}
 		return
 	}
 	c.witness.changed(ch)

@@ -289,6 +289,11 @@ func (l *Loop) decide(t Task) (primary plan.Ref, exists bool, p plan.Plan, err e
 		if o, exists = r.Get(t.Controller.For, t.Key.Namespace, t.Key.Name); exists {
 			primary.UID = o.GetUID()
 		}
+		if picture, ok := r.(interface {
+			Revision(resource.Resource) uint64
+		}); ok {
+			seen.Partings = abreast{l.core.witness, picture}
+		}
 		p, err = Decide(t, r, now, seen)
 	})
 	return primary, exists, p, err

@@ -71,6 +71,9 @@ func (p *Pass) Next() []plan.Action {
 			u.Object.SetResourceVersion(rv)
 		}
 	}
+	if w := p.task.witness; w != nil {
+		w.deletes(p.task.Controller.Name, batch)
+	}
 	return batch
 }
 
@@ -107,6 +110,9 @@ func (p *Pass) Report(batch []plan.Action, results []Result, now time.Time) {
 }
 
 func (p *Pass) report(a plan.Action, r Result, now time.Time) {
+	if r.Err != nil || r.Object == nil {
+		p.task.witness.spared(a)
+	}
 	err := Forgive(a, r.Err)
 	if err == nil {
 		p.wrote(r.Object)

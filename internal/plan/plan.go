@@ -117,6 +117,9 @@ type Controller struct {
 	// Signs are heartbeats whose last sight the planner is told of (Input.Witness). They ask for no
 	// decision.
 	Signs []Sign
+	// Successions are kinds of which objects go and come again under the same name; the planner is told how they went
+	// (Input.Witness). They ask for no decision.
+	Successions []Succession
 	// Cares says whether a change to a primary bears on its decision; nil means that each does.
 	// Either of before and after may be nil (created, deleted). It is for planners that look at
 	// little of an object that changes often.

@@ -3,6 +3,8 @@ package plan
 import (
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"coracle/internal/resource"
 )
 
@@ -23,6 +25,8 @@ type Witness struct {
 	Awake time.Duration
 	// Signs are those seen so far; nil are none.
 	Signs Signs
+	// Partings are those seen of late; nil when nobody looks out for them.
+	Partings Partings
 }
 
 // Signs tell when an object was last seen to give a sign.
@@ -38,4 +42,29 @@ func (w Witness) Last(res resource.Resource, key Key) time.Duration {
 		}
 	}
 	return w.Awake
+}
+
+// Succession is a kind of which a controller makes successors under the names of objects that went.
+type Succession struct {
+	Resource resource.Resource
+	// Of says whether an object is one that the controller might have made; nil means that each is.
+	Of func(Object) bool
+}
+
+// Parting is how an object went whose name may be given again.
+type Parting struct {
+	UID types.UID
+	// At is when it was seen to be gone, on the witness's clock.
+	At time.Duration
+	// By names the controller that had that very object deleted. It is empty when somebody else did: a user, an
+	// eviction, a controller that looks out for no successors.
+	By string
+}
+
+// Recall is how long a parting is remembered.
+const Recall = 10 * time.Second
+
+// Partings tell how the last object of a name went, if it went within Recall.
+type Partings interface {
+	Parted(res resource.Resource, key Key) (Parting, bool)
 }

@@ -45,10 +45,11 @@ type checks struct {
 	wrote time.Time
 	// daemons is the most daemons a node may have, surge included.
 	daemons int
+	ends    ends
 }
 
 func newChecks(w *World) checks {
-	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1}
+	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1, ends: newEnds()}
 	surge := invariant.Surge()
 	c.each = invariant.All(invariant.OneController, invariant.OneTemplate(), invariant.CanaryHeld(),
 		func(r plan.Reader, now time.Time) error {
@@ -242,6 +243,7 @@ func (c *checks) written(e fake.Entry) {
 	if e.Resource != resource.Leases {
 		c.wrote = c.w.now
 	}
+	c.w.violate(c.ends.written(e, c.w.actor, c.w.now))
 	c.w.violate(c.writes.Written(c.w.truth, invariant.Write{By: c.w.actor, Resource: e.Resource, Before: e.Before, After: e.Object, Gone: e.Type == "DELETED"}, c.w.now))
 	switch o := e.Object.(type) {
 	case *appsv1.Deployment, *appsv1.StatefulSet:
@@ -349,6 +351,7 @@ func (c *checks) applying(a plan.Action) {
 			c.known[set.UID] = set.Status.AvailableReplicas
 		}
 	case plan.Delete:
+		c.ends.hand(a.Object.UID, c.w.actor)
 		if a.Object.Resource == resource.Pods && a.GraceSeconds != nil && *a.GraceSeconds == 0 && len(a.IfAbsent) == 0 {
 			c.w.violate(c.forced(a))
 		}

@@ -67,6 +67,7 @@ func (w *World) equip(r *rand.Rand, o plan.Object) plan.Object {
 			o.Spec.UpdateStrategy.RollingUpdate = daemonShares(r)
 		}
 	}
+	w.slow(o)
 	if w.has[scarce] {
 		t.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": apires.MustParse(pick(r, "500m", "1"))}
 		t.Spec.Priority = ptr(pick(r, int32(0), 0, 100, 1000))
@@ -77,6 +78,21 @@ func (w *World) equip(r *rand.Rand, o plan.Object) plan.Object {
 			{TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: t.Labels}}}}}
 	}
 	return o
+}
+
+// ripening is how long pods of slow worlds are ready before they are available: less than the respite of a run.
+const ripening = 13
+
+func (w *World) slow(o plan.Object) {
+	if !w.has[slow] {
+		return
+	}
+	switch o := o.(type) {
+	case *appsv1.StatefulSet:
+		o.Spec.MinReadySeconds, o.Spec.PodManagementPolicy = ripening, appsv1.ParallelPodManagement
+	case *appsv1.DaemonSet:
+		o.Spec.MinReadySeconds = ripening
+	}
 }
 
 // pinned says whether no anti-affinity of a workload's pods can be kept by everybody: daemons; those with local volumes,

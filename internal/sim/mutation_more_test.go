@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +17,7 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/workload/daemonset"
 	"coracle/internal/workload/deployment"
+	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/rollout"
 	"coracle/internal/workload/statefulset"
 )
@@ -148,6 +150,15 @@ var moreMutations = []Mutation{
 	{Name: "a StatefulSet deletes claims it is to keep when scaled", Controller: sts, Plan: aStatefulSet(func(s *appsv1.StatefulSet) {
 		s.Spec.PersistentVolumeClaimRetentionPolicy.WhenScaled = appsv1.DeletePersistentVolumeClaimRetentionPolicyType
 	})},
+	{Name: "a StatefulSet makes successors at once", Controller: sts, Plan: hasty(statefulset.Controller)},
+	{Name: "a Deployment makes successors at once", Controller: dep, Plan: hasty(deployment.Controller)},
+	{Name: "a StatefulSet ends its rollout before its pods are available", Where: []feature{slow}, Controller: sts, Plan: status(func(s *appsv1.StatefulSet) {
+		if st := &s.Status; st.UpdatedReplicas == st.Replicas && st.ReadyReplicas == st.Replicas && st.Replicas == *s.Spec.Replicas {
+			st.CurrentRevision = st.UpdateRevision
+		}
+	})},
+	{Name: "a DaemonSet takes pods that are not yet available for down", Where: []feature{slow}, Controller: ds, Plan: unripe(daemonset.Controller)},
+	{Name: "a StatefulSet takes pods that are not yet available for down", Where: []feature{slow}, Controller: sts, Plan: unripe(statefulset.Controller)},
 	{Name: "a DaemonSet takes one node more than maxUnavailable", Controller: ds, Plan: aDaemonSet(func(d *appsv1.DaemonSet) {
 		if ru := d.Spec.UpdateStrategy.RollingUpdate; ru != nil && ru.MaxUnavailable.String() != "0" {
 			ru.MaxUnavailable = more(ru.MaxUnavailable)
@@ -206,6 +217,61 @@ var moreMutations = []Mutation{
 		}
 		return p
 	}},
+}
+
+// hasty has a controller know nothing of how objects went.
+func hasty(of func() plan.Controller) func(plan.Input, plan.Plan) plan.Plan {
+	ctl := of()
+	return func(in plan.Input, _ plan.Plan) plan.Plan {
+		in.Witness.Partings = nil
+		return ctl.Plan(in)
+	}
+}
+
+// green is a Reader in which pods that are ready, and not yet for long enough, are not ready.
+type green struct {
+	plan.Reader
+	minReady int32
+	now      time.Time
+}
+
+func (g green) Indexed(res resource.Resource, index, value string) []plan.Object {
+	out := g.Reader.Indexed(res, index, value)
+	if res != resource.Pods {
+		return out
+	}
+	out = slices.Clone(out)
+	for i, o := range out {
+		pod := o.(*corev1.Pod)
+		if !podstate.Ready(pod) || podstate.Available(pod, g.minReady, g.now) {
+			continue
+		}
+		pod = pod.DeepCopy()
+		podstate.Condition(pod, corev1.PodReady).Status = corev1.ConditionFalse
+		out[i] = pod
+	}
+	return out
+}
+
+// unripe has a controller take pods that are ready but not yet available for down.
+func unripe(of func() plan.Controller) func(plan.Input, plan.Plan) plan.Plan {
+	ctl := of()
+	return func(in plan.Input, p plan.Plan) plan.Plan {
+		o, ok := in.Reader.Get(ctl.For, in.Key.Namespace, in.Key.Name)
+		if !ok {
+			return p
+		}
+		g := green{Reader: in.Reader, now: in.Now}
+		switch o := o.(type) {
+		case *appsv1.DaemonSet:
+			g.minReady = o.Spec.MinReadySeconds
+		case *appsv1.StatefulSet:
+			g.minReady = o.Spec.MinReadySeconds
+		}
+		in.Reader = g
+		p.Actions = ctl.Plan(in).Actions
+		return p
+	}
 }
 
 // resizeStep has the new replica set of a canary grow by one more than it is to.

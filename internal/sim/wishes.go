@@ -24,6 +24,7 @@ var moreWishes = map[feature][]string{
 	onDelete: {"on-delete", "delete-pod"}, reserved: {"annotate", "start"}, growth: {"grow", "grow"}, held: {"annotate", "daemon-image", "daemon-image", "daemon-image"},
 	namespaces: {"delete-namespace", "make-namespace", "make-namespace", "remake", "remake"}, deadlines: {"annotate", "bad"},
 	replacement: {"annotate", "recreate"}, policies: {"policy", "policy"}, shares: {"shares"},
+	slow: {"daemon-image", "daemon-image", "daemon-image", "daemon-image", "image", "image", "image"},
 }
 
 // wishList is what a user of this world may wish, each as often as it is to come.

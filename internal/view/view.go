@@ -271,6 +271,14 @@ func (s still) List(res resource.Resource, namespace string) []plan.Object {
 	return nil
 }
 
+// Revision is how recent the picture of a kind is.
+func (s still) Revision(res resource.Resource) uint64 {
+	if t := s.v.tables[res]; t != nil {
+		return t.revision
+	}
+	return 0
+}
+
 // Any implements plan.Any: it counts, and merges nothing.
 func (s still) Any(res resource.Resource, namespace string) bool {
 	t := s.v.tables[res]

@@ -69,9 +69,9 @@ func claimsByNode(r plan.Reader, before, after plan.Object) []plan.Key {
 	return keysOf(r.Indexed(resource.PersistentVolumeClaims, indexSelected, o.GetName()))
 }
 
-// claimsByPod asks for claims that wait for their first consumer when one comes or goes.
+// claimsByPod asks for claims that wait for their first consumer when one comes, goes, or gets its node.
 func claimsByPod(r plan.Reader, before, after plan.Object) []plan.Key {
-	if before != nil && after != nil {
+	if before != nil && after != nil && before.(*corev1.Pod).Spec.NodeName == after.(*corev1.Pod).Spec.NodeName {
 		return nil
 	}
 	o := after
@@ -222,7 +222,9 @@ func unfit(pv *corev1.PersistentVolume, c *corev1.PersistentVolumeClaim) string 
 }
 
 // hasSource says that a claim's volume is to begin with data of something else: no free volume does.
-func hasSource(c *corev1.PersistentVolumeClaim) bool { return c.Spec.DataSource != nil || c.Spec.DataSourceRef != nil }
+func hasSource(c *corev1.PersistentVolumeClaim) bool {
+	return c.Spec.DataSource != nil || c.Spec.DataSourceRef != nil
+}
 
 func (d *decision) pend() {
 	if d.claim.Status.Phase != corev1.ClaimPending {
@@ -254,7 +256,9 @@ func (d *decision) bindAny() {
 		d.bind(pv, "it fits the claim")
 	case waits && c.Annotations[helper.AnnSelectedNode] == "":
 		d.pend()
-		d.waitForConsumer()
+		if !d.bindForPlaced(class) {
+			d.waitForConsumer()
+		}
 	case name == "":
 		d.pend()
 		d.tell(corev1.EventTypeNormal, "FailedBinding", "no persistent volumes available for this claim and no storage class is set")

@@ -24,6 +24,8 @@ import (
 	"coracle/internal/workload/placement"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
+	"coracle/internal/workload/revision"
+	"coracle/internal/workload/succession"
 )
 
 // Annotations that ask for more than Kubernetes does. While one of the first three holds a node
@@ -48,18 +50,21 @@ const generationAnnotation = "deprecated.daemonset.template.generation"
 // generationLabel is the pods' copy of it.
 const generationLabel = "pod-template-generation"
 
+const controllerName = "daemonset-controller"
+
 // Controller returns the DaemonSet planner.
 func Controller() plan.Controller {
 	return plan.Controller{
-		Name: "daemonset-controller",
+		Name: controllerName,
 		For:  resource.DaemonSets,
 		Watches: append([]plan.Watch{
 			claim.Watch(resource.Pods, resource.DaemonSets, selectorOf, alike),
-			claim.Watch(resource.ControllerRevisions, resource.DaemonSets, selectorOf, nil),
+			revision.Watch(resource.DaemonSets, selectorOf),
 			{Resource: resource.Nodes, Keys: nodeKeys},
 		}, refusal.Watches(resource.DaemonSets, lacks)...),
-		Indexes: diagnose.Indexes(),
-		Plan:    Plan,
+		Indexes:     diagnose.Indexes(),
+		Successions: []plan.Succession{{Resource: resource.ControllerRevisions, Of: succession.Of("DaemonSet")}},
+		Plan:        Plan,
 	}
 }
 

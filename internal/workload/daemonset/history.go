@@ -24,6 +24,11 @@ func (d *decision) readHistory(selector labels.Selector, pods []*corev1.Pod) boo
 		d.refuse("InvalidTemplate", err)
 		return false
 	}
+	if w, until, held := d.history.JustFreed(d.in, controllerName, d.set, d.set.Status.ObservedGeneration == d.set.Generation); held {
+		d.wait(w)
+		d.again(until)
+		return false
+	}
 	d.out.Actions = d.history.Actions
 	if c := d.history.Collisions; c != nil {
 		next := *d.set

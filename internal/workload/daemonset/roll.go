@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"coracle/internal/plan"
+	"coracle/internal/workload/podstate"
 )
 
 // scaled returns a number or a percentage of the wanted nodes, rounded up.
@@ -63,13 +64,13 @@ func (d *decision) pair(s *spot) (newer, older *corev1.Pod, ok bool) {
 	return newer, older, true
 }
 
-// rollStopping deletes old pods and lets manage make their successors. Old pods that are not
-// available, or on nodes that shall have none, cost nothing and go at once; the others as far as
-// maxUnavailable allows. A node that was not ready before the rollout began takes up none of that
-// room.
+// rollStopping deletes old pods and lets manage make their successors. Old pods that are not ready, or on nodes that
+// shall have none, cost nothing and go at once; the others serve, and go as far as maxUnavailable allows. Those that are
+// ready but not yet available go first, and stand in nobody's way but that of available ones. A node that was not ready
+// before the rollout began takes up none of that room.
 func (d *decision) rollStopping(most int) {
-	unavailable := 0
-	var candidates []*spot
+	out, unsure := 0, 0 // wanted nodes that nobody serves for good by now; those whose old pod is ready, but not available
+	var fledgling, grown []*spot
 	for i := range d.spots {
 		s := &d.spots[i]
 		newer, older, ok := d.pair(s)
@@ -79,37 +80,52 @@ func (d *decision) rollStopping(most int) {
 			}
 			continue
 		}
+		old := ok && newer == nil && older != nil
 		switch {
-		case ok && newer == nil && older != nil && d.available(older):
+		case old && d.available(older):
 			if !s.held {
-				candidates = append(candidates, s)
+				grown = append(grown, s)
 			}
 			continue
-		case ok && newer == nil && older != nil && !s.held:
-			d.deletePod(older, d.becauseOutdated(older)+"; it is not available, so replacing it costs nothing")
+		case old && podstate.Ready(older):
+			unsure++
+			if !s.held {
+				fledgling = append(fledgling, s)
+			}
+			continue
+		case old && !s.held:
+			d.deletePod(older, d.becauseOutdated(older)+"; it is not ready, so replacing it costs nothing")
 		case ok && older == nil && newer != nil && d.available(newer):
 			continue
 		}
 		if !s.lost {
-			unavailable++
+			out++
 		}
 	}
-	room := max(most-unavailable, 0)
-	for i, s := range candidates {
-		if i == room {
-			d.noteBudget(len(candidates)-i, unavailable+room, most)
-			return
-		}
-		_, older, _ := d.pair(s)
-		d.deletePod(older, d.becauseOutdated(older))
+	first := min(len(fledgling), max(most-out, 0))
+	for _, s := range fledgling[:first] {
+		d.outdate(s)
 	}
+	then := min(len(grown), max(most-out-unsure, 0))
+	for _, s := range grown[:then] {
+		d.outdate(s)
+	}
+	if left := len(fledgling) + len(grown) - first - then; left > 0 {
+		d.noteBudget(left, out+first+then, most)
+	}
+}
+
+// outdate deletes the old pod of a node.
+func (d *decision) outdate(s *spot) {
+	_, older, _ := d.pair(s)
+	d.deletePod(older, d.becauseOutdated(older))
 }
 
 func (d *decision) becauseOutdated(pod *corev1.Pod) string {
 	return fmt.Sprintf("rolling update from %s to revision %d", d.revisionText(hashOf(pod)), d.history.Present.Revision)
 }
 
-// rollSurging starts new pods beside old ones, at most so many beside available ones at a time;
+// rollSurging starts new pods beside old ones, at most so many beside ready ones at a time;
 // manage deletes the old ones when their successors are available (KEP-1591).
 func (d *decision) rollSurging(most int) {
 	surging := 0
@@ -125,11 +141,11 @@ func (d *decision) rollSurging(most int) {
 			if !s.wanted() && !s.held {
 				d.deletePod(older, d.becauseOutdated(older)+"; the node shall have no new one")
 			}
-		case newer == nil && !d.available(older):
-			d.createPod(s, 0, d.becauseOutdated(older)+"; it is not available, so its successor starts beside it")
+		case newer == nil && !podstate.Ready(older):
+			d.createPod(s, 0, d.becauseOutdated(older)+"; it is not ready, so its successor starts beside it")
 		case newer == nil:
 			candidates = append(candidates, s)
-		case d.available(older):
+		case podstate.Ready(older):
 			surging++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -77,11 +78,22 @@ func (p *picture) freeName() (name, hash string, collisions int32) {
 	}
 	for ; ; collisions++ {
 		hash = templateHash(&p.d.Spec.Template, collisions)
-		name = p.d.Name + "-" + hash
+		name = setName(p.d.Name, hash)
 		if _, taken := p.Reader.Get(resource.ReplicaSets, p.d.Namespace, name); !taken {
 			return name, hash, collisions
 		}
 	}
+}
+
+// longestPrefix leaves room for "-" and the hash within the 253 characters of an object's name.
+const longestPrefix = 253 - 1 - 10
+
+// setName returns "<deployment>-<hash>", the deployment's name cut where it is too long.
+func setName(deployment, hash string) string {
+	if len(deployment) > longestPrefix {
+		deployment = strings.TrimRight(deployment[:longestPrefix], "-.")
+	}
+	return deployment + "-" + hash
 }
 
 func withHash(labels map[string]string, hash string) map[string]string {

@@ -22,15 +22,19 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/refusal"
+	"coracle/internal/workload/succession"
 )
+
+const controllerName = "deployment-controller"
 
 // Controller plans Deployments.
 func Controller() plan.Controller {
 	return plan.Controller{
-		Name:    "deployment-controller",
-		For:     resource.Deployments,
-		Watches: append(refusal.Watches(resource.Deployments, lacks), claim.Watch(resource.ReplicaSets, resource.Deployments, selectorOf, nil)),
-		Plan:    planFor,
+		Name:        controllerName,
+		For:         resource.Deployments,
+		Watches:     append(refusal.Watches(resource.Deployments, lacks), claim.Watch(resource.ReplicaSets, resource.Deployments, selectorOf, nil)),
+		Successions: []plan.Succession{{Resource: resource.ReplicaSets, Of: succession.Of("Deployment")}},
+		Plan:        planFor,
 	}
 }
 
@@ -107,6 +111,14 @@ func (p *picture) decide() plan.Plan {
 // finish turns the decision into a plan.
 func (p *picture) finish() plan.Plan {
 	out := plan.Plan{}
+	if p.birth != nil {
+		// Only where this very template was seen before may a replica set of it have existed.
+		existed := p.d.Status.ObservedGeneration == p.d.Generation
+		w, until, held := succession.Hold(p.Input, controllerName, resource.ReplicaSets, plan.KeyOf(p.birth.action.Object), p.d, existed)
+		if held {
+			return plan.Plan{Again: until, Why: plan.Why{State: plan.Waiting, Waits: []plan.Wait{w}}}
+		}
+	}
 	status := p.status()
 	if p.birth != nil {
 		out.Actions = append(out.Actions, p.birth.action)

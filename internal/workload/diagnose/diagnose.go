@@ -40,7 +40,7 @@ func Pod(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict 
 // node, or on the pod where there is nothing beyond it.
 func Cause(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
 	for _, ask := range []func(plan.Reader, *corev1.Pod, time.Time) (Verdict, bool){
-		terminating, ended, unscheduled, nodeLost, unmounted, held, containers, notReady,
+		terminating, ended, unscheduled, nodeLost, unclaimed, held, containers, notReady,
 	} {
 		if v, found := ask(r, pod, now); found {
 			if v.On == (plan.Ref{}) {
@@ -150,17 +150,24 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	return v, true
 }
 
+// claimName is the claim behind a volume, that of an ephemeral volume included; empty where there is none.
+func claimName(pod *corev1.Pod, v *corev1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ClaimName
+	case v.Ephemeral != nil:
+		return ephemeralvolume.VolumeClaimName(pod, v)
+	}
+	return ""
+}
+
 // claimInTheWay finds a claim that cannot bind whatever the scheduler does: one that is absent,
 // lost, or pending though it does not wait for a pod to be placed.
 func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
 	for i := range pod.Spec.Volumes {
-		v, name := &pod.Spec.Volumes[i], ""
-		switch {
-		case v.PersistentVolumeClaim != nil:
-			name = v.PersistentVolumeClaim.ClaimName
-		case v.Ephemeral != nil:
-			name = ephemeralvolume.VolumeClaimName(pod, v)
-		default:
+		v := &pod.Spec.Volumes[i]
+		name := claimName(pod, v)
+		if name == "" {
 			continue
 		}
 		ref := plan.Ref{Resource: resource.PersistentVolumeClaims, Key: plan.Key{Namespace: pod.Namespace, Name: name}}
@@ -195,6 +202,32 @@ func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
 		}
 	}
 	return plan.Ref{}, "", false
+}
+
+// unclaimed says of a pod that has its node which claim it waits for: it named the node itself, so no scheduler saw to
+// the claim first.
+func unclaimed(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+	if pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodRunning {
+		return Verdict{}, false
+	}
+	claim, why, found := claimInTheWay(r, pod)
+	for i := range pod.Spec.Volumes {
+		name := claimName(pod, &pod.Spec.Volumes[i])
+		if found || name == "" {
+			continue
+		}
+		obj, _ := r.Get(resource.PersistentVolumeClaims, pod.Namespace, name)
+		if c, _ := obj.(*corev1.PersistentVolumeClaim); c != nil && c.Status.Phase != corev1.ClaimBound {
+			claim, found = plan.RefOf(c), true
+			why = fmt.Sprintf("claim %s is not bound yet; it is bound for node %s, which the pod names", c.Name, pod.Spec.NodeName)
+		}
+	}
+	if !found {
+		return Verdict{}, false
+	}
+	v := Verdict{}
+	v.Reason, v.Message, v.On, v.Since = "ClaimNotBound", fmt.Sprintf("pod %s: %s", pod.Name, why), claim, pod.CreationTimestamp.Time
+	return v, true
 }
 
 func nodeLost(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {

@@ -3,6 +3,7 @@ package invariant
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -275,6 +276,28 @@ func DaemonsServing(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) err
 	}
 	if taken > 0 && taken+down > unavailable && !d.surplus() {
 		return fmt.Errorf("daemons serving: %d serving nodes are taken down while %d are, at most %d may be", taken, down, unavailable)
+	}
+	return d.readyKept(kept, unavailable)
+}
+
+// readyKept holds when ready pods, which serve before they are available, go within maxUnavailable too.
+func (d *daemons) readyKept(kept map[string][]*corev1.Pod, unavailable int) error {
+	taken, down := 0, 0
+	for name := range d.nodes {
+		if wanted, _ := d.wants(name); !wanted {
+			continue
+		}
+		switch {
+		case !slices.ContainsFunc(d.pods[name], isReady):
+			if !d.lost(name) {
+				down++
+			}
+		case !slices.ContainsFunc(kept[name], isReady):
+			taken++
+		}
+	}
+	if taken > 0 && taken+down > unavailable && !d.surplus() {
+		return fmt.Errorf("daemons serving: %d nodes lose their ready pod while %d have none, at most %d may", taken, down, unavailable)
 	}
 	return nil
 }

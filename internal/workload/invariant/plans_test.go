@@ -174,6 +174,10 @@ func TestDaemonSetPlanRefuses(t *testing.T) {
 			member(w, s, "d-1", "new", "n1", false)
 			return deletion(member(w, s, "d-2", "old", "n2", true))
 		}, "at most 1 may be"},
+		{"two that are ready and not yet available", nil, func(w *model.World, s *appsv1.DaemonSet) plan.Plan {
+			model.Edit(w, "default", "d", func(d *appsv1.DaemonSet) { d.Spec.MinReadySeconds = 60 })
+			return deletion(member(w, s, "d-1", "old", "n1", true), member(w, s, "d-2", "old", "n2", true))
+		}, "lose their ready pod"},
 		{"up to date", nil, func(w *model.World, s *appsv1.DaemonSet) plan.Plan {
 			return deletion(member(w, s, "d-1", "new", "n1", true))
 		}, "up to date"},

@@ -25,10 +25,11 @@ import (
 type PlanCheck func(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error
 
 // StatefulSetPlan holds when a plan for a StatefulSet keeps every promise that a single plan can
-// break: OneIdentity, OrdinalOrder, PartitionRespected, ServingKept and ClaimsKept.
+// break: OneIdentity, OrdinalOrder, PartitionRespected, ServingKept, ClaimsKept and
+// RevisionMoves.
 func StatefulSetPlan(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
 	var errs []error
-	for _, c := range []PlanCheck{OneIdentity, OrdinalOrder, PartitionRespected, ServingKept, ClaimsKept} {
+	for _, c := range []PlanCheck{OneIdentity, OrdinalOrder, PartitionRespected, ServingKept, ClaimsKept, RevisionMoves} {
 		errs = append(errs, c(r, key, p, now))
 	}
 	return errors.Join(errs...)
@@ -232,10 +233,13 @@ func ServingKept(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error 
 	if p.Status != nil {
 		update = p.Status.(*appsv1.StatefulSet).Status.UpdateRevision
 	}
-	most, down := s.maxUnavailable(), 0
+	most, down, unready := s.maxUnavailable(), 0, 0
 	for _, n := range s.wanted {
 		if !s.serves(s.mine[n]) {
 			down++
+		}
+		if !isReady(s.mine[n]) {
+			unready++
 		}
 	}
 	_, deleted := s.steps(p)
@@ -243,7 +247,7 @@ func ServingKept(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error 
 	for _, pod := range deleted {
 		gone[s.ordinal(pod.Name)] = true
 	}
-	taken := 0
+	taken, readyTaken := 0, 0
 	for _, pod := range deleted {
 		n := s.ordinal(pod.Name)
 		if !slices.Contains(s.wanted, n) || podstate.Ended(pod) {
@@ -251,6 +255,9 @@ func ServingKept(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error 
 		}
 		if pod.Labels[appsv1.StatefulSetRevisionLabel] == update && n >= s.partition() {
 			return fmt.Errorf("serving kept: %s is up to date and deleted", pod.Name)
+		}
+		if isReady(pod) {
+			readyTaken++
 		}
 		if !s.serves(pod) {
 			continue
@@ -263,10 +270,18 @@ func ServingKept(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error 
 			}
 		}
 	}
+	if readyTaken > 0 && readyTaken+unready > most {
+		return fmt.Errorf("serving kept: %d ready pods are deleted while %d are not ready, at most %d may be", readyTaken, unready, most)
+	}
 	if taken > 0 && taken+down > most {
 		return fmt.Errorf("serving kept: %d serving pods are deleted while %d are down, at most %d may be", taken, down, most)
 	}
 	return nil
+}
+
+// isReady says whether a pod is there and ready: it serves, be it available yet or not.
+func isReady(pod *corev1.Pod) bool {
+	return pod != nil && pod.DeletionTimestamp == nil && !podstate.Ended(pod) && podstate.Ready(pod)
 }
 
 func (s *sts) maxUnavailable() int {

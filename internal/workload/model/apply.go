@@ -211,6 +211,9 @@ func (w *World) deleteRef(ref plan.Ref, version string, grace *int64) *metav1.St
 	if version != "" && version != o.GetResourceVersion() {
 		return refuse(apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name, fmt.Errorf("the object has been modified")))
 	}
+	if w.Hand != "" && o.GetDeletionTimestamp() == nil {
+		w.deleting[o.GetUID()] = w.Hand
+	}
 	w.delete(ref.Resource, o, grace)
 	return nil
 }

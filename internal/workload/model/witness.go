@@ -3,6 +3,8 @@ package model
 import (
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -30,9 +32,21 @@ func (w *World) Last(res resource.Resource, key plan.Key) (time.Duration, bool) 
 	return at, ok
 }
 
+// Parted implements plan.Partings.
+func (w *World) Parted(res resource.Resource, key plan.Key) (plan.Parting, bool) {
+	p, ok := w.parted[sighting{res, key}]
+	return p, ok && w.steady()-p.At < plan.Recall
+}
+
 // Witness is what the world's watcher has seen.
 func (w *World) Witness() plan.Witness {
-	return plan.Witness{Now: w.steady(), Awake: w.awake, Signs: w}
+	return plan.Witness{Now: w.steady(), Awake: w.awake, Signs: w, Partings: w}
+}
+
+// Restart makes the watcher forget all that it saw, as a new server's has seen nothing yet.
+func (w *World) Restart() {
+	w.seen, w.parted, w.deleting = map[sighting]time.Duration{}, map[sighting]plan.Parting{}, map[types.UID]string{}
+	w.awake = w.steady()
 }
 
 // Stop lets time pass in which the watcher is stopped, as by SIGSTOP: all clocks go on.

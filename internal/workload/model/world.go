@@ -30,6 +30,8 @@ import (
 type World struct {
 	// Now is the world's clock; tests move it.
 	Now time.Time
+	// Hand names the controller whose plans are carried out; empty is a user.
+	Hand string
 	// Refuse, when set, is asked before each action; an answer that is not nil is the API's refusal.
 	Refuse func(plan.Action) *metav1.Status
 
@@ -37,6 +39,9 @@ type World struct {
 	indexes map[resource.Resource][]plan.Index
 	signs   map[resource.Resource][]plan.Sign
 	seen    map[sighting]time.Duration
+	// parted and deleting are what the watcher knows of objects that went.
+	parted   map[sighting]plan.Parting
+	deleting map[types.UID]string
 	// awake is since when, on the steady clock, the world's watcher has been; set is by how much Now is ahead of that
 	// clock, which began with the world.
 	awake, set time.Duration
@@ -55,8 +60,9 @@ type table struct {
 
 // New returns an empty world at an instant, that keeps the indexes of these controllers.
 func New(now time.Time, controllers ...plan.Controller) *World {
-	w := &World{Now: now, began: now, tables: map[resource.Resource]*table{},
+	w := &World{Now: now, began: now, awake: -plan.Recall, tables: map[resource.Resource]*table{},
 		signs: map[resource.Resource][]plan.Sign{}, seen: map[sighting]time.Duration{},
+		parted: map[sighting]plan.Parting{}, deleting: map[types.UID]string{},
 		indexes: map[resource.Resource][]plan.Index{}, births: map[string]int{}}
 	for _, c := range controllers {
 		for _, s := range c.Signs {
@@ -224,9 +230,11 @@ func Edit[T plan.Object](w *World, namespace, name string, change func(T)) bool 
 
 // Remove makes an object vanish, whatever its finalizers say, and reports whether it was there.
 func (w *World) Remove(res resource.Resource, namespace, name string) bool {
-	if _, ok := w.Get(res, namespace, name); !ok {
+	o, ok := w.Get(res, namespace, name)
+	if !ok {
 		return false
 	}
+	w.parted[sighting{res, plan.KeyOf(o)}] = plan.Parting{UID: o.GetUID(), At: w.steady(), By: w.deleting[o.GetUID()]}
 	t := w.tables[res]
 	delete(t.objects, plan.Key{Namespace: namespace, Name: name})
 	t.sorted, t.filed = nil, nil

@@ -16,6 +16,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
+	"coracle/internal/workload/succession"
 )
 
 // History is an owner's revisions at one instant.
@@ -166,6 +167,17 @@ func (h *History) record(r plan.Reader, o Owner, patch []byte, number int64) {
 		}
 		count, h.Collisions = &next, &next
 	}
+}
+
+// JustFreed says whether the present revision has to wait before it is recorded, because somebody else has just deleted
+// one of its name, until when, and why: see succession.Hold.
+func (h *History) JustFreed(in plan.Input, by string, owner plan.Object, existed bool) (w plan.Wait, until time.Time, held bool) {
+	for _, a := range h.Actions {
+		if c, ok := a.(plan.Create); ok {
+			return succession.Hold(in, by, resource.ControllerRevisions, plan.KeyOf(c.Object), owner, existed)
+		}
+	}
+	return plan.Wait{}, time.Time{}, false
 }
 
 // Named returns the owned revision of a name, or nil.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -41,8 +42,14 @@ func Since(rev *appsv1.ControllerRevision) time.Time {
 	return rev.CreationTimestamp.Time
 }
 
-// longestPrefix leaves room for "-" and a hash within the 253 characters of an object name.
-const longestPrefix = 223
+// How much of an owner's name a revision's name takes over: a DaemonSet's leaves room for "-" and a hash within the 253
+// characters of an object name, a StatefulSet's within the 63 of a label's value, because its pods bear the whole name as
+// a label. Two owners that share the beginning and the template are told apart as other collisions are.
+const (
+	longestPrefix      = 223
+	longestLabelPrefix = 63 - 1 - hashLength
+	hashLength         = 10 // of a number of 32 bits
+)
 
 // Owner is what a history belongs to. The template and selector are the owner's own and are not
 // changed.
@@ -118,12 +125,16 @@ func Safe(text string) string {
 	return string(out)
 }
 
-// Name returns the name of an owner's revision with a hash: "<owner>-<hash>".
-func Name(owner, hash string) string {
-	if len(owner) > longestPrefix {
-		owner = owner[:longestPrefix]
+// Name returns the name of an owner's revision with a hash: "<owner>-<hash>", the owner's name cut where it is too long.
+func (o *Owner) Name(hash string) string {
+	name, most := o.Object.GetName(), longestPrefix
+	if o.Label == HashLabel {
+		most = longestLabelPrefix
 	}
-	return owner + "-" + hash
+	if len(name) > most {
+		name = strings.TrimRight(name[:most], "-.")
+	}
+	return name + "-" + hash
 }
 
 // unkept annotations are not copied from the owner to its revisions: kubectl's record of the last
@@ -152,7 +163,7 @@ func build(o Owner, patch []byte, number int64, collisions *int32) *appsv1.Contr
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       o.Object.GetNamespace(),
-			Name:            Name(o.Object.GetName(), hash),
+			Name:            o.Name(hash),
 			Labels:          lbls,
 			Annotations:     notes,
 			OwnerReferences: []metav1.OwnerReference{claim.Reference(o.Object)},

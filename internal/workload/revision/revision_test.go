@@ -87,8 +87,23 @@ func TestHash(t *testing.T) {
 	if zero := int32(0); revision.Hash(patch, &zero) != revision.Hash(patch, nil) {
 		t.Error("a collision count of zero changes the hash")
 	}
-	if got := revision.Name(strings.Repeat("x", 300), "h"); len(got) > 253 {
-		t.Errorf("name of %d characters", len(got))
+}
+
+// TestName: an owner's name is cut so that the revision's name fits, as an object's name or as a label's value, and is valid.
+func TestName(t *testing.T) {
+	hash := strings.Repeat("h", 10)
+	for _, tc := range []struct{ owner, label, want string }{
+		{"web", revision.HashLabel, "web-" + hash},
+		{strings.Repeat("x", 52), revision.HashLabel, strings.Repeat("x", 52) + "-" + hash},
+		{strings.Repeat("x", 61), revision.HashLabel, strings.Repeat("x", 52) + "-" + hash},
+		{strings.Repeat("x", 51) + "-yz", revision.HashLabel, strings.Repeat("x", 51) + "-" + hash},
+		{strings.Repeat("x", 61), appsv1.DefaultDaemonSetUniqueLabelKey, strings.Repeat("x", 61) + "-" + hash},
+		{strings.Repeat("x", 222) + "." + strings.Repeat("y", 30), appsv1.DefaultDaemonSetUniqueLabelKey, strings.Repeat("x", 222) + "-" + hash},
+	} {
+		o := revision.Owner{Object: &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: tc.owner}}, Label: tc.label}
+		if got := o.Name(hash); got != tc.want {
+			t.Errorf("%s: %s, want %s", tc.owner, got, tc.want)
+		}
 	}
 }
 

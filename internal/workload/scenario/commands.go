@@ -40,6 +40,7 @@ func init() {
 		"pass":     {1, passes(func(s *script, d time.Duration) { s.world.Now = s.world.Now.Add(d) })},
 		"stop":     {1, passes(func(s *script, d time.Duration) { s.world.Stop(d) })},
 		"set":      {1, passes(func(s *script, d time.Duration) { s.world.Set(d) })},
+		"restart":  {0, func(s *script, _ []string, _ string) (*string, error) { s.world.Restart(); return nil, nil }},
 		"plan":     {2, planOne},
 		"why":      {2, why},
 		"settle":   {0, settle},

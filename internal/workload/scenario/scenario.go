@@ -10,6 +10,7 @@
 //	-- at 10m --                 move the clock to ten minutes past the start (2026-01-01T00:00:00Z)
 //	-- pass 30s --               let time pass
 //	-- stop 62s --               let time pass in which the server does not run, as under SIGSTOP; then it goes on
+//	-- restart --                the server starts anew, and remembers nothing that it saw
 //	-- set 3h --                 move the time of day alone (also back: -3h): a suspended machine, a clock that is set
 //	-- plan deployment web --    expect this plan, then carry it out
 //	-- why deployment web --     expect this explanation; nothing is carried out
@@ -131,7 +132,9 @@ func (s *script) plan(c plan.Controller, key plan.Key) plan.Plan {
 
 // carryOut applies a decision and remembers a refusal for the next one.
 func (s *script) carryOut(c plan.Controller, key plan.Key, p plan.Plan) model.Outcome {
+	s.world.Hand = c.Name
 	out := s.world.Apply(p)
+	s.world.Hand = ""
 	k := lastKey{c.Name, key}
 	if before := s.last[k]; before != nil && out.Failure != nil {
 		out.Failure.Times = before.Times + 1

@@ -93,14 +93,18 @@ func (d *decision) claimAt(template *corev1.PersistentVolumeClaim, ordinal int) 
 	return claim
 }
 
-// needClaims plans the missing claims of an ordinal. A claim that is going away stands in the way
-// of its successor, and of the pod: then it returns false.
+// needClaims plans the missing claims of an ordinal. A claim that is going away, or has just gone, stands in the way of
+// its successor, and of the pod: then it returns false.
 func (d *decision) needClaims(ordinal int, into *[]plan.Action) bool {
 	free := true
 	for i := range d.set.Spec.VolumeClaimTemplates {
 		t := &d.set.Spec.VolumeClaimTemplates[i]
 		claim := d.claimAt(t, ordinal)
 		if claim == nil {
+			if d.justFreed(resource.PersistentVolumeClaims, claimName(d.set, t, ordinal)) {
+				free = false
+				continue
+			}
 			*into = append(*into, d.createClaim(t, ordinal))
 			continue
 		}

@@ -26,6 +26,8 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
+	"coracle/internal/workload/revision"
+	"coracle/internal/workload/succession"
 )
 
 // ReserveOrdinals is the annotation that lists ordinals which get no pod, such as "1,3". The set
@@ -33,12 +35,14 @@ import (
 // annotation of this planner is progress.Annotation.
 const ReserveOrdinals = "coracle.io/reserve-ordinals"
 
+const controllerName = "statefulset-controller"
+
 var controllerKind = appsv1.SchemeGroupVersion.WithKind("StatefulSet")
 
 // Controller returns the StatefulSet planner.
 func Controller() plan.Controller {
 	return plan.Controller{
-		Name: "statefulset-controller",
+		Name: controllerName,
 		For:  resource.StatefulSets,
 		Watches: append([]plan.Watch{
 			{Resource: resource.Pods, Keys: podKeys},
@@ -47,7 +51,12 @@ func Controller() plan.Controller {
 			revisions,
 		}, refusal.Watches(resource.StatefulSets, lacks)...),
 		Indexes: diagnose.Indexes(),
-		Plan:    Plan,
+		Successions: []plan.Succession{
+			{Resource: resource.Pods, Of: succession.Of(controllerKind.Kind)},
+			{Resource: resource.PersistentVolumeClaims, Of: func(o plan.Object) bool { _, _, ok := split(o.GetName()); return ok }},
+			{Resource: resource.ControllerRevisions, Of: succession.Of(controllerKind.Kind)},
+		},
+		Plan: Plan,
 	}
 }
 
@@ -81,7 +90,7 @@ func podKeys(r plan.Reader, before, after plan.Object) []plan.Key {
 
 var (
 	members   = claim.Watch(resource.Pods, resource.StatefulSets, selectorOf, nil)
-	revisions = claim.Watch(resource.ControllerRevisions, resource.StatefulSets, selectorOf, nil)
+	revisions = revision.Watch(resource.StatefulSets, selectorOf)
 )
 
 func alike(before, after plan.Object) bool {

@@ -12,6 +12,7 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
+	"coracle/internal/workload/succession"
 )
 
 // revisionFor returns the revision at which a member of an ordinal is made: below the partition of
@@ -97,7 +98,7 @@ func (d *decision) create(ordinal int, claims, pods *[]plan.Action) {
 		}
 		template = old
 	}
-	if !d.needClaims(ordinal, claims) {
+	if !d.needClaims(ordinal, claims) || d.justFreed(resource.Pods, name) {
 		return
 	}
 	*pods = append(*pods, plan.Create{
@@ -111,6 +112,18 @@ func (d *decision) create(ordinal int, claims, pods *[]plan.Action) {
 // refusedPause is for how long a pod that its node did not take is left to be seen: made anew at once it would fare the
 // same, many times a second.
 const refusedPause = 10 * time.Second
+
+// justFreed says whether a name has to stay free for a moment, because somebody else freed it, and notes the wait.
+func (d *decision) justFreed(res resource.Resource, name string) bool {
+	key := plan.Key{Namespace: d.set.Namespace, Name: name}
+	w, until, held := succession.Hold(d.in, controllerName, res, key, d.set, d.set.Status.ObservedGeneration > 0)
+	if held {
+		w.On = plan.RefOf(d.set)
+		d.wait(w)
+		d.again(until)
+	}
+	return held
+}
 
 // keep looks after a wanted member that exists.
 func (d *decision) keep(m member, claims *[]plan.Action) {

@@ -16,8 +16,9 @@ import (
 // partition. In order it comes to this only when all members are available; in parallel always.
 //
 // At most maxUnavailable members are unavailable by its hand (KEP-961: any unavailable member of
-// the set counts). A member in the rollout's way that is unavailable already costs no availability,
-// so it needs only its place among those being replaced.
+// the set counts). A member in the rollout's way that is not ready costs nothing, so it needs only its place among those
+// being replaced. One that is ready but not yet available serves: it goes only while fewer than maxUnavailable members
+// are out, those in its own state not counted.
 func (d *decision) roll() {
 	if !d.rolling() {
 		d.noteOnDelete()
@@ -27,14 +28,18 @@ func (d *decision) roll() {
 		d.noteTurn()
 		return
 	}
-	unavailable, replacing := 0, 0
+	unavailable, out, replacing := 0, 0, 0
 	for _, m := range d.replicas {
 		if d.isAvailable(m) {
 			continue
 		}
 		unavailable++
-		if m.pod == nil || d.leavingPod(m) || revisionOf(m.pod) == d.revisionFor(m.ordinal).Name {
+		outdated := m.pod != nil && !d.leavingPod(m) && revisionOf(m.pod) != d.revisionFor(m.ordinal).Name
+		if !outdated {
 			replacing++
+		}
+		if !outdated || !ready(m.pod) {
+			out++
 		}
 	}
 	most := d.maxUnavailable()
@@ -44,14 +49,17 @@ func (d *decision) roll() {
 		if m.pod == nil || d.leavingPod(m) || revisionOf(m.pod) == d.update.Name {
 			continue
 		}
-		serving := d.isAvailable(m)
-		if replacing >= most || serving && unavailable >= most {
+		available, serving := d.isAvailable(m), ready(m.pod)
+		if replacing >= most || available && unavailable >= most || serving && out >= most {
 			d.noteBudget(m, unavailable, most)
 			return
 		}
 		replacing++
-		if serving {
+		if available {
 			unavailable++
+		}
+		if serving {
+			out++
 		}
 		d.deletePod(m, fmt.Sprintf("rolling update from %s to %s", revisionOf(m.pod), d.update.Name))
 	}

@@ -51,14 +51,14 @@ func (d *decision) status(barred []string) {
 }
 
 // rolledOut says whether a rolling update is complete: the wanted identities, and no others, exist, are
-// ready and of the update revision. (Kubernetes compares counts, in which a surplus pod can stand
-// for one that is missing.)
+// available and of the update revision. (Kubernetes compares counts, in which a surplus pod can stand
+// for one that is missing, and takes ready pods for available ones.)
 func (d *decision) rolledOut() bool {
 	if !d.rolling() || len(d.condemned) > 0 {
 		return false
 	}
 	for _, m := range d.replicas {
-		if m.pod == nil || terminating(m.pod) || !ready(m.pod) || revisionOf(m.pod) != d.updateName() {
+		if !d.isAvailable(m) || revisionOf(m.pod) != d.updateName() {
 			return false
 		}
 	}
