@@ -206,6 +206,8 @@ func containerOf(o plan.Object) *corev1.Container {
 	switch o := o.(type) {
 	case *appsv1.StatefulSet:
 		return &o.Spec.Template.Spec.Containers[0]
+	case *appsv1.DaemonSet:
+		return &o.Spec.Template.Spec.Containers[0]
 	case *appsv1.Deployment:
 		return &o.Spec.Template.Spec.Containers[0]
 	}

@@ -1,0 +1,3 @@
+package why_test
+
+var quotaFaults = []fault{}
