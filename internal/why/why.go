@@ -7,6 +7,8 @@
 package why
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"coracle/internal/plan"
@@ -69,6 +71,7 @@ type Wait struct {
 
 	// told says that On is explained elsewhere.
 	told bool
+	at   place
 }
 
 // Cause is an end of the chain.
@@ -101,7 +104,7 @@ func Explain(r plan.Reader, said Said, res resource.Resource, key plan.Key, now 
 	if _, ok := r.Get(res, key.Namespace, key.Name); !ok {
 		return nil, false
 	}
-	w := &walk{r: r, said: said, now: now, seen: map[place]bool{}}
+	w := &walk{r: r, said: said, now: now, seen: map[place]*Entry{}, stuck: map[place]bool{}}
 	top := w.entry(res, key)
 	report := &Report{APIVersion: Version, Kind: "Why", At: now.UTC().Truncate(time.Second), Object: top}
 	if top.State != plan.Steady {
@@ -120,7 +123,10 @@ type walk struct {
 	r    plan.Reader
 	said Said
 	now  time.Time
-	seen map[place]bool
+	// seen are the objects explained so far, the one that is being explained among them.
+	seen map[place]*Entry
+	// stuck are objects that were found to be in the way for good, of kinds that do not say so of themselves.
+	stuck map[place]bool
 }
 
 func subject(res resource.Resource, key plan.Key) Subject {
@@ -129,47 +135,82 @@ func subject(res resource.Resource, key plan.Key) Subject {
 
 // entry explains an object that was not explained yet.
 func (w *walk) entry(res resource.Resource, key plan.Key) *Entry {
-	w.seen[place{res, key}] = true
+	at := place{res, key}
 	e := &Entry{Subject: subject(res, key), State: plan.Steady}
+	w.seen[at] = e
 	obj, ok := w.r.Get(res, key.Namespace, key.Name)
 	if !ok {
 		e.Missing, e.State = true, plan.Stuck
 		return e
 	}
 	e.Summary = summary(w.r, obj)
-	var waits []plan.Wait
 	for _, word := range w.said(res, key) {
-		waits = append(waits, w.listen(e, word)...)
+		state, waits := w.listen(e, word)
+		w.add(e, at, state, waits)
 	}
 	state, own := w.look(obj)
-	e.State = worse(e.State, state)
-	for _, wait := range append(waits, own...) {
-		out := w.wait(place{res, key}, wait)
-		if e.State == plan.Waiting && out.Because != nil && out.Because.State == plan.Stuck {
-			e.State = plan.Stuck
-		}
-		if e.State != plan.Steady && out.Since != nil && (e.Since == nil || out.Since.Before(*e.Since)) {
-			e.Since = out.Since
-		}
-		e.Waits = append(e.Waits, out)
+	w.add(e, at, state, own)
+	if w.stuck[at] {
+		e.State = plan.Stuck
 	}
 	return e
 }
 
-// listen adds a controller's word to an entry, and returns its waits.
-func (w *walk) listen(e *Entry, word Word) []plan.Wait {
-	e.State = worse(e.State, word.Why.State)
+// add puts what was said of an object to its entry, each wait followed to its object. A word is as old as its decision,
+// what it points to is looked at now: one that says Stuck is not believed when nothing that it waits for is stuck.
+func (w *walk) add(e *Entry, at place, state plan.State, waits []plan.Wait) {
+	passing := len(waits) > 0
+	for _, wait := range waits {
+		out := w.wait(at, wait)
+		if state == plan.Waiting && out.Because != nil && out.Because.State == plan.Stuck {
+			state = plan.Stuck
+		}
+		passing = passing && w.passes(&out)
+		e.Waits = append(e.Waits, out)
+	}
+	if state == plan.Stuck && passing {
+		state = plan.Waiting
+	}
+	e.State = worse(e.State, state)
+	for i := range e.Waits {
+		if since := e.Waits[i].Since; e.State != plan.Steady && since != nil && (e.Since == nil || since.Before(*e.Since)) {
+			e.Since = since
+		}
+	}
+}
+
+// passes says that a wait is for another object which is not stuck.
+func (w *walk) passes(wait *Wait) bool {
+	if wait.On == nil {
+		return wait.Reason == triedAgain
+	}
+	on := w.seen[wait.at]
+	return on != nil && on.State != plan.Stuck
+}
+
+// listen adds a controller's word to an entry, and returns its state and its waits.
+func (w *walk) listen(e *Entry, word Word) (plan.State, []plan.Wait) {
+	state, waits := word.Why.State, word.Why.Waits
 	if word.Why.Next != "" {
 		e.Next = append(e.Next, word.Why.Next)
 	}
-	waits := word.Why.Waits
-	if f := word.Failure; f != nil && !mentions(waits, f.Status.Message) {
-		e.State = worse(e.State, plan.Waiting)
-		waits = append([]plan.Wait{{
-			Reason: string(f.Status.Reason), Message: "the API refused " + word.Controller + ": " + f.Status.Message, Since: f.At,
-		}}, waits...)
+	f := word.Failure
+	if f == nil {
+		return state, waits
 	}
-	return waits
+	told := mentions(waits, f.Status.Message)
+	if now := w.refused(f); len(now) > 0 {
+		if told {
+			waits = slices.DeleteFunc(slices.Clone(waits), func(x plan.Wait) bool { return strings.Contains(x.Message, f.Status.Message) })
+		}
+		return plan.Waiting, append(now, waits...) // what is refused does not progress, whatever is to be tried next
+	}
+	if told {
+		return state, waits
+	}
+	return worse(state, plan.Waiting), append([]plan.Wait{{
+		Reason: string(f.Status.Reason), Message: "the API refused " + word.Controller + ": " + f.Status.Message, Since: f.At,
+	}}, waits...)
 }
 
 // wait follows a wait of the object at from.
@@ -188,8 +229,8 @@ func (w *walk) wait(from place, in plan.Wait) Wait {
 		on = place{resource.ResourceQuotas, quota}
 	}
 	s := subject(on.Resource, on.Key)
-	out.On = &s
-	if w.seen[on] {
+	out.On, out.at = &s, on
+	if w.seen[on] != nil {
 		out.told = true
 		return out
 	}
