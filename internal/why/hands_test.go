@@ -78,7 +78,10 @@ func onlyImage(image string, change func(*corev1.Pod)) func(*corev1.Pod) {
 
 // admit has the cluster refuse what the API's admission does: for want of an account or a class, by limit ranges, by quotas.
 func (w *world) admit() {
-	w.make(account("default"))
+	synctest.Wait()
+	if w.absent(resource.ServiceAccounts, "default") {
+		w.make(account("default"))
+	}
 	w.Admit = func(verb string, obj, _ plan.Object) error {
 		pod, ok := obj.(*corev1.Pod)
 		if !ok || verb != "create" {
@@ -143,4 +146,24 @@ func (w *world) absent(res resource.Resource, name string) bool {
 	}
 	_, found := w.View.Get(res, namespace, name)
 	return !found
+}
+
+// told is the node's word about a pod, as an event of its own.
+func (w *world) told(pod, reason, message string) {
+	w.t.Helper()
+	p := looptest.Find[*corev1.Pod](w.Cluster, resource.Pods, "default", pod)
+	w.events++
+	w.make(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("%s.%d", pod, w.events)}, Type: corev1.EventTypeWarning,
+		Reason: reason, Message: message, LastTimestamp: metav1.Now(), FirstTimestamp: metav1.Now(), Count: 1,
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: pod, UID: p.UID}})
+}
+
+// bind gives a pod its node, as a scheduler does.
+func (w *world) bind(pod, node string) {
+	w.t.Helper()
+	p := looptest.Find[*corev1.Pod](w.Cluster, resource.Pods, "default", pod)
+	if _, err := w.CreateSub(w.t.Context(), plan.RefOf(p), "binding", &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}}); err != nil {
+		w.t.Fatal(err)
+	}
+	synctest.Wait()
 }

@@ -33,7 +33,7 @@ func (w *walk) refused(f *plan.Failure) []plan.Wait {
 		}
 	}
 	if on, err := w.bounded(create.Object); err != nil {
-		w.stuck[place{on.Resource, on.Key}] = true
+		w.stuck[spot{on.Resource, on.Key}] = true
 		wait.Message, wait.On, wait.Hint = "the API refuses it: "+err.Error(), on, refusal.Hint(err.Error())
 		return []plan.Wait{wait}
 	}
@@ -107,7 +107,7 @@ func (w *walk) charged(f *plan.Failure, obj plan.Object, wait plan.Wait) []plan.
 			return w.untilGone(name, ending, wait)
 		}
 	}
-	w.stuck[place{on.Resource, on.Key}] = true
+	w.stuck[spot{on.Resource, on.Key}] = true
 	wait.Message, wait.On, wait.Hint = "the API refused the last try: "+err.Error(), on, refusal.Hint(err.Error())
 	if more := raised(quotas, name, res, obj); more != "" {
 		wait.Hint = fmt.Sprintf("raise the ResourceQuota %s (%s), or free what it counts", name, more)

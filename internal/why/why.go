@@ -71,7 +71,7 @@ type Wait struct {
 
 	// told says that On is explained elsewhere.
 	told bool
-	at   place
+	at   spot
 }
 
 // Cause is an end of the chain.
@@ -104,7 +104,7 @@ func Explain(r plan.Reader, said Said, res resource.Resource, key plan.Key, now 
 	if _, ok := r.Get(res, key.Namespace, key.Name); !ok {
 		return nil, false
 	}
-	w := &walk{r: r, said: said, now: now, seen: map[place]*Entry{}, stuck: map[place]bool{}}
+	w := &walk{r: r, said: said, now: now, seen: map[spot]*Entry{}, stuck: map[spot]bool{}}
 	top := w.entry(res, key)
 	report := &Report{APIVersion: Version, Kind: "Why", At: now.UTC().Truncate(time.Second), Object: top}
 	if top.State != plan.Steady {
@@ -113,8 +113,8 @@ func Explain(r plan.Reader, said Said, res resource.Resource, key plan.Key, now 
 	return report, true
 }
 
-// place is an object's place in the cluster.
-type place struct {
+// spot is an object's place in the cluster.
+type spot struct {
 	resource.Resource
 	plan.Key
 }
@@ -124,9 +124,11 @@ type walk struct {
 	said Said
 	now  time.Time
 	// seen are the objects explained so far, the one that is being explained among them.
-	seen map[place]*Entry
+	seen map[spot]*Entry
 	// stuck are objects that were found to be in the way for good, of kinds that do not say so of themselves.
-	stuck map[place]bool
+	stuck map[spot]bool
+	// room is made when the first pod asks for it.
+	room *trial
 }
 
 func subject(res resource.Resource, key plan.Key) Subject {
@@ -135,7 +137,7 @@ func subject(res resource.Resource, key plan.Key) Subject {
 
 // entry explains an object that was not explained yet.
 func (w *walk) entry(res resource.Resource, key plan.Key) *Entry {
-	at := place{res, key}
+	at := spot{res, key}
 	e := &Entry{Subject: subject(res, key), State: plan.Steady}
 	w.seen[at] = e
 	obj, ok := w.r.Get(res, key.Namespace, key.Name)
@@ -146,20 +148,21 @@ func (w *walk) entry(res resource.Resource, key plan.Key) *Entry {
 	e.Summary = summary(w.r, obj)
 	for _, word := range w.said(res, key) {
 		state, waits := w.listen(e, word)
-		w.add(e, at, state, waits)
+		w.add(e, at, state, waits, true)
 	}
 	state, own := w.look(obj)
-	w.add(e, at, state, own)
+	w.add(e, at, state, own, false)
 	if w.stuck[at] {
 		e.State = plan.Stuck
 	}
 	return e
 }
 
-// add puts what was said of an object to its entry, each wait followed to its object. A word is as old as its decision,
-// what it points to is looked at now: one that says Stuck is not believed when nothing that it waits for is stuck.
-func (w *walk) add(e *Entry, at place, state plan.State, waits []plan.Wait) {
-	passing := len(waits) > 0
+// add puts what was said of an object to its entry, each wait followed to its object. A controller's word is as old as its
+// decision, what it points to is looked at now: an old one that says Stuck is not believed when nothing that it waits for
+// is stuck.
+func (w *walk) add(e *Entry, at spot, state plan.State, waits []plan.Wait, old bool) {
+	passing := old && len(waits) > 0
 	for _, wait := range waits {
 		out := w.wait(at, wait)
 		if state == plan.Waiting && out.Because != nil && out.Because.State == plan.Stuck {
@@ -214,19 +217,19 @@ func (w *walk) listen(e *Entry, word Word) (plan.State, []plan.Wait) {
 }
 
 // wait follows a wait of the object at from.
-func (w *walk) wait(from place, in plan.Wait) Wait {
+func (w *walk) wait(from spot, in plan.Wait) Wait {
 	out := Wait{Reason: in.Reason, Message: in.Message, Hint: in.Hint}
 	if !in.Since.IsZero() {
 		since := in.Since.UTC().Truncate(time.Second)
 		out.Since = &since
 	}
-	on := place{in.On.Resource, in.On.Key}
+	on := spot{in.On.Resource, in.On.Key}
 	if on.Name == "" || on == from {
 		quota, ok := quotaOf(from.Namespace, in.Message)
 		if !ok {
 			return out
 		}
-		on = place{resource.ResourceQuotas, quota}
+		on = spot{resource.ResourceQuotas, quota}
 	}
 	s := subject(on.Resource, on.Key)
 	out.On, out.at = &s, on

@@ -122,7 +122,7 @@ func TestAnswers(t *testing.T) {
 			w.make(node("n1", "4"), deploy(1))
 			w.pods("web", waiting("CrashLoopBackOff", "back-off 40s restarting failed container"))
 			w.beat(11 * time.Minute)
-		}, resource.Deployments, "web", answer{plan.Stuck, "Pod", "CrashLoopBackOff", "back-off 40s", "kubectl logs --previous",
+		}, resource.Deployments, "web", answer{plan.Stuck, "Pod", "CrashLoopBackOff", "back-off 40s", "-n default -c app --previous",
 			[]string{"ProgressDeadlineExceeded", "Pod web-"}}},
 		{"deployment: cordoned nodes", func(w *world) {
 			w.make(node("n1", "4", cordoned), deploy(1))

@@ -28,6 +28,8 @@ import (
 type world struct {
 	*looptest.Cluster
 	t *testing.T
+	// events counts those that the test made.
+	events int
 }
 
 func inWorld(t *testing.T, test func(*world)) {
@@ -35,7 +37,7 @@ func inWorld(t *testing.T, test func(*world)) {
 		c := fake.New()
 		all := cluster.Controllers(cluster.Config{SharedVolumes: "/shared"})
 		all = append(all, workload.Controllers()...)
-		w := &world{looptest.Run(t, c, all...), t}
+		w := &world{looptest.Run(t, c, all...), t, 0}
 		s := scheduler.New(c, w.View, func(plan.Event) {})
 		ended := make(chan struct{})
 		go func() { defer close(ended); s.Run(t.Context()) }()

@@ -131,6 +131,9 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	v := Verdict{}
 	v.Reason, v.Message = "NotScheduled", fmt.Sprintf("pod %s has no node yet", pod.Name)
 	v.Since = pod.CreationTimestamp.Time
+	if name := pod.Spec.SchedulerName; name != "" && name != corev1.DefaultSchedulerName {
+		return otherScheduler(r, pod), true
+	}
 	if c := condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
 		v.Message = fmt.Sprintf("pod %s cannot be scheduled: %s", pod.Name, c.Message)
@@ -209,14 +212,16 @@ var hopeless = map[string]string{
 	"ImagePullBackOff":           "check the image's name and tag, and that it was imported or can be pulled",
 	"ErrImageNeverPull":          "import the image, or change imagePullPolicy",
 	"InvalidImageName":           "correct the image's name",
-	"CrashLoopBackOff":           "see the container's last words with kubectl logs --previous",
 	"CreateContainerConfigError": "create the ConfigMap or Secret it names, or correct the reference",
 	"CreateContainerError":       "",
 	"RunContainerError":          "check the command, the mounts and the security context",
 }
 
-func containers(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func containers(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if v, found := crashed(r, pod, &s); found {
+			return v, true
+		}
 		w := s.State.Waiting
 		if w == nil || w.Reason == "" || w.Reason == "PodInitializing" || w.Reason == "ContainerCreating" && w.Message == "" {
 			continue
@@ -249,6 +254,9 @@ func notReady(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	v.Reason, v.Since = "Starting", pod.CreationTimestamp.Time
 	v.Message = fmt.Sprintf("pod %s is starting on node %s", pod.Name, pod.Spec.NodeName)
 	if pod.Status.Phase != corev1.PodRunning {
+		if failing, found := unmade(r, pod); found {
+			return failing, true
+		}
 		return v, true
 	}
 	v.Reason, v.Message = "NotReady", fmt.Sprintf("pod %s is running but not ready", pod.Name)

@@ -120,7 +120,7 @@ func TestPod(t *testing.T) {
 			waits("CrashLoopBackOff", "back-off 10s")(p)
 			p.Status.ContainerStatuses[0].RestartCount = 3
 			p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled", FinishedAt: at(9)}
-		}, "CrashLoopBackOff", "last exit code 137, OOMKilled, 3 restarts", "pods p", at(9), true, "--previous"},
+		}, "CrashLoopBackOff", "last exit code 137, OOMKilled, 3 restarts", "pods p", at(9), true, "free memory on node good"},
 		{"creating", func(p *corev1.Pod) { waits("ContainerCreating", "")(p); p.Status.Phase = corev1.PodPending }, "Starting", "is starting on node good", "pods p", at(0), false, ""},
 		{"probe", func(p *corev1.Pod) { unready(p); p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{} }, "ContainersNotReady", "running but not ready: containers with unready", "pods p", at(20), false, "probe of c"},
 		{"probe that answered", func(p *corev1.Pod) { unready(p); p.UID, p.Spec.Containers[0].ReadinessProbe = "asked", &corev1.Probe{} },
