@@ -114,7 +114,6 @@ var podFaults = []fault{
 		kind: "ConfigMap", object: "conf", code: "NotFound", remedy: "create the ConfigMap",
 		cure: func(w *world) {
 			w.make(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "conf"}})
-			w.pods("solo", ready)
 		},
 	},
 	{
@@ -127,7 +126,6 @@ var podFaults = []fault{
 		kind: "Secret", object: "db", code: "CreateContainerConfigError", says: "it has pass, user", remedy: `add the key "password" to the Secret`,
 		cure: func(w *world) {
 			edit(w, resource.Secrets, "db", func(o plan.Object) { o.(*corev1.Secret).Data["password"] = []byte("x") })
-			w.pods("web", ready)
 		},
 	},
 	{
@@ -151,7 +149,7 @@ var podFaults = []fault{
 		},
 		res: resource.Pods, of: "solo", state: plan.Stuck,
 		kind: "ServiceAccount", object: "robot", code: "NotFound", remedy: "create the ServiceAccount",
-		cure: func(w *world) { w.make(account("robot")); w.pods("solo", ready) },
+		cure: func(w *world) { w.make(account("robot")) },
 	},
 	{
 		name: "pod: the image is not there, another tag of it is",

@@ -131,8 +131,11 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	v := Verdict{}
 	v.Reason, v.Message = "NotScheduled", fmt.Sprintf("pod %s has no node yet", pod.Name)
 	v.Since = pod.CreationTimestamp.Time
+	if len(pod.Spec.SchedulingGates) > 0 {
+		return gated(pod), true
+	}
 	if name := pod.Spec.SchedulerName; name != "" && name != corev1.DefaultSchedulerName {
-		return otherScheduler(r, pod), true
+		return otherScheduler(pod), true
 	}
 	if c := condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
