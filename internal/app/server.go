@@ -117,6 +117,7 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
+	explain.logs = api.LogTail
 	listener, err := net.Listen("tcp", r.cfg.Listen)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for the API: %w", err), st.Close())

@@ -81,6 +81,9 @@ type Cause struct {
 	Message string     `json:"message"`
 	Since   *time.Time `json:"since,omitempty"`
 	Hint    string     `json:"hint,omitempty"`
+	// Log is the end of the log of a container that crashed, where the asker may read it. Explain leaves it out: it is
+	// no part of the picture.
+	Log *Log `json:"log,omitempty"`
 }
 
 // Steady says whether the object is as its user asked.
