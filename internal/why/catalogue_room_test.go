@@ -47,6 +47,18 @@ var roomFaults = []fault{
 		cure: func(w *world) { w.remove("filler"); w.endAll(); w.settle(); w.pods("solo", onNode(ready)) },
 	},
 	{
+		name: "pod: a pod that ends makes room",
+		plant: func(w *world) {
+			w.make(node("n1", "4"), filler("3"))
+			w.pods("filler", ready)
+			w.remove("filler")
+			w.make(solo(asks("2")))
+		},
+		res: resource.Pods, of: "solo", state: plan.Waiting, never: []string{"add a node", "lower the pod's requests"},
+		kind: "Pod", object: "filler", code: "Terminating",
+		cure: func(w *world) { w.endAll(); w.settle(); w.pods("solo", onNode(ready)) },
+	},
+	{
 		name:  "pod: it asks for more than any node has",
 		plant: func(w *world) { w.make(node("n1", "4"), node("n2", "2"), solo(asks("64"))) },
 		res:   resource.Pods, of: "solo", state: plan.Waiting, never: []string{"free resources", "one like"},

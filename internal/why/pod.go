@@ -23,6 +23,10 @@ func (w *walk) lookAtPod(pod *corev1.Pod) (plan.State, []plan.Wait) {
 	switch v.Reason {
 	case corev1.PodReasonUnschedulable:
 		w.unschedulable(pod, &v)
+	case "ClaimNotBound":
+		if _, found := w.r.Get(v.On.Resource, v.On.Namespace, v.On.Name); !found {
+			v.Hint = "create the claim, or name one that exists (kubectl get pvc -n " + pod.Namespace + ")"
+		}
 	case "Starting", "FailedMount", "CreateContainerConfigError":
 		w.references(pod, &v)
 	case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull":

@@ -25,6 +25,8 @@ type trial struct {
 	r     plan.Reader
 	pod   *corev1.Pod
 	nodes []*corev1.Node
+	// ending are the pods that are on nodes and being deleted.
+	ending []*place.Pod
 	// state has the nodes and what runs on them; empty has the nodes alone.
 	state, empty *place.State
 }
@@ -41,6 +43,11 @@ func (w *walk) unschedulable(pod *corev1.Pod, v *diagnose.Verdict) {
 	if node := t.fits(t.state, pod); node != "" {
 		v.Message += fmt.Sprintf(" There is room on node %s now: the scheduler looks again by itself.", node)
 		v.Hint = ""
+		return
+	}
+	if leaving := t.leaving(); leaving != nil {
+		v.Message += fmt.Sprintf(" There is room on node %s when pod %s is gone, which is being deleted.", leaving.Spec.NodeName, leaving.Name)
+		v.Hint, v.On = "", plan.RefOf(leaving)
 		return
 	}
 	if hints := t.remedies(); len(hints) > 0 {
@@ -69,7 +76,11 @@ func (w *walk) trial(pod *corev1.Pod) *trial {
 		for _, o := range w.r.List(resource.Pods, "") {
 			p, ok := o.(*corev1.Pod)
 			if ok && p.Spec.NodeName != "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
-				w.room.state.AddPod(w.room.state.NewPod(p), p.Spec.NodeName)
+				counted := w.room.state.NewPod(p)
+				w.room.state.AddPod(counted, p.Spec.NodeName)
+				if p.DeletionTimestamp != nil {
+					w.room.ending = append(w.room.ending, counted)
+				}
 			}
 		}
 	}
@@ -80,6 +91,26 @@ func (w *walk) trial(pod *corev1.Pod) *trial {
 // fits returns the node that a pod would be given; "" when there is none.
 func (t *trial) fits(s *place.State, pod *corev1.Pod) string {
 	return s.Place(s.NewPod(pod), t.r, "").Node
+}
+
+// leaving returns a pod that is being deleted from the node that the pod will then be given; nil when that is not enough.
+func (t *trial) leaving() *corev1.Pod {
+	if len(t.ending) == 0 {
+		return nil
+	}
+	for _, p := range t.ending {
+		t.state.RemovePod(p.UID)
+	}
+	node := t.fits(t.state, t.pod)
+	for _, p := range t.ending {
+		t.state.AddPod(p, p.Object.Spec.NodeName)
+	}
+	for _, p := range t.ending {
+		if p.Object.Spec.NodeName == node {
+			return p.Object
+		}
+	}
+	return nil
 }
 
 // with says whether the pod would fit if a node were another, or there were one more.
