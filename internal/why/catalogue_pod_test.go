@@ -270,7 +270,19 @@ var podFaults = []fault{
 		cure: func(w *world) { w.pods("solo", func(p *corev1.Pod) { p.Finalizers = nil }); w.gone("solo") },
 	},
 	{
-		name: "pod: its node is gone, and it should end",
+		name: "pod: its node is removed from the cluster, and a finalizer holds it",
+		plant: func(w *world) {
+			w.make(node("n1", "4"), solo())
+			w.pods("solo", func(p *corev1.Pod) { p.Finalizers = []string{"example.com/hold"}; ready(p) })
+			w.delete(resource.Nodes, "n1")
+			w.settle()
+		},
+		res: resource.Pods, of: "solo", state: plan.Waiting, never: []string{"--force", "bring the node back"},
+		kind: "Pod", object: "solo", code: "FinalizersRemaining", says: "example.com/hold", remedy: "the controllers that set the finalizers must remove them",
+		cure: func(w *world) { w.pods("solo", func(p *corev1.Pod) { p.Finalizers = nil }) },
+	},
+	{
+		name: "pod: its node is not ready, and it should end",
 		plant: func(w *world) {
 			w.make(node("n1", "4"), solo())
 			w.pods("solo", ready)

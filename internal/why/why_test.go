@@ -83,7 +83,7 @@ func TestAnswers(t *testing.T) {
 			w.make(node("n1", "4", notReady))
 			w.make(daemon())
 		}, resource.DaemonSets, "agent", answer{plan.Steady, "", "", "", "",
-			[]string{"Taint", "1 node runs no pod by taint node.kubernetes.io/not-ready:NoSchedule: n1", "Node n1  KubeletNotReady", "container runtime is down"}}},
+			[]string{"Taint", "1 node runs no pod by taint node.kubernetes.io/not-ready:NoSchedule: n1", "what you can do: mend the node", "Node n1  KubeletNotReady", "container runtime is down"}}},
 		{"daemons: the node fails", func(w *world) {
 			w.make(node("n1", "4"))
 			w.make(daemon())

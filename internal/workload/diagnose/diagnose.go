@@ -75,18 +75,19 @@ func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) 
 	if g := pod.DeletionGracePeriodSeconds; g != nil {
 		v.Since = v.Since.Add(-time.Duration(*g) * time.Second)
 	}
-	if node, gone, lost := Host(r, pod); lost {
+	if node, gone, lost := Host(r, pod); gone {
+		if len(pod.Finalizers) == 0 {
+			v.Message = fmt.Sprintf("pod %s is terminating; its node %s no longer exists, and it is removed without it", pod.Name, pod.Spec.NodeName)
+			return v, true
+		}
+	} else if lost {
 		v.Reason, v.Stuck = "NodeUnreachable", true
 		v.Message = fmt.Sprintf("pod %s is terminating, but its node %s is not ready to confirm it", pod.Name, pod.Spec.NodeName)
 		v.Hint = "bring the node back; or, once it is certain that the node is off, taint it node.kubernetes.io/out-of-service or delete the pod with --force --grace-period=0"
-		if gone {
-			v.Message = fmt.Sprintf("pod %s is terminating, and its node %s no longer exists", pod.Name, pod.Spec.NodeName)
-		} else {
-			v.On = plan.RefOf(node)
-		}
+		v.On = plan.RefOf(node)
 		return v, true
 	}
-	if len(pod.Finalizers) > 0 && now.After(pod.DeletionTimestamp.Time) {
+	if _, gone, _ := Host(r, pod); len(pod.Finalizers) > 0 && (gone || now.After(pod.DeletionTimestamp.Time)) {
 		v.Reason = "FinalizersRemaining"
 		v.Message = fmt.Sprintf("pod %s is terminating and waits for its finalizers: %s", pod.Name, strings.Join(pod.Finalizers, ", "))
 		v.Hint = "the controllers that set the finalizers must remove them"
@@ -194,10 +195,11 @@ func nodeLost(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	if !lost {
 		return Verdict{}, false
 	}
-	v := Verdict{Stuck: gone}
+	v := Verdict{}
 	v.Reason, v.Message = "NodeNotReady", fmt.Sprintf("pod %s is on node %s, which is not ready", pod.Name, pod.Spec.NodeName)
 	if gone {
-		v.Reason, v.Message = "NodeGone", fmt.Sprintf("pod %s is on node %s, which no longer exists", pod.Name, pod.Spec.NodeName)
+		// The pod collector deletes it without being asked.
+		v.Reason, v.Message = "NodeGone", fmt.Sprintf("pod %s is on node %s, which no longer exists; it is deleted for that", pod.Name, pod.Spec.NodeName)
 		return v, true
 	}
 	v.On = plan.RefOf(node)

@@ -97,7 +97,9 @@ func TestPod(t *testing.T) {
 		{"ready, not long enough", func(*corev1.Pod) {}, "MinReadySeconds", "for 10 seconds", "pods p", at(20), false, ""},
 		{"terminating", ending, "Terminating", "is terminating", "pods p", at(10), false, ""},
 		{"terminating on a lost node", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "lost" }, "NodeUnreachable", "node lost is not ready to confirm it", "nodes lost", at(10), true, "--force"},
-		{"terminating on a node that is gone", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone" }, "NodeUnreachable", "no longer exists", "pods p", at(10), true, "--force"},
+		{"terminating on a node that is gone", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone" }, "Terminating", "no longer exists, and it is removed without it", "pods p", at(10), false, ""},
+		{"terminating on a node that is gone, and held", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone"; p.Finalizers = []string{"a/b"} },
+			"FinalizersRemaining", "its finalizers: a/b", "pods p", at(10), false, "must remove them"},
 		{"terminating with finalizers, overdue", func(p *corev1.Pod) { ending(p); p.Finalizers = []string{"a/b"} }, "FinalizersRemaining", "a/b", "pods p", at(10), false, "controllers that set the finalizers"},
 		{"evicted", func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "the node was low on memory"
@@ -113,7 +115,7 @@ func TestPod(t *testing.T) {
 		{"claim that lost its volume", claims("lost"), "ClaimNotBound", "has lost its volume", "persistentvolumeclaims lost", at(0), false, ""},
 		{"claim that does not exist", claims("absent"), "ClaimNotBound", "claim absent does not exist", "persistentvolumeclaims absent", at(0), false, ""},
 		{"on a lost node", func(p *corev1.Pod) { p.Spec.NodeName = "lost" }, "NodeNotReady", "stopped posting", "nodes lost", at(5), false, ""},
-		{"on a node that is gone", func(p *corev1.Pod) { p.Spec.NodeName = "gone" }, "NodeGone", "no longer exists", "pods p", metav1.Time{}, true, ""},
+		{"on a node that is gone", func(p *corev1.Pod) { p.Spec.NodeName = "gone" }, "NodeGone", "no longer exists; it is deleted for that", "pods p", metav1.Time{}, false, ""},
 		{"image", waits("ImagePullBackOff", "Back-off pulling image x"), "ImagePullBackOff", "container c: ImagePullBackOff: Back-off pulling image x", "pods p", metav1.Time{}, true, "image"},
 		{"config", waits("CreateContainerConfigError", `configmap "x" not found`), "CreateContainerConfigError", `configmap "x" not found`, "pods p", metav1.Time{}, true, "ConfigMap"},
 		{"crash loop", func(p *corev1.Pod) {
