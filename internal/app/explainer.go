@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -28,6 +29,8 @@ const whyPath = "/coracle/why/"
 // explainer answers GET requests below whyPath with a why.Report, from what the controllers of the
 // same process said last.
 type explainer struct {
+	// logs reads the end of a container's log as the user of ctx; nil when there is nobody to ask.
+	logs   func(ctx context.Context, pod plan.Key, container string, previous bool, lines, bytes int64) ([]byte, error)
 	source atomic.Pointer[source]
 }
 
@@ -90,7 +93,45 @@ func (e *explainer) explain(req *http.Request) (*why.Report, error) {
 	if !found {
 		return nil, apierrors.NewNotFound(res.GroupResource(), key.Name)
 	}
+	e.addLogs(req.Context(), src, report)
 	return report, nil
+}
+
+// Logs are read for so many causes, and waited for so long.
+const (
+	logsShown = 2
+	logTime   = 3 * time.Second
+)
+
+// addLogs gives the first causes that are crashes the last lines of their containers.
+func (e *explainer) addLogs(ctx context.Context, src *source, report *why.Report) {
+	if e.logs == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, logTime)
+	defer cancel()
+	for i := range report.Causes[:min(logsShown, len(report.Causes))] {
+		c := &report.Causes[i]
+		if c.Kind != resource.Pods.Kind {
+			continue
+		}
+		key := plan.Key{Namespace: c.Namespace, Name: c.Name}
+		obj, _ := src.picture.Get(resource.Pods, key.Namespace, key.Name)
+		pod, ok := obj.(*corev1.Pod)
+		if !ok || pod == nil {
+			continue
+		}
+		log, crashed := why.Crashed(pod)
+		if !crashed {
+			continue
+		}
+		raw, err := e.logs(ctx, key, log.Container, log.Previous, why.LogLines, why.LogBytes)
+		if err != nil {
+			log.Problem = err.Error()
+		}
+		log.Fill(raw)
+		c.Log = &log
+	}
 }
 
 func (s *source) whole() bool {

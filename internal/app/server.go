@@ -126,6 +126,7 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
+	explain.logs = api.LogTail
 	if err := noteRun(ctx, api.Client(), opened); err != nil {
 		return errors.Join(err, st.Close())
 	}

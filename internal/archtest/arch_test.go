@@ -49,7 +49,7 @@ var walls = map[string][]string{
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree"},
 	// The explanation follows what decisions said, and reads pods as they do.
-	"why": {"fit", "plan", "quota", "resource", "workload"},
+	"why": {"fit", "plan", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
 	"app":      nil,
 	"archtest": {},

@@ -74,6 +74,8 @@ func (c *Core) Changed(r plan.Reader, ch view.Change) {
 	for _, q := range in.primaries {
 		if q.Cares == nil || q.Cares(ch.Before, ch.After) {
 			c.mark(c.item(q, plan.KeyOf(obj)))
+		} else if it := c.items[itemKey{q.index, plan.KeyOf(obj)}]; it != nil && otherObject(ch) {
+			c.mark(it) // what was said of the object that is gone must not be said of its successor
 		}
 	}
 	for _, w := range in.watches {
@@ -81,6 +83,11 @@ func (c *Core) Changed(r plan.Reader, ch view.Change) {
 			c.mark(c.item(w.queue, k))
 		}
 	}
+}
+
+// otherObject says that the object of a change is gone, though another one may have its name already.
+func otherObject(ch view.Change) bool {
+	return ch.Before != nil && (ch.After == nil || ch.After.GetUID() != ch.Before.GetUID())
 }
 
 func (c *Core) watchKeys(w interestedWatch, r plan.Reader, ch view.Change) (keys []plan.Key) {

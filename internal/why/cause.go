@@ -8,15 +8,6 @@ import (
 	"coracle/internal/quota"
 )
 
-// symptoms are reasons that follow from others: they are root causes only where nothing else is.
-var symptoms = map[string]bool{
-	"MaxUnavailable": true, "MaxSurge": true, "ProgressDeadlineExceeded": true, "MorePods": true,
-	"OldPodsLeaving": true, "ReplicaSetNotComplete": true, "ReplicaSetNotObserved": true,
-	// Notes of a DaemonSet about nodes that it leaves out as it was told.
-	"NodeSelector": true, "Taint": true,
-	"OrderedReady": true, "Partition": true, "OnDelete": true, "InvalidAnnotation": true,
-}
-
 // notFound is the reason of a cause that is an object that does not exist.
 const notFound = "NotFound"
 

@@ -29,27 +29,6 @@ func (w *walk) look(obj plan.Object) (plan.State, []plan.Wait) {
 	return "", nil
 }
 
-func (w *walk) lookAtPod(pod *corev1.Pod) (plan.State, []plan.Wait) {
-	if pod.DeletionTimestamp == nil && (podstate.Ready(pod) && pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded) {
-		if _, _, lost := diagnose.Host(w.r, pod); !lost || pod.Status.Phase == corev1.PodSucceeded {
-			return plan.Steady, nil
-		}
-	}
-	if wait, ok := w.rejected(pod); ok {
-		return plan.Stuck, []plan.Wait{wait}
-	}
-	v := diagnose.Cause(w.r, pod, 0, w.now)
-	if v.Reason == corev1.PodReasonUnschedulable {
-		if text := shortage(w.r, pod, v.Message); text != "" {
-			v.Message += " " + text
-		}
-	}
-	if v.Stuck {
-		return plan.Stuck, []plan.Wait{v.Wait}
-	}
-	return plan.Waiting, []plan.Wait{v.Wait}
-}
-
 // lookAtService explains a service whose selector finds no pod that is ready.
 func (w *walk) lookAtService(s *corev1.Service) (plan.State, []plan.Wait) {
 	if len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {

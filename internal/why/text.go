@@ -35,12 +35,29 @@ func (r *Report) Text(out io.Writer) error {
 		if c.Hint != "" {
 			t.put("  → what you can do: " + c.Hint)
 		}
+		t.log(c.Log)
 	}
 	if more := len(r.Causes) - few; more > 0 {
 		t.put(fmt.Sprintf("And %d more (see -o json).", more))
 	}
 	_, err := io.WriteString(out, t.b.String())
 	return err
+}
+
+// log prints the last lines of a container that crashed.
+func (t *text) log(l *Log) {
+	switch {
+	case l == nil:
+	case len(l.Lines) > 0:
+		t.put("  last lines of container " + l.Container + ":")
+		for _, line := range l.Lines {
+			t.put("    " + line)
+		}
+	case l.Problem != "":
+		t.put("  the log of container " + l.Container + " cannot be read: " + l.Problem)
+	default:
+		t.put("  container " + l.Container + " wrote nothing to its log")
+	}
 }
 
 // String prints "Deployment shop/web".

@@ -7,6 +7,8 @@
 package why
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"coracle/internal/plan"
@@ -69,6 +71,7 @@ type Wait struct {
 
 	// told says that On is explained elsewhere.
 	told bool
+	at   spot
 }
 
 // Cause is an end of the chain.
@@ -78,6 +81,9 @@ type Cause struct {
 	Message string     `json:"message"`
 	Since   *time.Time `json:"since,omitempty"`
 	Hint    string     `json:"hint,omitempty"`
+	// Log is the end of the log of a container that crashed, where the asker may read it. Explain leaves it out: it is
+	// no part of the picture.
+	Log *Log `json:"log,omitempty"`
 }
 
 // Steady says whether the object is as its user asked.
@@ -101,7 +107,7 @@ func Explain(r plan.Reader, said Said, res resource.Resource, key plan.Key, now 
 	if _, ok := r.Get(res, key.Namespace, key.Name); !ok {
 		return nil, false
 	}
-	w := &walk{r: r, said: said, now: now, seen: map[place]bool{}}
+	w := &walk{r: r, said: said, now: now, seen: map[spot]*Entry{}, stuck: map[spot]bool{}}
 	top := w.entry(res, key)
 	report := &Report{APIVersion: Version, Kind: "Why", At: now.UTC().Truncate(time.Second), Object: top}
 	if top.State != plan.Steady {
@@ -110,8 +116,8 @@ func Explain(r plan.Reader, said Said, res resource.Resource, key plan.Key, now 
 	return report, true
 }
 
-// place is an object's place in the cluster.
-type place struct {
+// spot is an object's place in the cluster.
+type spot struct {
 	resource.Resource
 	plan.Key
 }
@@ -120,7 +126,12 @@ type walk struct {
 	r    plan.Reader
 	said Said
 	now  time.Time
-	seen map[place]bool
+	// seen are the objects explained so far, the one that is being explained among them.
+	seen map[spot]*Entry
+	// stuck are objects that were found to be in the way for good, of kinds that do not say so of themselves.
+	stuck map[spot]bool
+	// room is made when the first pod asks for it.
+	room *trial
 }
 
 func subject(res resource.Resource, key plan.Key) Subject {
@@ -129,67 +140,103 @@ func subject(res resource.Resource, key plan.Key) Subject {
 
 // entry explains an object that was not explained yet.
 func (w *walk) entry(res resource.Resource, key plan.Key) *Entry {
-	w.seen[place{res, key}] = true
+	at := spot{res, key}
 	e := &Entry{Subject: subject(res, key), State: plan.Steady}
+	w.seen[at] = e
 	obj, ok := w.r.Get(res, key.Namespace, key.Name)
 	if !ok {
 		e.Missing, e.State = true, plan.Stuck
 		return e
 	}
 	e.Summary = summary(w.r, obj)
-	var waits []plan.Wait
 	for _, word := range w.said(res, key) {
-		waits = append(waits, w.listen(e, word)...)
+		state, waits := w.listen(e, word)
+		w.add(e, at, state, waits, true)
 	}
 	state, own := w.look(obj)
-	e.State = worse(e.State, state)
-	for _, wait := range append(waits, own...) {
-		out := w.wait(place{res, key}, wait)
-		if e.State == plan.Waiting && out.Because != nil && out.Because.State == plan.Stuck {
-			e.State = plan.Stuck
-		}
-		if e.State != plan.Steady && out.Since != nil && (e.Since == nil || out.Since.Before(*e.Since)) {
-			e.Since = out.Since
-		}
-		e.Waits = append(e.Waits, out)
+	w.add(e, at, state, own, false)
+	if w.stuck[at] {
+		e.State = plan.Stuck
 	}
 	return e
 }
 
-// listen adds a controller's word to an entry, and returns its waits.
-func (w *walk) listen(e *Entry, word Word) []plan.Wait {
-	e.State = worse(e.State, word.Why.State)
+// add puts what was said of an object to its entry, each wait followed to its object. A controller's word is as old as its
+// decision, what it points to is looked at now: an old one that says Stuck is not believed when nothing that it waits for
+// is stuck.
+func (w *walk) add(e *Entry, at spot, state plan.State, waits []plan.Wait, old bool) {
+	passing := old && len(waits) > 0
+	for _, wait := range waits {
+		out := w.wait(at, wait)
+		if state == plan.Waiting && out.Because != nil && out.Because.State == plan.Stuck {
+			state = plan.Stuck
+		}
+		passing = passing && w.passes(&out)
+		e.Waits = append(e.Waits, out)
+	}
+	if state == plan.Stuck && passing {
+		state = plan.Waiting
+	}
+	e.State = worse(e.State, state)
+	for i := range e.Waits {
+		if since := e.Waits[i].Since; e.State != plan.Steady && since != nil && (e.Since == nil || since.Before(*e.Since)) {
+			e.Since = since
+		}
+	}
+}
+
+// passes says that a wait is for another object which is not stuck.
+func (w *walk) passes(wait *Wait) bool {
+	if wait.On == nil {
+		return wait.Reason == triedAgain
+	}
+	on := w.seen[wait.at]
+	return on != nil && on.State != plan.Stuck
+}
+
+// listen adds a controller's word to an entry, and returns its state and its waits.
+func (w *walk) listen(e *Entry, word Word) (plan.State, []plan.Wait) {
+	state, waits := word.Why.State, word.Why.Waits
 	if word.Why.Next != "" {
 		e.Next = append(e.Next, word.Why.Next)
 	}
-	waits := word.Why.Waits
-	if f := word.Failure; f != nil && !mentions(waits, f.Status.Message) {
-		e.State = worse(e.State, plan.Waiting)
-		waits = append([]plan.Wait{{
-			Reason: string(f.Status.Reason), Message: "the API refused " + word.Controller + ": " + f.Status.Message, Since: f.At,
-		}}, waits...)
+	f := word.Failure
+	if f == nil {
+		return state, waits
 	}
-	return waits
+	told := mentions(waits, f.Status.Message)
+	if now := w.refused(f); len(now) > 0 {
+		if told {
+			waits = slices.DeleteFunc(slices.Clone(waits), func(x plan.Wait) bool { return strings.Contains(x.Message, f.Status.Message) })
+		}
+		return plan.Waiting, append(now, waits...) // what is refused does not progress, whatever is to be tried next
+	}
+	if told {
+		return state, waits
+	}
+	return worse(state, plan.Waiting), append([]plan.Wait{{
+		Reason: string(f.Status.Reason), Message: "the API refused " + word.Controller + ": " + f.Status.Message, Since: f.At,
+	}}, waits...)
 }
 
 // wait follows a wait of the object at from.
-func (w *walk) wait(from place, in plan.Wait) Wait {
+func (w *walk) wait(from spot, in plan.Wait) Wait {
 	out := Wait{Reason: in.Reason, Message: in.Message, Hint: in.Hint}
 	if !in.Since.IsZero() {
 		since := in.Since.UTC().Truncate(time.Second)
 		out.Since = &since
 	}
-	on := place{in.On.Resource, in.On.Key}
+	on := spot{in.On.Resource, in.On.Key}
 	if on.Name == "" || on == from {
 		quota, ok := quotaOf(from.Namespace, in.Message)
 		if !ok {
 			return out
 		}
-		on = place{resource.ResourceQuotas, quota}
+		on = spot{resource.ResourceQuotas, quota}
 	}
 	s := subject(on.Resource, on.Key)
-	out.On = &s
-	if w.seen[on] {
+	out.On, out.at = &s, on
+	if w.seen[on] != nil {
 		out.told = true
 		return out
 	}

@@ -83,7 +83,7 @@ func TestAnswers(t *testing.T) {
 			w.make(node("n1", "4", notReady))
 			w.make(daemon())
 		}, resource.DaemonSets, "agent", answer{plan.Steady, "", "", "", "",
-			[]string{"Taint", "1 node runs no pod by taint node.kubernetes.io/not-ready:NoSchedule: n1", "Node n1  KubeletNotReady", "container runtime is down"}}},
+			[]string{"Taint", "1 node runs no pod by taint node.kubernetes.io/not-ready:NoSchedule: n1", "what you can do: mend the node", "Node n1  KubeletNotReady", "container runtime is down"}}},
 		{"daemons: the node fails", func(w *world) {
 			w.make(node("n1", "4"))
 			w.make(daemon())
@@ -122,7 +122,7 @@ func TestAnswers(t *testing.T) {
 			w.make(node("n1", "4"), deploy(1))
 			w.pods("web", waiting("CrashLoopBackOff", "back-off 40s restarting failed container"))
 			w.beat(11 * time.Minute)
-		}, resource.Deployments, "web", answer{plan.Stuck, "Pod", "CrashLoopBackOff", "back-off 40s", "kubectl logs --previous",
+		}, resource.Deployments, "web", answer{plan.Stuck, "Pod", "CrashLoopBackOff", "back-off 40s", "-n default -c app --previous",
 			[]string{"ProgressDeadlineExceeded", "Pod web-"}}},
 		{"deployment: cordoned nodes", func(w *world) {
 			w.make(node("n1", "4", cordoned), deploy(1))

@@ -28,6 +28,8 @@ import (
 type world struct {
 	*looptest.Cluster
 	t *testing.T
+	// events counts those that the test made.
+	events int
 }
 
 func inWorld(t *testing.T, test func(*world)) {
@@ -35,7 +37,7 @@ func inWorld(t *testing.T, test func(*world)) {
 		c := fake.New()
 		all := cluster.Controllers(cluster.Config{SharedVolumes: "/shared"})
 		all = append(all, workload.Controllers()...)
-		w := &world{looptest.Run(t, c, all...), t}
+		w := &world{looptest.Run(t, c, all...), t, 0}
 		s := scheduler.New(c, w.View, func(plan.Event) {})
 		ended := make(chan struct{})
 		go func() { defer close(ended); s.Run(t.Context()) }()
@@ -205,6 +207,8 @@ func waiting(reason, message string) func(*corev1.Pod) {
 func containerOf(o plan.Object) *corev1.Container {
 	switch o := o.(type) {
 	case *appsv1.StatefulSet:
+		return &o.Spec.Template.Spec.Containers[0]
+	case *appsv1.DaemonSet:
 		return &o.Spec.Template.Spec.Containers[0]
 	case *appsv1.Deployment:
 		return &o.Spec.Template.Spec.Containers[0]

@@ -68,7 +68,11 @@ func (d *decision) absence(s *spot, add func(reason, text, hint string, node *co
 		add("NodeSelector", "by node selector or affinity", "label the node, or change the template's nodeSelector", s.node)
 		return
 	case s.verdict.Cause == placement.Taint:
-		add("Taint", "by taint "+placement.TaintText(s.verdict.Taint), "add a toleration to the template, or remove the taint", s.node)
+		hint := "add a toleration to the template, or remove the taint"
+		if strings.HasPrefix(s.verdict.Taint.Key, "node.kubernetes.io/") {
+			hint = "mend the node: the taint tells of its condition, and goes with it"
+		}
+		add("Taint", "by taint "+placement.TaintText(s.verdict.Taint), hint, s.node)
 		return
 	case len(s.pods) == 0:
 		return // it is being made

@@ -1,6 +1,8 @@
 package diagnose
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,7 +17,7 @@ const byPod = "unhealthy-pod"
 // Indexes returns the indexes that Pod looks things up in. A controller that calls Pod declares
 // them.
 func Indexes() []plan.Index {
-	return []plan.Index{{Resource: resource.Events, Name: byPod, Values: func(o plan.Object) []string {
+	return []plan.Index{troubleIndex(), {Resource: resource.Events, Name: byPod, Values: func(o plan.Object) []string {
 		e, ok := o.(*corev1.Event)
 		if !ok || e.Reason != "Unhealthy" || e.InvolvedObject.UID == "" {
 			return nil
@@ -27,24 +29,20 @@ func Indexes() []plan.Index {
 // answer returns what the pod's probes answered last, as the node told it in an event, if the event
 // is not older than the pod's present state of readiness.
 func answer(r plan.Reader, pod *corev1.Pod, since time.Time) string {
+	return answerOf(r, pod, since.Add(-time.Minute), "")
+}
+
+// answerOf returns the last answer since then of the probes whose events begin so.
+func answerOf(r plan.Reader, pod *corev1.Pod, since time.Time, kinds ...string) string {
 	var latest time.Time
 	text := ""
 	for _, o := range r.Indexed(resource.Events, byPod, string(pod.UID)) {
 		e, ok := o.(*corev1.Event)
-		if !ok {
+		if !ok || !slices.ContainsFunc(kinds, func(k string) bool { return strings.HasPrefix(e.Message, k) }) {
 			continue
 		}
-		at := e.LastTimestamp.Time
-		if at.IsZero() {
-			at = e.EventTime.Time
-		}
-		if at.IsZero() {
-			at = e.CreationTimestamp.Time
-		}
-		if e.Series != nil && e.Series.LastObservedTime.After(at) {
-			at = e.Series.LastObservedTime.Time
-		}
-		if at.Before(since.Add(-time.Minute)) || at.Before(latest) {
+		at := lastSeen(e)
+		if at.Before(since) || at.Before(latest) {
 			continue
 		}
 		latest, text = at, e.Message

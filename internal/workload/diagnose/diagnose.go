@@ -76,18 +76,19 @@ func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) 
 	if g := pod.DeletionGracePeriodSeconds; g != nil {
 		v.Since = v.Since.Add(-time.Duration(*g) * time.Second)
 	}
-	if node, gone, lost := Host(r, pod); lost {
+	if node, gone, lost := Host(r, pod); gone {
+		if len(pod.Finalizers) == 0 {
+			v.Message = fmt.Sprintf("pod %s is terminating; its node %s no longer exists, and it is removed without it", pod.Name, pod.Spec.NodeName)
+			return v, true
+		}
+	} else if lost {
 		v.Reason, v.Stuck = "NodeUnreachable", true
 		v.Message = fmt.Sprintf("pod %s is terminating, but its node %s is not ready to confirm it", pod.Name, pod.Spec.NodeName)
 		v.Hint = "bring the node back; or, once it is certain that the node is off, taint it node.kubernetes.io/out-of-service or delete the pod with --force --grace-period=0"
-		if gone {
-			v.Message = fmt.Sprintf("pod %s is terminating, and its node %s no longer exists", pod.Name, pod.Spec.NodeName)
-		} else {
-			v.On = plan.RefOf(node)
-		}
+		v.On = plan.RefOf(node)
 		return v, true
 	}
-	if len(pod.Finalizers) > 0 && now.After(pod.DeletionTimestamp.Time) {
+	if _, gone, _ := Host(r, pod); len(pod.Finalizers) > 0 && (gone || now.After(pod.DeletionTimestamp.Time)) {
 		v.Reason = "FinalizersRemaining"
 		v.Message = fmt.Sprintf("pod %s is terminating and waits for its finalizers: %s", pod.Name, strings.Join(pod.Finalizers, ", "))
 		v.Hint = "the controllers that set the finalizers must remove them"
@@ -135,6 +136,12 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	v := Verdict{}
 	v.Reason, v.Message = "NotScheduled", fmt.Sprintf("pod %s has no node yet", pod.Name)
 	v.Since = pod.CreationTimestamp.Time
+	if len(pod.Spec.SchedulingGates) > 0 {
+		return gated(pod), true
+	}
+	if name := pod.Spec.SchedulerName; name != "" && name != corev1.DefaultSchedulerName {
+		return otherScheduler(pod), true
+	}
 	if c := condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
 		v.Message = fmt.Sprintf("pod %s cannot be scheduled: %s", pod.Name, c.Message)
@@ -235,10 +242,11 @@ func nodeLost(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	if !lost {
 		return Verdict{}, false
 	}
-	v := Verdict{Stuck: gone}
+	v := Verdict{}
 	v.Reason, v.Message = "NodeNotReady", fmt.Sprintf("pod %s is on node %s, which is not ready", pod.Name, pod.Spec.NodeName)
 	if gone {
-		v.Reason, v.Message = "NodeGone", fmt.Sprintf("pod %s is on node %s, which no longer exists", pod.Name, pod.Spec.NodeName)
+		// The pod collector deletes it without being asked.
+		v.Reason, v.Message = "NodeGone", fmt.Sprintf("pod %s is on node %s, which no longer exists; it is deleted for that", pod.Name, pod.Spec.NodeName)
 		return v, true
 	}
 	v.On = plan.RefOf(node)
@@ -256,14 +264,16 @@ var hopeless = map[string]string{
 	"ImagePullBackOff":           "check the image's name and tag, and that it was imported or can be pulled",
 	"ErrImageNeverPull":          "import the image, or change imagePullPolicy",
 	"InvalidImageName":           "correct the image's name",
-	"CrashLoopBackOff":           "see the container's last words with kubectl logs --previous",
 	"CreateContainerConfigError": "",
 	"CreateContainerError":       "",
 	"RunContainerError":          "check the command, the mounts and the security context",
 }
 
-func containers(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func containers(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if v, found := crashed(r, pod, &s); found {
+			return v, true
+		}
 		w := s.State.Waiting
 		if w == nil || w.Reason == "" || w.Reason == "PodInitializing" || w.Reason == "ContainerCreating" && w.Message == "" {
 			continue
@@ -299,6 +309,9 @@ func notReady(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	v.Reason, v.Since = "Starting", pod.CreationTimestamp.Time
 	v.Message = fmt.Sprintf("pod %s is starting on node %s", pod.Name, pod.Spec.NodeName)
 	if pod.Status.Phase != corev1.PodRunning {
+		if failing, found := unmade(r, pod); found {
+			return failing, true
+		}
 		return v, true
 	}
 	v.Reason, v.Message = "NotReady", fmt.Sprintf("pod %s is running but not ready", pod.Name)

@@ -119,7 +119,9 @@ func TestPod(t *testing.T) {
 		{"ready, not long enough", func(*corev1.Pod) {}, "MinReadySeconds", "for 10 seconds", "pods p", at(20), false, ""},
 		{"terminating", ending, "Terminating", "is terminating", "pods p", at(10), false, ""},
 		{"terminating on a lost node", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "lost" }, "NodeUnreachable", "node lost is not ready to confirm it", "nodes lost", at(10), true, "--force"},
-		{"terminating on a node that is gone", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone" }, "NodeUnreachable", "no longer exists", "pods p", at(10), true, "--force"},
+		{"terminating on a node that is gone", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone" }, "Terminating", "no longer exists, and it is removed without it", "pods p", at(10), false, ""},
+		{"terminating on a node that is gone, and held", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone"; p.Finalizers = []string{"a/b"} },
+			"FinalizersRemaining", "its finalizers: a/b", "pods p", at(10), false, "must remove them"},
 		{"terminating with finalizers, overdue", func(p *corev1.Pod) { ending(p); p.Finalizers = []string{"a/b"} }, "FinalizersRemaining", "a/b", "pods p", at(10), false, "controllers that set the finalizers"},
 		{"evicted", func(p *corev1.Pod) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "the node was low on memory"
@@ -141,7 +143,7 @@ func TestPod(t *testing.T) {
 		{"names its node, claim that cannot be bound", func(p *corev1.Pod) { claims("unclassed")(p); p.Spec.NodeName = "good" }, "ClaimNotBound",
 			`storage class "none" does not exist`, "persistentvolumeclaims unclassed", at(0), false, ""},
 		{"on a lost node", func(p *corev1.Pod) { p.Spec.NodeName = "lost" }, "NodeNotReady", "stopped posting", "nodes lost", at(5), false, ""},
-		{"on a node that is gone", func(p *corev1.Pod) { p.Spec.NodeName = "gone" }, "NodeGone", "no longer exists", "pods p", metav1.Time{}, true, ""},
+		{"on a node that is gone", func(p *corev1.Pod) { p.Spec.NodeName = "gone" }, "NodeGone", "no longer exists; it is deleted for that", "pods p", metav1.Time{}, false, ""},
 		{"image", waits("ImagePullBackOff", "Back-off pulling image x"), "ImagePullBackOff", "container c: ImagePullBackOff: Back-off pulling image x", "pods p", metav1.Time{}, true, "image"},
 		{"config", waits("CreateContainerConfigError", `configmap "x" not found`), "CreateContainerConfigError", `configmap "x" not found`, "pods p", metav1.Time{}, true, "ConfigMap"},
 		{"config of a file", func(p *corev1.Pod) {
@@ -169,7 +171,7 @@ func TestPod(t *testing.T) {
 			waits("CrashLoopBackOff", "back-off 10s")(p)
 			p.Status.ContainerStatuses[0].RestartCount = 3
 			p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled", FinishedAt: at(9)}
-		}, "CrashLoopBackOff", "last exit code 137, OOMKilled, 3 restarts", "pods p", at(9), true, "--previous"},
+		}, "CrashLoopBackOff", "last exit code 137, OOMKilled, 3 restarts", "pods p", at(9), true, "free memory on node good"},
 		{"creating", func(p *corev1.Pod) { waits("ContainerCreating", "")(p); p.Status.Phase = corev1.PodPending }, "Starting", "is starting on node good", "pods p", at(0), false, ""},
 		{"probe", func(p *corev1.Pod) { unready(p); p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{} }, "ContainersNotReady", "running but not ready: containers with unready", "pods p", at(20), false, "probe of c"},
 		{"probe that answered", func(p *corev1.Pod) { unready(p); p.UID, p.Spec.Containers[0].ReadinessProbe = "asked", &corev1.Probe{} },
