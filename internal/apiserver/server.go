@@ -72,8 +72,8 @@ type Server struct {
 	authz    *authz.Authorizer
 	admit    *admit.Chain
 	quotas   *quotaBooks
-	// nodes is the way to the kubelet faces.
-	nodes *http.Transport
+	// nodes is the way to the kubelet faces, and strangers the way to what pods serve.
+	nodes, strangers *http.Transport
 }
 
 // New builds a server. It reads what hooks must restore from the store and writes the objects
@@ -103,6 +103,8 @@ func New(cfg Config) (*Server, error) {
 		objects: map[resource.Resource]*object{},
 		subs:    map[resource.Resource]map[string]rest.Storage{},
 		drain:   newDrain(),
+
+		strangers: newStrangerTransport(),
 	}
 	var err error
 	if s.accounts, err = authn.NewAccounts(issuer(cfg.ClusterDomain), cfg.PKI.AccountKey(), s.life); err != nil {
@@ -212,6 +214,11 @@ func (s *Server) subresources(o *object) map[string]rest.Storage {
 			subs[name] = &stream{server: s, name: name, options: options}
 		}
 		subs["log"] = &podLog{s}
+		subs["proxy"] = s.podProxy()
+	case resource.Services:
+		subs["proxy"] = s.serviceProxy()
+	case resource.Nodes:
+		subs["proxy"] = s.nodeProxy()
 	case resource.ServiceAccounts:
 		subs["token"] = &token{s}
 	}
