@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -80,7 +81,8 @@ func newImageBuild() *cobra.Command {
 		Use:   "build -t NAME PATH",
 		Short: "Make an image from a static binary or a directory",
 		Long: `Make an image of one layer: from a static binary, which becomes its entry point, or from a
-directory that holds a root file system.`,
+directory that holds a root file system. A PATH that is a symbolic link is followed; links in the directory are
+the image's own.`,
 		Example: `  coracle image build -t example/hello:1.0 ./hello
   coracle image build -t example/site:2 --entrypoint /bin/httpd --cmd -f rootfs/`,
 		Args: cobra.ExactArgs(1),
@@ -162,9 +164,13 @@ func newImageRemove() *cobra.Command {
 	}
 }
 
+// title names an image as it was called just now: it may have had other names before.
 func title(img image.Image) string {
 	name := "<none>"
-	if len(img.Names) > 0 {
+	switch {
+	case len(img.Given) > 0:
+		name = strings.Join(img.Given, ", ")
+	case len(img.Names) > 0:
 		name = img.Names[0]
 	}
 	return fmt.Sprintf("%s (%s, %s)", name, short(img.ID), size(img.Size))
