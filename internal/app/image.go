@@ -19,14 +19,15 @@ func newImage() *cobra.Command {
 		Use:   "image",
 		Short: "Import, build, list and remove images",
 		Long: `Work on the images of the cluster's nodes on this machine. They share one store, so an image is
-there for all of them at once; no cluster need be running.`,
+there for all of them at once; no cluster need be running. The cluster is that of --data-dir if it is given, else
+the one that KUBECONFIG leads to, which must be one of this machine, else the default one.`,
 	}
 	cmd.AddCommand(newImageImport(), newImageBuild(), newImageList(), newImageRemove())
 	return cmd
 }
 
 func openImages(cmd *cobra.Command) (*image.Store, error) {
-	dir, err := dataDir(cmd)
+	dir, err := imagesDir(cmd)
 	if err != nil {
 		return nil, err
 	}
