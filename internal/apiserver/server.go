@@ -22,6 +22,7 @@ import (
 	"coracle/internal/apiserver/authn"
 	"coracle/internal/apiserver/authz"
 	"coracle/internal/apiserver/gate"
+	"coracle/internal/apiserver/measure"
 	"coracle/internal/apiserver/openapi"
 	"coracle/internal/kind"
 	"coracle/internal/pki"
@@ -72,6 +73,9 @@ type Server struct {
 	authz    *authz.Authorizer
 	admit    *admit.Chain
 	quotas   *quotaBooks
+	requests *measure.Requests
+	metrics  http.Handler
+	gate     *gate.Gate
 	// nodes is the way to the kubelet faces, and strangers the way to what pods serve.
 	nodes, strangers *http.Transport
 }
@@ -105,6 +109,7 @@ func New(cfg Config) (*Server, error) {
 		drain:   newDrain(),
 
 		strangers: newStrangerTransport(),
+		requests:  &measure.Requests{},
 	}
 	var err error
 	if s.accounts, err = authn.NewAccounts(issuer(cfg.ClusterDomain), cfg.PKI.AccountKey(), s.life); err != nil {
@@ -142,11 +147,13 @@ func New(cfg Config) (*Server, error) {
 	s.routes = newRoutes(face.container)
 	s.shorten(s.routes)
 	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{s.routes, s, bounded{s, s.routes}}})
-	entrance, err := s.newGate()
-	if err != nil {
+	if s.gate, err = s.newGate(); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
-	s.handler = newChain(s.codecs, s.authn, s.authz, inner, entrance, s.drain, s.log)
+	s.metrics = s.newMetrics()
+	entrance := newChain(s.codecs, s.authn, s.authz, inner, s.gate, s.drain, s.log)
+	entrance.counts, entrance.known = s.requests, newOperations(s.routes)
+	s.handler = entrance
 	return s, nil
 }
 

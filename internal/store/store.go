@@ -264,6 +264,9 @@ func (s *Store) Ready() error {
 	return nil
 }
 
+// Size returns the bytes on disk: those that belong to the compacted part and those written since.
+func (s *Store) Size() (compacted, since int64) { return s.engine.Size() }
+
 // Trouble returns why the store does not take writes, with the file that it is about, and for good when only opening it
 // again helps; nil while it does. It is for root alone.
 func (s *Store) Trouble() (cause error, forGood bool) {
