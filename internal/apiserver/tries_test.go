@@ -216,7 +216,7 @@ func TestTokenTries(t *testing.T) {
 		"proxies":                     refuse(no, proxyTries()...),
 		"more tokens":                 refuse(no, [3]string{"POST", accountsPath + "/default/token", `{"spec":{}}`}, [3]string{"POST", accountsPath + "/other/token", `{"spec":{}}`}),
 		"questions about others":      refuse(no, [3]string{"POST", "/apis/authentication.k8s.io/v1/tokenreviews", `{"spec":{"token":"x"}}`}, [3]string{"POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", `{}`}),
-		"paths that are no resources": refuse(no, [3]string{"GET", "/metrics"}, [3]string{"GET", "/coracle/why/pods/default/p"}, [3]string{"GET", "/debug/pprof/"}, [3]string{"GET", "/logs/"}),
+		"paths that are no resources": refuse(no, [3]string{"GET", "/metrics"}, [3]string{"GET", "/coracle/why/pods/default/p"}, [3]string{"GET", "/coracle/store"}, [3]string{"GET", "/debug/pprof/"}, [3]string{"GET", "/logs/"}),
 		"discovery":                   as(200, "", [3]string{"GET", "/api"}, [3]string{"GET", "/apis"}, [3]string{"GET", "/openapi/v3"}, [3]string{"GET", "/version"}),
 		"questions about itself":      as(201, "system:serviceaccount:default:default", [3]string{"POST", whoami, "{}"}),
 	}
