@@ -26,6 +26,7 @@ import (
 	"coracle/internal/apiserver/authn"
 	"coracle/internal/apiserver/bounds"
 	"coracle/internal/apiserver/gate"
+	"coracle/internal/apiserver/measure"
 )
 
 // chain is everything between the connection and the handler of a resource, in one function
@@ -45,6 +46,10 @@ type chain struct {
 
 	gate  *gate.Gate
 	drain *drain
+
+	// counts are what /metrics tells, by known operations.
+	counts *measure.Requests
+	known  operations
 }
 
 func newChain(c codecs, authn authenticator.Request, authz authorizer.UnconditionalAuthorizer, next http.Handler, g *gate.Gate, d *drain, log *slog.Logger) *chain {
@@ -54,6 +59,7 @@ func newChain(c codecs, authn authenticator.Request, authz authorizer.Unconditio
 			GrouplessAPIPrefixes: sets.NewString("api"),
 		},
 		codecs: c, authn: authn, authz: authz, next: next, gate: g, drain: d, log: log,
+		counts: &measure.Requests{},
 	}
 	chain.impersonal = impersonation.WithImpersonation(http.HandlerFunc(chain.authorizeOther), authz, c)
 	return chain
@@ -61,7 +67,13 @@ func newChain(c codecs, authn authenticator.Request, authz authorizer.Unconditio
 
 // ServeHTTP implements http.Handler.
 func (c *chain) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	defer c.recover(w, req)
+	var counted func()
+	defer func() {
+		if counted != nil {
+			counted()
+		}
+	}()
+	defer c.recover(&w, req)
 	if err := bounds.Query(req.URL.RawQuery); err != nil { // before anybody reads it
 		c.fail(w, req, &request.RequestInfo{}, excessive(err))
 		return
@@ -74,11 +86,12 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	ctx := request.WithRequestInfo(req.Context(), info)
 	w.Header().Set("Cache-Control", "no-cache, private")
 
-	if info.IsResourceRequest && fromHere(req.RemoteAddr) {
+	if info.IsResourceRequest && info.Subresource != "proxy" && fromHere(req.RemoteAddr) {
 		// Squeezing a list takes longer than sending it over loopback.
 		req.Header.Del("Accept-Encoding")
 	}
 	long := isLongRunning(info)
+	w, counted = c.count(w, req, info, long)
 	if long {
 		var stop func()
 		ctx, stop = c.drain.follow(ctx)
@@ -182,7 +195,7 @@ func (c *chain) fail(w http.ResponseWriter, req *http.Request, info *request.Req
 	responsewriters.ErrorNegotiated(err, c.codecs, gv, w, req)
 }
 
-func (c *chain) recover(w http.ResponseWriter, req *http.Request) {
+func (c *chain) recover(w *http.ResponseWriter, req *http.Request) {
 	r := recover()
 	if r == nil {
 		return
@@ -191,7 +204,7 @@ func (c *chain) recover(w http.ResponseWriter, req *http.Request) {
 		panic(r)
 	}
 	c.log.Error("panic while serving", "method", req.Method, "path", req.URL.Path, "panic", r, "stack", string(debug.Stack()))
-	http.Error(w, "This request caused apiserver to panic. Look in the logs for details.", http.StatusInternalServerError)
+	http.Error(*w, "This request caused apiserver to panic. Look in the logs for details.", http.StatusInternalServerError)
 }
 
 // fromHere says whether a peer is on this machine.

@@ -16,7 +16,7 @@ import (
 )
 
 // The published API types have no conversions from query parameters for the options of log, exec,
-// attach and portforward: here they are.
+// attach, portforward and proxy: here they are.
 func init() {
 	s := scheme.Scheme
 	values := (*url.Values)(nil)
@@ -56,6 +56,19 @@ func init() {
 			}
 		}
 		return q.err
+	}))
+	path := func(into *string, from any) error {
+		*into = from.(*url.Values).Get("path")
+		return nil
+	}
+	utilruntime.Must(s.AddConversionFunc(values, (*corev1.PodProxyOptions)(nil), func(a, b any, _ conversion.Scope) error {
+		return path(&b.(*corev1.PodProxyOptions).Path, a)
+	}))
+	utilruntime.Must(s.AddConversionFunc(values, (*corev1.ServiceProxyOptions)(nil), func(a, b any, _ conversion.Scope) error {
+		return path(&b.(*corev1.ServiceProxyOptions).Path, a)
+	}))
+	utilruntime.Must(s.AddConversionFunc(values, (*corev1.NodeProxyOptions)(nil), func(a, b any, _ conversion.Scope) error {
+		return path(&b.(*corev1.NodeProxyOptions).Path, a)
 	}))
 }
 

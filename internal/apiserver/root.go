@@ -38,6 +38,8 @@ func (r *root) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		writeJSON(w, version.Info())
 	case path == "/healthz", path == "/livez", path == "/readyz":
 		r.server.serveHealth(w, req)
+	case path == "/metrics":
+		r.server.metrics.ServeHTTP(w, req)
 	case path == "/":
 		writeJSON(w, metav1.RootPaths{Paths: r.paths()})
 	default:
@@ -48,7 +50,7 @@ func (r *root) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 func (r *root) paths() []string {
-	paths := []string{"/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}
+	paths := []string{"/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}
 	for _, ws := range r.routes.container.RegisteredWebServices() {
 		if p := ws.RootPath(); p != "/api" && p != "/apis" {
 			paths = append(paths, p)

@@ -22,6 +22,7 @@ import (
 	"coracle/internal/apiserver/authn"
 	"coracle/internal/apiserver/authz"
 	"coracle/internal/apiserver/gate"
+	"coracle/internal/apiserver/measure"
 	"coracle/internal/apiserver/openapi"
 	"coracle/internal/kind"
 	"coracle/internal/pki"
@@ -72,8 +73,11 @@ type Server struct {
 	authz    *authz.Authorizer
 	admit    *admit.Chain
 	quotas   *quotaBooks
-	// nodes is the way to the kubelet faces.
-	nodes *http.Transport
+	requests *measure.Requests
+	metrics  http.Handler
+	gate     *gate.Gate
+	// nodes is the way to the kubelet faces, and strangers the way to what pods serve.
+	nodes, strangers *http.Transport
 }
 
 // New builds a server. It reads what hooks must restore from the store and writes the objects
@@ -103,6 +107,9 @@ func New(cfg Config) (*Server, error) {
 		objects: map[resource.Resource]*object{},
 		subs:    map[resource.Resource]map[string]rest.Storage{},
 		drain:   newDrain(),
+
+		strangers: newStrangerTransport(),
+		requests:  &measure.Requests{},
 	}
 	var err error
 	if s.accounts, err = authn.NewAccounts(issuer(cfg.ClusterDomain), cfg.PKI.AccountKey(), s.life); err != nil {
@@ -140,11 +147,13 @@ func New(cfg Config) (*Server, error) {
 	s.routes = newRoutes(face.container)
 	s.shorten(s.routes)
 	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{s.routes, s, bounded{s, s.routes}}})
-	entrance, err := s.newGate()
-	if err != nil {
+	if s.gate, err = s.newGate(); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
-	s.handler = newChain(s.codecs, s.authn, s.authz, inner, entrance, s.drain, s.log)
+	s.metrics = s.newMetrics()
+	entrance := newChain(s.codecs, s.authn, s.authz, inner, s.gate, s.drain, s.log)
+	entrance.counts, entrance.known = s.requests, newOperations(s.routes)
+	s.handler = entrance
 	return s, nil
 }
 
@@ -212,6 +221,11 @@ func (s *Server) subresources(o *object) map[string]rest.Storage {
 			subs[name] = &stream{server: s, name: name, options: options}
 		}
 		subs["log"] = &podLog{s}
+		subs["proxy"] = s.podProxy()
+	case resource.Services:
+		subs["proxy"] = s.serviceProxy()
+	case resource.Nodes:
+		subs["proxy"] = s.nodeProxy()
 	case resource.ServiceAccounts:
 		subs["token"] = &token{s}
 	}

@@ -44,6 +44,7 @@ func TestNodeReads(t *testing.T) {
 			[3]string{"GET", "/api/v1/events"}, [3]string{"GET", "/api/v1/resourcequotas"}, [3]string{"GET", "/api/v1/endpoints"}),
 		"terminals and logs": refuse("", [3]string{"GET", pods + "/p/log"}, [3]string{"POST", pods + "/p/exec?command=id"}, [3]string{"GET", pods + "/q/log"},
 			[3]string{"POST", pods + "/p/attach"}, [3]string{"POST", pods + "/p/portforward"}, [3]string{"GET", pods + "/q/proxy/"}, [3]string{"GET", nodesPath + "/n2/proxy/pods"}),
+		"proxies":                     refuse("", proxyTries()...),
 		"paths that are no resources": refuse("", [3]string{"GET", "/metrics"}, [3]string{"GET", "/coracle/why/pods/default/p"}, [3]string{"GET", "/debug/pprof/"}),
 	})
 }

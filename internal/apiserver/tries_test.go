@@ -175,6 +175,19 @@ func as(want int, part string, tries ...[3]string) []try {
 	return list
 }
 
+// proxyTries are the ways to what pods, services and nodes serve, by names of every form and by every verb.
+func proxyTries() (tries [][3]string) {
+	for _, path := range []string{
+		pods + "/p/proxy", pods + "/p/proxy/", pods + "/q:8080/proxy/x", pods + "/https:p:443/proxy/", "/api/v1/namespaces/default/services/s/proxy/",
+		"/api/v1/namespaces/default/services/http:s:web/proxy/", nodesPath + "/n1/proxy/pods", nodesPath + "/https:n1:10250/proxy/pods", nodesPath + "/n2/proxy/",
+	} {
+		for _, verb := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+			tries = append(tries, [3]string{verb, path})
+		}
+	}
+	return tries
+}
+
 // TestLifeOfTokens: nobody gets a token for longer than a year.
 func TestLifeOfTokens(t *testing.T) {
 	b := besiege(t)
@@ -200,9 +213,10 @@ func TestTokenTries(t *testing.T) {
 		"writing": refuse(no, [3]string{"POST", pods, `{"metadata":{"name":"x"},"spec":{"containers":[{"name":"c","image":"i"}]}}`}, [3]string{"DELETE", pods + "/p"}, [3]string{"PATCH", pods + "/p/status", `{}`},
 			[3]string{"PATCH", nodesPath + "/n1", `{}`}, [3]string{"POST", pods + "/p/eviction", `{}`}, [3]string{"PATCH", volumesPath + "/pv-p", `{"metadata":{"labels":{"coracle.io/reclaim-by":"n1"}}}`}),
 		"terminals and logs":          refuse("", [3]string{"GET", pods + "/p/log"}, [3]string{"POST", pods + "/p/exec?command=id"}, [3]string{"GET", nodesPath + "/n1/proxy/pods"}, [3]string{"POST", pods + "/p/portforward"}),
+		"proxies":                     refuse(no, proxyTries()...),
 		"more tokens":                 refuse(no, [3]string{"POST", accountsPath + "/default/token", `{"spec":{}}`}, [3]string{"POST", accountsPath + "/other/token", `{"spec":{}}`}),
 		"questions about others":      refuse(no, [3]string{"POST", "/apis/authentication.k8s.io/v1/tokenreviews", `{"spec":{"token":"x"}}`}, [3]string{"POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", `{}`}),
-		"paths that are no resources": refuse(no, [3]string{"GET", "/metrics"}, [3]string{"GET", "/coracle/why/pods/default/p"}, [3]string{"GET", "/debug/pprof/"}, [3]string{"GET", "/logs/"}),
+		"paths that are no resources": refuse(no, [3]string{"GET", "/metrics"}, [3]string{"GET", "/coracle/why/pods/default/p"}, [3]string{"GET", "/coracle/store"}, [3]string{"GET", "/debug/pprof/"}, [3]string{"GET", "/logs/"}),
 		"discovery":                   as(200, "", [3]string{"GET", "/api"}, [3]string{"GET", "/apis"}, [3]string{"GET", "/openapi/v3"}, [3]string{"GET", "/version"}),
 		"questions about itself":      as(201, "system:serviceaccount:default:default", [3]string{"POST", whoami, "{}"}),
 	}
@@ -313,7 +327,8 @@ func TestAnonymousTries(t *testing.T) {
 	b := besiege(t)
 	paths := []string{"/", "/api", "/api/v1", "/apis", "/apis/apps/v1", "/openapi/v2", "/openapi/v3", "/metrics", "/logs/", "/debug/pprof/", "/debug/pprof/heap",
 		"/coracle/why/pods/default/p", "/.well-known/openid-configuration", "/openid/v1/jwks", "/swagger.json", "/ui", "/healthz/ping", "//healthz", "/healthz/../api",
-		pods, secretsPath, nodesPath, nodesPath + "/n1/proxy/pods", pods + "/p/log", "/api/v1/watch/secrets"}
+		pods, secretsPath, nodesPath, nodesPath + "/n1/proxy/pods", pods + "/p/log", "/api/v1/watch/secrets",
+		pods + "/p/proxy/", pods + "/https:p:443/proxy/x", "/api/v1/namespaces/default/services/s/proxy/"}
 	for _, path := range paths {
 		for _, method := range []string{"GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"} {
 			a := b.call(b.as(""), method, path, "")
@@ -415,6 +430,7 @@ func TestPathTries(t *testing.T) {
 		pods + "/p%2F..%2Fq/log", pods + "/..;/log", "/api/v1/namespaces/..%2Fdefault/pods/p/log", "/api/v1/namespaces/default%2Fpods%2Fp/secrets/x",
 		secretsPath + "/..%2Fconfigmaps%2Fconfig-p", secretsPath + "/%2E%2E", secretsPath + "/secret-p%00", nodesPath + "/..%2Fn1/proxy/pods",
 		"/api/v1/namespaces/default/services/..%2Fx/proxy/", "/apis/..%2Fapi/v1/secrets",
+		pods + "/..%2Fp/proxy/", pods + "/file:p:1/proxy/", pods + "/p:1%2Fx/proxy/", pods + "/p%40elsewhere/proxy/", nodesPath + "/https:n1:10250:x/proxy/",
 	} {
 		a := b.call(b.administers, "GET", path, "")
 		if a.code != 400 && a.code != 404 {

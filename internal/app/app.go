@@ -22,7 +22,7 @@ import (
 // Main runs the command line and returns the exit code.
 func Main(args []string) int {
 	if filepath.Base(args[0]) == "kubectl" {
-		return runKubectl(args[1:], DefaultDataDir())
+		return runKubectl(args[1:], DefaultDataDir(), false)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

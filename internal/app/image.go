@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -18,14 +19,15 @@ func newImage() *cobra.Command {
 		Use:   "image",
 		Short: "Import, build, list and remove images",
 		Long: `Work on the images of the cluster's nodes on this machine. They share one store, so an image is
-there for all of them at once; no cluster need be running.`,
+there for all of them at once; no cluster need be running. The cluster is that of --data-dir if it is given, else
+the one that KUBECONFIG leads to, which must be one of this machine, else the default one.`,
 	}
 	cmd.AddCommand(newImageImport(), newImageBuild(), newImageList(), newImageRemove())
 	return cmd
 }
 
 func openImages(cmd *cobra.Command) (*image.Store, error) {
-	dir, err := dataDir(cmd)
+	dir, err := imagesDir(cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +82,8 @@ func newImageBuild() *cobra.Command {
 		Use:   "build -t NAME PATH",
 		Short: "Make an image from a static binary or a directory",
 		Long: `Make an image of one layer: from a static binary, which becomes its entry point, or from a
-directory that holds a root file system.`,
+directory that holds a root file system. A PATH that is a symbolic link is followed; links in the directory are
+the image's own.`,
 		Example: `  coracle image build -t example/hello:1.0 ./hello
   coracle image build -t example/site:2 --entrypoint /bin/httpd --cmd -f rootfs/`,
 		Args: cobra.ExactArgs(1),
@@ -162,9 +165,13 @@ func newImageRemove() *cobra.Command {
 	}
 }
 
+// title names an image as it was called just now: it may have had other names before.
 func title(img image.Image) string {
 	name := "<none>"
-	if len(img.Names) > 0 {
+	switch {
+	case len(img.Given) > 0:
+		name = strings.Join(img.Given, ", ")
+	case len(img.Names) > 0:
 		name = img.Names[0]
 	}
 	return fmt.Sprintf("%s (%s, %s)", name, short(img.ID), size(img.Size))

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"os"
 	"strings"
 
@@ -16,12 +17,12 @@ func newKubectl() *cobra.Command {
 	return &cobra.Command{
 		Use:   "kubectl [ARGS]",
 		Short: "Run kubectl against the cluster",
-		Long: `Run the kubectl that is built into this binary. Its cluster is the one of --data-dir, unless
---kubeconfig, or KUBECONFIG in the environment, names another. All arguments are kubectl's own.`,
+		Long: `Run the kubectl that is built into this binary. Its cluster is the one of --kubeconfig, or of a --data-dir that
+comes first, else of KUBECONFIG in the environment, else the default one. All other arguments are kubectl's own.`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, args := takeDataDir(args)
-			if code := runKubectl(args, dir); code != 0 {
+			dir, args, given := takeDataDir(args)
+			if code := runKubectl(args, dir, given); code != 0 {
 				return exitCode(code)
 			}
 			return nil
@@ -29,21 +30,30 @@ func newKubectl() *cobra.Command {
 	}
 }
 
-// takeDataDir takes a leading --data-dir from arguments that are otherwise kubectl's.
-func takeDataDir(args []string) (string, []string) {
+// takeDataDir takes a leading --data-dir from arguments that are otherwise kubectl's, and says whether there was one.
+func takeDataDir(args []string) (dir string, rest []string, given bool) {
 	switch {
 	case len(args) >= 2 && args[0] == "--data-dir":
-		return args[1], args[2:]
+		return args[1], args[2:], true
 	case len(args) >= 1 && strings.HasPrefix(args[0], "--data-dir="):
-		return strings.TrimPrefix(args[0], "--data-dir="), args[1:]
+		return strings.TrimPrefix(args[0], "--data-dir="), args[1:], true
 	}
-	return DefaultDataDir(), args
+	return DefaultDataDir(), args, false
 }
 
-func runKubectl(args []string, dataDir string) int {
+// runKubectl runs kubectl. A directory that was given names the cluster before KUBECONFIG does, the default one after it.
+func runKubectl(args []string, dataDir string, given bool) int {
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
-	if os.Getenv("KUBECONFIG") == "" {
-		if dir, err := OpenDataDir(dataDir); err == nil && dir.Exists() {
+	if given || os.Getenv("KUBECONFIG") == "" {
+		dir, err := OpenDataDir(dataDir)
+		if err == nil && given {
+			_, err = loadConfig(dir)
+		}
+		if err != nil && given {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			return 1
+		}
+		if err == nil && dir.Exists() {
 			// The environment tells kubectl's plugins too, but it holds a list of paths.
 			if path := dir.Kubeconfig(); oneKubeconfig(path) {
 				os.Setenv("KUBECONFIG", path)
@@ -51,6 +61,9 @@ func runKubectl(args []string, dataDir string) int {
 				*flags.KubeConfig = path
 			}
 		}
+	}
+	if told := emptyEnvironment(args); told != "" {
+		fmt.Fprintln(os.Stderr, "note:", told)
 	}
 	// kubectl looks at os.Args for plugins and for its warnings.
 	os.Args = append([]string{"kubectl"}, args...)

@@ -181,7 +181,7 @@ func runNode(ctx context.Context, r role, name string) error {
 	}
 	return node.Run(ctx, node.Config{
 		UnsafeSysctls: sysctls,
-		Name:          name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at,
+		Name:          name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },

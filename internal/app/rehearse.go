@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"coracle/internal/client"
 	"coracle/internal/client/remote"
@@ -73,7 +73,7 @@ The exit code is 0 when the changes converge, and 1 when they would not or when 
 	f.DurationVar(&o.within, "within", time.Hour, "how far to look ahead, in virtual time")
 	f.StringVarP(&o.namespace, "namespace", "n", "", "the namespace of objects that name none (default: the kubeconfig's)")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "rehearse on the cluster of this kubeconfig instead of --data-dir's")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", kubeconfigUsage)
 	f.BoolVar(&o.verbose, "verbose", false, "show every write of the virtual cluster")
 	return cmd
 }
@@ -82,17 +82,11 @@ func (o *rehearsal) run(cmd *cobra.Command) error {
 	if err := o.check(cmd); err != nil {
 		return err
 	}
-	if o.kubeconfig == "" {
-		dir, err := dataDir(cmd)
-		if err != nil {
-			return err
-		}
-		if _, err := loadConfig(dir); err != nil {
-			return err
-		}
-		o.kubeconfig = dir.Kubeconfig()
+	chosen, err := chooseCluster(cmd, o.kubeconfig)
+	if err != nil {
+		return err
 	}
-	api, err := o.reach()
+	api, err := o.reach(chosen)
 	if err != nil {
 		return err
 	}
@@ -137,19 +131,13 @@ func (o *rehearsal) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// reach returns the client of the kubeconfig, whose namespace is the default.
-func (o *rehearsal) reach() (*remote.Client, error) {
-	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: o.kubeconfig}, &clientcmd.ConfigOverrides{})
-	config, err := loaded.ClientConfig()
+// reach returns the client of the chosen cluster, whose namespace is the default.
+func (o *rehearsal) reach(chosen choice) (*remote.Client, error) {
+	config, own, err := chosen.load()
 	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig %s: %w", o.kubeconfig, err)
+		return nil, err
 	}
-	if o.namespace == "" {
-		if o.namespace, _, err = loaded.Namespace(); err != nil {
-			return nil, fmt.Errorf("read kubeconfig %s: %w", o.kubeconfig, err)
-		}
-	}
+	o.namespace = cmp.Or(o.namespace, own)
 	config.WarningHandler = rest.NoWarnings{} // of deprecated kinds that nobody asked for by name
 	return remote.New(config)
 }

@@ -121,7 +121,7 @@ func runServer(ctx context.Context, r role) error {
 	explain := &explainer{}
 	api, err := apiserver.New(apiserver.Config{
 		Store: st, PKI: authority, Advertise: advertise, ServiceCIDR: r.cfg.ServiceCIDR,
-		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain},
+		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}},
 	})
 	if err != nil {
 		return errors.Join(err, st.Close())

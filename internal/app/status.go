@@ -54,6 +54,13 @@ func status(ctx context.Context, out io.Writer, dir DataDir) error {
 		if err != nil {
 			return err
 		}
+		writes, err := printStore(ctx, out, dir)
+		if err != nil {
+			return err
+		}
+		if !writes {
+			return exitCode(1) // nothing is missing that could be started
+		}
 		healthy = healthy && ready
 	}
 	if !healthy {

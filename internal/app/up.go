@@ -77,7 +77,7 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 	}
 	f := cmd.Flags()
 	f.IntVar(&o.nodes, "nodes", 1, "how many nodes to run at least (none by default with --simulate)")
-	f.IntVar(&o.simulate, "simulate", 0, "how many simulated nodes to have at least; `kubectl delete node` removes one")
+	f.IntVar(&o.simulate, "simulate", 0, "how many simulated nodes to have at least (kubectl delete node removes one)")
 	f.StringVar(&o.listen, "listen", "", "the API server's address (default "+defaultListen+", or a free port where that is taken)")
 	f.BoolVarP(&o.detach, "detach", "d", false, "return when the cluster is ready and leave it running")
 	f.BoolVar(&o.useContext, "use-context", false, `add the cluster to your own kubeconfig as the context "coracle" and select it`)

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"coracle/internal/kind"
 	"coracle/internal/plan"
@@ -46,17 +47,11 @@ and 1 when the question cannot be answered.`,
 			if err != nil {
 				return err
 			}
-			if kubeconfig == "" {
-				dir, err := dataDir(cmd)
-				if err != nil {
-					return err
-				}
-				if _, err := loadConfig(dir); err != nil {
-					return err
-				}
-				kubeconfig = dir.Kubeconfig()
+			chosen, err := chooseCluster(cmd, kubeconfig)
+			if err != nil {
+				return err
 			}
-			raw, report, err := askWhy(cmd.Context(), kubeconfig, res, namespace, name)
+			raw, report, err := askWhy(cmd.Context(), chosen, res, namespace, name)
 			if err != nil {
 				return err
 			}
@@ -65,7 +60,7 @@ and 1 when the question cannot be answered.`,
 	}
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "the object's namespace (default: the kubeconfig's)")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "ask the cluster of this kubeconfig instead of --data-dir's")
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", kubeconfigUsage)
 	return cmd
 }
 
@@ -113,21 +108,17 @@ func findKind(word string) (resource.Resource, bool) {
 }
 
 // askWhy asks a cluster's server; a refusal is the API's own message.
-func askWhy(ctx context.Context, kubeconfig string, res resource.Resource, namespace, name string) ([]byte, *why.Report, error) {
+func askWhy(ctx context.Context, chosen choice, res resource.Resource, namespace, name string) ([]byte, *why.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}, &clientcmd.ConfigOverrides{})
-	config, err := loaded.ClientConfig()
+	config, own, err := chosen.load()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+		return nil, nil, err
 	}
-	if namespace == "" {
-		if namespace, _, err = loaded.Namespace(); err != nil {
-			return nil, nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
-		}
+	raw, err := getRaw(ctx, config, whyPathOf(res, plan.Key{Namespace: cmp.Or(namespace, own), Name: name}))
+	if apierrors.IsNotFound(err) && !aboutAnObject(err) {
+		err = chosen.stranger(config, err)
 	}
-	raw, err := getRaw(ctx, config, whyPathOf(res, plan.Key{Namespace: namespace, Name: name}))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -136,6 +127,13 @@ func askWhy(ctx context.Context, kubeconfig string, res resource.Resource, names
 		return nil, nil, fmt.Errorf("read the server's explanation: %w", err)
 	}
 	return raw, report, nil
+}
+
+// aboutAnObject says whether a refusal names an object, as the explainer's do: a server without explanations knows no such
+// path.
+func aboutAnObject(err error) bool {
+	status := apierrors.APIStatus(nil)
+	return errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Name != ""
 }
 
 func whyPathOf(res resource.Resource, key plan.Key) string {
@@ -172,5 +170,16 @@ func getRaw(ctx context.Context, config *rest.Config, path string) ([]byte, erro
 	if json.Unmarshal(body, &status) == nil && status.Message != "" {
 		return nil, &apierrors.StatusError{ErrStatus: status}
 	}
-	return nil, fmt.Errorf("the server answered %s to %s", resp.Status, path)
+	return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: int32(resp.StatusCode), Reason: reasonOf(resp.StatusCode),
+		Message: fmt.Sprintf("the server answered %s to %s", resp.Status, path),
+	}}
+}
+
+// reasonOf is the reason of an answer that gives none.
+func reasonOf(code int) metav1.StatusReason {
+	if code == http.StatusNotFound {
+		return metav1.StatusReasonNotFound
+	}
+	return metav1.StatusReasonUnknown
 }

@@ -31,6 +31,8 @@ type Config struct {
 	RuntimeSocket string
 	// Dir holds pod directories and logs (nodes/NAME/agent).
 	Dir string
+	// DataDir is the cluster's directory on this machine: no path below it is told to users of the HTTP face.
+	DataDir string
 	// VolumeRoot holds the node-local class's volumes (annotation coracle.io/volume-root).
 	VolumeRoot string
 	// SharedVolumes is where the shared class keeps its volumes, unless a class says otherwise.

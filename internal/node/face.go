@@ -19,7 +19,7 @@ import (
 // serve returns the loop that serves the HTTP face on l.
 func (a *agent) serve(l net.Listener) func(context.Context) {
 	a.cfg.Listen = l.Addr().String()
-	s := &server.Server{Backend: face{a}, Runtime: a.cri.Runtime, TLS: a.cfg.TLS, Log: a.cfg.Log}
+	s := &server.Server{Backend: face{a}, Runtime: a.cri.Runtime, TLS: a.cfg.TLS, Log: a.cfg.Log, Private: a.cfg.DataDir}
 	return func(ctx context.Context) {
 		if err := s.Serve(ctx, l); err != nil {
 			a.cfg.Log.Error("the HTTP face stopped", "err", err)

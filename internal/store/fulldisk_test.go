@@ -3,16 +3,19 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/apis/example"
 	"k8s.io/apiserver/pkg/storage"
 
 	"coracle/internal/store"
+	"coracle/internal/store/engine"
 	"coracle/internal/store/engine/faultfs"
 )
 
@@ -42,9 +45,16 @@ func ridesOut(t *testing.T, s *store.Store, dir string) {
 	for round := range 3 {
 		prefix := fmt.Sprint("r", round, "-")
 		n, err := fill(t, c, prefix, 20_000)
-		named := strings.Contains(err.Error(), dir+"log-") || strings.Contains(err.Error(), dir+"reserve")
-		if !errors.Is(err, syscall.ENOSPC) || !named || strings.Contains(err.Error(), ".tmp") {
-			t.Fatalf("round %d: full after %d objects: %v; want ENOSPC, and the file that did not fit named", round, n, err)
+		cause, forGood := s.Trouble()
+		if cause == nil || forGood {
+			t.Fatalf("round %d: trouble %v, for good %v, after %v", round, cause, forGood, err)
+		}
+		named := strings.Contains(cause.Error(), dir+"log-") || strings.Contains(cause.Error(), dir+"reserve")
+		if !errors.Is(err, syscall.ENOSPC) || !named || strings.Contains(cause.Error(), ".tmp") {
+			t.Fatalf("round %d: full after %d objects: %v; want ENOSPC, and the file that did not fit named", round, n, cause)
+		}
+		if strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "its disk is full (no space left on device); delete objects") {
+			t.Errorf("round %d: the client is told %v", round, err)
 		}
 		if n < 20 {
 			t.Fatalf("round %d: only %d objects fit", round, n)
@@ -59,7 +69,37 @@ func ridesOut(t *testing.T, s *store.Store, dir string) {
 		if err := s.Ready(); err != nil {
 			t.Errorf("round %d: after room was made: %v", round, err)
 		}
+		if cause, _ := s.Trouble(); cause != nil {
+			t.Errorf("round %d: after room was made: %v", round, cause)
+		}
 		remove(t, c, "after")
+	}
+}
+
+// TestWordsForClients: whatever fails, the client hears what it is and what to do, and no file's name.
+func TestWordsForClients(t *testing.T) {
+	file := "/var/lib/x/store/log-1.wal"
+	at := func(err error) error { return fmt.Errorf("write %s: %w", file, err) }
+	for _, test := range []struct {
+		cause error
+		want  string
+	}{
+		{at(syscall.ENOSPC), "its disk is full (no space left on device); delete objects, or make room"},
+		{&os.PathError{Op: "write", Path: file, Err: syscall.ENOSPC}, "its disk is full"},
+		{at(syscall.EDQUOT), "its quota of the disk is used up (disk quota exceeded)"},
+		{fmt.Errorf("%w: %w", engine.ErrFatal, at(syscall.EIO)), "its disk failed (input/output error); it takes no writes until the server is started again"},
+		{fmt.Errorf("%w: %w", engine.ErrFatal, at(syscall.ENOSPC)), "until the server is started again"},
+		{at(errors.New("short write")), "the server's log says why"},
+		{at(syscall.EROFS), "read-only file system"},
+	} {
+		err := error(&store.ReadOnlyError{Cause: test.cause})
+		status := apierrors.APIStatus(nil)
+		if !errors.As(err, &status) || status.Status().Message != err.Error() {
+			t.Fatalf("%v is no status", err)
+		}
+		if words := err.Error(); !strings.Contains(words, test.want) || strings.Contains(words, "/var") || strings.Contains(words, ".wal") {
+			t.Errorf("%v: %q, want %q and no file", test.cause, words, test.want)
+		}
 	}
 }
 

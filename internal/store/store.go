@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -80,11 +81,34 @@ type Resource struct {
 var ErrClosed = errors.New("store: closed")
 
 // ReadOnlyError is returned for writes that the engine could not make durable. The write did not
-// happen. It is an API status (503 ServiceUnavailable).
+// happen. It is an API status (503 ServiceUnavailable). Its words are for whoever asked for the write, who may be
+// anybody: they name no file. Cause does, and is for the log and for root.
 type ReadOnlyError struct{ Cause error }
 
-func (e *ReadOnlyError) Error() string {
-	return "the cluster's store cannot write: " + e.Cause.Error()
+func (e *ReadOnlyError) Error() string { return "the cluster's store cannot write: " + cannot(e.Cause) }
+
+// errUndoing is the cause while a failed write is being undone.
+var errUndoing = errors.New("a failed write is being undone, try again")
+
+// cannot says what a cause means to a client, and what can be done.
+func cannot(cause error) string {
+	var number syscall.Errno
+	reason := "the server's log says why"
+	if errors.As(cause, &number) {
+		reason = number.Error()
+	}
+	const tell = "`coracle status` on the server's machine says more"
+	switch {
+	case errors.Is(cause, errUndoing):
+		return errUndoing.Error()
+	case errors.Is(cause, engine.ErrFatal):
+		return fmt.Sprintf("its disk failed (%s); it takes no writes until the server is started again; %s", reason, tell)
+	case errors.Is(cause, syscall.ENOSPC):
+		return "its disk is full (" + reason + "); delete objects, or make room on the server's disk; " + tell
+	case errors.Is(cause, syscall.EDQUOT):
+		return "its quota of the disk is used up (" + reason + "); delete objects, or raise the quota; " + tell
+	}
+	return reason + "; " + tell
 }
 
 // Unwrap returns the engine's error.
@@ -240,6 +264,20 @@ func (s *Store) Ready() error {
 	return nil
 }
 
+// Size returns the bytes on disk: those that belong to the compacted part and those written since.
+func (s *Store) Size() (compacted, since int64) { return s.engine.Size() }
+
+// Trouble returns why the store does not take writes, with the file that it is about, and for good when only opening it
+// again helps; nil while it does. It is for root alone.
+func (s *Store) Trouble() (cause error, forGood bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fatal != nil {
+		return s.fatal, true
+	}
+	return s.lastError, false
+}
+
 // readOnly must be called with s.mu held.
 func (s *Store) readOnly() error {
 	switch {
@@ -248,7 +286,7 @@ func (s *Store) readOnly() error {
 	case s.lastError != nil:
 		return &ReadOnlyError{Cause: s.lastError}
 	}
-	return &ReadOnlyError{Cause: errors.New("a failed write is being undone, try again")}
+	return &ReadOnlyError{Cause: errUndoing}
 }
 
 // For returns the collection of a resource; it implements storage.Interface. Asking twice for a

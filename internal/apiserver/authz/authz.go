@@ -7,6 +7,7 @@
 //   - a node (user system:node:NAME, group system:nodes) may do what its agent needs: of the kinds
 //     that hold secrets or data it reaches what a pod bound to it uses, and of nodes, leases and
 //     pods its own, as upstream's node authorizer rules;
+//   - the group system:monitoring may read /metrics;
 //   - whoever is authenticated, service accounts included, may read discovery, OpenAPI, health
 //     and version, and ask about himself (SelfSubjectReview, SelfSubjectAccessReview,
 //     SelfSubjectRulesReview);
@@ -56,6 +57,9 @@ func (a *Authorizer) Authorize(_ context.Context, attr authorizer.Attributes) (a
 	if !slices.Contains(u.GetGroups(), user.AllAuthenticated) {
 		return authorizer.DecisionNoOpinion, "", nil
 	}
+	if slices.Contains(u.GetGroups(), user.MonitoringGroup) && metrics(attr) {
+		return authorizer.DecisionAllow, "", nil
+	}
 	if discovery(attr) || self(attr) {
 		return authorizer.DecisionAllow, "", nil
 	}
@@ -91,6 +95,11 @@ func discovery(attr authorizer.Attributes) bool {
 		}
 	}
 	return false
+}
+
+// metrics holds for reading what the server counts (upstream's role system:monitoring).
+func metrics(attr authorizer.Attributes) bool {
+	return !attr.IsResourceRequest() && attr.GetVerb() == "get" && attr.GetPath() == "/metrics"
 }
 
 // self holds for questions about the asker (upstream's role system:basic-user).

@@ -68,6 +68,8 @@ type Server struct {
 	Runtime runtimeapi.RuntimeServiceClient
 	TLS     *tls.Config
 	Log     *slog.Logger
+	// Private is the directory whose paths stand in no answer; empty hides none.
+	Private string
 }
 
 // Serve serves on l until ctx ends, then closes every connection, streams included.
@@ -124,7 +126,8 @@ func authenticated(next http.Handler) http.Handler {
 	})
 }
 
-func refuse(w http.ResponseWriter, err error) {
+// refuse answers with an error, less the paths of the node's files, which the log has.
+func (s *Server) refuse(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	var r *Refusal
 	if errors.As(err, &r) {
@@ -136,24 +139,32 @@ func refuse(w http.ResponseWriter, err error) {
 	case codes.NotFound:
 		status = http.StatusNotFound
 	}
-	http.Error(w, err.Error(), status)
+	http.Error(w, s.words(err.Error()), status)
+}
+
+func (s *Server) words(message string) string {
+	told := withoutPaths(message, s.Private)
+	if told != message {
+		s.Log.Warn("a request failed", "err", message)
+	}
+	return told
 }
 
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	o, previous, err := logOptions(r.URL.Query(), time.Now())
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	path, ended, err := s.Backend.Log(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container"), previous)
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	o.Ended = ended
 	out := &flushing{w: w, flush: o.Follow}
 	if err := logs.Read(r.Context(), out, path, o); err != nil && !out.begun {
-		refuse(w, fmt.Errorf("failed to read log: %w", err))
+		s.refuse(w, fmt.Errorf("failed to read log: %w", err))
 		return
 	}
 	if !out.begun {
@@ -227,12 +238,12 @@ func (f *flushing) Write(b []byte) (int, error) {
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	id, err := s.container(r)
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	q := r.URL.Query()
 	if !slices.ContainsFunc(q["command"], func(word string) bool { return word != "" }) {
-		refuse(w, Refuse(http.StatusBadRequest, "command: Required value: say what to execute, as command=WORD for each word"))
+		s.refuse(w, Refuse(http.StatusBadRequest, "command: Required value: say what to execute, as command=WORD for each word"))
 		return
 	}
 	stdin, stdout, stderr, tty := streams(q)
@@ -240,7 +251,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		ContainerId: id, Cmd: q["command"], Tty: tty, Stdin: stdin, Stdout: stdout, Stderr: stderr,
 	})
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	s.pass(w, r, res.Url)
@@ -249,7 +260,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	id, err := s.container(r)
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	stdin, stdout, stderr, tty := streams(r.URL.Query())
@@ -257,7 +268,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 		ContainerId: id, Tty: tty, Stdin: stdin, Stdout: stdout, Stderr: stderr,
 	})
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	s.pass(w, r, res.Url)
@@ -266,21 +277,21 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	id, err := s.Backend.Sandbox(r.PathValue("namespace"), r.PathValue("pod"), types.UID(r.PathValue("uid")))
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	var ports []int32
 	for _, text := range r.URL.Query()["port"] {
 		n, err := strconv.ParseUint(text, 10, 16)
 		if err != nil || n == 0 {
-			refuse(w, Refuse(http.StatusBadRequest, "invalid port %q", text))
+			s.refuse(w, Refuse(http.StatusBadRequest, "invalid port %q", text))
 			return
 		}
 		ports = append(ports, int32(n))
 	}
 	res, err := s.Runtime.PortForward(r.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: ports})
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 		return
 	}
 	s.pass(w, r, res.Url)
@@ -309,7 +320,7 @@ func streams(q url.Values) (stdin, stdout, stderr, tty bool) {
 func (s *Server) pass(w http.ResponseWriter, r *http.Request, to string) {
 	target, err := url.Parse(to)
 	if err != nil {
-		refuse(w, fmt.Errorf("the runtime's streaming URL: %w", err))
+		s.refuse(w, fmt.Errorf("the runtime's streaming URL: %w", err))
 		return
 	}
 	proxy := &httputil.ReverseProxy{
@@ -320,7 +331,7 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, to string) {
 		FlushInterval: -1,
 		ErrorLog:      slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			http.Error(w, "stream to the runtime: "+err.Error(), http.StatusBadGateway)
+			http.Error(w, "stream to the runtime: "+s.words(err.Error()), http.StatusBadGateway)
 		},
 	}
 	proxy.ServeHTTP(w, r)

@@ -48,7 +48,13 @@ func (s *Store) Build(name, path string, opts BuildOptions) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("build image: %w", err)
 	}
-	if !st.IsDir() {
+	root := path
+	if st.IsDir() {
+		// A link that is given is followed, as one given to docker build is; below it links are what the image has.
+		if root, err = filepath.EvalSymlinks(path); err != nil {
+			return Image{}, fmt.Errorf("build image: %w", err)
+		}
+	} else {
 		if err := checkStatic(path); err != nil {
 			return Image{}, err
 		}
@@ -56,23 +62,15 @@ func (s *Store) Build(name, path string, opts BuildOptions) (Image, error) {
 			opts.Entrypoint = []string{"/" + filepath.Base(path)}
 		}
 	}
+	defer s.settle()
 	unlock, err := s.lock(contentLock, unix.LOCK_SH)
 	if err != nil {
 		return Image{}, err
 	}
 	defer unlock()
-	w, err := s.newBlob()
+	layer, size, err := s.unpackMade(func(w io.Writer) error { return pack(w, root, st) })
 	if err != nil {
-		return Image{}, err
-	}
-	defer w.abort()
-	if err := pack(w, path, st); err != nil {
 		return Image{}, fmt.Errorf("build image from %s: %w", path, err)
-	}
-	size := w.size
-	layer, err := w.commit()
-	if err != nil {
-		return Image{}, err
 	}
 	return s.finish(opts.config(layer), []v1.Descriptor{{MediaType: types.OCIUncompressedLayer, Digest: layer, Size: size}}, norm)
 }
@@ -139,7 +137,9 @@ func (s *Store) admit(desc v1.Descriptor, names ...string) (Image, error) {
 	if err := s.tag(desc, names...); err != nil {
 		return Image{}, err
 	}
-	return s.Get(desc.Digest.String())
+	img, err := s.Get(desc.Digest.String())
+	img.Given = names
+	return img, err
 }
 
 func checkStatic(path string) error {

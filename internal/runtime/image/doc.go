@@ -10,7 +10,8 @@
 //
 // On disk:
 //
-//	oci-layout, index.json, blobs/sha256/HEX   a valid OCI image layout
+//	oci-layout, index.json, blobs/sha256/HEX   manifests and configurations, in the form of an OCI image layout; the
+//	                                           archives of layers only until they are unpacked
 //	layers/HEX/fs                              a layer unpacked on its parents, in overlayfs form, by chain ID
 //	leases/ID.json                             the layers a container stands on
 //	content.lock, index.lock                   see lock.go

@@ -24,6 +24,8 @@ type Image struct {
 	Digest string
 	// Names are the normalised tags, sorted: "docker.io/kahootali/counter:1.1".
 	Names []string
+	// Given are those of the names that the call which returned the image gave it, in its order.
+	Given []string
 	// RepoDigests are "repository@digest" for every repository the image is named in.
 	RepoDigests []string
 	// Size in bytes of configuration and layers as stored.
@@ -247,10 +249,7 @@ func (s *Store) collect() error {
 			return err
 		}
 		live[e.desc.Digest] = in
-		blobs[e.desc.Digest.Hex], blobs[in.manifest.Config.Digest.Hex] = true, true
-		for _, l := range in.manifest.Layers {
-			blobs[l.Digest.Hex] = true
-		}
+		s.needs(e.desc, in, blobs)
 		for _, c := range chainIDs(in.config.RootFS.DiffIDs) {
 			layers[c.Hex] = true
 		}
@@ -272,6 +271,48 @@ func (s *Store) collect() error {
 	// Nobody adds content while we hold the lock: what is in tmp was left by a crash,
 	// perhaps with the parents of a layer still mounted.
 	return sweep(filepath.Join(s.dir, "tmp"), nil)
+}
+
+// needs notes the blobs of an image: its manifest and configuration, and what of its layers is not unpacked. An unpacked
+// layer is the only copy: nothing hands layers on, so that an archive beside it would take its place again for nothing.
+func (s *Store) needs(desc v1.Descriptor, in *info, blobs map[string]bool) {
+	blobs[desc.Digest.Hex], blobs[in.manifest.Config.Digest.Hex] = true, true
+	chain := chainIDs(in.config.RootFS.DiffIDs)
+	for i, l := range in.manifest.Layers {
+		if i >= len(chain) || !s.unpacked(chain[i]) {
+			blobs[l.Digest.Hex] = true
+		}
+	}
+}
+
+// settle removes the archives of layers that are unpacked. Where somebody adds content at this moment it leaves them to
+// whoever is last; a failure leaves them to the next.
+func (s *Store) settle() {
+	unlock, err := s.lock(contentLock, unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	entries, err := s.entries()
+	if err != nil {
+		return
+	}
+	blobs := map[string]bool{}
+	for _, e := range entries {
+		in, err := s.info(e.desc.Digest)
+		if err != nil {
+			return
+		}
+		s.needs(e.desc, in, blobs)
+	}
+	dir := filepath.Join(s.dir, "blobs", "sha256")
+	list, err := os.ReadDir(dir)
+	if err != nil || !slices.ContainsFunc(list, func(e os.DirEntry) bool { return !blobs[e.Name()] }) {
+		return
+	}
+	if syncAll(dir) == nil { // what is unpacked is on the disk before its archive goes
+		_ = sweep(dir, blobs) // see above
+	}
 }
 
 func sweep(dir string, keep map[string]bool) error {

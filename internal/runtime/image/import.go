@@ -35,6 +35,7 @@ type saved struct {
 // layout, plain or compressed, and returns the images it held. Nothing is
 // named before all of it is stored. It fails with ErrFormat when r is neither.
 func (s *Store) Import(r io.Reader) ([]Image, error) {
+	defer s.settle()
 	unlock, err := s.lock(contentLock, unix.LOCK_SH)
 	if err != nil {
 		return nil, err
@@ -54,6 +55,7 @@ func (s *Store) Import(r io.Reader) ([]Image, error) {
 
 // ImportLayout imports the images of an OCI image layout directory.
 func (s *Store) ImportLayout(dir string) ([]Image, error) {
+	defer s.settle()
 	unlock, err := s.lock(contentLock, unix.LOCK_SH)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ type PullOptions struct {
 }
 
 // Pull fetches an image from its registry, for this machine's platform.
-// Blobs that are already here are not fetched.
+// Layers that are already here are not fetched.
 func (s *Store) Pull(ctx context.Context, ref string, opts PullOptions) (Image, error) {
 	nameOpts := []name.Option{name.WeakValidation}
 	if opts.Insecure {
@@ -46,6 +46,7 @@ func (s *Store) Pull(ctx context.Context, ref string, opts PullOptions) (Image, 
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
+	defer s.settle()
 	unlock, err := s.lock(contentLock, unix.LOCK_SH)
 	if err != nil {
 		return Image{}, err
@@ -71,7 +72,15 @@ func (s *Store) fetch(img v1.Image) (v1.Descriptor, error) {
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	for _, d := range m.Layers {
+	c, err := img.ConfigFile()
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	chain := chainIDs(c.RootFS.DiffIDs)
+	for i, d := range m.Layers {
+		if i < len(chain) && s.unpacked(chain[i]) {
+			continue
+		}
 		if err := s.fetchLayer(img, d); err != nil {
 			return v1.Descriptor{}, err
 		}

@@ -67,19 +67,12 @@ func (s *Store) unpack(in *info) error {
 // unpackLayer extracts one layer on a mount of its parents, so that deletions,
 // hard links to a parent's file and directories the archive does not mention
 // come out as the kernel itself would write them into an upper directory.
-func (s *Store) unpackLayer(blob, diffID, chain v1.Hash, parents []string) (err error) {
-	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "tmp"), "layer-*")
+func (s *Store) unpackLayer(blob, diffID, chain v1.Hash, parents []string) error {
+	tmp, fs, err := s.stage()
 	if err != nil {
 		return err
 	}
 	defer filetree.Remove(tmp) //nolint:errcheck // what is left goes with the next collection
-	if err := os.Chmod(tmp, 0o711); err != nil {
-		return err
-	}
-	fs := filepath.Join(tmp, "fs")
-	if err := os.Mkdir(fs, 0o755); err != nil {
-		return err
-	}
 	root := fs
 	if len(parents) > 0 {
 		root = filepath.Join(tmp, "merged")
@@ -100,11 +93,90 @@ func (s *Store) unpackLayer(blob, diffID, chain v1.Hash, parents []string) (err 
 			return err
 		}
 	}
-	err = os.Rename(tmp, filepath.Join(s.dir, "layers", chain.Hex))
+	return s.place(tmp, chain)
+}
+
+// unpackMade unpacks a layer without parents while write makes its archive, which is kept nowhere. It returns the
+// archive's digest, which is the layer's diff ID and chain ID, and its size in bytes.
+func (s *Store) unpackMade(write func(io.Writer) error) (layer v1.Hash, size int64, err error) {
+	tmp, fs, err := s.stage()
+	if err != nil {
+		return layer, 0, err
+	}
+	defer filetree.Remove(tmp) //nolint:errcheck // what is left goes with the next collection
+	r, w := io.Pipe()
+	made := make(chan struct{})
+	go func() {
+		defer close(made)
+		w.CloseWithError(write(w))
+	}()
+	sum := sha256.New()
+	tee := &counted{r: io.TeeReader(r, sum)}
+	if err = extract(fs, tee); err == nil {
+		_, err = io.Copy(io.Discard, tee)
+	}
+	r.CloseWithError(err)
+	<-made
+	if err != nil {
+		return layer, 0, err
+	}
+	if err := syncAll(fs); err != nil {
+		return layer, 0, err
+	}
+	layer = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
+	return layer, tee.n, s.place(tmp, layer)
+}
+
+// counted counts what is read through it.
+type counted struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// stage makes the directory in which a layer is unpacked, and fs in it.
+func (s *Store) stage() (tmp, fs string, err error) {
+	if tmp, err = os.MkdirTemp(filepath.Join(s.dir, "tmp"), "layer-*"); err != nil {
+		return "", "", err
+	}
+	fs = filepath.Join(tmp, "fs")
+	if err := errors.Join(os.Chmod(tmp, 0o711), os.Mkdir(fs, 0o755)); err != nil {
+		return "", "", errors.Join(err, filetree.Remove(tmp))
+	}
+	return tmp, fs, nil
+}
+
+// place gives an unpacked layer its name. Whoever comes second finds it there.
+func (s *Store) place(tmp string, chain v1.Hash) error {
+	err := os.Rename(tmp, filepath.Join(s.dir, "layers", chain.Hex))
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		return nil
 	}
 	return err
+}
+
+// unpacked says whether a layer is there.
+func (s *Store) unpacked(chain v1.Hash) bool {
+	_, err := os.Stat(s.layerDir(chain))
+	return err == nil
+}
+
+// syncAll makes durable what was written to the file system of a directory.
+func syncAll(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return &os.PathError{Op: "syncfs", Path: dir, Err: err}
+	}
+	return nil
 }
 
 // mountLayer mounts an overlay whose upper directory will be the new layer.
