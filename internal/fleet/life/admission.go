@@ -20,6 +20,13 @@ func Judge(held *fit.Holdings, node *corev1.Node, pod *corev1.Pod) *fit.Refusal 
 	if os == "" {
 		os = string(corev1.Linux)
 	}
+	if len(node.Status.Allocatable) < len(defaultCapacity) { // it may not have said yet what its maker left open
+		whole := *node
+		whole.Status.Capacity, whole.Status.Allocatable = node.Status.Capacity.DeepCopy(), node.Status.Allocatable.DeepCopy()
+		fill(&whole.Status.Capacity, defaultCapacity)
+		fill(&whole.Status.Allocatable, whole.Status.Capacity)
+		node = &whole
+	}
 	return held.Judge(node, os, pod)
 }
 
