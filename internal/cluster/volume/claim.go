@@ -222,7 +222,9 @@ func unfit(pv *corev1.PersistentVolume, c *corev1.PersistentVolumeClaim) string 
 }
 
 // hasSource says that a claim's volume is to begin with data of something else: no free volume does.
-func hasSource(c *corev1.PersistentVolumeClaim) bool { return c.Spec.DataSource != nil || c.Spec.DataSourceRef != nil }
+func hasSource(c *corev1.PersistentVolumeClaim) bool {
+	return c.Spec.DataSource != nil || c.Spec.DataSourceRef != nil
+}
 
 func (d *decision) pend() {
 	if d.claim.Status.Phase != corev1.ClaimPending {
