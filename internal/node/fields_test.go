@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	quantity "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/node/sysctl"
@@ -191,5 +193,39 @@ func TestEnvFileAwaited(t *testing.T) {
 			}
 		}
 		t.Error("the container does not have the variable")
+	})
+}
+
+// TestLocalStorageLimits: a container that writes more than it may, or a pod whose containers and volumes do together, goes.
+func TestLocalStorageLimits(t *testing.T) {
+	inWorld(t, func(w *world) {
+		limited := func(limits ...string) corev1.PodSpec {
+			spec := corev1.PodSpec{Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}}
+			for i, limit := range limits {
+				c := corev1.Container{Name: fmt.Sprintf("c%d", i), Image: "server:1"}
+				c.Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: quantity.MustParse(limit)}
+				spec.Containers = append(spec.Containers, c)
+			}
+			return spec
+		}
+		w.runtime.Written = map[string]uint64{"c0": 100 << 10, "c1": 10 << 10}
+		w.create("within", limited("128Ki", "64Ki"))
+		w.create("over", limited("128Ki", "8Ki"))
+		p := w.create("together", limited("128Ki", "64Ki"))
+		w.settle(2 * time.Second)
+		file := filepath.Join(w.cfg.Dir, "pods", string(p.UID), "volumes/v/big")
+		if err := os.WriteFile(file, make([]byte, 256<<10), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.settle(time.Minute)
+		w.want("within", "Running ready c0=running c1=running")
+		for name, message := range map[string]string{
+			"over":     `Container c1 exceeded its local ephemeral storage limit "8Ki". `,
+			"together": "Pod ephemeral local storage usage exceeds the total limit of containers 192Ki. ",
+		} {
+			if st := w.pod(name).Status; st.Phase != corev1.PodFailed || st.Reason != "Evicted" || st.Message != message {
+				t.Errorf("%s: %s %s: %s", name, st.Phase, st.Reason, st.Message)
+			}
+		}
 	})
 }

@@ -9,8 +9,8 @@ import (
 	"coracle/internal/node/podsync"
 )
 
-// measureEvery is how often volumes on disk that have a size limit are measured. File systems
-// without project quotas leave no other way; pods without such volumes cost nothing.
+// measureEvery is how often volumes on disk and containers that have a limit of size are measured. File systems
+// without project quotas leave no other way; pods without such limits cost nothing.
 const measureEvery = 30 * time.Second
 
 // measureVolumes measures the volumes that have a size limit when it is time, and returns when it
@@ -29,6 +29,9 @@ func (w *worker) measureVolumes(ctx context.Context, now time.Time) time.Time {
 	pod := w.pod
 	w.a.wg.Go(func() {
 		message, err := w.a.volumes.Overfull(ctx, pod)
+		if err == nil && message == "" {
+			message, err = w.overStorage(ctx, pod)
+		}
 		switch {
 		case err != nil:
 			w.a.cfg.Log.Warn("measure volumes", "pod", pod.Name, "namespace", pod.Namespace, "err", err)
@@ -46,5 +49,6 @@ func limitsVolumes(pod *corev1.Pod) bool {
 			return true
 		}
 	}
-	return false
+	limits, _ := storageLimits(pod)
+	return limits != nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,30 @@ func (m *Manager) Overfull(ctx context.Context, pod *corev1.Pod) (message string
 		}
 	}
 	return "", nil
+}
+
+// OnDisk is how many bytes the emptyDirs on disk of a pod hold together.
+func (m *Manager) OnDisk(ctx context.Context, pod *corev1.Pod) (total int64, err error) {
+	for i := range pod.Spec.Volumes {
+		if d := pod.Spec.Volumes[i].EmptyDir; d == nil || d.Medium != corev1.StorageMediumDefault {
+			continue
+		}
+		used, err := Usage(ctx, m.volumeDir(pod.UID, pod.Spec.Volumes[i].Name))
+		if err != nil {
+			return 0, err
+		}
+		total += used
+	}
+	return total, nil
+}
+
+// Usage is how many bytes a directory holds with all below it; none where there is no directory.
+func Usage(ctx context.Context, dir string) (int64, error) {
+	used, err := usage(ctx, dir, noLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	return used, err
 }
 
 // noLimit measures a whole volume.

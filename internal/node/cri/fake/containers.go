@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/node/cri"
 )
 
 // RunPodSandbox implements runtimeapi.RuntimeServiceClient.
@@ -303,4 +305,24 @@ func (r *Runtime) ExecSync(ctx context.Context, req *runtimeapi.ExecSyncRequest,
 	}
 	out, code := c.program.Exec(req.Cmd)
 	return &runtimeapi.ExecSyncResponse{Stdout: []byte(out), ExitCode: code}, nil
+}
+
+// ListContainerStats implements runtimeapi.RuntimeServiceClient: what running containers have written.
+func (r *Runtime) ListContainerStats(ctx context.Context, req *runtimeapi.ListContainerStatsRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainerStatsResponse, error) {
+	if err := r.begin(ctx, "ListContainerStats"); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := &runtimeapi.ListContainerStatsResponse{}
+	for _, c := range r.containers {
+		if uid := req.GetFilter().GetLabelSelector()[cri.PodUID]; uid != c.Config.Labels[cri.PodUID] {
+			continue
+		}
+		out.Stats = append(out.Stats, &runtimeapi.ContainerStats{
+			Attributes:    &runtimeapi.ContainerAttributes{Id: c.ID, Metadata: c.Config.Metadata},
+			WritableLayer: &runtimeapi.FilesystemUsage{UsedBytes: &runtimeapi.UInt64Value{Value: r.Written[c.Config.Metadata.Name]}},
+		})
+	}
+	return out, nil
 }

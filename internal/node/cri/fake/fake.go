@@ -39,6 +39,8 @@ type Runtime struct {
 	runtimeapi.RuntimeServiceClient // what is not implemented panics
 	runtimeapi.ImageServiceClient
 
+	// Written is what containers have written into their own file systems, in bytes, by container name.
+	Written map[string]uint64
 	// Fail, when set, is asked before each call by its name.
 	Fail func(call string) error
 
