@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,12 +28,14 @@ func home(t *testing.T, name, server, authority string) DataDir {
 	if err := os.MkdirAll(string(dir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for path, content := range map[string]string{
-		dir.ConfigFile(): `{"id":"x","listen":"127.0.0.1:1"}`,
-	} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	cfg := ClusterConfig{
+		ID: "x", Listen: "127.0.0.1:1", PodCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
+	}
+	if err := dir.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if err := saveConfig(dir, cfg); err != nil {
+		t.Fatal(err)
 	}
 	if err := writeKubeconfig(dir.Kubeconfig(), kubeconfigFor(server, []byte(authority), identity{name: "admin"})); err != nil {
 		t.Fatal(err)

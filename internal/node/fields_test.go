@@ -124,7 +124,6 @@ func TestVolumeKindsHeld(t *testing.T) {
 		for name, source := range map[string]corev1.VolumeSource{
 			"nfs":     {NFS: &corev1.NFSVolumeSource{Server: "s", Path: "/"}},
 			"csi":     {CSI: &corev1.CSIVolumeSource{Driver: "d"}},
-			"image":   {Image: &corev1.ImageVolumeSource{Reference: "server:1"}},
 			"git":     {GitRepo: &corev1.GitRepoVolumeSource{Repository: "r"}},
 			"trusted": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Path: "p", Name: ptr("b")}}}}},
 			"vouched": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{KeyPath: "p"}}}}},
