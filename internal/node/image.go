@@ -78,10 +78,10 @@ func (w *worker) ensureVolumeImages(ctx context.Context, pod *corev1.Pod, spec *
 // aboutVolume says for which volume an image was wanted.
 func aboutVolume(name string, err error) error {
 	var f failed
-	if errors.As(err, &f) {
-		return failed{f.reason, fmt.Errorf("volume %q: %w", name, f.err)}
+	if !errors.As(err, &f) || cri.IsUnavailable(err) {
+		return err
 	}
-	return err
+	return failed{f.reason, fmt.Errorf("volume %q: %s", name, cri.Message(f.err))}
 }
 
 func (w *worker) inspect(ctx context.Context, name string) (*runtimeapi.Image, error) {

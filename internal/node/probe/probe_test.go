@@ -126,7 +126,7 @@ func TestExec(t *testing.T) {
 	for name, c := range map[string]struct{ got, want Result }{
 		"well":       {answer("", 0, nil), Result{OK: true}},
 		"ill":        {answer("ouch", 2, nil), Result{Message: "ouch"}},
-		"impossible": {answer("", 0, errors.New("no such container")), Result{Unknown: true, Message: "no such container"}},
+		"impossible": {answer("", 0, errors.New("no such container")), Result{Unknown: true, Message: "no such container", Killed: true}},
 		"no runtime": {answer("", 0, fmt.Errorf("dial: %w", ErrAway)), Result{Unknown: true}},
 	} {
 		if c.got != c.want {
