@@ -46,7 +46,11 @@ func MakeDir(path string, mode uint32) (*Dir, error) {
 		return nil, err
 	}
 	defer above.Close()
-	return above.Make(filepath.Base(path), mode)
+	d, err = above.Make(filepath.Base(path), mode)
+	if errors.Is(err, unix.EXDEV) { // made meanwhile, and mounted over, by somebody else
+		return OpenDir(path)
+	}
+	return d, err
 }
 
 // Close gives the descriptor back.
