@@ -125,8 +125,12 @@ func TestProxyUpgrades(t *testing.T) {
 	fmt.Fprintf(conn, "GET %s/p/proxy/upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", pods)
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
-	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatal(resp, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(resp)
 	}
 	fmt.Fprint(conn, "hello\n")
 	if line, err := r.ReadString('\n'); err != nil || line != "said hello\n" {

@@ -90,7 +90,7 @@ func validateNode(n *corev1.Node) field.ErrorList {
 
 // unservedOfNode refuses what no agent would act on.
 func unservedOfNode(s, old *corev1.NodeSpec) (errs field.ErrorList) {
-	if s.ConfigSource != nil && old.ConfigSource == nil {
+	if s.ConfigSource != nil && old.ConfigSource == nil { //nolint:staticcheck // what is refused has to be named
 		errs = append(errs, field.Forbidden(specPath.Child("configSource"), "agents take no configuration from the API: Kubernetes removed this in v1.24"))
 	}
 	if s.PodPreemptionPolicy != nil && old.PodPreemptionPolicy == nil {

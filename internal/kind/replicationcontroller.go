@@ -35,8 +35,6 @@ var replicationControllers = Kind{
 	Strategy: newStrategy(resource.ReplicationControllers, rules[*corev1.ReplicationController]{
 		prepareCreate: func(r *corev1.ReplicationController) {
 			r.Status, r.Generation = corev1.ReplicationControllerStatus{}, 1
-			if r.Spec.Template != nil {
-			}
 		},
 		prepareUpdate: func(r, old *corev1.ReplicationController) {
 			r.Status = old.Status

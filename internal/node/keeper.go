@@ -160,10 +160,11 @@ const aloneAfter = 5 * time.Second
 // counts: there is none, or it is one that the node does not serve.
 func (a *agent) standAlone(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, aloneAfter)
-	_, err := a.trust.await(bounded, holding)
+	_, _ = a.trust.await(bounded, holding) // what came of it is asked for below
 	cancel()
 	for ctx.Err() == nil && !a.knowsPods() {
-		if err = a.recallPods(ctx); err == nil {
+		err := a.recallPods(ctx)
+		if err == nil {
 			return
 		}
 		a.cfg.Log.Info("go on without an API server", "err", err)

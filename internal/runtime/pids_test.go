@@ -196,7 +196,7 @@ func TestRefusedThenRoom(t *testing.T) {
 	if err := shell.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer shell.Wait() //nolint:errcheck // has ended, where the test has not failed before
+	defer shell.Wait() // has ended, where the test has not failed before
 	defer in.Close()
 	if err := errors.Join(groups[0].Add(shell.Process.Pid), groups[1].LimitPids(1)); err != nil {
 		t.Fatal(err)

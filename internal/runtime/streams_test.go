@@ -207,7 +207,8 @@ func testPortForward(t *testing.T, n *node, pod string, cfg *cri.PodSandboxConfi
 		_ = conn.SetReadDeadline(time.Now().Add(wait))
 		raw := make([]byte, 5)
 		k, err := io.ReadFull(conn, raw)
-		if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		var ne net.Error
+		if errors.As(err, &ne) && ne.Timeout() {
 			t.Errorf("port %d: neither answered nor ended", port)
 		}
 		return string(raw[:k])

@@ -61,7 +61,7 @@ func TestWhy(t *testing.T) {
 		{"daemons: capacity", workload("DaemonSet", "huge", "", sleeper(`resources: {requests: {cpu: "640"}}`)), "ds/huge", 2,
 			[]string{"Root cause: Pod default/huge-", "Insufficient cpu", "node-1"}},
 		{"deployment: image", workload("Deployment", "noimage", "\n  progressDeadlineSeconds: 600", `containers: [{name: app, image: "e2e/absent:1", imagePullPolicy: Never}]`), "deploy/noimage", 2,
-			[]string{"Stuck", "ReplicaSet noimage-", "Root cause: Pod default/noimage-", "ErrImageNeverPull", "import the image"}},
+			[]string{"Stuck", "ReplicaSet noimage-", "Root cause: Pod default/noimage-", "ErrImageNeverPull", "import it (coracle image import): node node-1 does not have e2e/absent:1"}},
 		{"deployment: readiness", workload("Deployment", "unready", "", sleeper(probe)), "deploy/unready", 2,
 			[]string{"ReplicaSet unready-", "Root cause: Pod default/unready-", "Readiness probe failed", "no-such-file"}},
 		{"deployment: deadline", workload("Deployment", "late", "\n  progressDeadlineSeconds: 2", sleeper(probe)), "deploy/late", 2,

@@ -27,7 +27,7 @@ func Unmounted(r plan.Reader, pod *corev1.Pod) string {
 	for _, key := range Claims(pod) {
 		o, ok := r.Get(resource.PersistentVolumeClaims, key.Namespace, key.Name)
 		claim, _ := o.(*corev1.PersistentVolumeClaim)
-		why := ""
+		var why string
 		switch {
 		case !ok || claim == nil:
 			why = fmt.Sprintf("failed to fetch PVC from API server: persistentvolumeclaims %q not found", key.Name)
