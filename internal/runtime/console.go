@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -35,11 +36,25 @@ type console struct {
 
 	mu      sync.Mutex
 	clients map[*client]bool
-	ended   chan struct{}
+	// early is what a container that is made for one session (stdinOnce, as of kubectl run -i) prints before its client
+	// is there, which would never see it; met says that it is not kept any more.
+	early []piece
+	met   bool
+	ended chan struct{}
 }
+
+// piece is some output of one stream.
+type piece struct {
+	name string
+	b    []byte
+}
+
+// earlyMost bounds what is kept of early output; where there is more, the client sees what comes after it has joined.
+const earlyMost = 64 << 10
 
 // client is someone attached.
 type client struct {
+	writing  sync.Mutex
 	out, err io.Writer
 	failed   chan struct{}
 	once     sync.Once
@@ -241,33 +256,67 @@ func (k *console) pump(f *os.File, name string, to *log.File) error {
 // container down, so that no output is lost; one that is gone is dropped.
 func (k *console) broadcast(name string, b []byte) {
 	k.mu.Lock()
+	if k.stdinOnce && !k.met {
+		k.keep(name, b)
+	}
 	var list []*client
 	for c := range k.clients {
 		list = append(list, c)
 	}
 	k.mu.Unlock()
 	for _, c := range list {
-		w := c.out
-		if name == "stderr" {
-			w = c.err
-		}
-		if w == nil {
-			continue
-		}
-		if _, err := w.Write(b); err != nil {
+		c.writing.Lock()
+		err := c.show(name, b)
+		c.writing.Unlock()
+		if err != nil {
 			c.fail()
 			k.leave(c)
 		}
 	}
 }
 
+// keep needs k.mu held.
+func (k *console) keep(name string, b []byte) {
+	size := len(b)
+	for _, p := range k.early {
+		size += len(p.b)
+	}
+	if size > earlyMost {
+		k.early, k.met = nil, true
+		return
+	}
+	k.early = append(k.early, piece{name, bytes.Clone(b)})
+}
+
+func (c *client) show(name string, b []byte) error {
+	w := c.out
+	if name == "stderr" {
+		w = c.err
+	}
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(b)
+	return err
+}
+
 func (c *client) fail() { c.once.Do(func() { close(c.failed) }) }
 
 func (k *console) join(out, err io.Writer) *client {
 	c := &client{out: out, err: err, failed: make(chan struct{})}
+	c.writing.Lock() // what came early comes first
+	defer c.writing.Unlock()
 	k.mu.Lock()
 	k.clients[c] = true
+	early := k.early
+	k.early, k.met = nil, true
 	k.mu.Unlock()
+	for _, p := range early {
+		if c.show(p.name, p.b) != nil {
+			c.fail()
+			break
+		}
+	}
 	return c
 }
 

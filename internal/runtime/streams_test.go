@@ -95,6 +95,7 @@ func TestStreams(t *testing.T) {
 	}
 	t.Run("tty", func(t *testing.T) { testTTY(t, n, id) })
 	t.Run("attach", func(t *testing.T) { testAttach(t, n, pod, cfg) })
+	t.Run("attach late", func(t *testing.T) { testAttachLate(t, n, pod, cfg) })
 	t.Run("port-forward", func(t *testing.T) { testPortForward(t, n, pod, cfg) })
 }
 
@@ -158,6 +159,26 @@ func testAttach(t *testing.T, n *node, pod string, cfg *cri.PodSandboxConfig) {
 	}
 	if text := logText(t, filepath.Join(cfg.LogDirectory, "attach.log")); text != want {
 		t.Errorf("log: %q", text)
+	}
+}
+
+// testAttachLate: who attaches to a container that is made for one session sees what it printed before.
+func testAttachLate(t *testing.T, n *node, pod string, cfg *cri.PodSandboxConfig) {
+	id := n.sh(pod, cfg, "late", `echo early; read l; echo "got $l"`, func(c *cri.ContainerConfig) { c.Stdin, c.StdinOnce = true, true })
+	n.startCtr(id)
+	n.until("the container has printed", func() bool { return logText(t, filepath.Join(cfg.LogDirectory, "late.log")) == "early\n" })
+	a, err := n.Attach(n.ctx(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true, Stderr: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out safeBuffer
+	err = executor(t, a.Url).StreamWithContext(n.ctx(), remotecommand.StreamOptions{Stdin: strings.NewReader("one\n"), Stdout: &out, Stderr: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.finished(id)
+	if want := "early\ngot one\n"; out.String() != want {
+		t.Errorf("attached late: %q, want %q", out.String(), want)
 	}
 }
 
