@@ -36,21 +36,21 @@ func (e *Engine) Compact(live func(key string, revision int64) bool, revision fu
 		return nil // nothing was written since the last time
 	}
 	size, err := e.replaceSnapshot(upTo, old, sealed, live, revision)
-	if errors.Is(err, errClosing) {
-		return nil
+	if size > 0 { // it counts, whatever became of the files that it replaces
+		e.mu.Lock()
+		e.snapshot = segment{name: snapName(upTo), number: upTo, size: size}
+		e.sealed = nil
+		e.measure()
+		e.mu.Unlock()
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errClosing) {
 		return fmt.Errorf("compact: %w", err)
 	}
-	e.mu.Lock()
-	e.snapshot = segment{name: snapName(upTo), number: upTo, size: size}
-	e.sealed = nil
-	e.measure()
-	e.mu.Unlock()
 	return nil
 }
 
-// replaceSnapshot writes what lives into the reserve, and makes of the files that it replaces the next one.
+// replaceSnapshot writes what lives into the reserve, and makes of the files that it replaces the next one. The size is
+// that of the snapshot once it has its name, also when the error is about the files that it replaces; else 0.
 func (e *Engine) replaceSnapshot(
 	upTo int64, old segment, sealed []segment, live func(string, int64) bool, revision func() int64,
 ) (size int64, err error) {

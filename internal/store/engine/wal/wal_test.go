@@ -542,6 +542,46 @@ func TestCompactKeepsWhatLives(t *testing.T) {
 	}
 }
 
+// TestFilesThatCannotBeRetired: a compaction whose snapshot has its name counts, whatever becomes of the files that it
+// replaces: the next one does not look for them.
+func TestFilesThatCannotBeRetired(t *testing.T) {
+	fs := faultfs.New()
+	e, _, _ := open(t, fs)
+	if err := e.Reserve(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	compact := func(rev int64) error {
+		commit(t, e, put(rev, "/k"))
+		return e.Compact(func(_ string, r int64) bool { return r == rev }, func() int64 { return rev })
+	}
+	if err := compact(2); err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	fs.Fail(func(op, name string) error {
+		old := strings.Contains(name, "/log-") || strings.Contains(name, "/snap-")
+		if (op == "rename" || op == "remove") && old {
+			if refused++; refused > 1 { // the first is gone when the second fails
+				return syscall.EIO
+			}
+		}
+		return nil
+	})
+	if err := compact(3); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("a file that cannot be removed: %v, want EIO", err)
+	}
+	fs.Fail(nil)
+	if err := compact(4); err != nil {
+		t.Errorf("the compaction after that: %v", err)
+	}
+	closeEngine(t, e)
+	e, recs, _ := open(t, fs)
+	defer closeEngine(t, e)
+	if len(recs) != 1 || recs[0].Revision != 4 {
+		t.Errorf("loaded %v, want revision 4 alone", recs)
+	}
+}
+
 // TestDamagedSnapshot flips bytes of the compacted file, whose every byte was acknowledged.
 func TestDamagedSnapshot(t *testing.T) {
 	fs := faultfs.New()
