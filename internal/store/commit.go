@@ -22,7 +22,10 @@ type change struct {
 // batch is what one Commit of the engine makes durable.
 type batch struct {
 	changes []*change
-	bytes   int // encoded
+	bytes   int   // encoded
+	growth  int64 // of the live bytes
+	adds    bool  // has an object that was not there
+	removes bool  // makes room
 	done    chan struct{}
 	err     error // set before done is closed
 }
@@ -101,6 +104,9 @@ func (s *Store) enqueue(ch *change, data []byte) (*batch, error) {
 	}
 	s.pending.changes = append(s.pending.changes, ch)
 	s.pending.bytes += len(data)
+	s.pending.growth += ch.growth()
+	s.pending.adds = s.pending.adds || adds
+	s.pending.removes = s.pending.removes || ch.cur.dead
 	return s.pending, nil
 }
 

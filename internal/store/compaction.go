@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -71,33 +70,21 @@ func (p *compaction) begin(loaded engine.Loaded, items map[string]*item) {
 // weight is at most what a live version takes in a file.
 func weight(key string, v *version) int64 { return int64(len(key) + v.size + recordOverhead) }
 
-// growth is by how many live bytes a batch adds.
-func (b *batch) growth() (more int64) {
-	for _, ch := range b.changes {
-		if !ch.cur.dead {
-			more += weight(ch.it.key, ch.cur)
-		}
-		if ch.prev != nil {
-			more -= weight(ch.it.key, ch.prev)
-		}
+// growth is by how many live bytes a change adds.
+func (ch *change) growth() (more int64) {
+	if !ch.cur.dead {
+		more += weight(ch.it.key, ch.cur)
+	}
+	if ch.prev != nil {
+		more -= weight(ch.it.key, ch.prev)
 	}
 	return more
 }
 
-// adds says whether a batch has an object that was not there.
-func (b *batch) adds() bool {
-	return slices.ContainsFunc(b.changes, func(ch *change) bool { return ch.rec.Adds })
-}
-
-// removes says whether a batch makes room.
-func (b *batch) removes() bool {
-	return slices.ContainsFunc(b.changes, func(ch *change) bool { return ch.cur.dead })
-}
-
 // weigh accounts for a durable batch.
 func (p *compaction) weigh(b *batch) {
-	p.live.Add(b.growth())
-	if b.removes() || b.adds() {
+	p.live.Add(b.growth)
+	if b.removes || b.adds {
 		p.refused.Store(0)
 	}
 }
@@ -105,12 +92,11 @@ func (p *compaction) weigh(b *batch) {
 // admit makes sure that a compaction still finds room after a batch: what is on the disk could never be reduced
 // without. What only changes and removes may use some room that what adds may not.
 func (p *compaction) admit(b *batch) error {
-	growth := b.growth()
-	if growth <= 0 {
+	if b.growth <= 0 {
 		return nil
 	}
-	live := p.live.Load() + growth
-	if b.adds() {
+	live := p.live.Load() + b.growth
+	if b.adds {
 		live += forChanges(live)
 	}
 	if live <= p.held.Load() {
@@ -215,7 +201,7 @@ func (p *compaction) relieve(cause error, b *batch) bool {
 		p.futile, p.futileAll = 0, 0
 	}
 	gain, gained := max(relieveMin, p.live.Load()/relieveShare)+int64(b.bytes), dead-p.futile
-	if !b.adds() {
+	if !b.adds {
 		// A new log takes what the old one could not, whatever is dead.
 		gain, gained = relieveMin, all-p.futileAll
 	}
@@ -235,7 +221,7 @@ func (p *compaction) relieve(cause error, b *batch) bool {
 }
 
 func (p *compaction) refuse(b *batch) {
-	if b.adds() {
+	if b.adds {
 		p.refused.Store(p.s.now().Unix() + refuseFor)
 	}
 }

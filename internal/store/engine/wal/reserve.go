@@ -62,17 +62,18 @@ func (e *Engine) Reserve(bytes int64) error {
 
 // findRoom looks what is held from an earlier life.
 func (e *Engine) findRoom() {
-	size := func(name string) int64 {
-		f, err := e.fs.Open(e.path(name))
-		if err != nil {
-			return 0
-		}
-		defer f.Close()
-		n, _ := f.Size()
-		return n
+	e.room.is, _ = e.sizeOf(reserveName)
+	spare, _ := e.sizeOf(spareName)
+	e.room.spare = spare >= e.opts.Ahead
+}
+
+func (e *Engine) sizeOf(name string) (size int64, err error) {
+	f, err := e.fs.Open(e.path(name))
+	if err != nil {
+		return 0, err
 	}
-	e.room.is = size(reserveName)
-	e.room.spare = size(spareName) >= e.opts.Ahead
+	size, err = f.Size()
+	return size, errors.Join(err, f.Close())
 }
 
 // resizeReserve needs roomMu held. After an error the reserve is as it was.
@@ -127,15 +128,11 @@ func (l *loading) tidy() error {
 		if name == e.name {
 			continue
 		}
-		f, err := e.fs.Open(e.path(name))
+		size, err := e.sizeOf(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // became the log
 		}
 		if err != nil {
-			return err
-		}
-		size, err := f.Size()
-		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 		files = append(files, unused{name, size})
@@ -177,7 +174,8 @@ func (e *Engine) retire(files ...unused) error {
 	return e.retireLocked(files)
 }
 
-func (e *Engine) retireLocked(files []unused) (err error) {
+func (e *Engine) retireLocked(files []unused) error {
+	var errs []error
 	want := int64(0)
 	if e.room.asked {
 		want = e.reserveFor(e.room.wanted)
@@ -185,6 +183,7 @@ func (e *Engine) retireLocked(files []unused) (err error) {
 	// The largest becomes the reserve, so that little must be asked of the disk.
 	slices.SortFunc(files, func(a, b unused) int { return cmp.Compare(b.size, a.size) })
 	for _, f := range files {
+		var err error
 		switch {
 		case f.size > e.room.is && e.room.is < want:
 			if err = e.fs.Rename(e.path(f.name), e.path(reserveName)); err == nil {
@@ -199,14 +198,12 @@ func (e *Engine) retireLocked(files []unused) (err error) {
 		default:
 			err = e.fs.Remove(e.path(f.name))
 		}
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err)
 	}
-	if want == 0 {
-		return nil
+	if want > 0 {
+		errs = append(errs, e.settleRoom(want))
 	}
-	return e.settleRoom(want)
+	return errors.Join(errs...)
 }
 
 // settleSteps is in how many steps less is asked for where the wanted size does not fit.
