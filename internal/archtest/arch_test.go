@@ -12,7 +12,7 @@ import (
 // first name. A room that is missing here has not been thought about: add it, with as little as will do.
 var walls = map[string][]string{
 	// Values: they know nothing of the rest.
-	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {},
+	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {},
 	"plan": {"resource"},
 	// Files that others change meanwhile, and what libraries log.
 	"filetree": {}, "librarylog": {},
@@ -23,8 +23,8 @@ var walls = map[string][]string{
 	"event": {"client", "plan", "resource"},
 	// Decisions. They know neither the loop that runs them nor one another's shells; workload/scenario decodes
 	// YAML by the scheme, and cluster uses the arithmetic of kind and what workload/placement says of nodes.
-	"workload": {"plan", "quota", "resource", "scheme"},
-	"cluster":  {"kind", "plan", "quota", "reclaim", "resource", "workload"},
+	"workload": {"plan", "podclaim", "quota", "resource", "scheme"},
+	"cluster":  {"kind", "plan", "podclaim", "quota", "reclaim", "resource", "workload"},
 	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
 	"quota": {"kind", "resource"},
 	// What a node takes: the scheduler, nodes and simulated nodes judge by it.
@@ -32,20 +32,20 @@ var walls = map[string][]string{
 	// The shells of decisions know no kind's business. The scheduler asks nodes by the predicates of
 	// workload/placement, as the DaemonSet planner does.
 	"loop":      {"client", "event", "plan", "resource", "view"},
-	"scheduler": {"client", "fit", "plan", "resource", "view", "workload"},
+	"scheduler": {"client", "fit", "plan", "podclaim", "resource", "view", "workload"},
 	// sim runs them all in virtual time.
 	"sim": {"client", "cluster", "eviction", "loop", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
 	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
 	// live as simulated ones do, and explains the end as why does.
 	"rehearse": {"apiserver", "client", "cluster", "eviction", "fit", "fleet", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
 	// fleet plays nodes, for whom nodelife looks as for any other.
-	"fleet": {"client", "cluster", "fit", "kind", "plan", "reclaim", "resource", "view"},
+	"fleet": {"client", "cluster", "fit", "kind", "plan", "podclaim", "reclaim", "resource", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme"},
 	"store":     {},
-	"apiserver": {"client", "eviction", "kind", "pki", "plan", "quota", "reclaim", "resource", "scheme", "store", "version"},
+	"apiserver": {"client", "eviction", "kind", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"client", "event", "filetree", "fit", "plan", "reclaim", "resource"},
+	"node":    {"client", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource"},
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree"},
 	// The explanation follows what decisions said, and reads pods as they do.

@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/podclaim"
 	"coracle/internal/reclaim"
 )
 
@@ -51,7 +52,7 @@ func (a *Authorizer) used(node, namespace, name string, uses func(*corev1.Pod, s
 // usesVolume says that a pod of the node uses the claim that a volume is bound to.
 func (a *Authorizer) usesVolume(node string, pv *corev1.PersistentVolume) bool {
 	ref := pv.Spec.ClaimRef
-	return ref != nil && a.used(node, ref.Namespace, ref.Name, usesClaim)
+	return ref != nil && a.used(node, ref.Namespace, ref.Name, podclaim.Uses)
 }
 
 // released says that the node is to reclaim a volume that names the claim: before it removes

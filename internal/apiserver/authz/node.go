@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"coracle/internal/podclaim"
 	"coracle/internal/reclaim"
 )
 
@@ -161,7 +162,7 @@ func (a *Authorizer) referenced(node string, attr authorizer.Attributes) string 
 	case "configmaps":
 		related = a.used(node, attr.GetNamespace(), attr.GetName(), usesConfigMap)
 	default:
-		related = a.used(node, attr.GetNamespace(), attr.GetName(), usesClaim) || a.released(node, attr.GetNamespace(), attr.GetName())
+		related = a.used(node, attr.GetNamespace(), attr.GetName(), podclaim.Uses) || a.released(node, attr.GetNamespace(), attr.GetName())
 	}
 	if related {
 		return ""

@@ -96,19 +96,6 @@ func anyContainer(p *corev1.Pod, f func([]corev1.EnvVar, []corev1.EnvFromSource)
 	return false
 }
 
-// usesClaim says whether a pod has a volume of a claim of its namespace, those of ephemeral volumes
-// included (KEP-1698).
-func usesClaim(p *corev1.Pod, name string) bool {
-	for i := range p.Spec.Volumes {
-		switch v := &p.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == name,
-			v.Ephemeral != nil && p.Name+"-"+v.Name == name:
-			return true
-		}
-	}
-	return false
-}
-
 // runsAs says whether a pod runs as a service account of its namespace.
 func runsAs(p *corev1.Pod, name string) bool { return p.Spec.ServiceAccountName == name }
 

@@ -10,6 +10,7 @@ import (
 	helper "k8s.io/component-helpers/storage/volume"
 
 	"coracle/internal/plan"
+	"coracle/internal/podclaim"
 	"coracle/internal/resource"
 )
 
@@ -79,7 +80,7 @@ func claimsByPod(r plan.Reader, before, after plan.Object) []plan.Key {
 		o = before
 	}
 	var keys []plan.Key
-	for _, name := range claimsOf(o.(*corev1.Pod)) {
+	for _, name := range podclaim.All(o.(*corev1.Pod)) {
 		k := plan.Key{Namespace: o.GetNamespace(), Name: name}
 		if c := getClaim(r, k); c != nil && !isBound(c) && c.Annotations[helper.AnnSelectedNode] == "" {
 			keys = append(keys, k)

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/plan"
+	"coracle/internal/podclaim"
 	"coracle/internal/resource"
 )
 
@@ -35,7 +36,7 @@ func claimsLeft(_ plan.Reader, before, after plan.Object) []plan.Key {
 	}
 	pod := before.(*corev1.Pod)
 	var keys []plan.Key
-	for _, name := range claimsOf(pod) {
+	for _, name := range podclaim.All(pod) {
 		keys = append(keys, plan.Key{Namespace: pod.Namespace, Name: name})
 	}
 	return keys
@@ -77,7 +78,7 @@ func planClaimProtection(in plan.Input) plan.Plan {
 // will find the claim gone, as upstream has it.
 func holds(o plan.Object, claim string) bool {
 	pod := o.(*corev1.Pod)
-	return pod.Spec.NodeName != "" && slices.Contains(claimsOf(pod), claim)
+	return pod.Spec.NodeName != "" && slices.Contains(podclaim.All(pod), claim)
 }
 
 // volumeProtection keeps a deleted volume for as long as a claim is bound to it.

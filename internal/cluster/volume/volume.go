@@ -17,6 +17,7 @@ import (
 	helper "k8s.io/component-helpers/storage/volume"
 
 	"coracle/internal/plan"
+	"coracle/internal/podclaim"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
@@ -107,25 +108,11 @@ var indexes = []plan.Index{
 	{Resource: resource.Pods, Name: indexUsers, Values: func(o plan.Object) []string {
 		p := o.(*corev1.Pod)
 		var out []string
-		for _, name := range claimsOf(p) {
+		for _, name := range podclaim.All(p) {
 			out = append(out, plan.Key{Namespace: p.Namespace, Name: name}.String())
 		}
 		return out
 	}},
-}
-
-// claimsOf names the claims a pod uses, those of ephemeral volumes included (KEP-1698).
-func claimsOf(p *corev1.Pod) []string {
-	var out []string
-	for i := range p.Spec.Volumes {
-		switch v := &p.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil:
-			out = append(out, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			out = append(out, p.Name+"-"+v.Name)
-		}
-	}
-	return out
 }
 
 func claimKey(ref *corev1.ObjectReference) plan.Key {

@@ -6,18 +6,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/plan"
+	"coracle/internal/podclaim"
 	"coracle/internal/resource"
 )
 
 // Claims are the keys of the claims that a pod uses, those of its ephemeral volumes included.
 func Claims(pod *corev1.Pod) (keys []plan.Key) {
-	for i := range pod.Spec.Volumes {
-		switch v := &pod.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil:
-			keys = append(keys, plan.Key{Namespace: pod.Namespace, Name: v.PersistentVolumeClaim.ClaimName})
-		case v.Ephemeral != nil:
-			keys = append(keys, plan.Key{Namespace: pod.Namespace, Name: pod.Name + "-" + v.Name})
-		}
+	for _, name := range podclaim.All(pod) {
+		keys = append(keys, plan.Key{Namespace: pod.Namespace, Name: name})
 	}
 	return keys
 }

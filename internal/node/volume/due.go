@@ -12,6 +12,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
+	"coracle/internal/podclaim"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
@@ -163,20 +164,9 @@ func (m *Manager) unused(ctx context.Context, pv *corev1.PersistentVolume) error
 	}
 	for _, obj := range pods {
 		pod := obj.(*corev1.Pod)
-		if ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed; !ended && usesClaim(pod, ref.Name) {
+		if ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed; !ended && podclaim.Uses(pod, ref.Name) {
 			return fmt.Errorf("reclaim volume %s: pod %s/%s still uses it", pv.Name, pod.Namespace, pod.Name)
 		}
 	}
 	return nil
-}
-
-func usesClaim(pod *corev1.Pod, claim string) bool {
-	for i := range pod.Spec.Volumes {
-		switch v := &pod.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim,
-			v.Ephemeral != nil && pod.Name+"-"+v.Name == claim:
-			return true
-		}
-	}
-	return false
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +14,7 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
+	"coracle/internal/podclaim"
 	"coracle/internal/resource"
 )
 
@@ -218,10 +218,8 @@ func refs(pod *corev1.Pod) []objects.Ref {
 			add(resource.ConfigMaps, v.ConfigMap.Name)
 		case v.Secret != nil:
 			add(resource.Secrets, v.Secret.SecretName)
-		case v.PersistentVolumeClaim != nil:
-			add(resource.PersistentVolumeClaims, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			add(resource.PersistentVolumeClaims, strings.Join([]string{pod.Name, v.Name}, "-"))
+		case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
+			add(resource.PersistentVolumeClaims, podclaim.Of(pod, v))
 		case v.Projected != nil:
 			for _, s := range v.Projected.Sources {
 				if s.ConfigMap != nil {

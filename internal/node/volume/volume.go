@@ -17,12 +17,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
+	"coracle/internal/podclaim"
 )
 
 // Config says where volumes live and how to reach what they hold.
@@ -153,7 +153,7 @@ func (m *Manager) prepare(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 		return src, time.Time{}, err
 	case v.Ephemeral != nil:
 		// The claim of a generic ephemeral volume is named after pod and volume (KEP-1698).
-		src, err := m.claim(ctx, pod, ephemeralvolume.VolumeClaimName(pod, v), claimFor{made: true}, st)
+		src, err := m.claim(ctx, pod, podclaim.Of(pod, v), claimFor{made: true}, st)
 		return src, time.Time{}, err
 	case v.Image != nil:
 		return source{image: v.Image.Reference, readOnly: true}, time.Time{}, nil

@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/plan"
+	"coracle/internal/podclaim"
 )
 
 // Pods that state no request count as this much when nodes are compared, so that they spread
@@ -60,7 +61,7 @@ func (p *Pod) Alone() Alike { return Alike{uid: p.UID} }
 
 func (p *Pod) hasClaims() bool {
 	for i := range p.Object.Spec.Volumes {
-		if claimName(p.Object, &p.Object.Spec.Volumes[i]) != "" {
+		if podclaim.Of(p.Object, &p.Object.Spec.Volumes[i]) != "" {
 			return true
 		}
 	}

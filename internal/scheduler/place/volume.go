@@ -10,6 +10,7 @@ import (
 	volumehelper "k8s.io/component-helpers/storage/volume"
 
 	"coracle/internal/plan"
+	"coracle/internal/podclaim"
 	"coracle/internal/resource"
 )
 
@@ -67,7 +68,7 @@ const noProvisioner = "kubernetes.io/no-provisioner"
 // claimsOf reads a pod's claims. blocked is a reason that holds for every node.
 func claimsOf(pod *corev1.Pod, r plan.Reader) (set claimSet, blocked string) {
 	for i := range pod.Spec.Volumes {
-		name := claimName(pod, &pod.Spec.Volumes[i])
+		name := podclaim.Of(pod, &pod.Spec.Volumes[i])
 		if name == "" {
 			continue
 		}
@@ -135,17 +136,6 @@ func unboundOf(claim *corev1.PersistentVolumeClaim, r plan.Reader) (unboundClaim
 		u.volumes = append(u.volumes, o.(*corev1.PersistentVolume))
 	}
 	return u, true
-}
-
-// claimName is the claim behind a volume, the generated one of an ephemeral volume included.
-func claimName(pod *corev1.Pod, v *corev1.Volume) string {
-	switch {
-	case v.PersistentVolumeClaim != nil:
-		return v.PersistentVolumeClaim.ClaimName
-	case v.Ephemeral != nil:
-		return pod.Name + "-" + v.Name
-	}
-	return ""
 }
 
 // free says that every node will do.

@@ -17,6 +17,7 @@ import (
 	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
 	"coracle/internal/plan"
+	"coracle/internal/podclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
 )
@@ -157,23 +158,12 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	return v, true
 }
 
-// claimName is the claim behind a volume, that of an ephemeral volume included; empty where there is none.
-func claimName(pod *corev1.Pod, v *corev1.Volume) string {
-	switch {
-	case v.PersistentVolumeClaim != nil:
-		return v.PersistentVolumeClaim.ClaimName
-	case v.Ephemeral != nil:
-		return ephemeralvolume.VolumeClaimName(pod, v)
-	}
-	return ""
-}
-
 // claimInTheWay finds a claim that cannot bind whatever the scheduler does: one that is absent,
 // lost, or pending though it does not wait for a pod to be placed.
 func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		name := claimName(pod, v)
+		name := podclaim.Of(pod, v)
 		if name == "" {
 			continue
 		}
@@ -219,7 +209,7 @@ func unclaimed(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	}
 	claim, why, found := claimInTheWay(r, pod)
 	for i := range pod.Spec.Volumes {
-		name := claimName(pod, &pod.Spec.Volumes[i])
+		name := podclaim.Of(pod, &pod.Spec.Volumes[i])
 		if found || name == "" {
 			continue
 		}
