@@ -217,11 +217,7 @@ func isLongRunning(info *request.RequestInfo) bool {
 	if info.Verb == "watch" || info.Verb == "proxy" {
 		return true
 	}
-	switch info.Subresource {
-	case "attach", "exec", "proxy", "log", "portforward":
-		return info.IsResourceRequest
-	}
-	return false
+	return info.IsResourceRequest && (info.Subresource == "log" || isConnection(info.Subresource))
 }
 
 // drain lets a server end: short requests finish, long ones are cut.

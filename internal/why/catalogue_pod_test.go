@@ -93,6 +93,22 @@ var podFaults = []fault{
 		},
 	},
 	{
+		name: "pod: its sandbox cannot be made, as its node's condition says too",
+		plant: func(w *world) {
+			w.make(node("n1", "4"), solo())
+			w.pods("solo", func(p *corev1.Pod) {
+				creating(p)
+				setCondition(p, corev1.PodReadyToStartContainers, corev1.ConditionFalse, "FailedCreatePodSandBox", "sysctl \"net.core.x\" is not known")
+			})
+			for range 3 {
+				w.told("solo", "FailedCreatePodSandBox", "Failed to create pod sandbox: sysctl \"net.core.x\" is not known")
+			}
+		},
+		res: resource.Pods, of: "solo", state: plan.Stuck, never: []string{"Starting"},
+		kind: "Pod", object: "solo", code: "FailedCreatePodSandBox", says: "net.core.x", remedy: "correct in the pod what the message names",
+		cure: func(w *world) { w.pods("solo", ready) },
+	},
+	{
 		name: "pod: its sandbox failed once, and is tried again",
 		plant: func(w *world) {
 			w.make(node("n1", "4"), solo())

@@ -94,12 +94,10 @@ func logs(pod *corev1.Pod, s *corev1.ContainerStatus, before string) string {
 }
 
 func memoryLimit(pod *corev1.Pod, container string) (string, bool) {
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			if limit, ok := list[i].Resources.Limits[corev1.ResourceMemory]; ok && list[i].Name == container {
-				return limit.String(), true
-			}
-		}
+	c := containerOf(pod, container)
+	if c == nil {
+		return "", false
 	}
-	return "", false
+	limit, ok := c.Resources.Limits[corev1.ResourceMemory]
+	return limit.String(), ok
 }

@@ -21,6 +21,9 @@ func held(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	v := Verdict{}
 	v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
 	v.Message = fmt.Sprintf("pod %s cannot start on node %s: %s", pod.Name, pod.Spec.NodeName, c.Message)
+	if u, found := unmade(r, pod); found && u.Reason == v.Reason { // how often, and what can be done, its events tell
+		v.Stuck, v.Hint = u.Stuck, u.Hint
+	}
 	if c.Reason != "FailedCreatePodSandBox" {
 		return v, true
 	}
