@@ -148,6 +148,22 @@ func TestClientWrites(t *testing.T) {
 	})
 }
 
+// TestClientUpdatesWhatIsThere: an event may be made by a PUT, but who asks for an update in process makes nothing; a
+// namespace that has just been emptied would get content again.
+func TestClientUpdatesWhatIsThere(t *testing.T) {
+	c := start(t).Client()
+	e := &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: "default", Name: "web.1"},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "web"}, Reason: "Seen", Type: corev1.EventTypeNormal,
+	}
+	if _, err := c.Update(t.Context(), e, ""); !apierrors.IsNotFound(err) {
+		t.Errorf("update of an event that is not there: %v, want NotFound", err)
+	}
+	if _, err := c.Get(t.Context(), resource.Events, "default", e.Name); !apierrors.IsNotFound(err) {
+		t.Errorf("it is there: %v", err)
+	}
+}
+
 func TestClientDefaultsAndValidates(t *testing.T) {
 	both(t, func(t *testing.T, c *cluster, i client.Interface) {
 		account(t, c)

@@ -226,8 +226,6 @@ type replacement struct {
 	obj     client.Object
 	fields  *managed.Tracker
 	manager string
-	// mustExist refuses to make what is not there, where the kind would let an update do that.
-	mustExist bool
 	// correct, when set, changes what is about to replace the live object.
 	correct    func(next, live runtime.Object)
 	attributes func(next, live runtime.Object) admission.Attributes
@@ -243,9 +241,10 @@ func (u *replacement) Preconditions() *metav1.Preconditions {
 	return &metav1.Preconditions{UID: &uid}
 }
 
-// UpdatedObject implements rest.UpdatedObjectInfo.
+// UpdatedObject implements rest.UpdatedObjectInfo. It refuses to make what is not there, where the kind would let
+// an update do that: what is admitted here is an update, and a creation has other rules.
 func (u *replacement) UpdatedObject(ctx context.Context, live runtime.Object) (runtime.Object, error) {
-	if m, ok := live.(metav1.Object); u.mustExist && ok && m.GetUID() == "" {
+	if m, ok := live.(metav1.Object); ok && m.GetUID() == "" {
 		return nil, apierrors.NewNotFound(u.object.kind.GroupResource(), u.obj.GetName())
 	}
 	next := u.obj.DeepCopyObject()

@@ -160,12 +160,13 @@ func New(cfg Config) (*Server, error) {
 // groups makes the storage of every kind and sorts it into group versions.
 func (s *Server) groups() ([]group, error) {
 	byVersion := map[schema.GroupVersion]map[string]rest.Storage{}
-	for _, k := range kind.All() {
-		collection, err := collectionOf(s.cfg.Store, k)
-		if err != nil {
-			return nil, fmt.Errorf("apiserver: %w", err)
-		}
-		o := newObject(k, collection, s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
+	kinds := kind.All()
+	stored, err := collections(s.cfg.Store, kinds)
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
+	for _, k := range kinds {
+		o := newObject(k, stored[k.Resource], s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
 		s.objects[k.Resource] = o
 		gv := k.GVK().GroupVersion()
 		if byVersion[gv] == nil {

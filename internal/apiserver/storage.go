@@ -2,12 +2,14 @@ package apiserver
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
 
+	"coracle/internal/apiserver/admit"
 	"coracle/internal/apiserver/durable"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
@@ -36,14 +38,57 @@ var indexes = map[resource.Resource]storage.IndexerFuncs{
 	}},
 }
 
+// collections opens the store's collections of all kinds: namespaces first, because others live in them.
+func collections(s *store.Store, kinds []kind.Kind) (map[resource.Resource]*store.Collection, error) {
+	out := map[resource.Resource]*store.Collection{}
+	for _, inNamespaces := range []bool{false, true} {
+		for _, k := range kinds {
+			if k.Namespaced != inNamespaces {
+				continue
+			}
+			c, err := collectionOf(s, k, out[resource.Namespaces])
+			if err != nil {
+				return nil, err
+			}
+			out[k.Resource] = c
+		}
+	}
+	return out, nil
+}
+
+// within holds creations against the namespace as it is when they are written: admission saw it a little before.
+func within(k kind.Kind, namespaces *store.Collection) *store.Within {
+	if !k.Namespaced || namespaces == nil {
+		return nil
+	}
+	root := keyRoot(k.Resource) + "/"
+	split := func(key string) (namespace, name string) {
+		namespace, name, _ = strings.Cut(strings.TrimPrefix(key, root), "/")
+		return namespace, name
+	}
+	return &store.Within{
+		Of: namespaces,
+		Key: func(key string) string {
+			namespace, _ := split(key)
+			return keyOf(resource.Namespaces, "", namespace)
+		},
+		Open: func(container runtime.Object, key string) error {
+			namespace, name := split(key)
+			ns, _ := container.(*corev1.Namespace)
+			return admit.IntoNamespace(ns, k.GroupResource(), namespace, name)
+		},
+	}
+}
+
 // collectionOf opens the store's collection of a kind.
-func collectionOf(s *store.Store, k kind.Kind) (*store.Collection, error) {
+func collectionOf(s *store.Store, k kind.Kind, namespaces *store.Collection) (*store.Collection, error) {
 	c, err := s.For(store.Resource{
 		Prefix:  keyRoot(k.Resource),
 		Codec:   durable.NewCodec(k.GVK(), k.Default),
 		New:     k.New,
 		NewList: k.NewList,
 		Index:   indexes[k.Resource],
+		Within:  within(k, namespaces),
 
 		// Package gate waits for it before it takes a watch's seats back.
 		WatchStarted: flowcontrol.WatchInitialized,

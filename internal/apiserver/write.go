@@ -186,7 +186,6 @@ func (h *writer) update(req *restful.Request, resp *restful.Response) {
 	options := &metav1.UpdateOptions{FieldManager: w.manager}
 	u := &replacement{
 		chain: h.s.admit, object: h.object, obj: w.obj, fields: h.fields, manager: w.manager,
-		mustExist: true,
 		attributes: func(next, live runtime.Object) admission.Attributes {
 			return h.attributes(&w, next, live, w.info.Name, admission.Update, options)
 		},

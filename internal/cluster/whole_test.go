@@ -290,8 +290,10 @@ func TestWholeCluster(t *testing.T) {
 	})
 	t.Logf("namespace gone after %s", time.Since(began))
 	for _, res := range cluster.Kinds() {
-		if n := w.count(res, ns, nil); res.Namespaced && n > 0 {
-			t.Errorf("%d %s left behind", n, res)
+		for _, o := range w.view.List(res, ns) {
+			if res.Namespaced {
+				t.Errorf("left behind: %s %+v", res, o)
+			}
 		}
 	}
 	w.until("the volumes gone", func() bool { return w.count(resource.PersistentVolumes, "", nil) == 0 })

@@ -17,7 +17,7 @@ type Collection struct {
 	res    Resource
 	prefix string // of every key, with a slash at its end
 
-	mu     sync.RWMutex // after watchMu, before Store.mu
+	mu     sync.RWMutex // after watchMu, before that of the containers (Within) and Store.mu
 	items  map[string]*item
 	index  keyIndex
 	fields map[string]fieldIndex // built on first use, kept current after

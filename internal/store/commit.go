@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/runtime"
+
 	"coracle/internal/store/engine"
 )
 
@@ -51,6 +53,14 @@ func (c *Collection) propose(key string, expect int64, v *version, data []byte) 
 		c.mu.Unlock()
 		return nil, errConflict
 	}
+	if prev == nil && !v.dead && c.res.Within != nil {
+		leave, err := c.res.Within.enter(key)
+		defer leave()
+		if err != nil {
+			c.mu.Unlock()
+			return nil, err
+		}
+	}
 	if it == nil {
 		it = &item{key: key}
 	}
@@ -77,6 +87,20 @@ func (c *Collection) propose(key string, expect int64, v *version, data []byte) 
 	default:
 	}
 	return b, nil
+}
+
+// enter asks whether the container of what is about to be made at key is open, and keeps it so until leave is
+// called: its next state then has a later revision.
+func (w *Within) enter(key string) (leave func(), err error) {
+	w.Of.mu.RLock()
+	at := w.Key(key)
+	var container runtime.Object
+	if v := w.Of.items[at].latest(); v != nil {
+		if container, err = w.Of.object(at, v); err != nil {
+			return w.Of.mu.RUnlock, err
+		}
+	}
+	return w.Of.mu.RUnlock, w.Open(container, key)
 }
 
 // enqueue assigns the revision and appends to the pending batch.

@@ -75,6 +75,19 @@ type Resource struct {
 	// WatchStarted, if set, is called when a watch has its initial state; the API server's
 	// priority and fairness waits for it.
 	WatchStarted func(context.Context)
+	// Within, if set, says that objects live inside others, as most kinds do in namespaces.
+	Within *Within
+}
+
+// Within holds creations against the object that they happen in: once it has a state in which it takes no
+// more, which watchers and lists of its collection may then act on, none comes after.
+type Within struct {
+	// Of has the containers.
+	Of *Collection
+	// Key returns the key of the container of what is at key.
+	Key func(key string) string
+	// Open returns why nothing may be created in a container now, or nil. A container that is not there is nil.
+	Open func(container runtime.Object, key string) error
 }
 
 // ErrClosed is returned for every use of a store after Close.

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 
 	"coracle/internal/resource"
@@ -43,12 +44,29 @@ func admitNamespace(ctx context.Context, a admission.Attributes, c Cluster) erro
 	if a.GetOperation() != admission.Create || ns.Status.Phase != corev1.NamespaceTerminating {
 		return nil
 	}
-	err := admission.NewForbidden(a, fmt.Errorf("unable to create new content in namespace %s because it is being terminated", ns.Name))
+	return closed(ns.Name, func(cause error) error { return admission.NewForbidden(a, cause) })
+}
+
+// IntoNamespace is the same refusal at the moment of the write, for what was let in before its namespace was
+// deleted; ns is nil when it is gone.
+func IntoNamespace(ns *corev1.Namespace, res schema.GroupResource, namespace, name string) error {
+	switch {
+	case ns == nil:
+		return apierrors.NewNotFound(resource.Namespaces.GroupResource(), namespace)
+	case ns.Status.Phase == corev1.NamespaceTerminating:
+		return closed(namespace, func(cause error) error { return apierrors.NewForbidden(res, name, cause) })
+	}
+	return nil
+}
+
+// closed refuses new content in upstream's words.
+func closed(namespace string, forbid func(error) error) error {
+	err := forbid(fmt.Errorf("unable to create new content in namespace %s because it is being terminated", namespace))
 	if status, ok := err.(apierrors.APIStatus); ok {
 		if details := status.Status().Details; details != nil {
 			details.Causes = append(details.Causes, metav1.StatusCause{
 				Type:    corev1.NamespaceTerminatingCause,
-				Message: fmt.Sprintf("namespace %s is being terminated", ns.Name),
+				Message: fmt.Sprintf("namespace %s is being terminated", namespace),
 				Field:   "metadata.namespace",
 			})
 		}
