@@ -36,7 +36,7 @@ func (c *cluster) look(add int) seen {
 			UID string `json:"uid"`
 		} `json:"metadata"`
 	}
-	err := c.until(ctx, s, "the server to answer", func() bool {
+	err := c.until(ctx, s, &ledger{}, "the server to answer", func() bool {
 		code, err := a.do(ctx, http.MethodGet, "/api/v1/namespaces/kube-system", nil, &system)
 		return err == nil && code == http.StatusOK
 	})

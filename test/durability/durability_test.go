@@ -48,7 +48,7 @@ func TestKills(t *testing.T) {
 	// The last server lives: all is answered, and all is told.
 	close(stop)
 	writing.Wait()
-	err := c.until(ctx, last, "the watchers to come to the end", func() bool {
+	err := c.until(ctx, last, l, "the watchers to come to the end", func() bool {
 		for _, w := range all {
 			w.mu.Lock()
 			behind := w.last < l.begin()
@@ -90,12 +90,12 @@ func (c *cluster) rounds(ctx context.Context, l *ledger, all []*watcher, random 
 			pause(ctx, time.Duration(random.Int64N(int64(starting))))
 		} else {
 			want := acks + 1
-			if err := c.until(ctx, s, "a write to be acknowledged", func() bool { return l.acks() >= want }); err != nil {
+			if err := c.until(ctx, s, l, "a write to be acknowledged", func() bool { return l.acks() >= want }); err != nil {
 				c.t.Fatal(err)
 			}
 			starting = min(time.Since(spawned), 2*time.Second)
 			want += random.IntN(150)
-			if err := c.until(ctx, s, "writes to be acknowledged", func() bool { return l.acks() >= want }); err != nil {
+			if err := c.until(ctx, s, l, "writes to be acknowledged", func() bool { return l.acks() >= want }); err != nil {
 				c.t.Fatal(err)
 			}
 		}

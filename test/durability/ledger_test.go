@@ -30,6 +30,16 @@ type ledger struct {
 
 	creates, updates, deletes, unknown, happened int
 	checked                                      int
+	// refusal is the newest answer that told nothing.
+	refusal string
+}
+
+// unanswered keeps what was heard instead of an answer, and counts a write of which nothing is known then.
+func (l *ledger) unanswered(writes, code int, message string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unknown += writes
+	l.refusal = fmt.Sprintf("%d %s %v", code, message, err)
 }
 
 // fault reports what must not be; after some of them there is nothing new to learn.
@@ -43,6 +53,13 @@ func (l *ledger) faultLocked(format string, args ...any) {
 	if l.faults++; l.faults <= 40 {
 		l.t.Errorf(format, args...)
 	}
+}
+
+// heard returns what was heard last instead of an answer.
+func (l *ledger) heard() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refusal
 }
 
 // begin returns the newest revision acknowledged before a request.

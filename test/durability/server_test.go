@@ -98,7 +98,7 @@ func (c *cluster) kill(s *server) error {
 }
 
 // until waits for a condition while the server lives.
-func (c *cluster) until(ctx context.Context, s *server, what string, ok func() bool) error {
+func (c *cluster) until(ctx context.Context, s *server, l *ledger, what string, ok func() bool) error {
 	deadline := time.Now().Add(60 * time.Second)
 	for !ok() {
 		select {
@@ -107,9 +107,21 @@ func (c *cluster) until(ctx context.Context, s *server, what string, ok func() b
 		default:
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("waited in vain for %s; the server says:\n%s", what, c.output.Bytes())
+			return fmt.Errorf("waited in vain for %s; the last that was heard is %q; the server says:\n%s", what, l.heard(), c.stacks(s))
 		}
 		pause(ctx, time.Millisecond)
 	}
 	return nil
+}
+
+// stacks ends a server that is stuck, and returns its output with what it was doing.
+func (c *cluster) stacks(s *server) []byte {
+	_ = s.cmd.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-s.ended:
+	case <-time.After(30 * time.Second):
+		_ = s.cmd.Process.Kill()
+		<-s.ended
+	}
+	return c.output.Bytes()
 }

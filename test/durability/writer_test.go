@@ -101,7 +101,7 @@ func (w *writer) put(ctx context.Context, method, path string, want int, k *key,
 	switch {
 	case unsure(code, err):
 		k.tried = w.next
-		w.ledger.count(&w.ledger.unknown)
+		w.ledger.unanswered(1, code, got.Message, err)
 	case code == want:
 		k.sequence, k.revision = w.next, got.revision()
 		w.ledger.acknowledged(write{k.name, k.sequence, k.revision}, before, count)
@@ -117,7 +117,7 @@ func (w *writer) remove(ctx context.Context, k *key) {
 	switch {
 	case unsure(code, err):
 		k.tried = removal
-		w.ledger.count(&w.ledger.unknown)
+		w.ledger.unanswered(1, code, got.Message, err)
 	case code == http.StatusOK:
 		k.sequence = 0
 		w.ledger.count(&w.ledger.deletes)
@@ -140,6 +140,7 @@ func (w *writer) resolve(ctx context.Context, k *key) {
 			w.compare(k, code, &got)
 			return
 		}
+		w.ledger.unanswered(0, code, got.Message, err)
 		pause(ctx, 5*time.Millisecond)
 	}
 }
