@@ -14,8 +14,8 @@ var walls = map[string][]string{
 	// Values: they know nothing of the rest.
 	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {},
 	"plan": {"resource"},
-	// Files that others change meanwhile, and what libraries log.
-	"filetree": {}, "librarylog": {},
+	// Files that others change meanwhile, files that must be as they were written, and what libraries log.
+	"filetree": {}, "sealed": {}, "librarylog": {},
 	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.
 	"client": {"eviction", "plan", "resource", "scheme"},
 	"view":   {"client", "plan", "resource"},
@@ -45,7 +45,7 @@ var walls = map[string][]string{
 	"store":     {},
 	"apiserver": {"client", "eviction", "kind", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"client", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource"},
+	"node":    {"client", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "sealed"},
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree"},
 	// The explanation follows what decisions said, and reads pods as they do.

@@ -12,6 +12,7 @@
 package lineage
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -19,6 +20,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/sealed"
 )
 
 // Held is the annotation of a node's lease that says that the node holds: it keeps its containers and does nothing that
@@ -45,13 +48,29 @@ type Record struct {
 	Damaged bool `json:"-"`
 }
 
-// Encode returns the record as it is kept in a file.
-func (r Record) Encode() ([]byte, error) { return json.Marshal(r) }
+var seal = sealed.Kind{Name: "coracle-lineage", Version: 1}
 
-// Decode reads what Encode wrote. What is not a whole record comes back as Damaged.
+// Encode returns the record as it is kept in a file.
+func (r Record) Encode() ([]byte, error) {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return seal.Seal(raw), nil
+}
+
+// Decode reads what Encode wrote, and records of versions before it sealed them. What is not a whole record comes back
+// as Damaged.
 func Decode(raw []byte) Record {
 	var r Record
-	if json.Unmarshal(raw, &r) != nil || r.Cluster == "" {
+	body := raw
+	if !bytes.HasPrefix(raw, []byte("{")) {
+		var err error
+		if body, err = seal.Open(raw); err != nil {
+			return Record{Damaged: true}
+		}
+	}
+	if json.Unmarshal(body, &r) != nil || r.Cluster == "" {
 		return Record{Damaged: true}
 	}
 	return r

@@ -1,6 +1,7 @@
 package lineage
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -120,5 +121,14 @@ func TestDamagedRecord(t *testing.T) {
 		if got := Decode(raw[:n]); !got.Damaged {
 			t.Errorf("%d bytes of it pass for a record: %+v", n, got)
 		}
+		flipped := bytes.Clone(raw)
+		flipped[n] ^= 1
+		if got := Decode(flipped); !got.Damaged {
+			t.Errorf("with a bit flipped at %d it passes for %+v", n, got)
+		}
+	}
+	// Versions before this one wrote the content alone.
+	if got := Decode([]byte(`{"cluster":"a","revision":7,"run":"r"}`)); got != (Record{Cluster: "a", Revision: 7, Run: "r"}) {
+		t.Errorf("of an earlier version: %+v", got)
 	}
 }

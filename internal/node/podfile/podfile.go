@@ -7,11 +7,9 @@
 package podfile
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"strings"
 
@@ -20,6 +18,7 @@ import (
 
 	"coracle/internal/filetree"
 	"coracle/internal/node/volume"
+	"coracle/internal/sealed"
 )
 
 // Entry is what is kept of one pod.
@@ -32,7 +31,7 @@ type Entry struct {
 	Volumes map[string]volume.Ready `json:"volumes,omitempty"`
 }
 
-// Encode returns the form of an entry in a file: a line with version, checksum and length, and JSON.
+// Encode returns the form of an entry in a file: sealed JSON.
 func (e Entry) Encode() ([]byte, error) {
 	slim := *e.Pod
 	slim.ManagedFields, slim.ResourceVersion = nil, ""
@@ -41,30 +40,23 @@ func (e Entry) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep pod %s: %w", slim.UID, err)
 	}
-	return append(header(body), body...), nil
+	return seal.Seal(body), nil
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func header(body []byte) []byte {
-	return fmt.Appendf(nil, "coracle-pod 1 crc32c:%08x %d\n", crc32.Checksum(body, castagnoli), len(body))
-}
-
-var errDamaged = errors.New("it is not as it was written")
+var seal = sealed.Kind{Name: "coracle-pod", Version: 1}
 
 // Decode reads what Encode wrote, and nothing else.
 func Decode(raw []byte) (Entry, error) {
 	var e Entry
-	at := bytes.IndexByte(raw, '\n') + 1
-	body := raw[at:]
-	if at == 0 || !bytes.Equal(raw[:at], header(body)) {
-		return e, errDamaged
+	body, err := seal.Open(raw)
+	if err != nil {
+		return e, err
 	}
 	if err := json.Unmarshal(body, &e); err != nil {
 		return e, err
 	}
 	if e.Pod == nil || e.Pod.UID == "" {
-		return e, errDamaged
+		return e, sealed.ErrDamaged
 	}
 	return e, nil
 }
@@ -114,7 +106,7 @@ func (f *Files) Load() ([]Entry, error) {
 		}
 		e, err := load(dir, name)
 		if err == nil && string(e.Pod.UID) != uid {
-			err = errDamaged
+			err = sealed.ErrDamaged
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s/%s: %w", f.path, name, err))

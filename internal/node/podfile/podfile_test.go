@@ -82,7 +82,7 @@ func TestDamageIsRefused(t *testing.T) {
 	}
 	refused("twice", append(append([]byte{}, raw...), raw...))
 	refused("a line more", append(append([]byte{}, raw...), '\n'))
-	refused("no pod", append(header([]byte("{}")), "{}"...))
+	refused("no pod", seal.Seal([]byte("{}")))
 }
 
 func TestFiles(t *testing.T) {
