@@ -84,6 +84,10 @@ critest: build ## Hold the runtime against cri-tools' validation suite; FOCUS=re
 	cd test/critest && CGO_ENABLED=0 $(GO) test . && CGO_ENABLED=0 $(GO) test -c -o ../../bin/critest-suite ./suite && CGO_ENABLED=0 $(GO) build -o ../../bin/critest .
 	bin/critest $(if $(FOCUS),-focus '$(FOCUS)')
 
+.PHONY: deletions
+deletions: deps ## Delete 1,000 pods of a StatefulSet with KUBECTL=path (or the one on the PATH): every command must end
+	CORACLE_E2E_KUBECTL='$(KUBECTL)' $(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestDeletionsEnd$$' -deletions 1000 -deletions.workers 8 -timeout 0
+
 .PHONY: churn
 churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -run '^TestChurn$$' -churn.rounds $(or $(ROUNDS),100) -churn.seed $(or $(SEED),1) -timeout 0
