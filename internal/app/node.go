@@ -28,6 +28,7 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/runtime"
 	"coracle/internal/version"
+	"coracle/internal/view"
 )
 
 // leanGC is the garbage collector's target for processes that are small and mostly idle: memory
@@ -180,8 +181,8 @@ func runNode(ctx context.Context, r role, name string) error {
 		return fmt.Errorf("--%s (in %s: allowedUnsafeSysctls): %w", sysctlsFlag, r.dir.ConfigFile(), err)
 	}
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls,
-		Name:          name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
+		UnsafeSysctls: sysctls, Picture: view.New(),
+		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },

@@ -45,7 +45,7 @@ var walls = map[string][]string{
 	"store":     {},
 	"apiserver": {"client", "eviction", "kind", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"client", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource"},
+	"node":    {"client", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "view"},
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree"},
 	// The explanation follows what decisions said, and reads pods as they do.

@@ -20,6 +20,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/node/sysctl"
+	"coracle/internal/view"
 )
 
 // Config says which node this is.
@@ -52,6 +53,10 @@ type Config struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Taints      []corev1.Taint
+	// Picture, when set, is kept true to the cluster's Services and EndpointSlices and to this Node, as KeepOf leaves
+	// them. While no server answers whose word counts it stays as it was. Pictured is closed once it holds all there is.
+	Picture  *view.View
+	Pictured chan struct{}
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
 	// MaxPods defaults to 110.
@@ -79,6 +84,9 @@ func (c *Config) complete() error {
 		return fmt.Errorf("node: Dir %q: give an absolute path", c.Dir)
 	case !filepath.IsAbs(c.VolumeRoot):
 		return fmt.Errorf("node: VolumeRoot %q: give an absolute path", c.VolumeRoot)
+	}
+	if c.Pictured == nil {
+		c.Pictured = make(chan struct{})
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110
