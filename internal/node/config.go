@@ -8,6 +8,7 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -57,6 +58,12 @@ type Config struct {
 	// them. While no server answers whose word counts it stays as it was. Pictured is closed once it holds all there is.
 	Picture  *view.View
 	Pictured chan struct{}
+	// Routed tells up to which revision of the Picture's EndpointSlices this node leads new connections as they say, and
+	// has a channel that is closed when there is a later one. Nil when it leads none.
+	Routed func() (revision uint64, later <-chan struct{})
+	// AwaitRouted waits until all nodes have come to a revision of the EndpointSlices: to all. At the end of ctx it
+	// returns who is behind. Nil has pods that serve stopped as soon as they are deleted.
+	AwaitRouted func(ctx context.Context, revision uint64) (all uint64, behind []string, err error)
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
 	// MaxPods defaults to 110.
@@ -87,6 +94,9 @@ func (c *Config) complete() error {
 	}
 	if c.Pictured == nil {
 		c.Pictured = make(chan struct{})
+	}
+	if c.Picture != nil {
+		c.Picture.AddIndexes(slicesOfService, slicesLeaving)
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110
