@@ -18,6 +18,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/client/remote"
 	"coracle/internal/cluster"
+	"coracle/internal/drain"
 	"coracle/internal/fleet"
 	"coracle/internal/librarylog"
 	"coracle/internal/loop"
@@ -118,10 +119,10 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
-	explain := &explainer{}
+	explain, led := &explainer{}, newRoutes()
 	api, err := apiserver.New(apiserver.Config{
 		Store: st, PKI: authority, Advertise: advertise, ServiceCIDR: r.cfg.ServiceCIDR,
-		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}},
+		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}, drain.Path: led},
 	})
 	if err != nil {
 		return errors.Join(err, st.Close())
@@ -133,7 +134,7 @@ func runServer(ctx context.Context, r role) error {
 	var parts sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parts.Go(func() { runControllers(ctx, r, api.Client(), authority, explain) })
+	parts.Go(func() { runControllers(ctx, r, api.Client(), authority, explain, led) })
 	r.ready(nil)
 	err = api.Serve(ctx, listener)
 	cancel()
@@ -160,7 +161,7 @@ func openStore(r role) (*store.Store, error) {
 }
 
 // runControllers runs everything that decides, on one shared picture of the cluster.
-func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *explainer) {
+func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *explainer, led *routes) {
 	picture := view.New()
 	decide := loop.New(api, picture, controllers(r, authority), loop.Options{Log: r.log})
 	place := scheduler.New(api, picture, func(e plan.Event) { decide.Tell("default-scheduler", e) })
@@ -168,6 +169,7 @@ func runControllers(ctx context.Context, r role, api client.Interface, authority
 	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources(), fleet.Resources())...)
 	explain.follow(api, picture, decide, following)
 	var parts sync.WaitGroup
+	parts.Go(func() { led.follow(ctx, picture, following.Synced()) })
 	parts.Go(func() { decide.Run(ctx, following.Synced()) })
 	for _, run := range []func(context.Context){place.Run, simulate.Run} {
 		parts.Go(func() {

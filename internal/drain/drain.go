@@ -26,6 +26,9 @@ import (
 // leads new connections as they say. A node that leads none has no such annotation.
 const Routed = "coracle.io/routed"
 
+// Path is where a server tells how far all nodes have come, and waits for them.
+const Path = "/coracle/routed"
+
 // Timeout is the annotation of a pod that bounds its draining, such as "5s"; "0s" turns it off.
 const Timeout = "coracle.io/drain-timeout"
 
