@@ -22,6 +22,7 @@ import (
 	"coracle/internal/fleet"
 	"coracle/internal/librarylog"
 	"coracle/internal/loop"
+	"coracle/internal/node"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -121,7 +122,7 @@ func runServer(ctx context.Context, r role) error {
 	}
 	explain, led := &explainer{}, newRoutes()
 	api, err := apiserver.New(apiserver.Config{
-		Store: st, PKI: authority, Advertise: advertise, ServiceCIDR: r.cfg.ServiceCIDR,
+		Store: st, PKI: authority, Advertise: advertise, Endpoint: endpointFor(advertise), ServiceCIDR: r.cfg.ServiceCIDR,
 		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}, drain.Path: led},
 	})
 	if err != nil {
@@ -219,6 +220,15 @@ func advertised(listen string) (netip.AddrPort, error) {
 		host = "127.0.0.1"
 	}
 	return netip.ParseAddrPort(net.JoinHostPort(host, port))
+}
+
+// endpointFor is the endpoint of the kubernetes service. A loopback address would mean another machine to each that reads
+// it, and every address at once means none: then it is the nodes', which lead what is sent there to the server (apiFor).
+func endpointFor(advertise netip.AddrPort) netip.AddrPort {
+	if a := advertise.Addr(); a.IsLoopback() || a.IsUnspecified() {
+		return netip.AddrPortFrom(node.HostAddress(), advertise.Port())
+	}
+	return advertise
 }
 
 // adminClient reaches the cluster as its administrator.

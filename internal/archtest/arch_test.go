@@ -47,7 +47,7 @@ var walls = map[string][]string{
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
 	"node":    {"client", "drain", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "view"},
 	"runtime": {"filetree", "network", "version"},
-	"network": {"filetree"},
+	"network": {"filetree", "plan", "resource", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
 	"why": {"fit", "plan", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
