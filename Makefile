@@ -84,6 +84,10 @@ critest: build ## Hold the runtime against cri-tools' validation suite; FOCUS=re
 	cd test/critest && CGO_ENABLED=0 $(GO) test . && CGO_ENABLED=0 $(GO) test -c -o ../../bin/critest-suite ./suite && CGO_ENABLED=0 $(GO) build -o ../../bin/critest .
 	bin/critest $(if $(FOCUS),-focus '$(FOCUS)')
 
+.PHONY: rollouts
+rollouts: deps ## Update, scale and drain a server 100 times under 2,000 requests a second, a million at least: none may fail
+	$(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestRolloutLosesNothing$$' -rollouts $(or $(ROUNDS),100) -rollouts.rate $(or $(RATE),2000) -rollouts.requests $(or $(REQUESTS),1000000) -timeout 0
+
 .PHONY: churn
 churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -run '^TestChurn$$' -churn.rounds $(or $(ROUNDS),100) -churn.seed $(or $(SEED),1) -timeout 0
