@@ -88,6 +88,10 @@ critest: build ## Hold the runtime against cri-tools' validation suite; FOCUS=re
 deletions: deps ## Delete 1,000 pods of a StatefulSet with KUBECTL=path (or the one on the PATH): every command must end
 	CORACLE_E2E_KUBECTL='$(KUBECTL)' $(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestDeletionsEnd$$' -deletions 1000 -deletions.workers 8 -timeout 0
 
+.PHONY: rollouts
+rollouts: deps ## Update, scale and drain a server 100 times under 2,000 requests a second, a million at least: none may fail
+	$(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestRolloutLosesNothing$$' -rollouts $(or $(ROUNDS),100) -rollouts.rate $(or $(RATE),2000) -rollouts.requests $(or $(REQUESTS),1000000) -timeout 0
+
 .PHONY: churn
 churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -run '^TestChurn$$' -churn.rounds $(or $(ROUNDS),100) -churn.seed $(or $(SEED),1) -timeout 0

@@ -151,7 +151,7 @@ func firstAddress(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
 // publish says where the server is: as Endpoints and as an EndpointSlice. A loopback address
 // means nothing to a pod, and the API takes none: then there is nothing to say.
 func (s *Server) publish(ctx context.Context) error {
-	if a := s.cfg.Advertise.Addr(); !a.IsValid() || a.IsLoopback() || a.IsUnspecified() {
+	if a := s.cfg.Endpoint.Addr(); !a.IsValid() || a.IsLoopback() || a.IsUnspecified() {
 		return nil
 	}
 	host, port := s.advertised()
@@ -176,7 +176,7 @@ func (s *Server) publish(ctx context.Context) error {
 		}},
 		Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &proto}},
 	}
-	if s.cfg.Advertise.Addr().Is6() {
+	if s.cfg.Endpoint.Addr().Is6() {
 		slice.AddressType = discoveryv1.AddressTypeIPv6
 	}
 	for _, obj := range []client.Object{endpoints, slice} {

@@ -37,9 +37,10 @@ type Config struct {
 	Store *store.Store
 	// PKI signs: it verifies clients, and its key signs service-account tokens.
 	PKI *pki.Authority
-	// Advertise is the address at which pods and users reach the server; the kubernetes service
-	// has it for its endpoint.
+	// Advertise is the address at which users reach the server.
 	Advertise netip.AddrPort
+	// Endpoint is the kubernetes service's: where pods reach the server; default Advertise.
+	Endpoint netip.AddrPort
 	// ServiceCIDR is the range of cluster IPs. Its first address is the kubernetes service's.
 	ServiceCIDR netip.Prefix
 	// ClusterDomain is the DNS suffix of the cluster; empty means cluster.local.
@@ -91,6 +92,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if !cfg.Advertise.IsValid() {
 		return nil, errors.New("apiserver: Config.Advertise is missing: say at which address and port the server is reached")
+	}
+	if !cfg.Endpoint.IsValid() {
+		cfg.Endpoint = cfg.Advertise
 	}
 	if cfg.ClusterDomain == "" {
 		cfg.ClusterDomain = "cluster.local"
@@ -301,7 +305,7 @@ func (s *Server) warm(context.Context) {
 
 // advertised returns the host and port of the server's endpoint.
 func (s *Server) advertised() (string, int32) {
-	host, portText, _ := net.SplitHostPort(s.cfg.Advertise.String())
+	host, portText, _ := net.SplitHostPort(s.cfg.Endpoint.String())
 	port, _ := strconv.Atoi(portText)
 	return host, int32(port)
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,7 @@ import (
 
 	"coracle/internal/client/remote"
 	"coracle/internal/filetree"
+	"coracle/internal/network/services"
 	"coracle/internal/node"
 	"coracle/internal/node/sysctl"
 	"coracle/internal/pki"
@@ -28,6 +30,7 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/runtime"
 	"coracle/internal/version"
+	"coracle/internal/view"
 )
 
 // leanGC is the garbage collector's target for processes that are small and mostly idle: memory
@@ -104,7 +107,7 @@ func nodeID(cfg ClusterConfig, name string) string {
 func runtimeConfig(dir DataDir, cfg ClusterConfig, name string, log *slog.Logger) runtime.Config {
 	return runtime.Config{
 		Socket: runtimeSocket(dir, cfg, name), StateDir: runtimeDir(dir, name),
-		ImageDir: dir.Images(), ID: nodeID(cfg, name), CgroupRoot: cgroupRoot(cfg, name), ClusterCIDR: cfg.PodCIDR, Logger: log,
+		ImageDir: dir.Images(), ID: nodeID(cfg, name), CgroupRoot: cgroupRoot(cfg, name), ClusterCIDR: cfg.PodCIDR, ServiceCIDR: cfg.ServiceCIDR, Logger: log,
 		PodPidsLimit: cfg.PodPidsLimit, ReservedPids: cfg.ReservedPids,
 	}
 }
@@ -179,9 +182,23 @@ func runNode(ctx context.Context, r role, name string) error {
 	if err != nil {
 		return fmt.Errorf("--%s (in %s: allowedUnsafeSysctls): %w", sysctlsFlag, r.dir.ConfigFile(), err)
 	}
+	picture, pictured := view.New(), make(chan struct{})
+	router, err := services.Open(routing(r.cfg, name, picture, pictured, r.log))
+	if err != nil {
+		return err
+	}
+	ask, err := askRouted(api.Config())
+	if err != nil {
+		return err
+	}
+	var parts sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer parts.Wait()
+	defer cancel()
+	parts.Go(func() { router.Run(ctx) })
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls,
-		Name:          name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
+		UnsafeSysctls: sysctls, Picture: picture, Pictured: pictured, Routed: router.Committed, AwaitRouted: ask,
+		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },
@@ -214,6 +231,9 @@ func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, 
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	if err := runtime.Destroy(ctx, runtimeConfig(dir, cfg, name, quiet), o.grace); err != nil {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	if err := services.Remove(servicesTable(cfg, name)); err != nil {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
 	if err := os.Remove(runtimeSocket(dir, cfg, name)); err != nil && !os.IsNotExist(err) {

@@ -18,9 +18,11 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/client/remote"
 	"coracle/internal/cluster"
+	"coracle/internal/drain"
 	"coracle/internal/fleet"
 	"coracle/internal/librarylog"
 	"coracle/internal/loop"
+	"coracle/internal/node"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -118,10 +120,10 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
-	explain := &explainer{}
+	explain, led := &explainer{}, newRoutes()
 	api, err := apiserver.New(apiserver.Config{
-		Store: st, PKI: authority, Advertise: advertise, ServiceCIDR: r.cfg.ServiceCIDR,
-		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}},
+		Store: st, PKI: authority, Advertise: advertise, Endpoint: endpointFor(advertise), ServiceCIDR: r.cfg.ServiceCIDR,
+		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}, drain.Path: led},
 	})
 	if err != nil {
 		return errors.Join(err, st.Close())
@@ -133,7 +135,7 @@ func runServer(ctx context.Context, r role) error {
 	var parts sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parts.Go(func() { runControllers(ctx, r, api.Client(), authority, explain) })
+	parts.Go(func() { runControllers(ctx, r, api.Client(), authority, explain, led) })
 	r.ready(nil)
 	err = api.Serve(ctx, listener)
 	cancel()
@@ -160,7 +162,7 @@ func openStore(r role) (*store.Store, error) {
 }
 
 // runControllers runs everything that decides, on one shared picture of the cluster.
-func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *explainer) {
+func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *explainer, led *routes) {
 	picture := view.New()
 	decide := loop.New(api, picture, controllers(r, authority), loop.Options{Log: r.log})
 	place := scheduler.New(api, picture, func(e plan.Event) { decide.Tell("default-scheduler", e) })
@@ -168,6 +170,7 @@ func runControllers(ctx context.Context, r role, api client.Interface, authority
 	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources(), fleet.Resources())...)
 	explain.follow(api, picture, decide, following)
 	var parts sync.WaitGroup
+	parts.Go(func() { led.follow(ctx, picture, following.Synced()) })
 	parts.Go(func() { decide.Run(ctx, following.Synced()) })
 	for _, run := range []func(context.Context){place.Run, simulate.Run} {
 		parts.Go(func() {
@@ -217,6 +220,15 @@ func advertised(listen string) (netip.AddrPort, error) {
 		host = "127.0.0.1"
 	}
 	return netip.ParseAddrPort(net.JoinHostPort(host, port))
+}
+
+// endpointFor is the endpoint of the kubernetes service. A loopback address would mean another machine to each that reads
+// it, and every address at once means none: then it is the nodes', which lead what is sent there to the server (apiFor).
+func endpointFor(advertise netip.AddrPort) netip.AddrPort {
+	if a := advertise.Addr(); a.IsLoopback() || a.IsUnspecified() {
+		return netip.AddrPortFrom(node.HostAddress(), advertise.Port())
+	}
+	return advertise
 }
 
 // adminClient reaches the cluster as its administrator.

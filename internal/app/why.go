@@ -150,6 +150,11 @@ func getRaw(ctx context.Context, config *rest.Config, path string) ([]byte, erro
 		return nil, fmt.Errorf("reach the cluster: %w", err)
 	}
 	defer api.CloseIdleConnections()
+	return getWith(ctx, api, config, path)
+}
+
+// getWith is getRaw by a client that is kept.
+func getWith(ctx context.Context, api *http.Client, config *rest.Config, path string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(config.Host, "/")+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)

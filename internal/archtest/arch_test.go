@@ -12,7 +12,7 @@ import (
 // first name. A room that is missing here has not been thought about: add it, with as little as will do.
 var walls = map[string][]string{
 	// Values: they know nothing of the rest.
-	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {},
+	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {}, "drain": {"plan"},
 	"plan": {"resource"},
 	// Files that others change meanwhile, files that must be as they were written, and what libraries log.
 	"filetree": {}, "sealed": {}, "librarylog": {},
@@ -43,11 +43,11 @@ var walls = map[string][]string{
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme"},
 	"store":     {},
-	"apiserver": {"client", "eviction", "kind", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
+	"apiserver": {"client", "drain", "eviction", "kind", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"client", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "sealed"},
+	"node":    {"client", "drain", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "sealed", "view"},
 	"runtime": {"filetree", "network", "version"},
-	"network": {"filetree"},
+	"network": {"filetree", "plan", "resource", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
 	"why": {"fit", "plan", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
@@ -85,7 +85,7 @@ var (
 	pure = []string{"internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
 		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
-		"internal/apiserver/fairness"}
+		"internal/apiserver/fairness", "internal/drain"}
 	impure = map[string]string{
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
 		"internal/event/writer":      "the shell that writes what the recorder says",

@@ -60,6 +60,9 @@ type agent struct {
 	beat    chan struct{} // asks it to renew the lease
 	// stranger: a server that the node does not serve has not been told so.
 	stranger atomic.Bool
+	// routed is how far all nodes have come, acknowledged what this node's lease says of it.
+	routed       routedBy
+	acknowledged atomic.Uint64
 }
 
 // Run is the node until ctx ends. Containers go on when it returns: a later Run finds them again.
@@ -108,7 +111,7 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	}
 	var loops sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		a.keepNode, a.followRuntime, a.followPods, a.followVolumes, a.standAlone, a.events.run, face,
+		a.keepNode, a.followRuntime, a.followPods, a.followCluster, a.acknowledge, a.followVolumes, a.standAlone, a.events.run, face,
 	} {
 		loops.Go(func() { loop(ctx) })
 	}

@@ -8,6 +8,7 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/node/sysctl"
+	"coracle/internal/view"
 )
 
 // Config says which node this is.
@@ -52,6 +54,16 @@ type Config struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Taints      []corev1.Taint
+	// Picture, when set, is kept true to the cluster's Services and EndpointSlices and to this Node, as KeepOf leaves
+	// them. While no server answers whose word counts it stays as it was. Pictured is closed once it holds all there is.
+	Picture  *view.View
+	Pictured chan struct{}
+	// Routed tells up to which revision of the Picture's EndpointSlices this node leads new connections as they say, and
+	// has a channel that is closed when there is a later one. Nil when it leads none.
+	Routed func() (revision uint64, later <-chan struct{})
+	// AwaitRouted waits until all nodes have come to a revision of the EndpointSlices: to all. At the end of ctx it
+	// returns who is behind. Nil has pods that serve stopped as soon as they are deleted.
+	AwaitRouted func(ctx context.Context, revision uint64) (all uint64, behind []string, err error)
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
 	// MaxPods defaults to 110.
@@ -79,6 +91,12 @@ func (c *Config) complete() error {
 		return fmt.Errorf("node: Dir %q: give an absolute path", c.Dir)
 	case !filepath.IsAbs(c.VolumeRoot):
 		return fmt.Errorf("node: VolumeRoot %q: give an absolute path", c.VolumeRoot)
+	}
+	if c.Pictured == nil {
+		c.Pictured = make(chan struct{})
+	}
+	if c.Picture != nil {
+		c.Picture.AddIndexes(slicesOfService, slicesLeaving)
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
+	"coracle/internal/drain"
 	"coracle/internal/node/lineage"
 	"coracle/internal/node/objects"
 	"coracle/internal/plan"
@@ -55,7 +56,14 @@ func (a *agent) keepNode(ctx context.Context) {
 	renew := func() {
 		select {
 		case renewed <- struct{}{}:
-			a.wg.Go(func() { a.renewLease(ctx); <-renewed })
+			a.wg.Go(func() {
+				before := a.led()
+				a.renewLease(ctx)
+				<-renewed
+				if a.led() > before && a.unacknowledged() {
+					a.renewNow() // it could not wait for what this one does not say
+				}
+			})
 		default: // the last is still on its way
 		}
 	}
@@ -221,6 +229,7 @@ func (a *agent) tryLease(ctx context.Context) error {
 		next := a.lease.DeepCopy()
 		next.Spec.RenewTime = &now
 		a.trust.mark(next)
+		a.markRouted(next)
 		obj, err := a.cfg.Client.Update(ctx, next, "")
 		if err == nil {
 			a.renewedLease(obj)
@@ -239,6 +248,7 @@ func (a *agent) tryLease(ctx context.Context) error {
 		lease := obj.(*coordinationv1.Lease).DeepCopy()
 		lease.Spec.RenewTime = &now
 		a.trust.mark(lease)
+		a.markRouted(lease)
 		obj, err = a.cfg.Client.Update(ctx, lease, "")
 	} else if apierrors.IsNotFound(err) {
 		obj, err = a.cfg.Client.Create(ctx, a.newLease(ctx, now))
@@ -253,6 +263,9 @@ func (a *agent) tryLease(ctx context.Context) error {
 func (a *agent) renewedLease(obj client.Object) {
 	a.lease = obj.(*coordinationv1.Lease)
 	a.trust.saw(a.lease.ResourceVersion, false)
+	if revision, ok := drain.Acknowledged(a.lease); ok {
+		a.acknowledged.Store(revision)
+	}
 }
 
 func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinationv1.Lease {
@@ -262,6 +275,7 @@ func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinatio
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &duration, RenewTime: &now},
 	}
 	a.trust.mark(lease)
+	a.markRouted(lease)
 	// The lease goes with its node.
 	if node, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err == nil {
 		lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: a.cfg.Name, UID: node.GetUID()}}

@@ -49,6 +49,8 @@ type worker struct {
 	measure      time.Time // when volumes with a size limit are measured next
 	evicted      *podsync.Stop
 	ending       time.Time
+	drainBegun   bool // it is known whether the pod drains: draining
+	draining     bool
 	failures     map[string]podsync.Failure
 	busy         map[string]*operation
 	probes       map[string]*probed
@@ -205,6 +207,7 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 		in.EndingSince = now
 	}
 	if !w.ending.IsZero() {
+		in.Draining = w.drains(ctx)
 		for id := range w.probes {
 			w.calmProbes(id)
 		}

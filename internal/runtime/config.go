@@ -32,6 +32,8 @@ type Config struct {
 	ReservedPids int64
 	// ClusterCIDR is the range of all pods: what leaves it is masqueraded. Default 10.244.0.0/16.
 	ClusterCIDR netip.Prefix
+	// ServiceCIDR is the range of the cluster's service addresses, to which the node gets a route when it is valid.
+	ServiceCIDR netip.Prefix
 	// MTU of the pod network; 0 takes the machine's.
 	MTU int
 	// InsecureRegistries are the registries ("host" or "host:port") that may be reached by plain HTTP.

@@ -100,9 +100,15 @@ func (n *network) use(cidr netip.Prefix, busy bool) error {
 	return nil
 }
 
+// Bridges is how the names of all nodes' bridges begin.
+const Bridges = "cor-"
+
+// Bridge names the bridge of a runtime's pods, by its ID.
+func Bridge(id string) string { return Bridges + id }
+
 func (n *network) config(cidr netip.Prefix) netpod.Config {
 	return netpod.Config{
-		Bridge: "cor-" + n.cfg.ID, NFTable: "coracle-pod-" + n.cfg.ID, CIDR: cidr, ClusterCIDR: n.cfg.ClusterCIDR,
+		Bridge: Bridge(n.cfg.ID), NFTable: "coracle-pod-" + n.cfg.ID, CIDR: cidr, ClusterCIDR: n.cfg.ClusterCIDR, Services: n.cfg.ServiceCIDR,
 		MTU: n.cfg.MTU, StateDir: filepath.Join(n.cfg.StateDir, "network"),
 	}
 }

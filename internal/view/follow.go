@@ -20,6 +20,15 @@ type Source struct {
 	Resource resource.Resource
 	// Namespace, LabelSelector and FieldSelector narrow it, in the API's text form.
 	Namespace, LabelSelector, FieldSelector string
+	// Keep, when set, returns what the picture keeps of an object, which it may change; nil keeps all.
+	Keep func(plan.Object) plan.Object
+}
+
+func (s *Source) keep(obj plan.Object) plan.Object {
+	if s.Keep == nil {
+		return obj
+	}
+	return s.Keep(obj)
 }
 
 // Following is a picture being kept true.
@@ -126,6 +135,9 @@ func (f *follower) follow(ctx context.Context) (progressed bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("list %s: %w", f.source.Resource, err)
 		}
+		for i, obj := range items {
+			items[i] = f.source.keep(obj)
+		}
 		f.view.Replace(f.source.Resource, items, n)
 		f.revision = rv
 		progressed = true
@@ -145,7 +157,7 @@ func (f *follower) follow(ctx context.Context) (progressed bool, err error) {
 		if !ok {
 			return progressed, fmt.Errorf("watch %s: a %T is no API object", f.source.Resource, e.Object)
 		}
-		f.view.Apply(Event{Type: e.Type, Resource: f.source.Resource, Object: obj})
+		f.view.Apply(Event{Type: e.Type, Resource: f.source.Resource, Object: f.source.keep(obj)})
 		f.revision = obj.GetResourceVersion()
 		progressed = true
 	}

@@ -9,15 +9,16 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"coracle/internal/drain"
 	"coracle/internal/podclaim"
 	"coracle/internal/reclaim"
 )
 
 // What a node may do is upstream's
 // (https://kubernetes.io/docs/reference/access-authn-authz/node/, with AuthorizeNodeWithSelectors,
-// KEP-4601), less what no agent here has a use for, and with three rights of its own: the volumes
-// that it is to reclaim, the class that says where such a volume is kept, and the namespace
-// kube-system, whose UID is the cluster's identity. What only the body of a request tells is left to
+// KEP-4601), less what no agent here has a use for, and with four rights of its own: the volumes
+// that it is to reclaim, the class that says where such a volume is kept, the namespace
+// kube-system, whose UID is the cluster's identity, and how far all nodes lead connections (package drain). What only the body of a request tells is left to
 // admission (NodeRestriction).
 
 const noRelation = "no relationship found between node '%s' and this object"
@@ -45,6 +46,9 @@ var nodeRules = map[string][]string{
 func (a *Authorizer) node(node string, attr authorizer.Attributes) string {
 	refused := fmt.Sprintf("node '%s' cannot do that", node)
 	if !attr.IsResourceRequest() {
+		if attr.GetVerb() == "get" && attr.GetPath() == drain.Path {
+			return ""
+		}
 		return refused
 	}
 	key := attr.GetAPIGroup() + "/" + attr.GetResource()

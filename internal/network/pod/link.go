@@ -137,7 +137,7 @@ func (n *Network) wire(netnsPath, veth string, at Attachment) error {
 	if err := n.configureHostEnd(veth); err != nil {
 		return err
 	}
-	return configureInside(inside, eth, at, n.cfg.CIDR.Bits())
+	return configureInside(inside, eth, at)
 }
 
 func (n *Network) plug(ns netns.NsHandle, veth string, at Attachment) error {
@@ -176,13 +176,21 @@ func (n *Network) configureHostEnd(veth string) error {
 	return nil
 }
 
-func configureInside(inside *netlink.Handle, eth netlink.Link, at Attachment, bits int) error {
-	addr := &netlink.Addr{IPNet: ipNet(at.IP, bits)}
+// configureInside gives a pod its address and routes. No other pod is its neighbour: all it sends goes through the node,
+// which knows where a service's answer comes from, and what a policy forbids.
+func configureInside(inside *netlink.Handle, eth netlink.Link, at Attachment) error {
+	addr := &netlink.Addr{IPNet: ipNet(at.IP, at.IP.BitLen())}
 	if err := inside.AddrAdd(eth, addr); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("address %s: %w", addr.IPNet, err)
 	}
 	if err := inside.LinkSetUp(eth); err != nil {
 		return fmt.Errorf("%s up: %w", podInterface, err)
+	}
+	gateway := &netlink.Route{
+		LinkIndex: eth.Attrs().Index, Dst: ipNet(at.Gateway, at.Gateway.BitLen()), Scope: netlink.SCOPE_LINK, Src: at.IP.AsSlice(),
+	}
+	if err := inside.RouteAdd(gateway); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("route to %s: %w", at.Gateway, err)
 	}
 	route := &netlink.Route{LinkIndex: eth.Attrs().Index, Gw: at.Gateway.AsSlice()}
 	if err := inside.RouteAdd(route); err != nil && !errors.Is(err, unix.EEXIST) {

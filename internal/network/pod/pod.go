@@ -5,7 +5,7 @@
 // It owns the bridge, the veths whose master it is, one nftables table and the leases under its
 // state directory. Pods on different nodes of one machine reach each other because every bridge
 // is in the host's network namespace and its range is a connected route. It refuses services
-// and network policy (package network/proxy), and everything about the namespace
+// (package services) and network policy, and everything about the namespace
 // itself: the caller makes it and hands over its path.
 package pod
 
@@ -37,6 +37,9 @@ type Config struct {
 	CIDR netip.Prefix
 	// ClusterCIDR is the range of all pods. Traffic from CIDR to anywhere outside it is masqueraded.
 	ClusterCIDR netip.Prefix
+	// Services, when valid, is the range of the cluster's service addresses. The bridge gets a route for it, so that the
+	// node itself has one whatever others it has; where they lead is package services' business.
+	Services netip.Prefix
 	// MTU of the bridge and the veths; 0 takes that of the link with the default route, or 1500.
 	MTU int
 	// StateDir holds the leases. It is made when missing.
@@ -152,13 +155,13 @@ func (n *Network) open() error {
 	if err := n.ensureBridge(); err != nil {
 		return err
 	}
-	if err := n.settings().Hold(setting.Holder{Name: n.cfg.NFTable, Home: n.cfg.StateDir}, setting.Forwarding); err != nil {
+	if err := n.settings().Hold(setting.Holder{Name: n.cfg.NFTable, Home: n.cfg.StateDir}, setting.Forwarding, setting.NoRedirects); err != nil {
 		return err
 	}
 	if err := n.ensureRules(); err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	return nil
+	return n.onHost(n.openBridge)
 }
 
 // Close lets go of the handles and leaves the network as it is.

@@ -44,10 +44,30 @@ func (n *Network) ensureRules() error {
 	exprs = append(exprs, matchAddr(destOffset, multicast, expr.CmpOpNeq)...)
 	exprs = append(exprs, &expr.Counter{}, &expr.Masq{})
 	c.AddRule(&nftables.Rule{Table: table, Chain: nat, Exprs: exprs})
+	n.addGuard(c, table)
 	if err := c.Flush(); err != nil {
 		return err
 	}
 	return n.openForward()
+}
+
+// addGuard keeps pods from the node's loopback addresses, which openBridge opens for answers.
+func (n *Network) addGuard(c *nftables.Conn, table *nftables.Table) {
+	guard := c.AddChain(&nftables.Chain{
+		Name: "guard", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+	})
+	for _, offset := range []uint32{sourceOffset, destOffset} {
+		exprs := append(onLink(expr.MetaKeyIIFNAME, n.cfg.Bridge), matchAddr(offset, loopback, expr.CmpOpEq)...)
+		c.AddRule(&nftables.Rule{Table: table, Chain: guard, Exprs: append(exprs, &expr.Verdict{Kind: expr.VerdictDrop})})
+	}
+}
+
+func onLink(key expr.MetaKey, name string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: linkName(name)},
+	}
 }
 
 func (n *Network) removeRules() error {

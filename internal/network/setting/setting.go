@@ -37,6 +37,10 @@ var Forwarding = Setting{
 	Along: []string{"net/ipv4/conf/all/accept_redirects", "net/ipv4/conf/*/forwarding"},
 }
 
+// NoRedirects has the machine tell nobody of a shorter way unless the link's own setting says so: with this one on, a
+// link's cannot turn it off (ip-sysctl.html, send_redirects).
+var NoRedirects = Setting{Path: "net/ipv4/conf/all/send_redirects", Value: "0"}
+
 // Holder is who wants settings. It counts as gone when its home is.
 type Holder struct {
 	// Name is its own on the machine.

@@ -27,6 +27,9 @@ func Ending(in Input) bool { return (&decision{Input: in}).ending() }
 // end stops what runs, then frees what the pod holds and, when it was deleted, removes it.
 func (s *decision) end() {
 	starting := s.cancelStarts()
+	if s.draining() {
+		return
+	}
 	if alive := s.killAll(); alive || starting {
 		return
 	}
@@ -51,6 +54,15 @@ func (s *decision) end() {
 	case s.Pod.DeletionTimestamp != nil && s.Published && !s.released():
 		s.do(DeleteObject{})
 	}
+}
+
+// draining says whether the containers go on as before, though the pod is deleted. A pod that has no time left does not.
+func (s *decision) draining() bool {
+	if !s.Draining || s.Gone || s.Pod.DeletionTimestamp == nil || !s.Now.Before(s.deadline()) {
+		return false
+	}
+	s.again(s.deadline())
+	return true
 }
 
 // released says whether the API already knows that nothing of the pod runs: its grace is spent,

@@ -33,6 +33,8 @@ type Input struct {
 	Busy map[string]time.Time
 	// EndingSince is when this agent first saw that the pod must end; zero before.
 	EndingSince time.Time
+	// Draining: nodes may still lead new connections to the deleted pod, so that nothing of it is stopped yet.
+	Draining bool
 	// Published: the API server has accepted a status that says how the pod's containers ended.
 	Published bool
 	// Blocked: an earlier pod of the same name has not stopped on this node yet.

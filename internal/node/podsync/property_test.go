@@ -23,6 +23,7 @@ var promises = map[string]func(in *Input, d Decision) error{
 	"what decided to look again does so later":       againInFuture,
 	"a finished pod leaves nothing":                  finishedLeavesNothing,
 	"main containers are killed before the sidecars": sidecarsLast,
+	"a pod that drains goes on while it has time":    drainsOn,
 }
 
 func nothingTwice(in *Input, d Decision) error {
@@ -214,6 +215,20 @@ func sidecarsLast(in *Input, d Decision) error {
 	return nil
 }
 
+func drainsOn(in *Input, d Decision) error {
+	grace := in.Pod.DeletionGracePeriodSeconds
+	if !in.Draining || in.Gone || grace == nil || !in.Now.Before(in.EndingSince.Add(time.Duration(*grace)*time.Second)) {
+		return nil
+	}
+	for _, s := range d.Steps {
+		switch s.(type) {
+		case KillContainer, StopSandbox, ReleaseVolumes:
+			return fmt.Errorf("%s for a pod to which connections are led", s.Key())
+		}
+	}
+	return nil
+}
+
 // TestPromises lets random things happen to random pods and checks every promise at every
 // decision; then it lets the world be kind and checks that the pod comes to rest where it should.
 func TestPromises(t *testing.T) {
@@ -282,6 +297,9 @@ func TestPromises(t *testing.T) {
 				if rapid.IntRange(0, 9).Draw(t, "luck") == 0 {
 					m.delete(int64(rapid.IntRange(0, 60).Draw(t, "grace")))
 				}
+			},
+			"drain": func(t *rapid.T) {
+				m.in.Draining = rapid.Bool().Draw(t, "draining")
 			},
 			"force": func(t *rapid.T) {
 				if rapid.IntRange(0, 19).Draw(t, "luck") == 0 {

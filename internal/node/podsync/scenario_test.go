@@ -123,6 +123,8 @@ func (p *player) event(t *testing.T, words []string) {
 			t.Fatal(err)
 		}
 		p.delete(int64(grace))
+	case "draining":
+		p.in.Draining = words[1] == "on"
 	case "force":
 		p.in.Gone = true
 	case "forgotten": // the runtime lost everything; the status remembers that main ran

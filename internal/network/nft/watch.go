@@ -1,0 +1,92 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Watch hears of the changes that others make to a table.
+type Watch struct {
+	table Table
+	file  *os.File
+	buf   []byte
+}
+
+// WatchOthers watches a table in the network namespace of the calling thread, for changes not made through own.
+func WatchOthers(t Table, own *Socket) (*Watch, error) {
+	fd, _, err := open(1 << (unix.NFNLGRP_NFTABLES - 1))
+	if err != nil {
+		return nil, err
+	}
+	if err := skipPort(fd, own.port); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) // else more is missed, and looked after
+	return &Watch{table: t, file: os.NewFile(uintptr(fd), "nftables watch"), buf: make([]byte, 1<<16)}, nil
+}
+
+// skipPort has the kernel leave out what was caused by the socket of that number: whoever writes a hundred thousand
+// elements need not read of them.
+func skipPort(fd int, port uint32) error {
+	const portOffset = 12 // of nlmsg_pid in struct nlmsghdr
+	want := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: portOffset},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: want, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
+	}
+	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	if err != nil {
+		return fmt.Errorf("filter of the nftables watch: %w", err)
+	}
+	return nil
+}
+
+// Wait returns when somebody else has changed the table, or may have: where the kernel had more to tell than there was
+// room for. It fails when the watch is closed.
+func (w *Watch) Wait() error {
+	conn, err := w.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		changed := false
+		var failed error
+		err := conn.Read(func(fd uintptr) bool {
+			failed = receive(int(fd), w.buf, func(h header, body []byte) error {
+				changed = changed || w.concerns(h, body)
+				return nil
+			})
+			return !errors.Is(failed, os.ErrDeadlineExceeded) // nothing is there
+		})
+		switch {
+		case err != nil:
+			return err
+		case errors.Is(failed, unix.ENOBUFS):
+			return nil
+		case failed != nil:
+			return failed
+		case changed:
+			return nil
+		}
+	}
+}
+
+func (w *Watch) concerns(h header, body []byte) bool {
+	if h.kind>>8 != unix.NFNL_SUBSYS_NFTABLES || h.kind&0xff == unix.NFT_MSG_NEWGEN || len(body) < 4 || body[0] != w.table.Family {
+		return false
+	}
+	const tableName = unix.NFTA_TABLE_NAME // the same number in every message that names a table
+	return textOf(find(body[4:], tableName)) == w.table.Name
+}
+
+// Close ends it, and a Wait with it.
+func (w *Watch) Close() error { return w.file.Close() }

@@ -1,0 +1,193 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Sets of the table, by name. A service costs elements in them, and neither chains nor rules:
+//
+//	services    destination -> class
+//	endpoints   destination . number -> endpoint
+//	classes     class -> chain: the few ways to choose there are, shared by all services alike in them
+//	masquerade  destinations whose clients get the node's address
+//	hairpin     endpoint . endpoint: pods of this node that may reach themselves
+//	sources     destination . range of clients, where only some are let in
+//	services-outside and endpoints-outside, the same for destinations of Outside
+//	sticky      client . destination -> endpoint, written by the kernel
+type Set string
+
+// The sets.
+const (
+	Services  Set = "services"
+	Endpoints Set = "endpoints"
+
+	ServicesOutside  Set = "services-outside"
+	EndpointsOutside Set = "endpoints-outside"
+
+	Classes    Set = "classes"
+	Masquerade Set = "masquerade"
+	Hairpin    Set = "hairpin"
+	Sources    Set = "sources"
+	StickySet  Set = "sticky"
+)
+
+// Class is what the packets of a destination have in common with those of others: how many endpoints to choose from, and
+// how. Its zero value refuses.
+type Class struct {
+	Endpoints uint32
+	// Sticky as in Route.
+	Sticky uint32
+	// Any and Outside are those of the destination: its key is made from the packet accordingly.
+	Any, Outside bool
+	// Checked: only clients among the sources are let in.
+	Checked bool
+	// Drop refuses in silence.
+	Drop bool
+}
+
+// ClassOf is the class of a destination with its route.
+func ClassOf(d Destination, r *Route) Class {
+	if len(r.Endpoints) == 0 {
+		return Class{Drop: r.Drop}
+	}
+	return Class{
+		Endpoints: uint32(len(r.Endpoints)), Sticky: r.Sticky, Any: d.Address == Address{}, Outside: d.Outside, Checked: len(r.Sources) > 0,
+	}
+}
+
+// Number tells classes apart in the kernel. A class has one as long as some destination is of it; those that refuse have
+// theirs always.
+type Number uint32
+
+// Numbers of the classes without endpoints. All are such as nobody else gives a packet for its priority (tc(8): a class of
+// a queue c0ac).
+const (
+	Refused Number = 0xc0ac0000 + iota
+	Dropped
+	firstNumber
+)
+
+// Bytes is the number as the kernel has it.
+func (n Number) Bytes() []byte {
+	return binary.NativeEndian.AppendUint32(make([]byte, 0, numberSize), uint32(n))
+}
+
+const numberSize = 4
+
+func parseNumber(raw []byte) (Number, error) {
+	if len(raw) != numberSize {
+		return 0, fmt.Errorf("a class of %d bytes", len(raw))
+	}
+	return Number(binary.NativeEndian.Uint32(raw)), nil
+}
+
+// Chain names the chain of a class. Nothing else is remembered of what its number stands for.
+func (c Class) Chain() string {
+	name := fmt.Sprintf("to-%d", c.Endpoints)
+	if c.Any {
+		name += "-node"
+	}
+	if c.Outside {
+		name += "-outside"
+	}
+	if c.Checked {
+		name += "-checked"
+	}
+	if c.Sticky > 0 {
+		name += fmt.Sprintf("-sticky-%d", c.Sticky)
+	}
+	return name
+}
+
+func parseChain(name string) (c Class, err error) {
+	words := strings.Split(name, "-")
+	for i := 0; i < len(words); i++ {
+		switch words[i] {
+		case "node":
+			c.Any = true
+		case "outside":
+			c.Outside = true
+		case "checked":
+			c.Checked = true
+		case "to", "sticky":
+			if i+1 < len(words) {
+				var n uint64
+				n, err = strconv.ParseUint(words[i+1], 10, 32)
+				if words[i] == "to" {
+					c.Endpoints = uint32(n)
+				} else {
+					c.Sticky = uint32(n)
+				}
+			}
+			i++
+		}
+	}
+	if err == nil && (c.Endpoints == 0 || c.Chain() != name) {
+		err = fmt.Errorf("chain %q is of no class", name)
+	}
+	return c, err
+}
+
+// services and endpoints are the sets in which a destination is.
+func (d Destination) services() Set {
+	if d.Outside {
+		return ServicesOutside
+	}
+	return Services
+}
+
+func (d Destination) endpoints() Set {
+	if d.Outside {
+		return EndpointsOutside
+	}
+	return Endpoints
+}
+
+const destinationSize = 12
+
+func (d Destination) append(b []byte) []byte {
+	b = append(b, d.Address[:]...)
+	b = append(b, d.Protocol, 0, 0, 0)
+	return append(binary.BigEndian.AppendUint16(b, d.Port), 0, 0)
+}
+
+func parseDestination(b []byte) (d Destination, rest []byte, err error) {
+	if len(b) < destinationSize {
+		return d, nil, fmt.Errorf("a key of %d bytes", len(b))
+	}
+	d = Destination{Address: Address(b[:4]), Protocol: b[4], Port: binary.BigEndian.Uint16(b[8:])}
+	return d, b[destinationSize:], nil
+}
+
+const endpointSize = 8
+
+func (e Endpoint) append(b []byte) []byte {
+	b = append(b, e.Address[:]...)
+	return append(binary.BigEndian.AppendUint16(b, e.Port), 0, 0)
+}
+
+func parseEndpoint(b []byte) (Endpoint, error) {
+	if len(b) != endpointSize {
+		return Endpoint{}, fmt.Errorf("an endpoint of %d bytes", len(b))
+	}
+	return Endpoint{Address: Address(b[:4]), Port: binary.BigEndian.Uint16(b[4:])}, nil
+}
+
+// appendNumber writes the number of an endpoint as numgen does: in the machine's own order.
+func appendNumber(b []byte, n uint32) []byte { return binary.NativeEndian.AppendUint32(b, n) }
+
+// appendRange writes the first and the last address of a range behind a key.
+func appendRange(key []byte, p netip.Prefix) (first, last []byte) {
+	from := p.Masked().Addr().As4()
+	to := from
+	mask := ^uint32(0)
+	if p.Bits() > 0 {
+		mask = 1<<(32-p.Bits()) - 1
+	}
+	binary.BigEndian.PutUint32(to[:], binary.BigEndian.Uint32(from[:])|mask)
+	return append(append([]byte{}, key...), from[:]...), append(append([]byte{}, key...), to[:]...)
+}

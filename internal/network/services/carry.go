@@ -1,0 +1,227 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"coracle/internal/network/nft"
+	"coracle/internal/network/proxy"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+)
+
+// maxBatch is how many bytes one transaction has at most, but for one service's: while the kernel takes one, nobody else
+// can change any table.
+const maxBatch = 4 << 20
+
+// carryOut makes the table right for what has changed.
+func (r *Router) carryOut(ctx context.Context, w work) error {
+	begin := time.Now()
+	if w.all {
+		r.knowNode()
+		r.book = proxy.NewBook()
+	}
+	if w.anew && r.table != nil {
+		r.cfg.Log.Warn("somebody else changed the table of services: writing it anew", "table", r.cfg.Table)
+		r.table = nil
+	}
+	out := &output{router: r, batch: nft.NewBatch(r.cfg.table())}
+	if r.table == nil {
+		if err := r.begin(out, w.anew); err != nil {
+			return err
+		}
+	}
+	if w.all {
+		r.lookAtAll(out)
+	} else {
+		r.claim(w.services, out)
+	}
+	if err := out.finish(); err != nil {
+		return err
+	}
+	if w.all {
+		r.cfg.Log.Info("services lead to their endpoints", "destinations", r.table.Len(), "elements", out.elements, "took", time.Since(begin))
+	}
+	return nil
+}
+
+// knowNode reads what the picture says of this node. Until it has its range there is no pod that could reach itself.
+func (r *Router) knowNode() {
+	n := proxy.Node{Name: r.cfg.Node}
+	if obj, ok := r.cfg.Picture.Get(resource.Nodes, "", r.cfg.Node); ok {
+		node := obj.(*corev1.Node)
+		n.Zone = node.Labels[corev1.LabelTopologyZone]
+		if p, err := netip.ParsePrefix(node.Spec.PodCIDR); err == nil && p.Addr().Is4() {
+			n.Pods = p.Masked()
+		}
+	}
+	if a := r.cfg.API; a.IsValid() && a.Addr().Is4() {
+		n.API = proxy.Endpoint{Address: a.Addr().As4(), Port: a.Port()}
+	}
+	if n.Pods != r.node.Pods {
+		r.table = nil // which pods may reach themselves is reckoned by it
+	}
+	r.node = n
+}
+
+// begin finds out what is in the table, or has it written anew, in the batch that is to come.
+func (r *Router) begin(out *output, anew bool) error {
+	note, there, err := r.socket.Note(r.cfg.table())
+	if err != nil {
+		return err
+	}
+	if there && !anew && string(note) == string(r.cfg.note()) {
+		loaded, err := r.load(out)
+		if err == nil {
+			r.table = loaded
+			return nil
+		}
+		r.cfg.Log.Warn("the table of services is not as an agent leaves it: writing it anew", "table", r.cfg.Table, "err", err)
+		out.batch = nft.NewBatch(r.cfg.table())
+	}
+	if there {
+		out.batch.DeleteTable()
+		out.whole = true // what is led now goes on being led until all of it is there again
+	}
+	r.cfg.build(out.batch)
+	r.table = proxy.NewTable(r.node.Pods)
+	return nil
+}
+
+func (r *Router) load(out *output) (*proxy.Table, error) {
+	const attempts = 5
+	for i := range attempts {
+		loader := proxy.NewLoader(r.node.Pods)
+		err := r.loadSets(loader)
+		if errors.Is(err, nft.ErrChanged) && i < attempts-1 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return loader.Table(out)
+	}
+	return nil, nft.ErrChanged
+}
+
+func (r *Router) loadSets(loader *proxy.Loader) error {
+	for _, set := range proxy.Loaded {
+		err := r.socket.Elements(r.cfg.table(), string(set), func(e nft.Element) error {
+			return loader.Element(set, e.Key, e.End, e.Data, e.Goto)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookAtAll makes every service right, and removes what none has.
+func (r *Router) lookAtAll(out *output) {
+	stale := map[proxy.Destination]bool{}
+	for _, d := range r.table.Destinations() {
+		stale[d] = true
+	}
+	var keys []plan.Key
+	for _, o := range r.cfg.Picture.List(resource.Services, "") {
+		keys = append(keys, plan.KeyOf(o))
+	}
+	out.seen = stale
+	r.claim(keys, out)
+	out.seen = nil
+	for d := range stale {
+		out.apply(proxy.Change{Destination: d})
+	}
+}
+
+// claim has services claim what they want, and those that get what others give up with them.
+func (r *Router) claim(keys []plan.Key, out *output) {
+	for len(keys) > 0 {
+		key := keys[0]
+		keys = keys[1:]
+		wants, who := r.wants(key)
+		changed, again := r.book.Claim(who, wants)
+		for _, c := range changed {
+			out.apply(c)
+		}
+		for _, c := range again {
+			keys = append(keys, plan.Key{Namespace: c.Namespace, Name: c.Name})
+		}
+	}
+}
+
+func (r *Router) wants(key plan.Key) ([]proxy.Frontend, proxy.Claimant) {
+	who := proxy.Claimant{Namespace: key.Namespace, Name: key.Name}
+	obj, ok := r.cfg.Picture.Get(resource.Services, key.Namespace, key.Name)
+	if !ok {
+		return nil, who
+	}
+	service := obj.(*corev1.Service)
+	who.Created = service.CreationTimestamp.Unix()
+	objs := r.cfg.Picture.Indexed(resource.EndpointSlices, byService.Name, key.Namespace+"/"+key.Name)
+	all := make([]*discoveryv1.EndpointSlice, len(objs))
+	for i, o := range objs {
+		all[i] = o.(*discoveryv1.EndpointSlice)
+	}
+	return proxy.Routes(service, all, r.node), who
+}
+
+// output writes what is emitted into transactions, and commits them as they become full.
+type output struct {
+	router *Router
+	batch  *nft.Batch
+	// whole: one transaction for all, however large.
+	whole    bool
+	elements int
+	err      error
+	// seen, when set, loses the destinations that a change is about.
+	seen map[proxy.Destination]bool
+}
+
+func (o *output) apply(c proxy.Change) {
+	if o.err != nil {
+		return
+	}
+	if c.Route != nil {
+		delete(o.seen, c.Destination)
+	}
+	o.router.table.Apply(c, o)
+	if o.batch.Len() > maxBatch && !o.whole {
+		o.commit()
+	}
+}
+
+func (o *output) commit() {
+	o.router.table.Settle(o)
+	o.err = o.router.socket.Commit(o.batch)
+	o.batch = nft.NewBatch(o.router.cfg.table())
+}
+
+func (o *output) finish() error {
+	if o.err == nil {
+		o.commit()
+	}
+	return o.err
+}
+
+// Element implements proxy.Emitter.
+func (o *output) Element(op proxy.Op) {
+	o.elements++
+	e := nft.Element{Key: op.Key, Data: op.Data, End: op.End}
+	if op.Delete {
+		o.batch.Delete(string(op.Set), e)
+	} else {
+		o.batch.Add(string(op.Set), e)
+	}
+}
+
+// AddClass implements proxy.Emitter.
+func (o *output) AddClass(c proxy.Class, n proxy.Number) { buildClass(o.batch, c, n) }
+
+// DropClass implements proxy.Emitter.
+func (o *output) DropClass(c proxy.Class, n proxy.Number) { dropClass(o.batch, c, n) }

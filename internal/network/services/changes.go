@@ -1,0 +1,141 @@
+package services
+
+import (
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+// byService finds the slices of a service, by the label that names it.
+var byService = plan.Index{Resource: resource.EndpointSlices, Name: "routing/service", Values: func(o plan.Object) []string {
+	name := o.GetLabels()[discoveryv1.LabelServiceName]
+	if name == "" {
+		return nil
+	}
+	return []string{o.GetNamespace() + "/" + name}
+}}
+
+// changes gathers what is to be looked at again, while an earlier look is carried out.
+type changes struct {
+	wake chan struct{}
+
+	mu sync.Mutex
+	// services are those that changed.
+	services map[plan.Key]bool
+	work
+}
+
+// work is what a pass has to do.
+type work struct {
+	services []plan.Key
+	// all: look at every service; anew: the table was changed by somebody else.
+	all, anew bool
+	// revision is how recent the picture of endpoints is that this makes true.
+	revision uint64
+}
+
+func (c *changes) init() {
+	c.wake = make(chan struct{}, 1)
+	c.services = map[plan.Key]bool{}
+}
+
+func (c *changes) note(f func()) {
+	c.mu.Lock()
+	f()
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *changes) everything() { c.note(func() { c.all = true }) }
+func (c *changes) damaged()    { c.note(func() { c.all, c.anew = true, true }) }
+
+// saw notes a change of the picture. Its revision counts once the change is noted: so whoever takes a revision has all
+// that led to it.
+func (c *changes) saw(ch view.Change) {
+	switch ch.Resource {
+	case resource.Services:
+		c.note(func() { c.touch(ch.Before, ch.After, func(o plan.Object) plan.Key { return plan.KeyOf(o) }) })
+	case resource.EndpointSlices:
+		c.note(func() {
+			c.touch(ch.Before, ch.After, func(o plan.Object) plan.Key {
+				return plan.Key{Namespace: o.GetNamespace(), Name: o.GetLabels()[discoveryv1.LabelServiceName]}
+			})
+			c.revision = ch.Revision
+		})
+	case resource.Nodes:
+		if shape(ch.Before) != shape(ch.After) && ch.After != nil {
+			c.everything()
+		}
+	}
+}
+
+func (c *changes) touch(before, after plan.Object, key func(plan.Object) plan.Key) {
+	for _, o := range []plan.Object{before, after} {
+		if o == nil {
+			continue
+		}
+		if k := key(o); k.Name != "" {
+			c.services[k] = true
+		}
+	}
+}
+
+// shape is what routing depends on of a node.
+func shape(o plan.Object) [2]string {
+	n, ok := o.(*corev1.Node)
+	if !ok || n == nil {
+		return [2]string{}
+	}
+	return [2]string{n.Spec.PodCIDR, n.Labels[corev1.LabelTopologyZone]}
+}
+
+func (c *changes) take() work {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.work
+	for k := range c.services {
+		out.services = append(out.services, k)
+	}
+	clear(c.services)
+	c.work = work{revision: out.revision}
+	return out
+}
+
+// Progress tells which revision of the endpoints the kernel has been given. Its methods may be called at any time.
+type Progress struct {
+	mu       sync.Mutex
+	revision uint64
+	moved    chan struct{}
+}
+
+// Committed is the revision of the picture's EndpointSlices up to which new connections go where they say, and a channel
+// that is closed when there is a later one. Zero is before the first.
+func (p *Progress) Committed() (revision uint64, later <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.moved == nil {
+		p.moved = make(chan struct{})
+	}
+	return p.revision, p.moved
+}
+
+func (p *Progress) reached(revision uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if revision == p.revision {
+		return
+	}
+	p.revision = revision
+	if p.moved != nil {
+		close(p.moved)
+		p.moved = nil
+	}
+}

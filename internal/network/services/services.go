@@ -1,0 +1,174 @@
+// Package services writes to the kernel of one node what package proxy has decided, so that services lead to their
+// endpoints: in an nftables table of the node's own, by element.
+//
+// It owns that table, the reading of what an earlier agent left in it, the watch for others who change it, the end of UDP
+// connections to endpoints that are gone, and the word to which revision of the cluster it is committed. It refuses
+// decisions, the bridge and its routes (package pod), and tables of others: they are not even listed.
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"coracle/internal/network/nft"
+	"coracle/internal/network/proxy"
+	"coracle/internal/view"
+)
+
+// Config says whose services are led where.
+type Config struct {
+	// Node is the node's name.
+	Node string
+	// Table names the table (family ip), unique on the machine.
+	Table string
+	// Bridge is the link of the node's pods. Links whose names begin with Siblings are those of other nodes of this
+	// machine, who see to their pods themselves.
+	Bridge, Siblings string
+	// Pods is the range of the cluster's pods, Services that of its services. Addresses of the latter that no service has
+	// are refused.
+	Pods, Services netip.Prefix
+	// API is where this node reaches the API server, when valid; else its endpoints say.
+	API netip.AddrPort
+	// Picture is what is decided on; it is whole once Ready is closed.
+	Picture *view.View
+	Ready   <-chan struct{}
+	Log     *slog.Logger
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Node == "", c.Table == "", c.Bridge == "", c.Siblings == "":
+		return errors.New("services: Node, Table, Bridge and Siblings must be named")
+	case len(c.Bridge) >= unix.IFNAMSIZ || len(c.Siblings) >= unix.IFNAMSIZ:
+		return fmt.Errorf("services: Bridge %q, Siblings %q: a link name has at most %d bytes", c.Bridge, c.Siblings, unix.IFNAMSIZ-1)
+	case !c.Pods.IsValid() || !c.Pods.Addr().Is4() || !c.Services.IsValid() || !c.Services.Addr().Is4():
+		return fmt.Errorf("services: Pods %s, Services %s: give IPv4 ranges", c.Pods, c.Services)
+	case c.Picture == nil || c.Ready == nil:
+		return errors.New("services: Picture and Ready must be given")
+	}
+	return nil
+}
+
+func (c *Config) table() nft.Table { return nft.Table{Family: unix.NFPROTO_IPV4, Name: c.Table} }
+
+// Router leads services. Make it with Open.
+type Router struct {
+	cfg     Config
+	socket  *nft.Socket
+	watch   *nft.Watch
+	cancel  func()
+	changes changes
+	book    *proxy.Book
+	node    proxy.Node
+	// table is what the kernel holds, nil when that is not known.
+	table *proxy.Table
+	Progress
+}
+
+// Open prepares the router of the network namespace of the calling thread. Nothing is written before Run.
+func Open(cfg Config) (*Router, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	socket, err := nft.Open()
+	if err != nil {
+		return nil, fmt.Errorf("services: %w", err)
+	}
+	watch, err := nft.WatchOthers(cfg.table(), socket)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("services: %w", err), socket.Close())
+	}
+	r := &Router{cfg: cfg, socket: socket, watch: watch, book: proxy.NewBook()}
+	r.changes.init()
+	cfg.Picture.AddIndexes(byService)
+	r.cancel = cfg.Picture.Subscribe(r.changes.saw)
+	return r, nil
+}
+
+// Close lets go of the sockets and leaves the table as it is.
+func (r *Router) Close() error {
+	r.cancel()
+	return errors.Join(r.watch.Close(), r.socket.Close())
+}
+
+// Remove removes the table of a node in the network namespace of the calling thread, if there is one.
+func Remove(table string) error {
+	socket, err := nft.Open()
+	if err != nil {
+		return fmt.Errorf("services: %w", err)
+	}
+	defer socket.Close()
+	b := nft.NewBatch(nft.Table{Family: unix.NFPROTO_IPV4, Name: table})
+	b.AddTable(nil) // so that there is one to delete
+	b.DeleteTable()
+	return socket.Commit(b)
+}
+
+// Pauses after a failed write, doubling.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// Run keeps the table true to the picture until ctx ends, and then leaves it as it is. What is there already, an earlier
+// agent's, is changed only where it differs.
+func (r *Router) Run(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-r.cfg.Ready:
+	}
+	var others sync.WaitGroup
+	watching, cancel := context.WithCancel(ctx)
+	defer others.Wait()
+	defer cancel()
+	others.Go(func() { r.watchOthers(watching) })
+	r.changes.everything()
+	pause := firstPause
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.changes.wake:
+		}
+		work := r.changes.take()
+		if err := r.carryOut(ctx, work); err != nil {
+			r.cfg.Log.Warn("write the routes of services; trying again", "err", err, "in", pause)
+			r.table = nil
+			r.changes.everything()
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, lastPause)
+			continue
+		}
+		pause = firstPause
+		r.Progress.reached(work.revision)
+	}
+}
+
+// watchOthers has the table written anew when somebody else has changed it.
+func (r *Router) watchOthers(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { r.watch.Close() })
+	defer stop()
+	for ctx.Err() == nil {
+		if err := r.watch.Wait(); err != nil {
+			if ctx.Err() == nil {
+				r.cfg.Log.Error("who else changes the table of services is not seen any more", "err", err)
+			}
+			return
+		}
+		r.changes.damaged()
+	}
+}

@@ -1,0 +1,167 @@
+package services
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestClusterIP: pods and the node reach a service's endpoints at its address, all of them, as themselves; a pod reaches
+// itself; and what leads nowhere is refused at once.
+func TestClusterIP(t *testing.T) {
+	inMachine(t, func(w *world) {
+		a, ipA := w.sandbox("a")
+		b, ipB := w.sandbox("b")
+		client, ipClient := w.sandbox("client")
+		for path, name := range map[string]string{a: "a", b: "b"} {
+			w.serve(path, "tcp4", ":8080", name)
+			w.serve(path, "udp4", ":8053", name)
+		}
+		web := service("web", "10.96.0.10", port("http", corev1.ProtocolTCP, 80), port("dns", corev1.ProtocolUDP, 53))
+		both := slice("web", "http", corev1.ProtocolTCP, 8080, ipA, ipB)
+		w.put(web, service("empty", "10.96.0.11", port("", corev1.ProtocolTCP, 80), port("u", corev1.ProtocolUDP, 80)), both,
+			slice("web", "dns", corev1.ProtocolUDP, 8053, ipA))
+		w.settle()
+
+		seen := map[string]int{}
+		for range 64 {
+			name, saw, err := w.ask(client, "tcp4", "10.96.0.10:80")
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			if saw != ipClient.String() {
+				t.Errorf("the endpoint sees %s, not the client", saw)
+			}
+			seen[name]++
+		}
+		if seen["a"] == 0 || seen["b"] == 0 {
+			t.Errorf("connections went to %v", seen)
+		}
+		w.want(client, "udp4", "10.96.0.10:53", "a")
+		w.want("", "udp4", "10.96.0.10:53", "a")
+		for _, refused := range []string{"10.96.0.11:80", "10.96.0.10:81", "10.96.77.7:80"} {
+			for _, from := range []string{client, ""} {
+				w.wantRefused(from, "tcp4", refused)
+				w.wantRefused(from, "udp4", refused)
+			}
+		}
+
+		w.put(slice("web", "http", corev1.ProtocolTCP, 8080, ipA))
+		w.settle()
+		for range 16 {
+			w.want(client, "tcp4", "10.96.0.10:80", "a")
+			w.want("", "tcp4", "10.96.0.10:80", "a")
+		}
+		if saw := w.want(a, "tcp4", "10.96.0.10:80", "a"); saw != w.net.Gateway().String() {
+			t.Errorf("a pod that reaches itself sees %s", saw)
+		}
+
+		w.drop(both)
+		w.settle()
+		w.wantRefused(client, "tcp4", "10.96.0.10:80")
+		w.drop(web)
+		w.settle()
+		w.wantRefused(client, "udp4", "10.96.0.10:53")
+	})
+}
+
+// TestNodePort: a node port leads from outside, from pods and from the node, at each address of the node and at 127.0.0.1,
+// over TCP and UDP. What else listens at the node's loopback address stays out of the pods' reach.
+func TestNodePort(t *testing.T) {
+	inMachine(t, func(w *world) {
+		out := w.outside()
+		a, ipA := w.sandbox("a")
+		client, _ := w.sandbox("client")
+		w.serve(a, "tcp4", ":8080", "a")
+		w.serve(a, "udp4", ":8053", "a")
+		w.serve("", "tcp4", "127.0.0.1:9000", "secret")
+		w.serve("", "udp4", "127.0.0.1:9000", "secret")
+		web := service("web", "10.96.0.10", port("http", corev1.ProtocolTCP, 80), port("dns", corev1.ProtocolUDP, 53))
+		web.Spec.Type = corev1.ServiceTypeNodePort
+		web.Spec.Ports[0].NodePort, web.Spec.Ports[1].NodePort = 30080, 30080
+		empty := service("empty", "10.96.0.11", port("", corev1.ProtocolTCP, 80))
+		empty.Spec.Type, empty.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30081
+		w.put(web, empty, slice("web", "http", corev1.ProtocolTCP, 8080, ipA), slice("web", "dns", corev1.ProtocolUDP, 8053, ipA))
+		w.settle()
+		gateway := w.net.Gateway().String()
+		for _, network := range []string{"tcp4", "udp4"} {
+			if saw := w.want(out, network, "192.0.2.1:30080", "a"); saw != gateway {
+				t.Errorf("%s: who comes from outside is seen as %s, so the answer need not come back here", network, saw)
+			}
+			for _, from := range []string{client, ""} {
+				w.want(from, network, "192.0.2.1:30080", "a")
+				w.want(from, network, gateway+":30080", "a")
+			}
+			w.want("", network, "127.0.0.1:30080", "a")
+			w.want("", network, "127.7.7.7:30080", "a")
+			w.want("", network, "127.0.0.1:9000", "secret")
+		}
+		for _, at := range []string{"192.0.2.1:30081", "192.0.2.1:30082"} {
+			w.wantRefused(out, "tcp4", at)
+			w.wantRefused(client, "tcp4", at)
+			w.wantRefused("", "tcp4", at)
+		}
+		w.wantRefused("", "tcp4", "127.0.0.1:30081")
+		w.loopbackClosed(client)
+	})
+}
+
+// TestAPI: the kubernetes service leads to a server that listens at the node's loopback address, and to nothing else there.
+func TestAPI(t *testing.T) {
+	inMachine(t, func(w *world) {
+		w.stop()
+		w.cfg.API = netip.MustParseAddrPort("127.0.0.1:6443")
+		w.start()
+		client, ipClient := w.sandbox("client")
+		w.serve("", "tcp4", "127.0.0.1:6443", "server")
+		w.serve("", "tcp4", "127.0.0.1:9000", "secret")
+		w.put(service("kubernetes", "10.96.0.1", port("https", corev1.ProtocolTCP, 443)),
+			slice("kubernetes", "https", corev1.ProtocolTCP, 6443, netip.MustParseAddr("198.51.100.7")))
+		w.settle()
+		if saw := w.want(client, "tcp4", "10.96.0.1:443", "server"); saw != ipClient.String() {
+			t.Errorf("the server sees %s", saw)
+		}
+		w.want("", "tcp4", "10.96.0.1:443", "server")
+		w.wantRefused(client, "tcp4", "10.96.0.1:9000")
+		w.loopbackClosed(client)
+	})
+}
+
+// loopbackClosed: a pod that has a route for the node's loopback addresses does not get there.
+func (w *world) loopbackClosed(client string) {
+	w.t.Helper()
+	err := w.in(client, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetDown(lo); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/eth0/route_localnet", []byte("1"), 0o644); err != nil {
+			return err
+		}
+		_, local, _ := net.ParseCIDR("127.0.0.0/8")
+		return netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: local, Gw: w.net.Gateway().AsSlice()})
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func(d time.Duration) { w.patience = d }(w.patience)
+	w.patience = 100 * time.Millisecond
+	for _, at := range []string{"127.0.0.1:9000", "127.0.0.9:9000"} {
+		if name, _, err := w.ask(client, "udp4", at); err == nil {
+			w.t.Errorf("a pod reaches the node's loopback address %s: %s", at, name)
+		}
+	}
+}

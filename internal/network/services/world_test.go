@@ -1,0 +1,422 @@
+package services
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"coracle/internal/filetree/scratch"
+	"coracle/internal/network/pod"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+const (
+	bridge     = "cor-test1"
+	podRange   = "10.244.1.0/24"
+	ofPods     = "10.244.0.0/16"
+	ofServices = "10.96.0.0/16"
+	nodeName   = "one"
+)
+
+// world is a machine in a network namespace of its own, with one node whose services are led.
+type world struct {
+	t        testing.TB
+	host     string // path of the namespace
+	net      *pod.Network
+	picture  *view.View
+	ready    chan struct{}
+	router   *Router
+	stop     func()
+	revision uint64
+	cfg      Config
+	patience time.Duration // of ask
+}
+
+// inMachine runs a test in a network namespace, on a thread that is thrown away afterwards.
+func inMachine(t testing.TB, test func(w *world)) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root to make network namespaces")
+	}
+	base := scratch.Dir(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Errorf("unshare: %v", err)
+			return
+		}
+		w := &world{
+			t: t, host: fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), picture: view.New(), patience: 2 * time.Second, ready: make(chan struct{}),
+		}
+		w.up("lo")
+		var err error
+		w.net, err = pod.Open(pod.Config{
+			Bridge: bridge, CIDR: netip.MustParsePrefix(podRange), ClusterCIDR: netip.MustParsePrefix(ofPods),
+			Services: netip.MustParsePrefix(ofServices), StateDir: filepath.Join(base, "network"), NFTable: "pods-test", MTU: 1400,
+			SettingsDir: filepath.Join(base, "settings"),
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() {
+			if err := w.net.Destroy(); err != nil {
+				t.Error(err)
+			}
+		}()
+		close(w.ready)
+		w.cfg = Config{
+			Node: nodeName, Table: "services-test", Bridge: bridge, Siblings: "cor-", Pods: netip.MustParsePrefix(ofPods),
+			Services: netip.MustParsePrefix(ofServices), Picture: w.picture, Ready: w.ready,
+			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		}
+		w.put(&corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: nodeName}, Spec: corev1.NodeSpec{PodCIDR: podRange},
+		})
+		w.start()
+		defer func() { w.stop() }()
+		test(w)
+	}()
+	<-done
+}
+
+func (w *world) up(name string) {
+	w.t.Helper()
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// start is a new router, as of a new agent.
+func (w *world) start() {
+	w.t.Helper()
+	r, err := Open(w.cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		r.Run(ctx)
+	}()
+	w.router = r
+	w.stop = func() {
+		cancel()
+		<-over
+		r.Close()
+	}
+}
+
+// put makes objects part of the picture, drop takes them out.
+func (w *world) put(objects ...plan.Object) {
+	for _, o := range objects {
+		w.revision++
+		o.SetResourceVersion(strconv.FormatUint(w.revision, 10))
+		w.picture.Apply(view.Event{Type: watch.Modified, Object: o})
+	}
+}
+
+func (w *world) drop(objects ...plan.Object) {
+	for _, o := range objects {
+		w.revision++
+		w.picture.Apply(view.Event{Type: watch.Deleted, Object: o, Resource: resource.Of(o), Revision: w.revision})
+	}
+}
+
+// settle waits until the kernel has all that the picture shows.
+func (w *world) settle() {
+	w.t.Helper()
+	// A change of endpoints, of no service, marks the place in the order of changes.
+	w.put(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "marker", Name: "marker"}})
+	timeout := time.After(30 * time.Second)
+	for {
+		at, later := w.router.Committed()
+		if at >= w.revision {
+			return
+		}
+		select {
+		case <-later:
+		case <-timeout:
+			w.t.Fatalf("the kernel has revision %d, not %d", at, w.revision)
+		}
+	}
+}
+
+// sandbox makes a pod: a network namespace with an address.
+func (w *world) sandbox(name string) (path string, ip netip.Addr) {
+	w.t.Helper()
+	path = filepath.Join(scratch.Dir(w.t), name)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			made <- err
+			return
+		}
+		made <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
+	}()
+	if err := <-made; err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			w.t.Errorf("unmount %s: %v", path, err)
+		}
+	})
+	at, err := w.net.Attach(context.Background(), path, name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return path, at.IP
+}
+
+// in runs f on a thread inside the namespace at path; "" is the host's.
+func (w *world) in(path string, f func() error) error {
+	if path == "" {
+		return f()
+	}
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		ns, err := netns.GetFromPath(path)
+		if err == nil {
+			err = netns.Set(ns)
+			ns.Close()
+		}
+		if err == nil {
+			err = f()
+		}
+		result <- err
+	}()
+	return <-result
+}
+
+// serve answers each connection, or datagram, with a name and the address it came from.
+func (w *world) serve(path, network, address, name string) {
+	w.t.Helper()
+	err := w.in(path, func() error {
+		if strings.HasPrefix(network, "udp") {
+			conn, err := net.ListenPacket(network, address)
+			if err != nil {
+				return err
+			}
+			w.t.Cleanup(func() { conn.Close() })
+			go answerPackets(conn, name)
+			return nil
+		}
+		l, err := net.Listen(network, address)
+		if err != nil {
+			return err
+		}
+		w.t.Cleanup(func() { l.Close() })
+		go answerStreams(l, name)
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func answerPackets(conn net.PacketConn, name string) {
+	buf := make([]byte, 64)
+	for {
+		_, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		_, _ = conn.WriteTo([]byte(name+" "+hostOf(from)+"\n"), from)
+	}
+}
+
+func answerStreams(l net.Listener, name string) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, name+" "+hostOf(c.RemoteAddr())+"\n")
+		c.Close()
+	}
+}
+
+func hostOf(a net.Addr) string {
+	host, _, _ := net.SplitHostPort(a.String())
+	return host
+}
+
+// ask connects from a namespace, and returns who answered and whom he saw.
+func (w *world) ask(path, network, address string) (name, saw string, err error) {
+	err = w.in(path, func() error {
+		c, err := net.DialTimeout(network, address, w.patience)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(w.patience)); err != nil {
+			return err
+		}
+		if strings.HasPrefix(network, "udp") {
+			if _, err := io.WriteString(c, "?"); err != nil {
+				return err
+			}
+		}
+		line, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil {
+			return err
+		}
+		name, saw, _ = strings.Cut(strings.TrimSpace(line), " ")
+		return nil
+	})
+	return name, saw, err
+}
+
+func (w *world) want(path, network, address, name string) (saw string) {
+	w.t.Helper()
+	got, saw, err := w.ask(path, network, address)
+	if err != nil || got != name {
+		w.t.Errorf("from %q to %s %s: %q, %v; want %s", filepath.Base(path), network, address, got, err, name)
+	}
+	return saw
+}
+
+// wantRefused: the answer is a refusal, and it comes at once.
+func (w *world) wantRefused(path, network, address string) {
+	w.t.Helper()
+	begin := time.Now()
+	got, _, err := w.ask(path, network, address)
+	// What the node's own rules keep from leaving it, a datagram, is told its sender as EPERM.
+	own := path == "" && strings.HasPrefix(network, "udp") && errors.Is(err, unix.EPERM)
+	if !errors.Is(err, unix.ECONNREFUSED) && !own {
+		w.t.Errorf("from %q to %s %s: %q, %v; want a refusal", filepath.Base(path), network, address, got, err)
+	} else if took := time.Since(begin); took > time.Second {
+		w.t.Errorf("from %q to %s %s: refused after %s", filepath.Base(path), network, address, took)
+	}
+}
+
+func service(name, ip string, ports ...corev1.ServicePort) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, ClusterIP: ip, ClusterIPs: []string{ip}, Ports: ports},
+	}
+}
+
+func port(name string, protocol corev1.Protocol, number int32) corev1.ServicePort {
+	return corev1.ServicePort{Name: name, Protocol: protocol, Port: number}
+}
+
+// slice is an endpoint slice of a service's port with ready endpoints.
+func slice(of, name string, protocol corev1.Protocol, number int32, ips ...netip.Addr) *discoveryv1.EndpointSlice {
+	sl := &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: of + "-" + name + strings.ToLower(string(protocol)), Labels: map[string]string{discoveryv1.LabelServiceName: of},
+		},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: &name, Protocol: &protocol, Port: &number}},
+	}
+	yes, node := true, nodeName
+	for _, ip := range ips {
+		sl.Endpoints = append(sl.Endpoints, discoveryv1.Endpoint{
+			Addresses: []string{ip.String()}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}, NodeName: &node,
+		})
+	}
+	return sl
+}
+
+// outside makes a machine beside this one, at 192.0.2.2, which sees the node at 192.0.2.1.
+func (w *world) outside() string {
+	w.t.Helper()
+	path := filepath.Join(scratch.Dir(w.t), "outside")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			made <- err
+			return
+		}
+		made <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
+	}()
+	if err := <-made; err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			w.t.Errorf("unmount %s: %v", path, err)
+		}
+	})
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer ns.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "wire"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "wire", PeerNamespace: netlink.NsFd(ns)}); err != nil {
+		w.t.Fatal(err)
+	}
+	w.address("wire", "192.0.2.1/24")
+	if err := w.in(path, func() error {
+		w.address("wire", "192.0.2.2/24")
+		link, err := netlink.LinkByName("wire")
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.IPv4(192, 0, 2, 1)})
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
+
+func (w *world) address(link, cidr string) {
+	w.t.Helper()
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	addr, err := netlink.ParseAddr(cidr)
+	if err == nil {
+		err = netlink.AddrAdd(l, addr)
+	}
+	if err == nil {
+		err = netlink.LinkSetUp(l)
+	}
+	if err != nil {
+		w.t.Error(err)
+	}
+}

@@ -1,0 +1,93 @@
+package node
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"unique"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+// followCluster keeps the picture of what lies beyond this node's pods: services, what stands behind them, and the node
+// itself. It begins with the first server whose word counts. One that does not is not heard (guard), so that what it
+// does not know stays in the picture.
+func (a *agent) followCluster(ctx context.Context) {
+	if a.cfg.Picture == nil {
+		return
+	}
+	if _, err := a.trust.await(ctx, serving); err != nil {
+		return
+	}
+	following := view.FollowSources(ctx, a.cfg.Client, a.cfg.Picture,
+		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + a.cfg.Name, Keep: KeepOf},
+		view.Source{Resource: resource.Services, Keep: KeepOf},
+		view.Source{Resource: resource.EndpointSlices, Keep: KeepOf},
+	)
+	<-following.Synced()
+	if ctx.Err() == nil {
+		close(a.cfg.Pictured)
+	}
+	<-following.Done()
+}
+
+// KeepOf returns what the picture keeps of an object: not what no reader of it needs, and the words that many of them
+// say shared: who manages which field goes, and a hundred thousand endpoints name their node, zone and namespace in one
+// string each. The object is not changed.
+func KeepOf(obj plan.Object) plan.Object {
+	switch o := obj.(type) {
+	case *corev1.Service:
+		kept := *o
+		kept.ManagedFields = nil
+		if _, applied := o.Annotations[corev1.LastAppliedConfigAnnotation]; applied {
+			kept.Annotations = maps.Clone(o.Annotations)
+			delete(kept.Annotations, corev1.LastAppliedConfigAnnotation)
+		}
+		return &kept
+	case *discoveryv1.EndpointSlice:
+		kept := *o
+		kept.ManagedFields, kept.OwnerReferences = nil, nil
+		kept.Endpoints = slices.Clone(o.Endpoints)
+		for i := range kept.Endpoints {
+			keepOfEndpoint(&kept.Endpoints[i])
+		}
+		return &kept
+	}
+	return obj
+}
+
+func keepOfEndpoint(e *discoveryv1.Endpoint) {
+	e.NodeName, e.Zone = shared(e.NodeName), shared(e.Zone)
+	if ref := e.TargetRef; ref != nil {
+		e.TargetRef = &corev1.ObjectReference{
+			Kind: unique.Make(ref.Kind).Value(), Namespace: unique.Make(ref.Namespace).Value(), Name: ref.Name,
+		}
+	}
+	c := &e.Conditions
+	c.Ready, c.Serving, c.Terminating = sharedBool(c.Ready), sharedBool(c.Serving), sharedBool(c.Terminating)
+}
+
+func shared(s *string) *string {
+	if s == nil {
+		return nil
+	}
+	word := unique.Make(*s).Value()
+	return &word
+}
+
+var yes, no = true, false
+
+func sharedBool(b *bool) *bool {
+	switch {
+	case b == nil:
+		return nil
+	case *b:
+		return &yes
+	}
+	return &no
+}
