@@ -8,7 +8,7 @@ import (
 
 func TestSettings(t *testing.T) {
 	dir := DataDir(t.TempDir())
-	cfg, err := ensureConfig(dir, "", time.Unix(0, 0))
+	cfg, err := ensureConfig(dir, "", "", time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}

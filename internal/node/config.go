@@ -45,7 +45,7 @@ type Config struct {
 	// NodeIP is the node's InternalIP; when not valid, the address of the default route's link,
 	// or loopback where there is none.
 	NodeIP netip.Addr
-	// ClusterDomain and ClusterDNS are how pods resolve names; without servers they use the node's.
+	// ClusterDomain and ClusterDNS are how pods resolve names; without servers they ask the node (Names), or its resolvers.
 	ClusterDomain string
 	ClusterDNS    []string
 	// Labels, Annotations and Taints are given to the Node when it registers. Labels and
@@ -57,6 +57,8 @@ type Config struct {
 	// them. While no server answers whose word counts it stays as it was. Pictured is closed once it holds all there is.
 	Picture  *view.View
 	Pictured chan struct{}
+	// Names, when set, has the node answer for the cluster's names, by the Picture; pods ask it unless ClusterDNS says otherwise.
+	Names *NamesConfig
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
 	// MaxPods defaults to 110.
@@ -84,6 +86,9 @@ func (c *Config) complete() error {
 		return fmt.Errorf("node: Dir %q: give an absolute path", c.Dir)
 	case !filepath.IsAbs(c.VolumeRoot):
 		return fmt.Errorf("node: VolumeRoot %q: give an absolute path", c.VolumeRoot)
+	}
+	if c.Names != nil && c.Picture == nil {
+		return errors.New("node: Names: they are answered from the Picture; give one")
 	}
 	if c.Pictured == nil {
 		c.Pictured = make(chan struct{})
