@@ -42,7 +42,8 @@ type names struct {
 	mu     sync.Mutex
 	ctx    context.Context // of the agent's run; nil until it has begun
 	at     netip.Addr
-	stop   context.CancelFunc
+	served netip.Addr         // the address at which sockets are open, or are tried to be
+	stop   context.CancelFunc // closes them
 	places map[types.UID]netip.Addr
 	wg     sync.WaitGroup
 }
@@ -103,9 +104,8 @@ func (n *names) changed(ch view.Change) {
 func (n *names) run(ctx context.Context) {
 	n.mu.Lock()
 	n.ctx = ctx
-	at := n.at
 	n.mu.Unlock()
-	n.serve(at)
+	n.serve()
 	<-ctx.Done()
 	n.mu.Lock()
 	n.ctx = nil
@@ -129,18 +129,21 @@ func (n *names) serveIn(cidr string) {
 		return
 	}
 	n.server.Change(func(z *dns.Zone) { z.Serve(at) })
-	n.serve(at)
+	n.serve()
 }
 
-func (n *names) serve(at netip.Addr) {
+// serve serves at the node's address, and no more at another.
+func (n *names) serve() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ctx == nil || !at.IsValid() {
+	at := n.at
+	if n.ctx == nil || !at.IsValid() || n.served == at {
 		return
 	}
 	if n.stop != nil {
 		n.stop()
 	}
+	n.served = at
 	ctx, cancel := context.WithCancel(n.ctx)
 	n.stop = cancel
 	n.wg.Go(func() { n.keepServing(ctx, netip.AddrPortFrom(at, dns.Port)) })

@@ -25,7 +25,9 @@ import (
 // Bounds of what clients may hold.
 const (
 	mostErrands     = 2048 // questions that wait for others
+	eachErrands     = 256  // of them, of one client
 	mostConnections = 256
+	eachConnections = 32
 	idleTime        = 10 * time.Second // of a connection (RFC 7766 6.2.3)
 	largestQuestion = 4096             // by TCP
 	largestDatagram = 2048             // a question's, with options; of what is longer the rest is lost
@@ -51,7 +53,7 @@ type Server struct {
 	mu   sync.RWMutex // guards the zone and askers
 	pods map[netip.Addr]*zone.Asker
 
-	errands, connections chan struct{}
+	errands, connections *places
 
 	answered, asked, dropped atomic.Uint64
 	wg                       sync.WaitGroup
@@ -64,7 +66,7 @@ func New(cfg Config) *Server {
 	}
 	return &Server{
 		cfg: cfg, pods: map[netip.Addr]*zone.Asker{},
-		errands: make(chan struct{}, mostErrands), connections: make(chan struct{}, mostConnections),
+		errands: newPlaces(mostErrands, eachErrands), connections: newPlaces(mostConnections, eachConnections),
 	}
 }
 
@@ -193,14 +195,12 @@ func (s *Server) over(ctx context.Context, err error) bool {
 
 // behind answers later. When too many wait, the client is left to ask again.
 func (s *Server) behind(ctx context.Context, conn *net.UDPConn, e *zone.Errand, from netip.AddrPort) {
-	select {
-	case s.errands <- struct{}{}:
-	default:
+	if !s.errands.take(from.Addr()) {
 		s.dropped.Add(1)
 		return
 	}
 	s.wg.Go(func() {
-		defer func() { <-s.errands }()
+		defer s.errands.give(from.Addr())
 		if reply := s.run(context.WithoutCancel(ctx), e); reply != nil {
 			_, _ = conn.WriteToUDPAddrPort(reply, from) // as above
 		}

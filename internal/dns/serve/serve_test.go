@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -278,11 +279,71 @@ func TestNoQuestionIsLost(t *testing.T) {
 	start(t, shelf, at, picture(1), 0) // nothing holds the address any more
 }
 
+// TestFlood: a client that takes all that it may leaves the others what they need.
+func TestFlood(t *testing.T) {
+	r := start(t, nil, freePort(t), picture(3), time.Second)
+	flood, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flood.Close()
+	for i := 0; r.Counts().Dropped == 0; i++ {
+		raw, err := new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.example.com.", i), dns.TypeA).Pack()
+		if err != nil || i > 100_000 {
+			t.Fatal(i, err)
+		}
+		_, _ = flood.Write(raw)
+	}
+	var held []net.Conn
+	for range eachConnections + 1 {
+		conn, err := net.Dial("tcp", r.at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		held = append(held, conn)
+	}
+	_ = held[eachConnections].SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := held[eachConnections].Read(make([]byte, 1)); n != 0 || os.IsTimeout(err) {
+		t.Error("one connection more than a client may have stays open")
+	}
+	other := dns.Client{Timeout: 5 * time.Second, Net: "udp", Dialer: &net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)}}}
+	for _, name := range []string{"svc-1.ns.svc.cluster.local.", "www.example.com."} {
+		if m, _, err := other.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), r.at.String()); err != nil || len(m.Answer) != 1 {
+			t.Errorf("another client, %s: %v %v", name, m, err)
+		}
+	}
+	other.Net, other.Dialer = "tcp", &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	if m, _, err := other.Exchange(new(dns.Msg).SetQuestion("svc-1.ns.svc.cluster.local.", dns.TypeA), r.at.String()); err != nil || len(m.Answer) != 1 {
+		t.Errorf("another client by TCP: %v %v", m, err)
+	}
+}
+
 // BenchmarkUDP is a node's DNS with its clients on the same machine: each asks again when it has its answer. It reports
 // answers a second and the 99th percentile of what a question takes.
 func BenchmarkUDP(b *testing.B) {
 	for _, load := range []struct{ clients, window int }{{1, 1}, {8, 1}, {1, 16}, {2, 32}} {
 		b.Run(fmt.Sprintf("clients=%d/window=%d", load.clients, load.window), func(b *testing.B) { run(b, load.clients, load.window) })
+	}
+}
+
+// other is a server to be measured instead of one of ours, such as a node's of a running cluster, or CoreDNS
+// (test/bench/coredns). It must know the services svc-0 to svc-999 of namespace ns.
+var other = flag.String("dns.server", "", "address:port of a running name server to measure (BenchmarkServer)")
+
+// BenchmarkServer is BenchmarkUDP for a server that runs already.
+func BenchmarkServer(b *testing.B) {
+	if *other == "" {
+		b.Skip("no -dns.server")
+	}
+	at, err := netip.ParseAddrPort(*other)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, load := range []struct{ clients, window int }{{1, 1}, {2, 32}} {
+		b.Run(fmt.Sprintf("clients=%d/window=%d", load.clients, load.window), func(b *testing.B) {
+			Load(b, at, load.clients, load.window, func(i int) string { return fmt.Sprintf("svc-%d.ns.svc.cluster.local.", i%1000) })
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	zone "coracle/internal/dns"
@@ -23,16 +24,15 @@ func (s *Server) accept(ctx context.Context, l *net.TCPListener) {
 			}
 			continue
 		}
-		select {
-		case s.connections <- struct{}{}:
-		default:
+		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+		if !s.connections.take(from) {
 			s.dropped.Add(1)
 			_ = conn.Close() // its client asks again
 			continue
 		}
 		s.wg.Go(func() {
-			defer func() { <-s.connections }()
-			s.stream(ctx, conn)
+			defer s.connections.give(from)
+			s.stream(ctx, conn, from)
 		})
 	}
 }
@@ -49,11 +49,10 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // stream answers one connection's questions in order (RFC 7766).
-func (s *Server) stream(ctx context.Context, conn *net.TCPConn) {
+func (s *Server) stream(ctx context.Context, conn *net.TCPConn, from netip.Addr) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // no new question
 	defer stop()
-	from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
 	in, out := make([]byte, largestQuestion), make([]byte, 0, largestQuestion)
 	for ctx.Err() == nil {
 		if conn.SetReadDeadline(time.Now().Add(idleTime)) != nil || ctx.Err() != nil {
