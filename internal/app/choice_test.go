@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
@@ -182,7 +183,9 @@ func TestWhyAsksAnotherServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = askWhy(t.Context(), chosen, resource.Pods, "", "p")
+		_, _, err = askWhy(t.Context(), chosen, "", func(namespace string) string {
+			return whyPathOf(resource.Pods, plan.Key{Namespace: namespace, Name: "p"})
+		})
 		if err == nil || !strings.Contains(err.Error(), server.URL) || !strings.Contains(err.Error(), "KUBECONFIG="+path) {
 			t.Errorf("%v", err)
 		}

@@ -12,10 +12,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/validation"
 
+	"coracle/internal/dns"
 	"coracle/internal/node/sysctl"
 	"coracle/internal/store"
 )
@@ -51,6 +54,8 @@ type Settings struct {
 	// UnsafeSysctls are the kernel parameters that pods may set besides the safe ones, as sysctl.Parse reads them (the
 	// kubelet's allowedUnsafeSysctls).
 	UnsafeSysctls string `json:"allowedUnsafeSysctls,omitempty"`
+	// Forward are the name servers of names outside the cluster, as dns.ParseRoutes reads them.
+	Forward string `json:"dnsForward,omitempty"`
 }
 
 func (s Settings) check() error {
@@ -62,6 +67,9 @@ func (s Settings) check() error {
 	}
 	if _, err := sysctl.Parse(s.UnsafeSysctls); err != nil {
 		return fmt.Errorf("--allowed-unsafe-sysctls: %w", err)
+	}
+	if _, err := dns.ParseRoutes(s.Forward); err != nil {
+		return fmt.Errorf("--%s: %w", forwardFlag, err)
 	}
 	return nil
 }
@@ -75,7 +83,7 @@ func changeSettings(dir DataDir, cfg *ClusterConfig, change func(*Settings), run
 		return nil
 	}
 	if len(running) > 0 {
-		return fmt.Errorf("--pod-pids-limit, --reserved-pids and --allowed-unsafe-sysctls cannot change while nodes run (%s): `coracle down --keep-data` first",
+		return fmt.Errorf("--pod-pids-limit, --reserved-pids, --allowed-unsafe-sysctls and --dns-forward cannot change while nodes run (%s): `coracle down --keep-data` first",
 			some(running))
 	}
 	cfg.Settings = next
@@ -88,8 +96,8 @@ const (
 )
 
 // ensureConfig reads cluster.json or creates the cluster. An empty listen means the default
-// address, or a free port where that one is taken.
-func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, error) {
+// address, or a free port where that one is taken; an empty domain is the default one, or that of the cluster.
+func ensureConfig(dir DataDir, listen, domain string, now time.Time) (ClusterConfig, error) {
 	if dir.Exists() {
 		cfg, err := loadConfig(dir)
 		if err == nil {
@@ -101,9 +109,17 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 		if err == nil && listen != "" && listen != cfg.Listen {
 			err = fmt.Errorf("this cluster listens on %s, not on %s: leave --listen out, or create another cluster with its own --data-dir", cfg.Listen, listen)
 		}
+		if domain = strings.TrimSuffix(domain, "."); err == nil && domain != "" && domain != cfg.Domain {
+			err = fmt.Errorf("this cluster's domain is %s, not %s: leave --%s out, or create another cluster with its own --data-dir",
+				cfg.Domain, domain, domainFlag)
+		}
 		return cfg, err
 	}
 	if err := createdBefore(dir); err != nil {
+		return ClusterConfig{}, err
+	}
+	domain, err := checkDomain(domain)
+	if err != nil {
 		return ClusterConfig{}, err
 	}
 	address, err := chooseListen(listen)
@@ -120,7 +136,7 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 	}
 	cfg := ClusterConfig{
 		ID: hex.EncodeToString(id), Listen: address, PodCIDR: pods,
-		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Domain: clusterDomain, Created: now.UTC(),
+		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Domain: domain, Created: now.UTC(),
 	}
 	if err := dir.prepare(); err != nil {
 		return ClusterConfig{}, err
@@ -134,6 +150,29 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 		return ClusterConfig{}, fmt.Errorf("begin the store: %w", err)
 	}
 	return cfg, saveConfig(dir, cfg)
+}
+
+// The flags for names.
+const (
+	domainFlag  = "cluster-domain"
+	forwardFlag = "dns-forward"
+	forwardHelp = "whom to ask for names outside the cluster, such as corp.example=10.0.0.53;10.0.0.54 or .=192.0.2.53:5353 for all (default the machine's resolv.conf)"
+)
+
+// checkDomain refuses what is no domain for a cluster: names below it, such as those of services, must have room.
+func checkDomain(domain string) (string, error) {
+	domain = strings.TrimSuffix(domain, ".")
+	if domain == "" {
+		return clusterDomain, nil
+	}
+	if problems := validation.IsDNS1123Subdomain(domain); len(problems) > 0 {
+		return "", fmt.Errorf("--%s %q: %s", domainFlag, domain, problems[0])
+	}
+	const room = 253 - 63 - 63 - 63 - len("....svc")
+	if len(domain) > room {
+		return "", fmt.Errorf("--%s %q: at most %d bytes, so that names of pods fit before it", domainFlag, domain, room)
+	}
+	return domain, nil
 }
 
 func chooseListen(listen string) (string, error) {

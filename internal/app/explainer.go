@@ -26,12 +26,21 @@ import (
 // RESOURCE/NAMESPACE/NAME follow, RESOURCE as in "pods" or "deployments.apps".
 const whyPath = "/coracle/why/"
 
+// namesPath begins, below whyPath, the paths at which a server explains names: NAMESPACE/NAME follow, the namespace being
+// that of the pod that would ask.
+const namesPath = "dns/"
+
+// longestName bounds the names that are explained: a DNS name has 253 bytes, one that is read by a search list fewer.
+const longestName = 255
+
 // explainer answers GET requests below whyPath with a why.Report, from what the controllers of the
 // same process said last.
 type explainer struct {
 	// logs reads the end of a container's log as the user of ctx; nil when there is nobody to ask.
 	logs   func(ctx context.Context, pod plan.Key, container string, previous bool, lines, bytes int64) ([]byte, error)
 	source atomic.Pointer[source]
+	// names is where the cluster's names begin.
+	names why.Names
 }
 
 // source is where explanations come from.
@@ -78,13 +87,23 @@ func (e *explainer) explain(req *http.Request) (*why.Report, error) {
 	if req.Method != http.MethodGet {
 		return nil, apierrors.NewMethodNotSupported(metav1.SchemeGroupVersion.WithResource("why").GroupResource(), req.Method)
 	}
-	res, key, err := parseWhyPath(strings.TrimPrefix(req.URL.Path, whyPath))
-	if err != nil {
-		return nil, err
-	}
+	path := strings.TrimPrefix(req.URL.Path, whyPath)
 	src := e.source.Load()
 	if src == nil || !src.whole() {
 		return nil, apierrors.NewServiceUnavailable("the controllers are still starting, please try again")
+	}
+	if about, is := strings.CutPrefix(path, namesPath); is {
+		namespace, name, ok := strings.Cut(about, "/")
+		if !ok || namespace == "" || name == "" || strings.Contains(name, "/") || len(name) > longestName {
+			return nil, apierrors.NewBadRequest("the path must be " + whyPath + namesPath + "NAMESPACE/NAME")
+		}
+		report := why.Name(src.picture, src.said, e.names, namespace, name, time.Now())
+		e.addLogs(req.Context(), src, report)
+		return report, nil
+	}
+	res, key, err := parseWhyPath(path)
+	if err != nil {
+		return nil, err
 	}
 	// Not within one View.Read: the loop takes its own lock before the picture's, so that asking it
 	// with the picture held could end in each waiting for the other. What the controllers said is

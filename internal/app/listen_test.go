@@ -46,7 +46,7 @@ func TestUpWhereTheAddressIsTaken(t *testing.T) {
 	}
 
 	stopped := DataDir(filepath.Join(t.TempDir(), "stopped"))
-	cfg, err := ensureConfig(stopped, "127.0.0.1:0", time.Now())
+	cfg, err := ensureConfig(stopped, "127.0.0.1:0", "", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -21,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client/remote"
+	"coracle/internal/dns"
 	"coracle/internal/filetree"
 	"coracle/internal/network/services"
 	"coracle/internal/node"
@@ -29,6 +31,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/runtime"
+	"coracle/internal/runtime/keeper"
 	"coracle/internal/version"
 	"coracle/internal/view"
 )
@@ -177,6 +180,11 @@ func runNode(ctx context.Context, r role, name string) error {
 	if err != nil {
 		return err
 	}
+	names, done, err := nodeNames(r, name)
+	if err != nil {
+		return err
+	}
+	defer done()
 	address := node.HostAddress()
 	sysctls, err := sysctl.Parse(r.cfg.UnsafeSysctls)
 	if err != nil {
@@ -197,12 +205,41 @@ func runNode(ctx context.Context, r role, name string) error {
 	defer cancel()
 	parts.Go(func() { router.Run(ctx) })
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls, Picture: picture, Pictured: pictured, Routed: router.Committed, AwaitRouted: ask,
+		UnsafeSysctls: sysctls, Picture: picture, Pictured: pictured, Routed: router.Committed, AwaitRouted: ask, Names: names,
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },
 	})
+}
+
+// nodeNames is how a node answers for names. Its sockets are kept by a process of their own, for the next agent.
+func nodeNames(r role, name string) (*node.NamesConfig, func(), error) {
+	forward, err := dns.ParseRoutes(r.cfg.Forward)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--%s (in %s: dnsForward): %w", forwardFlag, r.dir.ConfigFile(), err)
+	}
+	names := &node.NamesConfig{Ranges: []netip.Prefix{r.cfg.PodCIDR, r.cfg.ServiceCIDR}, Forward: forward}
+	shelf, err := keeper.Open(agentDir(r.dir, name))
+	if err != nil { // names are answered all the same, only not while the agent restarts
+		r.log.Warn("the sockets of names end with this agent", "err", err)
+		return names, func() {}, nil
+	}
+	names.Shelf = shelf
+	return names, func() { _ = shelf.Close() }, nil
+}
+
+// dropSockets ends the process that keeps a node's sockets.
+func dropSockets(dir DataDir, name string) error {
+	at := agentDir(dir, name)
+	if _, err := os.Stat(filepath.Join(at, "keeper.sock")); err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	shelf, err := keeper.Open(at)
+	if err != nil {
+		return fmt.Errorf("let go of the sockets of node %s: %w", name, err)
+	}
+	return errors.Join(shelf.Drop(""), shelf.Close())
 }
 
 // faceTLS is how the node's HTTP face shows itself, and by whom its callers must be vouched for.
@@ -228,6 +265,9 @@ func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, 
 		if _, err := stopProcess(dir.Lock(process), 10*time.Second); err != nil {
 			return fmt.Errorf("stop %s: %w", process, err)
 		}
+	}
+	if err := dropSockets(dir, name); err != nil {
+		return err
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	if err := runtime.Destroy(ctx, runtimeConfig(dir, cfg, name, quiet), o.grace); err != nil {

@@ -30,6 +30,7 @@ import (
 	"coracle/internal/store"
 	"coracle/internal/version"
 	"coracle/internal/view"
+	"coracle/internal/why"
 	"coracle/internal/workload"
 )
 
@@ -120,7 +121,7 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
-	explain, led := &explainer{}, newRoutes()
+	explain, led := &explainer{names: why.Names{Domain: r.cfg.Domain, Ranges: []netip.Prefix{r.cfg.PodCIDR, r.cfg.ServiceCIDR}}}, newRoutes()
 	api, err := apiserver.New(apiserver.Config{
 		Store: st, PKI: authority, Advertise: advertise, Endpoint: endpointFor(advertise), ServiceCIDR: r.cfg.ServiceCIDR,
 		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}, drain.Path: led},

@@ -8,7 +8,7 @@ import (
 
 func TestSettings(t *testing.T) {
 	dir := DataDir(t.TempDir())
-	cfg, err := ensureConfig(dir, "", time.Unix(0, 0))
+	cfg, err := ensureConfig(dir, "", "", time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,9 +31,34 @@ func TestSettings(t *testing.T) {
 		t.Errorf("the runtime gets %d, %d", rc.PodPidsLimit, rc.ReservedPids)
 	}
 	for s, ok := range map[Settings]bool{{}: true, {PodPidsLimit: -1}: true, {PodPidsLimit: -2}: false, {ReservedPids: -1}: false,
+		{Forward: "corp.example=10.0.0.53;10.0.0.54,.=192.0.2.1:5353"}: true, {Forward: "corp.example"}: false, {Forward: ".=host"}: false,
 		{UnsafeSysctls: "net.core.somaxconn,kernel.msg*"}: true, {UnsafeSysctls: "vm.swappiness"}: false} {
 		if err := s.check(); (err == nil) != ok {
 			t.Errorf("%+v: %v", s, err)
+		}
+	}
+}
+
+// TestClusterDomain: a cluster has the domain that it was created with.
+func TestClusterDomain(t *testing.T) {
+	for domain, want := range map[string]string{"": "cluster.local", "corp.example.": "corp.example"} {
+		dir := DataDir(t.TempDir())
+		cfg, err := ensureConfig(dir, "", domain, time.Unix(0, 0))
+		if err != nil || cfg.Domain != want {
+			t.Errorf("%q: %q, %v", domain, cfg.Domain, err)
+		}
+		for _, same := range []string{"", want, want + "."} {
+			if _, err := ensureConfig(dir, "", same, time.Unix(0, 0)); err != nil {
+				t.Errorf("%q again as %q: %v", domain, same, err)
+			}
+		}
+		if _, err := ensureConfig(dir, "", "other.example", time.Unix(0, 0)); err == nil || !strings.Contains(err.Error(), "--data-dir") {
+			t.Errorf("another domain: %v", err)
+		}
+	}
+	for _, bad := range []string{"Corp.example", "a..b", "-a", "a_b", strings.Repeat("a.", 40) + "example"} {
+		if _, err := ensureConfig(DataDir(t.TempDir()), "", bad, time.Unix(0, 0)); err == nil || !strings.Contains(err.Error(), "--cluster-domain") {
+			t.Errorf("%q: %v", bad, err)
 		}
 	}
 }

@@ -32,6 +32,7 @@ type upOptions struct {
 	nodes      int
 	simulate   int
 	listen     string
+	domain     string
 	detach     bool
 	useContext bool
 	// settings changes what the flags name of the cluster's settings.
@@ -41,7 +42,7 @@ type upOptions struct {
 func newUp() *cobra.Command {
 	var o upOptions
 	var settings Settings
-	var sysctls []string
+	var sysctls, forward []string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start a cluster on this machine, or what is missing of it",
@@ -71,6 +72,9 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 				if cmd.Flags().Changed(sysctlsFlag) {
 					s.UnsafeSysctls = strings.Join(sysctls, ",")
 				}
+				if cmd.Flags().Changed(forwardFlag) {
+					s.Forward = strings.Join(forward, ",")
+				}
 			}
 			return up(cmd.Context(), cmd.OutOrStdout(), dir, o, began)
 		},
@@ -86,6 +90,8 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 	f.Int64Var(&settings.ReservedPids, "reserved-pids", 0,
 		"how many processes and threads each node keeps from its pods (default a tenth of the machine's, 1024 to 8192)")
 	f.StringSliceVar(&sysctls, sysctlsFlag, nil, sysctlsHelp)
+	f.StringVar(&o.domain, domainFlag, "", "the suffix of the cluster's names, when it is created (default "+clusterDomain+")")
+	f.StringSliceVar(&forward, forwardFlag, nil, forwardHelp)
 	return cmd
 }
 
@@ -170,7 +176,7 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 		}
 		defer done()
 	}
-	cfg, err := ensureConfig(dir, o.listen, time.Now())
+	cfg, err := ensureConfig(dir, o.listen, o.domain, time.Now())
 	if err != nil {
 		return nil, cfg, err
 	}

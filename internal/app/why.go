@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"coracle/internal/dns"
 	"coracle/internal/kind"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -32,18 +34,21 @@ func newWhy() *cobra.Command {
 		Short: "Explain what an object waits for, down to the root cause",
 		Long: `Explain what the controllers do next for an object and what they wait for, and follow that
 from object to object (Deployment, ReplicaSet, Pod, claim, class, node) to the root cause.
+dns/NAME says what the cluster's name servers answer, from which objects, and why a name does not
+exist; NAME in full, or as a pod of the namespace may write it.
 
 The exit code is 0 when the object is steady, 2 when something is yet to happen or stuck,
 and 1 when the question cannot be answered.`,
 		Example: `  coracle why deploy/web
   coracle why -n shop statefulset db
-  coracle why pod/db-0 -o json`,
+  coracle why pod/db-0 -o json
+  coracle why dns/db-0.db`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "text" && output != "json" {
 				return fmt.Errorf("--output %q: it is text or json", output)
 			}
-			res, name, err := parseObject(args)
+			path, err := whyPathFor(args)
 			if err != nil {
 				return err
 			}
@@ -51,7 +56,7 @@ and 1 when the question cannot be answered.`,
 			if err != nil {
 				return err
 			}
-			raw, report, err := askWhy(cmd.Context(), chosen, res, namespace, name)
+			raw, report, err := askWhy(cmd.Context(), chosen, namespace, path)
 			if err != nil {
 				return err
 			}
@@ -75,6 +80,21 @@ func showWhy(out io.Writer, raw []byte, report *why.Report, asJSON bool) error {
 		err = notSteady
 	}
 	return err
+}
+
+// whyPathFor reads what is asked about, and returns its path at a server.
+func whyPathFor(args []string) (func(namespace string) string, error) {
+	if name, is := strings.CutPrefix(strings.Join(args, "/"), namesPath); is {
+		if _, valid := dns.Valid(name); !valid {
+			return nil, fmt.Errorf("%q is no DNS name: ask as dns/web, dns/db-0.db or dns/web.shop.svc.cluster.local", name)
+		}
+		return func(namespace string) string { return whyPath + namesPath + namespace + "/" + url.PathEscape(name) }, nil
+	}
+	res, name, err := parseObject(args)
+	if err != nil {
+		return nil, err
+	}
+	return func(namespace string) string { return whyPathOf(res, plan.Key{Namespace: namespace, Name: name}) }, nil
 }
 
 // parseObject reads KIND/NAME or KIND NAME.
@@ -108,14 +128,14 @@ func findKind(word string) (resource.Resource, bool) {
 }
 
 // askWhy asks a cluster's server; a refusal is the API's own message.
-func askWhy(ctx context.Context, chosen choice, res resource.Resource, namespace, name string) ([]byte, *why.Report, error) {
+func askWhy(ctx context.Context, chosen choice, namespace string, path func(namespace string) string) ([]byte, *why.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	config, own, err := chosen.load()
 	if err != nil {
 		return nil, nil, err
 	}
-	raw, err := getRaw(ctx, config, whyPathOf(res, plan.Key{Namespace: cmp.Or(namespace, own), Name: name}))
+	raw, err := getRaw(ctx, config, path(cmp.Or(namespace, own)))
 	if apierrors.IsNotFound(err) && !aboutAnObject(err) {
 		err = chosen.stranger(config, err)
 	}

@@ -44,12 +44,14 @@ var walls = map[string][]string{
 	"kind":      {"resource", "scheme"},
 	"store":     {},
 	"apiserver": {"client", "drain", "eviction", "kind", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
+	// What names of the cluster lead to, and its sockets.
+	"dns": {},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"client", "drain", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "sealed", "view"},
+	"node":    {"client", "dns", "drain", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "sealed", "view"},
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree", "plan", "resource", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
-	"why": {"fit", "plan", "quota", "resource", "scheduler", "workload"},
+	"why": {"dns", "fit", "plan", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
 	"app":      nil,
 	"archtest": {},
@@ -85,8 +87,10 @@ var (
 	pure = []string{"internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
 		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
-		"internal/apiserver/fairness", "internal/drain"}
+		"internal/apiserver/fairness", "internal/dns", "internal/drain"}
 	impure = map[string]string{
+		"internal/dns/serve":         "the sockets",
+		"internal/dns/upstream":      "it asks other name servers",
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
 		"internal/event/writer":      "the shell that writes what the recorder says",
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -18,7 +17,6 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/filetree"
 	"coracle/internal/fit"
-	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/objects"
 	"coracle/internal/node/status"
@@ -38,7 +36,8 @@ type agent struct {
 	volumes *volume.Manager
 	events  *recorder
 	host    status.Host // its Scheme is known once the runtime has answered, before the first worker
-	dns     container.DNS
+	names   *names      // nil: this node answers for none
+	album   *album      // nil without a picture
 	machine machine
 	// surveyed is when the runtime was last asked for its images, answered when it last answered
 	// at all (at first: when this agent began); only keepNode touches them.
@@ -115,6 +114,12 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	} {
 		loops.Go(func() { loop(ctx) })
 	}
+	if a.names != nil {
+		loops.Go(func() { a.names.run(ctx) })
+	}
+	if a.album != nil {
+		loops.Go(func() { a.album.run(ctx) })
+	}
 	over := make(chan struct{})
 	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
 	go func() { defer close(over); a.keeper.run(keeping) }()
@@ -154,11 +159,14 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	}
 	a.events.mute = known.holding
 	a.machine = readMachine(&a.cfg)
-	resolv, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("node: %w", err)
+	if cfg.Picture != nil {
+		if a.album, err = newAlbum(&cfg); err != nil {
+			return nil, fmt.Errorf("node: %w", err)
+		}
 	}
-	a.dns = container.DNS{Domain: cfg.ClusterDomain, Servers: cfg.ClusterDNS, Host: container.ParseResolvConf(string(resolv))}
+	if cfg.Names != nil {
+		a.names = newNames(a)
+	}
 	a.volumes, err = volume.New(volume.Config{
 		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, SharedRoot: cfg.SharedVolumes, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
 		Allocatable: func() corev1.ResourceList { return a.machine.allocatable },

@@ -46,7 +46,7 @@ type Config struct {
 	// NodeIP is the node's InternalIP; when not valid, the address of the default route's link,
 	// or loopback where there is none.
 	NodeIP netip.Addr
-	// ClusterDomain and ClusterDNS are how pods resolve names; without servers they use the node's.
+	// ClusterDomain and ClusterDNS are how pods resolve names; without servers they ask the node (Names), or its resolvers.
 	ClusterDomain string
 	ClusterDNS    []string
 	// Labels, Annotations and Taints are given to the Node when it registers. Labels and
@@ -64,6 +64,8 @@ type Config struct {
 	// AwaitRouted waits until all nodes have come to a revision of the EndpointSlices: to all. At the end of ctx it
 	// returns who is behind. Nil has pods that serve stopped as soon as they are deleted.
 	AwaitRouted func(ctx context.Context, revision uint64) (all uint64, behind []string, err error)
+	// Names, when set, has the node answer for the cluster's names, by the Picture; pods ask it unless ClusterDNS says otherwise.
+	Names *NamesConfig
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
 	// MaxPods defaults to 110.
@@ -91,6 +93,9 @@ func (c *Config) complete() error {
 		return fmt.Errorf("node: Dir %q: give an absolute path", c.Dir)
 	case !filepath.IsAbs(c.VolumeRoot):
 		return fmt.Errorf("node: VolumeRoot %q: give an absolute path", c.VolumeRoot)
+	}
+	if c.Names != nil && c.Picture == nil {
+		return errors.New("node: Names: they are answered from the Picture; give one")
 	}
 	if c.Pictured == nil {
 		c.Pictured = make(chan struct{})

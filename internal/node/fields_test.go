@@ -228,3 +228,29 @@ func TestLocalStorageLimits(t *testing.T) {
 		}
 	})
 }
+
+// TestNamesOfPods: what is wrong with a pod's DNS configuration is said once, and a host name that the kernel would not
+// take keeps the pod from starting, with the kubelet's words.
+func TestNamesOfPods(t *testing.T) {
+	inWorld(t, func(w *world) {
+		many := one("server:1")
+		many.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}}
+		w.create("many", many)
+		long := one("server:1")
+		long.Hostname, long.Subdomain, long.SetHostnameAsFQDN = strings.Repeat("a", 60), "sub", ptr(true)
+		w.create("long", long)
+		w.settle(5 * time.Second)
+		w.want("many", "Running ready main=running")
+		const forming = "DNSConfigForming: Nameserver limits were exceeded, some nameservers have been omitted, " +
+			"the applied nameserver line is: 192.0.2.53 192.0.2.1 192.0.2.2"
+		if got := w.events("many"); strings.Count(got, forming) != 1 {
+			t.Errorf("events:\n%s", got)
+		}
+		if got := w.events("long"); !strings.Contains(got, "FailedCreatePodSandBox: Failed to create pod sandbox: Failed to construct FQDN") {
+			t.Errorf("events:\n%s", got)
+		}
+		if all, _ := w.runtime.Sandboxes(); all != 1 {
+			t.Errorf("%d sandboxes, want that of one pod", all)
+		}
+	})
+}

@@ -24,6 +24,9 @@ func (a *agent) handOverRange(ctx context.Context, cidr string) error {
 	a.mu.Lock()
 	told := a.podCIDR == cidr
 	a.mu.Unlock()
+	if cidr != "" && a.names != nil {
+		a.names.serveIn(cidr)
+	}
 	if told || cidr == "" {
 		return nil
 	}

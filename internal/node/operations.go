@@ -203,10 +203,17 @@ func sameMap(a, b map[string]string) bool {
 func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunSandbox) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	cfg := container.Sandbox(pod, container.SandboxOptions{
-		Attempt: s.Attempt, LogRoot: w.a.cfg.logRoot(), CgroupRoot: w.a.cfg.CgroupRoot,
-		DNS: w.a.dns, QOS: status.QOS(pod), SeccompStore: w.a.cfg.seccompDir(),
-	})
+	if fault := container.HostnameFault(pod, w.a.cfg.ClusterDomain); fault != "" {
+		w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+fault)
+		return errors.New(fault)
+	}
+	resolv, complaints := w.a.resolving().Config(pod)
+	for _, c := range complaints {
+		w.a.events.pod(pod, "", corev1.EventTypeWarning, c.Reason, c.Message)
+	}
+	options := w.sandboxOptions(pod, resolv)
+	options.Attempt = s.Attempt
+	cfg := container.Sandbox(pod, options)
 	handler, err := w.handler(ctx, pod)
 	if err == nil {
 		_, err = w.a.cri.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
@@ -218,6 +225,13 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 		return fmt.Errorf("run sandbox: %w", err)
 	}
 	return nil
+}
+
+func (w *worker) sandboxOptions(pod *corev1.Pod, resolv *runtimeapi.DNSConfig) container.SandboxOptions {
+	return container.SandboxOptions{
+		LogRoot: w.a.cfg.logRoot(), CgroupRoot: w.a.cfg.CgroupRoot, Domain: w.a.cfg.ClusterDomain, Resolv: resolv,
+		QOS: status.QOS(pod), SeccompStore: w.a.cfg.seccompDir(),
+	}
 }
 
 // deleteObject deletes the API object of a pod that has stopped, on condition that it is still that pod.

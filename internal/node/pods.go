@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -225,6 +226,9 @@ func (a *agent) bury(w *worker) {
 	delete(a.workers, w.uid)
 	a.mu.Unlock()
 	a.keeper.put(w.uid, nil)
+	if a.names != nil {
+		a.names.know(w.uid, netip.Addr{}, nil)
+	}
 	w.stopped.Store(true)
 	a.wakeSuccessors(w)
 	if err := filetree.Remove(w.logDir()); err != nil {

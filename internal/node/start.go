@@ -35,12 +35,11 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err != nil {
 		return w.startFailed(ctx, pod, spec, podsync.CreateContainerConfigError, err)
 	}
+	resolv, _ := w.a.resolving().Config(pod) // what is wrong with it was said of the sandbox
 	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	made, err := w.a.cri.Runtime.CreateContainer(call, &runtimeapi.CreateContainerRequest{
-		PodSandboxId: s.Sandbox, Config: cfg, SandboxConfig: container.Sandbox(pod, container.SandboxOptions{
-			LogRoot: w.a.cfg.logRoot(), CgroupRoot: w.a.cfg.CgroupRoot, DNS: w.a.dns, QOS: status.QOS(pod), SeccompStore: w.a.cfg.seccompDir(),
-		}),
+		PodSandboxId: s.Sandbox, Config: cfg, SandboxConfig: container.Sandbox(pod, w.sandboxOptions(pod, resolv)),
 	})
 	if err != nil {
 		return w.startFailed(ctx, pod, spec, podsync.CreateContainerError, err)

@@ -187,6 +187,7 @@ func (w *worker) observe(ctx context.Context, retry *time.Duration) (again time.
 	w.readMessages(&world)
 	w.mu.Lock()
 	w.world, w.seen = world, writes
+	w.meet()
 	w.closeEnds()
 	w.mu.Unlock()
 	return time.Time{}, true

@@ -102,7 +102,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		w.swap(w.newCluster())
 		w.cfg = Config{
 			Name: "one", Client: w.server, RuntimeSocket: "-", Dir: base + "/agent", VolumeRoot: base + "/volumes",
-			NodeIP: netip.MustParseAddr("192.0.2.1"), Version: "v1.37.2+coracle", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			NodeIP: netip.MustParseAddr("192.0.2.1"), ClusterDNS: []string{"192.0.2.53"}, Version: "v1.37.2+coracle", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
 		w.breakable()
 		w.start()

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -164,10 +165,92 @@ func TestDNS(t *testing.T) {
 		"more": {corev1.PodSpec{DNSConfig: &corev1.PodDNSConfig{Searches: []string{"corp", "extra"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ptr("1")}, {Name: "rotate"}}}}, d,
 			&runtimeapi.DNSConfig{Servers: cluster.Servers, Searches: append(append([]string{}, cluster.Searches...), "extra"), Options: []string{"ndots:1", "rotate"}}},
 	} {
-		got := c.dns.Config(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Spec: c.spec})
+		got, wrong := c.dns.Config(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Spec: c.spec})
+		if missing := name == "a cluster without a DNS"; missing != (len(wrong) == 1 && wrong[0].Reason == "MissingClusterDNS") || !missing && len(wrong) > 0 {
+			t.Errorf("%s: %q", name, wrong)
+		}
 		if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// TestDNSLimits: what resolvers would not read is left out, and said in the kubelet's words.
+func TestDNSLimits(t *testing.T) {
+	many := func(n int, text string) (out []string) {
+		for i := range n {
+			out = append(out, fmt.Sprintf(text, i))
+		}
+		return out
+	}
+	d := DNS{Domain: "cluster.local", Servers: []string{"10.244.0.1"}}
+	const servers = "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "
+	const searches = "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "
+	own := []string{"ns.svc.cluster.local", "svc.cluster.local", "cluster.local"}
+	long := strings.Repeat("a.", 126) + "ab" // 254 bytes
+	for name, c := range map[string]struct {
+		config   corev1.PodDNSConfig
+		servers  int
+		searches int
+		want     []string
+	}{
+		"all fits":       {corev1.PodDNSConfig{Nameservers: many(2, "192.0.2.%d"), Searches: many(29, "s%d")}, 3, 32, nil},
+		"name servers":   {corev1.PodDNSConfig{Nameservers: many(3, "192.0.2.%d")}, 3, 3, []string{servers + "10.244.0.1 192.0.2.0 192.0.2.1"}},
+		"search paths":   {corev1.PodDNSConfig{Searches: many(30, "s%d")}, 1, 32, []string{searches + strings.Join(append(own, many(29, "s%d")...), " ")}},
+		"search bytes":   {corev1.PodDNSConfig{Searches: many(20, strings.Repeat("b", 99)+"%02d")}, 1, 22, []string{searches}},
+		"one long path":  {corev1.PodDNSConfig{Searches: []string{long, "short"}}, 1, 4, []string{searches + strings.Join(append(own, "short"), " ")}},
+		"the same again": {corev1.PodDNSConfig{Nameservers: []string{"10.244.0.1"}, Searches: own}, 1, 3, nil},
+	} {
+		got, wrong := d.Config(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Spec: corev1.PodSpec{DNSConfig: &c.config}})
+		if len(got.Servers) != c.servers || len(got.Searches) != c.searches || len(strings.Join(got.Searches, " ")) > 2048 || len(wrong) != len(c.want) {
+			t.Errorf("%s: %v %q", name, got, wrong)
+			continue
+		}
+		for i, w := range wrong {
+			if w.Reason != "DNSConfigForming" || !strings.HasPrefix(w.Message, c.want[i]) {
+				t.Errorf("%s: %q, want %q", name, w, c.want[i])
+			}
+		}
+	}
+}
+
+// TestSearches: only a pod that asks the cluster's name server, and wants it, has its search list answered at once.
+func TestSearches(t *testing.T) {
+	d := DNS{Domain: "cluster.local", Servers: []string{"10.244.0.1"}, Host: ResolvConf{Searches: []string{"Corp.example"}}}
+	pod := func(change func(*corev1.Pod)) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}}
+		change(p)
+		return p
+	}
+	want := []string{"ns.svc.cluster.local.", "svc.cluster.local.", "cluster.local.", "corp.example."}
+	if diff := cmp.Diff(want, d.Searches(pod(func(*corev1.Pod) {}))); diff != "" {
+		t.Error(diff)
+	}
+	for name, change := range map[string]func(*corev1.Pod){
+		"off":          func(p *corev1.Pod) { p.Annotations = map[string]string{SearchShortcut: "off"} },
+		"default":      func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSDefault },
+		"none":         func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSNone },
+		"host network": func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.DNSPolicy = true, corev1.DNSClusterFirstWithHostNet },
+	} {
+		if got := d.Searches(pod(change)); got != nil {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// TestHostnameFault: a full name that the kernel would not take as a host name is refused with the kubelet's words.
+func TestHostnameFault(t *testing.T) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("a", 40), Namespace: "ns"}, Spec: corev1.PodSpec{Subdomain: "sub"}}
+	if fault := HostnameFault(pod, "cluster.local"); fault != "" {
+		t.Error(fault)
+	}
+	pod.Spec.SetHostnameAsFQDN = ptr(true)
+	if fault := HostnameFault(pod, "cluster.local"); !strings.Contains(fault, "is too long (64 characters is the max, 65 characters requested)") {
+		t.Error(fault)
+	}
+	pod.Name = pod.Name[1:]
+	if fault := HostnameFault(pod, "cluster.local"); fault != "" {
+		t.Error(fault)
 	}
 }
 

@@ -19,102 +19,6 @@ import (
 	"coracle/internal/node/podsync"
 )
 
-// DNS is where a cluster's names are answered.
-type DNS struct {
-	// Domain is the cluster's suffix, such as cluster.local.
-	Domain string
-	// Servers of the cluster; empty when it has none: then pods use the node's.
-	Servers []string
-	// Host is the node's own resolver configuration.
-	Host ResolvConf
-}
-
-// ResolvConf is a parsed resolv.conf(5).
-type ResolvConf struct {
-	Servers  []string
-	Searches []string
-	Options  []string
-}
-
-// ParseResolvConf reads the lines this package knows and skips others.
-func ParseResolvConf(text string) ResolvConf {
-	var r ResolvConf
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			continue
-		}
-		switch fields[0] {
-		case "nameserver":
-			r.Servers = append(r.Servers, fields[1])
-		case "search":
-			r.Searches = fields[1:]
-		case "options":
-			r.Options = append(r.Options, fields[1:]...)
-		}
-	}
-	return r
-}
-
-// Config is the DNS configuration of a pod
-// (https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-s-dns-policy).
-func (d DNS) Config(pod *corev1.Pod) *runtimeapi.DNSConfig {
-	out := &runtimeapi.DNSConfig{}
-	policy := pod.Spec.DNSPolicy
-	cluster := policy == corev1.DNSClusterFirstWithHostNet ||
-		(policy == corev1.DNSClusterFirst || policy == "") && !pod.Spec.HostNetwork
-	switch {
-	case policy == corev1.DNSNone:
-	case cluster && len(d.Servers) > 0:
-		out.Servers = append(out.Servers, d.Servers...)
-		out.Searches = append(out.Searches, pod.Namespace+".svc."+d.Domain, "svc."+d.Domain, d.Domain)
-		out.Searches = append(out.Searches, d.Host.Searches...)
-		out.Options = append(out.Options, "ndots:5")
-	default:
-		out.Servers = append(out.Servers, d.Host.Servers...)
-		out.Searches = append(out.Searches, d.Host.Searches...)
-		out.Options = append(out.Options, d.Host.Options...)
-	}
-	if extra := pod.Spec.DNSConfig; extra != nil {
-		out.Servers = union(out.Servers, extra.Nameservers)
-		out.Searches = union(out.Searches, extra.Searches)
-		out.Options = mergeOptions(out.Options, extra.Options)
-	}
-	return out
-}
-
-func union(a, b []string) []string {
-	seen := map[string]bool{}
-	var out []string
-	for _, s := range append(append([]string{}, a...), b...) {
-		if !seen[s] {
-			seen[s] = true
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-func mergeOptions(base []string, extra []corev1.PodDNSConfigOption) []string {
-	out := append([]string{}, base...)
-	for _, o := range extra {
-		text := o.Name
-		if o.Value != nil {
-			text += ":" + *o.Value
-		}
-		replaced := false
-		for i, have := range out {
-			if name, _, _ := strings.Cut(have, ":"); name == o.Name {
-				out[i], replaced = text, true
-			}
-		}
-		if !replaced {
-			out = append(out, text)
-		}
-	}
-	return out
-}
-
 // Hostname returns the pod's host name and, under a headless service, its domain
 // (https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-hostname-and-subdomain-field).
 func Hostname(pod *corev1.Pod, domain string) (hostname, fqdn string) {
@@ -133,6 +37,20 @@ func Hostname(pod *corev1.Pod, domain string) (hostname, fqdn string) {
 		fqdn = fmt.Sprintf("%s.%s.%s.svc.%s", hostname, pod.Spec.Subdomain, pod.Namespace, domain)
 	}
 	return hostname, fqdn
+}
+
+// mostHostname is how long the kernel lets a host name be (sethostname(2)).
+const mostHostname = 64
+
+// HostnameFault says why a pod's host name cannot be set; empty when it can
+// (https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-sethostnameasfqdn-field).
+func HostnameFault(pod *corev1.Pod, domain string) string {
+	_, fqdn := Hostname(pod, domain)
+	if pod.Spec.SetHostnameAsFQDN == nil || !*pod.Spec.SetHostnameAsFQDN || pod.Spec.HostNetwork || len(fqdn) <= mostHostname {
+		return ""
+	}
+	return fmt.Sprintf("Failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long "+
+		"(%d characters is the max, %d characters requested)", fqdn, mostHostname, len(fqdn))
 }
 
 // Hosts is the content of the pod's /etc/hosts
@@ -185,14 +103,15 @@ type SandboxOptions struct {
 	Attempt      uint32
 	LogRoot      string
 	CgroupRoot   string
-	DNS          DNS
+	Domain       string // of the cluster
+	Resolv       *runtimeapi.DNSConfig
 	QOS          corev1.PodQOSClass
 	SeccompStore string // where Localhost profiles are
 }
 
 // Sandbox returns the configuration of a pod's sandbox.
 func Sandbox(pod *corev1.Pod, o SandboxOptions) *runtimeapi.PodSandboxConfig {
-	hostname, fqdn := Hostname(pod, o.DNS.Domain)
+	hostname, fqdn := Hostname(pod, o.Domain)
 	if pod.Spec.SetHostnameAsFQDN != nil && *pod.Spec.SetHostnameAsFQDN && fqdn != "" {
 		hostname = fqdn
 	}
@@ -210,7 +129,7 @@ func Sandbox(pod *corev1.Pod, o SandboxOptions) *runtimeapi.PodSandboxConfig {
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: pod.Name, Uid: string(pod.UID), Namespace: pod.Namespace, Attempt: o.Attempt},
 		Hostname:     hostname,
 		LogDirectory: LogDir(o.LogRoot, pod.Namespace, pod.Name, string(pod.UID)),
-		DnsConfig:    o.DNS.Config(pod),
+		DnsConfig:    o.Resolv,
 		PortMappings: ports(pod),
 		Labels:       labels,
 		Annotations:  pod.Annotations,

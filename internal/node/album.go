@@ -1,0 +1,145 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"coracle/internal/node/picturefile"
+	"coracle/internal/plan"
+	"coracle/internal/resource"
+	"coracle/internal/view"
+)
+
+// pictured are the kinds of the picture.
+var pictured = []resource.Resource{resource.Nodes, resource.Services, resource.EndpointSlices}
+
+// album keeps the picture on disk, beside those who read it. At rest it writes nothing.
+type album struct {
+	file    *picturefile.File
+	picture *view.View
+	log     *slog.Logger
+	wake    chan struct{}
+
+	mu  sync.Mutex
+	due map[subject]plan.Object // nil: it has gone
+}
+
+type subject struct {
+	resource.Resource
+	plan.Key
+}
+
+const (
+	// aFew changes are written at once; more come when a cluster is listed or torn down, and the processor has better to
+	// do then.
+	aFew      = 200
+	manyDelay = 5 * time.Second
+)
+
+func (c *Config) pictureDir() string { return filepath.Join(c.Dir, "picture") }
+
+// newAlbum fills the picture with what an earlier agent kept.
+func newAlbum(cfg *Config) (*album, error) {
+	file, err := picturefile.Open(cfg.pictureDir())
+	if err != nil {
+		return nil, err
+	}
+	b := &album{file: file, picture: cfg.Picture, log: cfg.Log, wake: make(chan struct{}, 1), due: map[subject]plan.Object{}}
+	b.recall()
+	cfg.Picture.Subscribe(b.changed)
+	return b, nil
+}
+
+func (b *album) recall() {
+	changes, err := b.file.Load()
+	if err != nil {
+		b.log.Warn("what is known of the cluster's services cannot be read whole: without an API server some names do not resolve",
+			"err", err)
+	}
+	found := map[resource.Resource][]plan.Object{}
+	newest := map[resource.Resource]uint64{}
+	for _, c := range changes {
+		found[c.Resource] = append(found[c.Resource], c.Object)
+		newest[c.Resource] = max(newest[c.Resource], view.RevisionOf(c.Object))
+	}
+	for res, objects := range found {
+		if b.picture.Revision(res) == 0 {
+			b.picture.Replace(res, objects, newest[res])
+		}
+	}
+}
+
+func (b *album) changed(ch view.Change) {
+	obj := ch.After
+	if obj == nil {
+		obj = ch.Before
+	}
+	if obj == nil {
+		return
+	}
+	b.mu.Lock()
+	b.due[subject{ch.Resource, plan.KeyOf(obj)}] = ch.After
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx ends, and then what is left.
+func (b *album) run(ctx context.Context) {
+	defer b.file.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			b.write()
+			return
+		case <-b.wake:
+		}
+		b.mu.Lock()
+		many := len(b.due) > aFew
+		b.mu.Unlock()
+		if many {
+			pause(ctx, manyDelay)
+		}
+		b.write()
+	}
+}
+
+func (b *album) write() {
+	b.mu.Lock()
+	due := b.due
+	b.due = map[subject]plan.Object{}
+	b.mu.Unlock()
+	if len(due) == 0 {
+		return
+	}
+	var err error
+	if b.file.Due() {
+		err = b.file.Write(b.whole())
+	} else {
+		changes := make([]picturefile.Change, 0, len(due))
+		for at, obj := range due {
+			changes = append(changes, picturefile.Change{Resource: at.Resource, Key: at.Key, Object: obj})
+		}
+		err = b.file.Add(changes)
+	}
+	if err != nil {
+		b.file.Close() // the next change is written with all the others
+		b.log.Warn("write down what is known of the cluster's services: without an API server a restarted agent goes on by older knowledge",
+			"err", err)
+	}
+}
+
+func (b *album) whole() []picturefile.Change {
+	var out []picturefile.Change
+	for _, res := range pictured {
+		for _, obj := range b.picture.List(res, "") {
+			out = append(out, picturefile.Change{Resource: res, Key: plan.KeyOf(obj), Object: obj})
+		}
+	}
+	return out
+}
