@@ -148,6 +148,10 @@ var all = []Kind{
 	priorityClasses,
 	podDisruptionBudgets,
 	runtimeClasses,
+	roles,
+	roleBindings,
+	clusterRoles,
+	clusterRoleBindings,
 }
 
 // All returns every kind served, each once. The slice is the caller's.
