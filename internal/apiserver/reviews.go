@@ -112,7 +112,7 @@ func (s *Server) reviewToken(ctx context.Context, obj runtime.Object) (runtime.O
 }
 
 // authorizationReviews are the resources of authorization.k8s.io/v1.
-func authorizationReviews(decides authorizer.UnconditionalAuthorizer) map[string]rest.Storage {
+func authorizationReviews(decides *authz.Authorizer) map[string]rest.Storage {
 	decide := func(ctx context.Context, a authorizer.Attributes) authorizationv1.SubjectAccessReviewStatus {
 		decision, reason, err := decides.Authorize(ctx, a)
 		status := authorizationv1.SubjectAccessReviewStatus{
@@ -153,7 +153,7 @@ func authorizationReviews(decides authorizer.UnconditionalAuthorizer) map[string
 				if out.Spec.Namespace == "" {
 					return nil, apierrors.NewBadRequest("no namespace on request")
 				}
-				out.Status = authz.Rules(u)
+				out.Status = decides.Rules(u, out.Spec.Namespace)
 				return out, nil
 			},
 		},

@@ -18,6 +18,12 @@ var Everything = []rbacv1.PolicyRule{
 	{Verbs: []string{rbacv1.VerbAll}, NonResourceURLs: []string{rbacv1.NonResourceAll}},
 }
 
+// Full says whether rules give everything.
+func Full(rules []rbacv1.PolicyRule) bool {
+	covered, _ := validation.Covers(rules, Everything)
+	return covered
+}
+
 // MayGrant returns an error unless a user has, in a namespace or everywhere when it is empty, all that the rules give.
 func (x *Index) MayGrant(u user.Info, namespace string, rules []rbacv1.PolicyRule) error {
 	held, unresolved := x.Rules(u, namespace)
