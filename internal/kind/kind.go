@@ -152,6 +152,11 @@ var all = []Kind{
 	roleBindings,
 	clusterRoles,
 	clusterRoleBindings,
+	networkPolicies,
+	ingresses,
+	ingressClasses,
+	ipAddresses,
+	serviceCIDRs,
 }
 
 // All returns every kind served, each once. The slice is the caller's.
