@@ -228,5 +228,8 @@ func warnRangeText(at *field.Path, text string) []string {
 	if p, err := netip.ParsePrefix(text); err == nil && p.Masked().String() == text {
 		return nil // the usual case, without the reading again
 	}
+	if _, _, err := netutils.ParseCIDRSloppy(text); err != nil {
+		return nil // refused
+	}
 	return utilvalidation.GetWarningsForCIDR(at, text)
 }
