@@ -26,7 +26,7 @@ func Full(rules []rbacv1.PolicyRule) bool {
 
 // MayGrant returns an error unless a user has, in a namespace or everywhere when it is empty, all that the rules give.
 func (x *Index) MayGrant(u user.Info, namespace string, rules []rbacv1.PolicyRule) error {
-	held, unresolved := x.Rules(u, namespace)
+	held, _ := x.Rules(u, namespace)
 	covered, missing := validation.Covers(held, rules)
 	if covered {
 		return nil
@@ -40,7 +40,7 @@ func (x *Index) MayGrant(u user.Info, namespace string, rules []rbacv1.PolicyRul
 	slices.Sort(lines)
 	text := fmt.Sprintf("user %q (groups=%q) is attempting to grant RBAC permissions not currently held:\n%s",
 		u.GetName(), u.GetGroups(), strings.Join(lines, "\n"))
-	if unresolved != nil {
+	if unresolved := x.lacking(u, namespace, notStored); unresolved != nil {
 		text += fmt.Sprintf("; resolution errors: %v", []error{unresolved})
 	}
 	return errors.New(text)

@@ -25,7 +25,7 @@ func (x *Index) Allows(u user.Info, a authorizer.Attributes) (allowed bool, reas
 	if found != nil {
 		return true, "RBAC: allowed by " + found.String()
 	}
-	if err := x.lacking(u, q.namespace); err != nil {
+	if err := x.lacking(u, q.namespace, notFound); err != nil {
 		return false, "RBAC: " + err.Error()
 	}
 	return false, ""
@@ -92,19 +92,24 @@ func (x *Index) eachOnce(u user.Info, namespace string, visit func(*grant)) {
 }
 
 // lacking says which roles a user's bindings refer to that are not there.
-func (x *Index) lacking(u user.Info, namespace string) error {
+func (x *Index) lacking(u user.Info, namespace string, tell func(rbacv1.RoleRef) error) error {
 	var errs []error
 	x.each(u, namespace, func(g *grant) bool {
 		if !g.role.exists {
-			errs = append(errs, notFound(g.ref))
+			errs = append(errs, tell(g.ref))
 		}
 		return true
 	})
 	return utilerrors.NewAggregate(errs)
 }
 
+// notFound names a role as upstream's authorizer does, notStored as its registry does.
 func notFound(ref rbacv1.RoleRef) error {
 	return apierrors.NewNotFound(rbacv1.Resource(strings.ToLower(ref.Kind)), ref.Name)
+}
+
+func notStored(ref rbacv1.RoleRef) error {
+	return apierrors.NewNotFound(rbacv1.Resource(strings.ToLower(ref.Kind)+"s"), ref.Name)
 }
 
 // Rules returns the rules that apply to a user in a namespace, or everywhere when it is empty, and an error that tells of
@@ -112,7 +117,7 @@ func notFound(ref rbacv1.RoleRef) error {
 func (x *Index) Rules(u user.Info, namespace string) ([]rbacv1.PolicyRule, error) {
 	var rules []rbacv1.PolicyRule
 	x.eachOnce(u, namespace, func(g *grant) { rules = append(rules, g.role.policy...) })
-	return rules, x.lacking(u, namespace)
+	return rules, x.lacking(u, namespace, notFound)
 }
 
 // RoleRules returns the rules of the role that a binding of a namespace refers to, shared, or that it is not there.
@@ -122,7 +127,7 @@ func (x *Index) RoleRules(ref rbacv1.RoleRef, namespace string) ([]rbacv1.Policy
 			return r.policy, nil
 		}
 	}
-	return nil, notFound(ref)
+	return nil, notStored(ref)
 }
 
 // String tells what gives a right to whom, in upstream's words.

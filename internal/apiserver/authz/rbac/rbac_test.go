@@ -190,12 +190,12 @@ func TestMayGrant(t *testing.T) {
 			`user "u" (groups=["g"]) is attempting to grant RBAC permissions not currently held:
 {APIGroups:[""], Resources:["pods"], Verbs:["delete" "watch"]}
 {APIGroups:["apps"], Resources:["deployments"], Verbs:["get"]}
-{NonResourceURLs:["/metrics"], Verbs:["post"]}; resolution errors: [clusterrole.rbac.authorization.k8s.io "nothing" not found]`},
+{NonResourceURLs:["/metrics"], Verbs:["post"]}; resolution errors: [clusterroles.rbac.authorization.k8s.io "nothing" not found]`},
 		{"a", []rbacv1.PolicyRule{on("get", "", "configmaps", "one", "two")},
 			`user "u" (groups=["g"]) is attempting to grant RBAC permissions not currently held:
-{APIGroups:[""], Resources:["configmaps"], ResourceNames:["two"], Verbs:["get"]}; resolution errors: [clusterrole.rbac.authorization.k8s.io "nothing" not found]`},
+{APIGroups:[""], Resources:["configmaps"], ResourceNames:["two"], Verbs:["get"]}; resolution errors: [clusterroles.rbac.authorization.k8s.io "nothing" not found]`},
 		{"", []rbacv1.PolicyRule{on("get", "", "*")}, `user "u" (groups=["g"]) is attempting to grant RBAC permissions not currently held:
-{APIGroups:[""], Resources:["*"], Verbs:["get"]}; resolution errors: [clusterrole.rbac.authorization.k8s.io "nothing" not found]`},
+{APIGroups:[""], Resources:["*"], Verbs:["get"]}; resolution errors: [clusterroles.rbac.authorization.k8s.io "nothing" not found]`},
 	} {
 		got := ""
 		if err := x.MayGrant(who("u", "g"), c.namespace, c.rules); err != nil {
