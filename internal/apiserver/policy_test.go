@@ -53,8 +53,8 @@ func TestPolicyAtStart(t *testing.T) {
 	c.call(c.http, "POST", clusterBindingsPath, binds("system:public-info-viewer", "ClusterRole", "cluster-admin", "User/eve")).want(201)
 	c.call(c.as("robot"), "GET", "/version", "").want(403) // nothing says any more that he may
 	c = again(c)
-	c.get(clusterRolesPath+"/system:basic-user").wantBody(extra).wantBody("selfsubjectrulesreviews").wantBody("selfsubjectreviews")
-	c.get(clusterRolesPath + "/system:discovery").wantField("rules", "")
+	c.get(clusterRolesPath + "/system:basic-user").wantBody(extra).wantBody("selfsubjectrulesreviews").wantBody("selfsubjectreviews")
+	c.get(clusterRolesPath+"/system:discovery").wantField("rules", "")
 	c.get(clusterBindingsPath + "/system:basic-user").wantBody("jane").wantBody("system:authenticated")
 	c.get(clusterRolesPath + "/view").wantBody("configmaps")
 	c.get(clusterBindingsPath+"/system:public-info-viewer").wantField("roleRef.name", "system:public-info-viewer")

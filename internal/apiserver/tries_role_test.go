@@ -211,7 +211,9 @@ func TestAccessReviews(t *testing.T) {
 	b.post(bindingsPath, binds("reader", "Role", "reader", "Group/devs")).want(201)
 	b.post(clusterBindingsPath, binds("delegator", "ClusterRole", "system:auth-delegator", "User/webhook")).want(201)
 	b.post(bindingsPath, binds("admin", "ClusterRole", "admin", "User/owner")).want(201)
-	ask := func(client *http.Client, kind, spec string) answer { return b.call(client, "POST", access+kind, `{"spec":`+spec+`}`) }
+	ask := func(client *http.Client, kind, spec string) answer {
+		return b.call(client, "POST", access+kind, `{"spec":`+spec+`}`)
+	}
 	list := func(namespace string) string {
 		return fmt.Sprintf(`"resourceAttributes":{"verb":"list","resource":"pods","namespace":%q}`, namespace)
 	}
