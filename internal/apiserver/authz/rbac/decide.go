@@ -14,21 +14,42 @@ import (
 // bindings of his from saying anything; else it is empty.
 func (x *Index) Allows(u user.Info, a authorizer.Attributes) (allowed bool, reason string) {
 	q := requestOf(a)
-	var found *grant
-	x.each(u, q.namespace, func(g *grant) bool {
-		if g.role.allows(&q) {
-			found = g
-			return false
+	found := x.subjects[subject{name: u.GetName()}].find(&q)
+	for _, group := range u.GetGroups() {
+		if found != nil {
+			break
 		}
-		return true
-	})
+		found = x.subjects[subject{group: true, name: group}].find(&q)
+	}
 	if found != nil {
-		return true, "RBAC: allowed by " + found.String()
+		return true, found.String()
 	}
 	if err := x.lacking(u, q.namespace, notFound); err != nil {
 		return false, "RBAC: " + err.Error()
 	}
 	return false, ""
+}
+
+// find returns a grant that allows a request, or nil.
+func (g *grants) find(q *request) *grant {
+	if g == nil {
+		return nil
+	}
+	for i := range g.everywhere {
+		if g.everywhere[i].role.allows(q) {
+			return &g.everywhere[i]
+		}
+	}
+	if q.namespace == "" {
+		return nil
+	}
+	local := g.in[q.namespace]
+	for i := range local {
+		if local[i].role.allows(q) {
+			return &local[i]
+		}
+	}
+	return nil
 }
 
 func (r *role) allows(q *request) bool {
@@ -130,7 +151,7 @@ func (x *Index) RoleRules(ref rbacv1.RoleRef, namespace string) ([]rbacv1.Policy
 	return nil, notStored(ref)
 }
 
-// String tells what gives a right to whom, in upstream's words.
+// String tells what allowed a request, in upstream's words.
 func (g *grant) String() string {
 	kind, of, as := "ClusterRoleBinding", g.name, g.as.Name
 	if g.namespace != "" {
@@ -143,5 +164,5 @@ func (g *grant) String() string {
 		}
 		as += "/" + namespace
 	}
-	return kind + ` "` + of + `" of ` + g.ref.Kind + ` "` + g.ref.Name + `" to ` + g.as.Kind + ` "` + as + `"`
+	return "RBAC: allowed by " + kind + ` "` + of + `" of ` + g.ref.Kind + ` "` + g.ref.Name + `" to ` + g.as.Kind + ` "` + as + `"`
 }

@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"fmt"
+	gort "runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -352,7 +353,7 @@ func BenchmarkAllows(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		x, u := crowded(n)
 		for _, text := range []string{"list pods", "list secrets"} {
-			a := ask(u, "ns-1", text)
+			var a authorizer.Attributes = ask(u, "ns-1", text)
 			b.Run(fmt.Sprintf("%s/%d", strings.ReplaceAll(text, " ", "-"), n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
@@ -380,4 +381,21 @@ func BenchmarkChange(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkMemory tells what the index keeps of a binding with two subjects.
+func BenchmarkMemory(b *testing.B) {
+	for b.Loop() {
+		before := heap()
+		x, _ := crowded(10_000)
+		b.ReportMetric(float64(heap()-before)/10_000, "bytes/binding")
+		gort.KeepAlive(x)
+	}
+}
+
+func heap() uint64 {
+	gort.GC()
+	var m gort.MemStats
+	gort.ReadMemStats(&m)
+	return m.HeapAlloc
 }

@@ -47,11 +47,29 @@ func (r *rule) allows(q *request) bool {
 		return false
 	}
 	if !q.resources {
-		return slices.ContainsFunc(r.NonResourceURLs, func(url string) bool { return urlMatches(url, q.path) })
+		return r.names(q)
 	}
-	return (r.anyGroup || slices.Contains(r.APIGroups, q.group)) &&
-		(r.anyResource || slices.ContainsFunc(r.Resources, q.isOf)) &&
+	return (r.anyGroup || slices.Contains(r.APIGroups, q.group)) && (r.anyResource || r.names(q)) &&
 		(len(r.ResourceNames) == 0 || slices.Contains(r.ResourceNames, q.of))
+}
+
+// names says whether one of the rule's resources or URLs is the request's. It is no closure, for which every request would
+// have to lie on the heap.
+func (r *rule) names(q *request) bool {
+	if q.resources {
+		for _, resource := range r.Resources {
+			if q.isOf(resource) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, url := range r.NonResourceURLs {
+		if urlMatches(url, q.path) {
+			return true
+		}
+	}
+	return false
 }
 
 // head lets whoever may read a URL ask for no more than its headers. Upstream refuses it, and so the probes of some
