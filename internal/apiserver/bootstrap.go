@@ -148,7 +148,8 @@ func (s *Server) tellRange(ctx context.Context) error {
 	}
 	next := held.DeepCopy()
 	meta.SetStatusCondition(&next.Status.Conditions, ready)
-	_, _, err := o.parts["status"].Update(local{s}.context(ctx, ""), next.Name, rest.DefaultUpdatedObjectInfo(next), nil, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	_, _, err := o.parts["status"].Update(local{s}.context(ctx, ""), next.Name, rest.DefaultUpdatedObjectInfo(next), nil,
+		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		return fmt.Errorf("say that the ServiceCIDR %s is ready: %w", next.Name, err)
 	}

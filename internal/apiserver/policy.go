@@ -77,13 +77,15 @@ func (s *Server) writePolicy(ctx context.Context, change policy.Change, want, ne
 	o := s.objects[res]
 	inside := local{s}.context(ctx, want.GetNamespace())
 	if change == policy.Update {
-		_, _, err := o.Store.Update(inside, next.GetName(), rest.DefaultUpdatedObjectInfo(next), nil, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+		_, _, err := o.Store.Update(inside, next.GetName(), rest.DefaultUpdatedObjectInfo(next), nil,
+			rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 		if err != nil {
 			return fmt.Errorf("update: %w", err)
 		}
 		return nil
 	}
-	if _, _, err := o.Store.Delete(inside, want.GetName(), rest.ValidateAllObjectFunc, &metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	_, _, err := o.Store.Delete(inside, want.GetName(), rest.ValidateAllObjectFunc, &metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete, to make it anew: %w", err)
 	}
 	return s.ensure(ctx, want)

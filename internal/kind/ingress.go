@@ -48,7 +48,10 @@ var ingresses = Kind{
 		if i.Spec.IngressClassName != nil {
 			class = *i.Spec.IngressClassName
 		}
-		return []any{i.Name, class, ingressHosts(i.Spec.Rules), ingressAddress(i.Status.LoadBalancer.Ingress), ingressPorts(i.Spec.TLS), age(i.CreationTimestamp, now)}
+		return []any{
+			i.Name, class, ingressHosts(i.Spec.Rules), ingressAddress(i.Status.LoadBalancer.Ingress), ingressPorts(i.Spec.TLS),
+			age(i.CreationTimestamp, now),
+		}
 	}, nameColumn(),
 		col("Class", "string", "The class, by which a controller knows it for its own."),
 		col("Hosts", "string", "The hosts that it is about."),
@@ -110,7 +113,8 @@ func validateNewIngress(i *networkingv1.Ingress) field.ErrorList {
 	errs := append(validMeta(&i.ObjectMeta, true, validation.NameIsDNSSubdomain), validateIngress(&i.Spec, nil)...)
 	class, marked := i.Annotations[ingressClassMark]
 	if marked && i.Spec.IngressClassName != nil && class != *i.Spec.IngressClassName {
-		errs = append(errs, field.Invalid(field.NewPath("annotations").Child(ingressClassMark), class, "must match `ingressClassName` when both are specified"))
+		errs = append(errs, field.Invalid(field.NewPath("annotations").Child(ingressClassMark), class,
+			"must match `ingressClassName` when both are specified"))
 	}
 	return errs
 }

@@ -99,7 +99,9 @@ func validateNetworkPolicy(s, old *networkingv1.NetworkPolicySpec) field.ErrorLi
 	}
 	for i, t := range s.PolicyTypes {
 		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
-			errs = append(errs, field.NotSupported(at.Index(i), t, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}))
+			errs = append(errs, field.NotSupported(at.Index(i), t, []networkingv1.PolicyType{
+				networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress,
+			}))
 		}
 	}
 	return errs
@@ -109,7 +111,8 @@ func (v *policyRules) selector(s *metav1.LabelSelector, at *field.Path) field.Er
 	return metav1validation.ValidateLabelSelector(s, metav1validation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: v.lax}, at)
 }
 
-func (v *policyRules) rule(ports []networkingv1.NetworkPolicyPort, peers []networkingv1.NetworkPolicyPeer, at *field.Path, whom string) field.ErrorList {
+func (v *policyRules) rule(ports []networkingv1.NetworkPolicyPort, peers []networkingv1.NetworkPolicyPeer,
+	at *field.Path, whom string) field.ErrorList {
 	var errs field.ErrorList
 	for i := range ports {
 		errs = append(errs, validatePolicyPort(&ports[i], at.Child("ports").Index(i))...)

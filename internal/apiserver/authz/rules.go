@@ -26,7 +26,9 @@ func (a *Authorizer) Rules(u user.Info, namespace string) (status authorizationv
 			})
 		}
 		if len(r.NonResourceURLs) > 0 {
-			status.NonResourceRules = append(status.NonResourceRules, authorizationv1.NonResourceRule{Verbs: r.Verbs, NonResourceURLs: r.NonResourceURLs})
+			status.NonResourceRules = append(status.NonResourceRules, authorizationv1.NonResourceRule{
+				Verbs: r.Verbs, NonResourceURLs: r.NonResourceURLs,
+			})
 		}
 	}
 	if err != nil {

@@ -42,7 +42,8 @@ func Reconcile(stored, want runtime.Object) (Change, runtime.Object, error) {
 		return compareRoles(reconciliation.RoleRuleOwner{Role: held}, reconciliation.RoleRuleOwner{Role: want})
 	}
 	if held, want, ok := pair[rbacv1.ClusterRoleBinding](stored, want); ok {
-		return compareBindings(reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: held}, reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: want})
+		return compareBindings(reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: held},
+			reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: want})
 	}
 	if held, want, ok := pair[rbacv1.RoleBinding](stored, want); ok {
 		return compareBindings(reconciliation.RoleBindingAdapter{RoleBinding: held}, reconciliation.RoleBindingAdapter{RoleBinding: want})

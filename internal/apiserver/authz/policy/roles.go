@@ -49,7 +49,8 @@ func userRoles() []*rbacv1.ClusterRole {
 // everybodysRoles are what whoever comes may do.
 func everybodysRoles() []*rbacv1.ClusterRole {
 	return []*rbacv1.ClusterRole{
-		role("system:discovery", mayGet("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/")),
+		role("system:discovery", mayGet("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz",
+			"/version", "/version/")),
 		role("system:basic-user",
 			can("create", authorization, "selfsubjectaccessreviews,selfsubjectrulesreviews"),
 			can("create", authentication, "selfsubjectreviews")),
