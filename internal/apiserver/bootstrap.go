@@ -7,16 +7,19 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"coracle/internal/client"
+	"coracle/internal/kind"
 	"coracle/internal/resource"
 )
 
@@ -40,6 +43,9 @@ func (s *Server) bootstrap(ctx context.Context) error {
 		if err := s.ensure(ctx, obj); err != nil {
 			return err
 		}
+	}
+	if err := s.tellRange(ctx); err != nil {
+		return err
 	}
 	if _, ok := s.objects[resource.Services]; ok {
 		if err := s.ensure(ctx, s.ownService()); err != nil {
@@ -117,6 +123,37 @@ func storageClass(name, provisioner string, mode storagev1.VolumeBindingMode, is
 		class.Annotations = map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}
 	}
 	return class
+}
+
+// tellRange makes the ServiceCIDR that cluster IPs come from, and sees that it says that it is ready.
+func (s *Server) tellRange(ctx context.Context) error {
+	o, ok := s.objects[resource.ServiceCIDRs]
+	if !ok {
+		return nil
+	}
+	ready := metav1.Condition{
+		Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue,
+		LastTransitionTime: metav1.Now(), Message: "Kubernetes Service CIDR is ready",
+	}
+	want := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: kind.OwnServiceCIDR}}
+	want.Spec.CIDRs = []string{s.cfg.ServiceCIDR.Masked().String()}
+	want.Status.Conditions = []metav1.Condition{ready}
+	if err := s.ensure(ctx, want); err != nil {
+		return err
+	}
+	stored, _ := s.peek(resource.ServiceCIDRs, "", kind.OwnServiceCIDR)
+	held, ok := stored.(*networkingv1.ServiceCIDR)
+	if !ok || meta.IsStatusConditionTrue(held.Status.Conditions, ready.Type) {
+		return nil
+	}
+	next := held.DeepCopy()
+	meta.SetStatusCondition(&next.Status.Conditions, ready)
+	_, _, err := o.parts["status"].Update(local{s}.context(ctx, ""), next.Name, rest.DefaultUpdatedObjectInfo(next), nil,
+		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	if err != nil {
+		return fmt.Errorf("say that the ServiceCIDR %s is ready: %w", next.Name, err)
+	}
+	return nil
 }
 
 // ownName is the name of the service and endpoints by which pods reach the server.

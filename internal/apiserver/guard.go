@@ -15,11 +15,11 @@ import (
 	"coracle/internal/store"
 )
 
-// guard keeps the kubernetes service and its endpoints as the server made them: it looks again
+// guard keeps the kubernetes service, its endpoints and the ServiceCIDR of its name as the server made them: it looks again
 // when one of them changes or goes, and only then. It returns when ctx ends.
 func (s *Server) guard(ctx context.Context) {
 	var parts sync.WaitGroup
-	for _, res := range []resource.Resource{resource.Services, resource.Endpoints, resource.EndpointSlices} {
+	for _, res := range []resource.Resource{resource.Services, resource.Endpoints, resource.EndpointSlices, resource.ServiceCIDRs} {
 		if o, ok := s.objects[res]; ok {
 			parts.Go(func() { s.guardOne(ctx, o) })
 		}

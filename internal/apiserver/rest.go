@@ -45,6 +45,8 @@ type object struct {
 	about  subject
 	hooks  kind.Hooks
 	fields *managed.Tracker
+	// grants holds writers to giving no more rights than they have; nil for kinds that give none.
+	grants *granting
 }
 
 // systemClasses are the priority classes that every cluster has.
@@ -178,6 +180,11 @@ func (o *object) Create(ctx context.Context, obj runtime.Object, validate rest.V
 	if err := fitNew(ctx, &o.about, obj); err != nil {
 		return nil, err
 	}
+	if o.grants != nil {
+		if err := o.grants.check(ctx, obj, nil); err != nil {
+			return nil, err
+		}
+	}
 	if !o.validated(ctx, admission.Create) {
 		return o.Store.Create(ctx, obj, nil, options)
 	}
@@ -204,7 +211,11 @@ func (o *object) Update(ctx context.Context, name string, info rest.UpdatedObjec
 		ctx, end = o.quotas.track(ctx, inTurn)
 		defer func() { end(err) }()
 	}
-	return o.Store.Update(ctx, name, careful{info, &o.about}, create, update, force, options)
+	info = careful{info, &o.about}
+	if o.grants != nil {
+		info = granted{info, o.grants}
+	}
+	return o.Store.Update(ctx, name, info, create, update, force, options)
 }
 
 // Delete implements rest.GracefulDeleter.

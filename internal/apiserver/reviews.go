@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -112,7 +113,7 @@ func (s *Server) reviewToken(ctx context.Context, obj runtime.Object) (runtime.O
 }
 
 // authorizationReviews are the resources of authorization.k8s.io/v1.
-func authorizationReviews(decides authorizer.UnconditionalAuthorizer) map[string]rest.Storage {
+func authorizationReviews(decides *authz.Authorizer) map[string]rest.Storage {
 	decide := func(ctx context.Context, a authorizer.Attributes) authorizationv1.SubjectAccessReviewStatus {
 		decision, reason, err := decides.Authorize(ctx, a)
 		status := authorizationv1.SubjectAccessReviewStatus{
@@ -153,7 +154,7 @@ func authorizationReviews(decides authorizer.UnconditionalAuthorizer) map[string
 				if out.Spec.Namespace == "" {
 					return nil, apierrors.NewBadRequest("no namespace on request")
 				}
-				out.Status = authz.Rules(u)
+				out.Status = decides.Rules(u, out.Spec.Namespace)
 				return out, nil
 			},
 		},
@@ -193,7 +194,7 @@ func decideFor(ctx context.Context, spec *authorizationv1.SubjectAccessReviewSpe
 	}
 	extra := map[string][]string{}
 	for k, v := range spec.Extra {
-		extra[k] = v
+		extra[strings.ToLower(k)] = v
 	}
 	u := &user.DefaultInfo{Name: spec.User, UID: spec.UID, Groups: spec.Groups, Extra: extra}
 	a, err := attributesOf(u, spec.ResourceAttributes, spec.NonResourceAttributes)
@@ -211,8 +212,16 @@ func attributesOf(u user.Info, r *authorizationv1.ResourceAttributes, n *authori
 	case n != nil:
 		return authorizer.AttributesRecord{User: u, Verb: n.Verb, Path: n.Path}, nil
 	}
-	return authorizer.AttributesRecord{
-		User: u, Verb: r.Verb, Namespace: r.Namespace, APIGroup: r.Group, APIVersion: r.Version,
+	version := r.Version
+	if version == "" {
+		version = "*"
+	}
+	a := authorizer.AttributesRecord{
+		User: u, Verb: r.Verb, Namespace: r.Namespace, APIGroup: r.Group, APIVersion: version,
 		Resource: r.Resource, Subresource: r.Subresource, Name: r.Name, ResourceRequest: true,
-	}, nil
+	}
+	if err := selectedBy(&a, r); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return a, nil
 }

@@ -48,8 +48,8 @@ type Config struct {
 	// Tokens maps static bearer tokens to users, for bootstrap; empty allows none.
 	Tokens map[string]authn.User
 	// Extra serves paths that are no resources, each key the beginning of such paths, such as
-	// "/coracle/why/". They pass authentication and authorization, which lets only the group
-	// system:masters reach them.
+	// "/coracle/why/". They pass authentication and authorization: only the group system:masters
+	// reaches them, and whoever a ClusterRole names their paths for.
 	Extra map[string]http.Handler
 	// Log receives what an operator must know; nil discards.
 	Log *slog.Logger
@@ -144,9 +144,13 @@ func New(cfg Config) (*Server, error) {
 	if err := s.restore(); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
+	if err := s.followRoles(); err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
 	if err := s.bootstrap(context.Background()); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
+	s.keepPolicy(context.Background())
 	s.docs = newDocuments(face.container)
 	s.routes = newRoutes(face.container)
 	s.shorten(s.routes)
@@ -171,6 +175,7 @@ func (s *Server) groups() ([]group, error) {
 	}
 	for _, k := range kinds {
 		o := newObject(k, stored[k.Resource], s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
+		o.grants = grantingOf(s.authz, k.Resource)
 		s.objects[k.Resource] = o
 		gv := k.GVK().GroupVersion()
 		if byVersion[gv] == nil {

@@ -16,6 +16,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/proxy"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	genericrest "k8s.io/apiserver/pkg/registry/generic/rest"
 	"k8s.io/apiserver/pkg/registry/rest"
 	translator "k8s.io/apiserver/pkg/util/proxy"
@@ -57,6 +60,9 @@ func (s *stream) ConnectMethods() []string { return []string{http.MethodGet, htt
 
 // Connect implements rest.Connecter.
 func (s *stream) Connect(ctx context.Context, name string, options runtime.Object, r rest.Responder) (http.Handler, error) {
+	if err := s.mayCreate(ctx); err != nil {
+		return nil, err
+	}
 	location, opts, err := s.locate(ctx, name, options)
 	if err != nil {
 		return nil, err
@@ -71,6 +77,31 @@ func (s *stream) Connect(ctx context.Context, name string, options runtime.Objec
 	return translator.NewTranslatingHandler(upgrade,
 		translator.NewStreamTranslatorHandler(location, s.server.nodes, 0, opts),
 		wsstream.IsWebSocketRequestWithStreamCloseProtocol), nil
+}
+
+// mayCreate asks of whoever comes by GET, as WebSockets do, the right that POST would ask of him: a role that may read
+// pods/exec opens no terminal (upstream's AuthorizePodWebsocketUpgradeCreatePermission).
+func (s *stream) mayCreate(ctx context.Context) error {
+	attributes, err := filters.GetAuthorizerAttributes(ctx)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	if attributes.GetVerb() == "create" {
+		return nil
+	}
+	asked := authorizer.AttributesRecord{
+		User: attributes.GetUser(), Verb: "create", Namespace: attributes.GetNamespace(), APIGroup: attributes.GetAPIGroup(),
+		APIVersion: attributes.GetAPIVersion(), Resource: attributes.GetResource(), Subresource: attributes.GetSubresource(),
+		Name: attributes.GetName(), ResourceRequest: true, Path: attributes.GetPath(),
+	}
+	decision, reason, err := s.server.authz.Authorize(ctx, asked)
+	switch {
+	case err != nil:
+		return apierrors.NewInternalError(err)
+	case decision != authorizer.DecisionAllow:
+		return responsewriters.ForbiddenStatusError(asked, reason)
+	}
+	return nil
 }
 
 // locate returns where a pod's stream is to be had, and which streams are asked for.

@@ -49,6 +49,8 @@ var kinds = map[string]string{
 	"Limitranges": "LimitRange", "Deployments": "Deployment", "Replicasets": "ReplicaSet", "Statefulsets": "StatefulSet", "Daemonsets": "DaemonSet",
 	"Controllerrevisions": "ControllerRevision", "Endpointslices": "EndpointSlice", "Storageclasses": "StorageClass", "Leases": "Lease",
 	"Priorityclasses": "PriorityClass", "Poddisruptionbudgets": "PodDisruptionBudget", "Runtimeclasses": "RuntimeClass",
+	"Roles": "Role", "Rolebindings": "RoleBinding", "Clusterroles": "ClusterRole", "Clusterrolebindings": "ClusterRoleBinding",
+	"Networkpolicies": "NetworkPolicy", "Ingresses": "Ingress", "Ingressclasses": "IngressClass", "Ipaddresses": "IPAddress", "Servicecidrs": "ServiceCIDR",
 }
 
 func rehearseWith(stdin string, args ...string) (string, error) {

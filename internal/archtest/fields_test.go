@@ -32,6 +32,7 @@ var answers = map[string]string{
 	"obeyed":  "done as the API says, by the rooms named",
 	"kept":    "stored and told for others: by the API's own word nothing in a cluster acts on it",
 	"told":    "a status: written by the rooms named, and stored as its writer sends it",
+	"warned":  "stored, and nothing acts on it yet: every write is answered with a warning that says so",
 	"refused": "an error of the API that names it (422), so that nobody relies on what is not done",
 	"held":    "refused by the node or a controller: the object waits or fails, with reason, event and `why`",
 }
@@ -282,11 +283,11 @@ func pageOfFields(all []answer, fields []string) string {
 	var b strings.Builder
 	b.WriteString(fieldsHead)
 	fmt.Fprintf(&b, "| answer | fields | |\n|---|---|---|\n")
-	for _, what := range []string{"obeyed", "kept", "told", "refused", "held"} {
+	for _, what := range []string{"obeyed", "kept", "told", "warned", "refused", "held"} {
 		fmt.Fprintf(&b, "| %s | %d | %s |\n", what, counts[what], answers[what])
 	}
 	fmt.Fprintf(&b, "| | %d | |\n", len(fields))
-	for _, what := range []string{"refused", "held", "obeyed", "kept", "told"} {
+	for _, what := range []string{"warned", "refused", "held", "obeyed", "kept", "told"} {
 		fmt.Fprintf(&b, "\n## %s%s\n\n| fields | by | how | tests |\n|---|---|---|---|\n", strings.ToUpper(what[:1]), what[1:])
 		for _, a := range all {
 			if a.what == what {
@@ -303,7 +304,8 @@ const fieldsHead = `# 0019: every field has an answer
 
 A field that a server accepts and nothing acts on is a promise that is not kept; where it is about security it is a hole. So each
 field of each kind served is obeyed, or refused by the API with an error that names it, or refused where the object is acted upon, and
-then the object says what it waits for. There is no fourth answer. Where Kubernetes drops a field in silence, because it is alpha or its
+then the object says what it waits for. There is no fourth answer, but for kinds that are served before their enforcement is: those answer
+every write with a warning that says so, and are told of first. Where Kubernetes drops a field in silence, because it is alpha or its
 driver is gone, it is refused here.
 
 This page is made from ` + "`" + fieldsData + "`" + `, which a test holds against the Go types: a field without a line fails it, as does a

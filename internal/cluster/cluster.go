@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"coracle/internal/cluster/account"
+	"coracle/internal/cluster/aggregation"
 	"coracle/internal/cluster/disruption"
 	"coracle/internal/cluster/endpoint"
 	"coracle/internal/cluster/garbage"
@@ -51,6 +52,7 @@ func Controllers(cfg Config) []plan.Controller {
 	out = append(out, endpoint.Controllers()...)
 	out = append(out, disruption.Controllers()...)
 	out = append(out, usage.Controller())
+	out = append(out, aggregation.Controller())
 	out = append(out, garbage.Controllers(owned())...)
 	return out
 }

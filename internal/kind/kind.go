@@ -148,6 +148,15 @@ var all = []Kind{
 	priorityClasses,
 	podDisruptionBudgets,
 	runtimeClasses,
+	roles,
+	roleBindings,
+	clusterRoles,
+	clusterRoleBindings,
+	networkPolicies,
+	ingresses,
+	ingressClasses,
+	ipAddresses,
+	serviceCIDRs,
 }
 
 // All returns every kind served, each once. The slice is the caller's.

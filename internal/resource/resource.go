@@ -13,8 +13,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -54,6 +56,14 @@ func core(kind, plural string, namespaced bool) Resource {
 
 func apps(kind, plural string) Resource { return Resource{"apps", "v1", kind, plural, true} }
 
+func rbac(kind, plural string, namespaced bool) Resource {
+	return Resource{"rbac.authorization.k8s.io", "v1", kind, plural, namespaced}
+}
+
+func networking(kind, plural string, namespaced bool) Resource {
+	return Resource{"networking.k8s.io", "v1", kind, plural, namespaced}
+}
+
 // The kinds served.
 var (
 	Namespaces             = core("Namespace", "namespaces", false)
@@ -85,6 +95,17 @@ var (
 	PriorityClasses      = Resource{"scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", false}
 	RuntimeClasses       = Resource{"node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", false}
 	PodDisruptionBudgets = Resource{"policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true}
+
+	Roles               = rbac("Role", "roles", true)
+	RoleBindings        = rbac("RoleBinding", "rolebindings", true)
+	ClusterRoles        = rbac("ClusterRole", "clusterroles", false)
+	ClusterRoleBindings = rbac("ClusterRoleBinding", "clusterrolebindings", false)
+
+	NetworkPolicies = networking("NetworkPolicy", "networkpolicies", true)
+	Ingresses       = networking("Ingress", "ingresses", true)
+	IngressClasses  = networking("IngressClass", "ingressclasses", false)
+	IPAddresses     = networking("IPAddress", "ipaddresses", false)
+	ServiceCIDRs    = networking("ServiceCIDR", "servicecidrs", false)
 )
 
 // Of returns the resource an object belongs to, by its Go type: TypeMeta is not consulted,
@@ -146,6 +167,24 @@ func Of(obj runtime.Object) Resource {
 		return PodDisruptionBudgets
 	case *nodev1.RuntimeClass:
 		return RuntimeClasses
+	case *rbacv1.Role:
+		return Roles
+	case *rbacv1.RoleBinding:
+		return RoleBindings
+	case *rbacv1.ClusterRole:
+		return ClusterRoles
+	case *rbacv1.ClusterRoleBinding:
+		return ClusterRoleBindings
+	case *networkingv1.NetworkPolicy:
+		return NetworkPolicies
+	case *networkingv1.Ingress:
+		return Ingresses
+	case *networkingv1.IngressClass:
+		return IngressClasses
+	case *networkingv1.IPAddress:
+		return IPAddresses
+	case *networkingv1.ServiceCIDR:
+		return ServiceCIDRs
 	}
 	panic(fmt.Sprintf("resource: %T is not a served kind", obj))
 }

@@ -6,6 +6,8 @@ var served = []Resource{
 	ServiceAccounts, Events, PersistentVolumes, PersistentVolumeClaims, ResourceQuotas, LimitRanges,
 	Deployments, ReplicaSets, StatefulSets, DaemonSets, ControllerRevisions,
 	EndpointSlices, StorageClasses, Leases, PriorityClasses, PodDisruptionBudgets, RuntimeClasses,
+	Roles, RoleBindings, ClusterRoles, ClusterRoleBindings,
+	NetworkPolicies, Ingresses, IngressClasses, IPAddresses, ServiceCIDRs,
 }
 
 // All returns every kind that is stored, each once: Events stands for both event groups.

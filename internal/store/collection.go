@@ -25,6 +25,8 @@ type Collection struct {
 
 	average average
 
+	observer atomic.Pointer[func(before, after runtime.Object)]
+
 	watchMu sync.Mutex
 	watches router
 	crowd   atomic.Int64 // how many items there were at the last delivery

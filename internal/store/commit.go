@@ -233,8 +233,8 @@ func (s *Store) takeBatch() (b *batch, stop bool) {
 	return s.inflight, false
 }
 
-// finish makes a durable batch visible to readers, then answers its writers, then hands it to
-// the watches.
+// finish tells the observers of a durable batch, then makes it visible to readers, then answers its writers, then hands
+// it to the watches.
 func (s *Store) finish(b *batch) {
 	now := s.now().Unix()
 	for _, ch := range b.changes {
@@ -242,6 +242,7 @@ func (s *Store) finish(b *batch) {
 		ch.at = now
 	}
 	s.compaction.weigh(b)
+	b.observe()
 	s.mu.Lock()
 	s.inflight = nil
 	if s.compaction.refused.Load() == 0 {

@@ -68,6 +68,7 @@ var order = []plugin{
 	inUseProtection,
 	claimResize,
 	runtimeClass,
+	defaultIngressClass,
 	resourceQuota,
 	resourceQuotaGrowth,
 }

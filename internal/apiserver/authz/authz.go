@@ -1,26 +1,28 @@
 // Package authz says what a user may do.
 //
-// It owns the decision; it refuses to know how the user was identified (package authn). There are
-// no RBAC kinds yet, so the rules are fixed:
+// It owns the decision; it refuses to know how the user was identified (package authn), and where roles and bindings are
+// kept: it is told of each change before anybody can read it. In upstream's order:
 //
 //   - the group system:masters may do everything (in-process components do not pass here at all);
 //   - a node (user system:node:NAME, group system:nodes) may do what its agent needs: of the kinds
 //     that hold secrets or data it reaches what a pod bound to it uses, and of nodes, leases and
 //     pods its own, as upstream's node authorizer rules;
-//   - the group system:monitoring may read /metrics;
-//   - whoever is authenticated, service accounts included, may read discovery, OpenAPI, health
-//     and version, and ask about himself (SelfSubjectReview, SelfSubjectAccessReview,
-//     SelfSubjectRulesReview);
-//   - nobody else may do anything but read health and version.
+//   - anybody may do what roles and bindings give him (package rbac). What everybody may do besides - read discovery and
+//     health, ask about himself - is in such roles too, which the server makes (package policy).
 package authz
 
 import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"coracle/internal/apiserver/authz/rbac"
 )
 
 // NodePrefix begins the user name of every node.
@@ -32,15 +34,24 @@ func NodeName(u user.Info) (string, bool) {
 	return name, ok && name != "" && slices.Contains(u.GetGroups(), user.NodesGroup)
 }
 
-// Authorizer decides by the fixed rules above.
+// Authorizer decides by the rules above.
 type Authorizer struct {
 	cluster Cluster
+	mu      sync.RWMutex
+	roles   *rbac.Index
 }
 
-// New returns an authorizer that looks up in c what binds objects to nodes.
-func New(c Cluster) *Authorizer { return &Authorizer{c} }
+// New returns an authorizer that looks up in c what binds objects to nodes, and knows of no role.
+func New(c Cluster) *Authorizer { return &Authorizer{cluster: c, roles: rbac.New()} }
 
 var _ authorizer.UnconditionalAuthorizer = (*Authorizer)(nil)
+
+// Observe takes note of a change of a role or a binding; either of before and after may be nil.
+func (a *Authorizer) Observe(before, after runtime.Object) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.roles.Change(before, after)
+}
 
 // Authorize implements authorizer.UnconditionalAuthorizer.
 func (a *Authorizer) Authorize(_ context.Context, attr authorizer.Attributes) (authorizer.Decision, string, error) {
@@ -48,64 +59,45 @@ func (a *Authorizer) Authorize(_ context.Context, attr authorizer.Attributes) (a
 	if u == nil {
 		return authorizer.DecisionNoOpinion, "no user on request", nil
 	}
-	if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
+	if Superuser(u) {
 		return authorizer.DecisionAllow, "", nil
 	}
-	if everyone(attr) {
-		return authorizer.DecisionAllow, "", nil
-	}
-	if !slices.Contains(u.GetGroups(), user.AllAuthenticated) {
-		return authorizer.DecisionNoOpinion, "", nil
-	}
-	if slices.Contains(u.GetGroups(), user.MonitoringGroup) && metrics(attr) {
-		return authorizer.DecisionAllow, "", nil
-	}
-	if discovery(attr) || self(attr) {
-		return authorizer.DecisionAllow, "", nil
-	}
+	var held string
 	if node, ok := NodeName(u); ok {
-		if reason := a.node(node, attr); reason != "" {
-			return authorizer.DecisionNoOpinion, reason, nil
-		}
-		return authorizer.DecisionAllow, "", nil
-	}
-	return authorizer.DecisionNoOpinion, "", nil
-}
-
-// everyone holds for what needs no credentials (upstream's role system:public-info-viewer).
-func everyone(attr authorizer.Attributes) bool {
-	if attr.IsResourceRequest() || attr.GetVerb() != "get" && attr.GetVerb() != "head" {
-		return false
-	}
-	switch strings.TrimSuffix(attr.GetPath(), "/") {
-	case "/healthz", "/livez", "/readyz", "/version":
-		return true
-	}
-	return false
-}
-
-// discovery holds for reading what the server serves (upstream's role system:discovery).
-func discovery(attr authorizer.Attributes) bool {
-	if attr.IsResourceRequest() || attr.GetVerb() != "get" && attr.GetVerb() != "head" {
-		return false
-	}
-	for _, root := range []string{"/api", "/apis", "/openapi"} {
-		if path := attr.GetPath(); path == root || strings.HasPrefix(path, root+"/") {
-			return true
+		if held = a.node(node, attr); held == "" {
+			return authorizer.DecisionAllow, "", nil
 		}
 	}
-	return false
-}
-
-// metrics holds for reading what the server counts (upstream's role system:monitoring).
-func metrics(attr authorizer.Attributes) bool {
-	return !attr.IsResourceRequest() && attr.GetVerb() == "get" && attr.GetPath() == "/metrics"
-}
-
-// self holds for questions about the asker (upstream's role system:basic-user).
-func self(attr authorizer.Attributes) bool {
-	if !attr.IsResourceRequest() || attr.GetVerb() != "create" {
-		return false
+	a.mu.RLock()
+	allowed, reason := a.roles.Allows(u, attr)
+	a.mu.RUnlock()
+	switch {
+	case allowed:
+		return authorizer.DecisionAllow, reason, nil
+	case reason != "" && held != "":
+		held += "\n"
 	}
-	return slices.Contains(selfReviews[attr.GetAPIGroup()], attr.GetResource())
+	return authorizer.DecisionNoOpinion, held + reason, nil
+}
+
+// Superuser says whether a user may do everything, whatever roles and bindings say.
+func Superuser(u user.Info) bool { return slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) }
+
+// MayGrant returns an error that says what is missing unless a user has, in a namespace or everywhere when it is empty, all
+// that the rules give.
+func (a *Authorizer) MayGrant(u user.Info, namespace string, rules []rbacv1.PolicyRule) error {
+	if Superuser(u) {
+		return nil
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.roles.MayGrant(u, namespace, rules)
+}
+
+// RoleRules returns the rules of the role that a binding of a namespace refers to, shared, or the API's error that it is
+// not there.
+func (a *Authorizer) RoleRules(ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.roles.RoleRules(ref, namespace)
 }

@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"coracle/internal/apiserver/authz/policy"
 	"coracle/internal/reclaim"
 )
 
@@ -116,9 +118,27 @@ func everyPlace() []*corev1.Pod {
 	return []*corev1.Pod{p}
 }
 
+// furnished is an authorizer of a cluster with these pods and volumes, and the roles that every cluster has.
+func furnished() *Authorizer {
+	a := New(bindings{append(everyPlace(), mirror(), elsewhere()), volumes()})
+	for _, r := range policy.ClusterRoles() {
+		a.Observe(nil, r)
+	}
+	for _, b := range policy.ClusterRoleBindings() {
+		a.Observe(nil, b)
+	}
+	for _, r := range policy.Roles() {
+		a.Observe(nil, r)
+	}
+	for _, b := range policy.RoleBindings() {
+		a.Observe(nil, b)
+	}
+	return a
+}
+
 func allowed(t *testing.T, a authorizer.AttributesRecord) bool {
 	t.Helper()
-	decision, _, err := New(bindings{append(everyPlace(), mirror(), elsewhere()), volumes()}).Authorize(context.Background(), a)
+	decision, _, err := furnished().Authorize(context.Background(), a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +204,9 @@ func TestRules(t *testing.T) {
 	}{
 		{of(master, "delete", "", "nodes", "", "", "x"), true},
 		{path(nobody, "get", "/healthz"), true},
-		{path(nobody, "get", "/readyz/"), true},
+		{path(nobody, "head", "/readyz"), true},
+		{path(nobody, "get", "/version/"), true},
+		{path(nobody, "get", "/readyz/"), false}, // upstream's role names it without
 		{path(nobody, "post", "/healthz"), false},
 		{path(nobody, "get", "/api"), false},
 		{path(robot, "get", "/api"), true},
@@ -301,8 +323,9 @@ func TestRules(t *testing.T) {
 
 // TestRulesAreTrue asks the authorizer about each rule that a user is told.
 func TestRulesAreTrue(t *testing.T) {
+	a := furnished()
 	for _, u := range []user.Info{master, robot, nobody, node} {
-		rules := Rules(u)
+		rules := a.Rules(u, "n")
 		if rules.Incomplete != (u == node) {
 			t.Errorf("%s: incomplete is %v", u.GetName(), rules.Incomplete)
 		}
@@ -321,7 +344,35 @@ func TestRulesAreTrue(t *testing.T) {
 			}
 		}
 	}
-	if len(Rules(nobody).ResourceRules) != 0 || len(Rules(robot).ResourceRules) != 2 {
-		t.Errorf("rules of nobody %v, of a robot %v", Rules(nobody), Rules(robot))
+	if len(a.Rules(nobody, "n").ResourceRules) != 0 || len(a.Rules(robot, "n").ResourceRules) != 2 {
+		t.Errorf("rules of nobody %v, of a robot %v", a.Rules(nobody, "n"), a.Rules(robot, "n"))
+	}
+	if all := a.Rules(master, "n").ResourceRules; len(all) != 1 || all[0].Verbs[0] != "*" {
+		t.Errorf("rules of a superuser: %v", all)
+	}
+}
+
+// TestSuperuserNeedsNoRole: whoever loses the roles of the cluster can still make them anew.
+func TestSuperuserNeedsNoRole(t *testing.T) {
+	a := New(bindings{})
+	decision, _, err := a.Authorize(context.Background(), authorizer.AttributesRecord{User: master, Verb: "create", APIGroup: "rbac.authorization.k8s.io", Resource: "clusterroles", ResourceRequest: true})
+	if decision != authorizer.DecisionAllow || err != nil {
+		t.Errorf("without roles: %v %v", decision, err)
+	}
+	if all := a.Rules(master, "n").ResourceRules; len(all) != 1 || all[0].Verbs[0] != "*" {
+		t.Errorf("without roles, a superuser is told of %v", all)
+	}
+}
+
+// TestReasons: a node is told what the node authorizer and what its bindings say.
+func TestReasons(t *testing.T) {
+	a := furnished()
+	lost := &rbacv1.ClusterRoleBinding{RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "gone"}, Subjects: []rbacv1.Subject{{Kind: "Group", Name: user.NodesGroup}}}
+	lost.Name = "lost"
+	a.Observe(nil, lost)
+	_, reason, _ := a.Authorize(context.Background(), authorizer.AttributesRecord{User: node, Verb: "list", Resource: "nodes", ResourceRequest: true})
+	want := "node 'x' cannot read all nodes, only its own Node object\nRBAC: clusterrole.rbac.authorization.k8s.io \"gone\" not found"
+	if reason != want {
+		t.Errorf("%q, want %q", reason, want)
 	}
 }
