@@ -22,7 +22,7 @@ func (s *service) Status(_ context.Context, req *cri.StatusRequest) (*cri.Status
 	if _, err := s.net.ready(); err != nil {
 		netReady.Status, netReady.Reason, netReady.Message = false, "NetworkPluginNotReady", err.Error()
 	}
-	can := &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: s.machine.RecursiveReadOnly}
+	can := &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: s.machine.RecursiveReadOnly, UserNamespaces: s.noUsers() == nil}
 	out := &cri.StatusResponse{
 		Status:          &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{{Type: cri.RuntimeReady, Status: true}, netReady}},
 		RuntimeHandlers: []*cri.RuntimeHandler{{Name: "", Features: can}, {Name: handlerName, Features: can}},
