@@ -3,10 +3,16 @@ package runtime
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/runtime/image"
+	"coracle/internal/runtime/overlay"
+	"coracle/internal/runtime/userns"
 )
 
 // usersFirst and usersCount are the ids of the tests' pods on the node.
@@ -55,16 +61,336 @@ func (n *node) pidOf(id string) string {
 	return r.Info["pid"]
 }
 
+// apart runs a sandbox with users of its own.
+func (n *node) apart(name string, opts ...func(*cri.PodSandboxConfig)) (string, *cri.PodSandboxConfig) {
+	n.t.Helper()
+	n.withNetwork()
+	return n.pod(name, append([]func(*cri.PodSandboxConfig){ownUsers}, opts...)...)
+}
+
+// exec runs a script in a container and returns what it printed.
+func (n *node) exec(id, script string) string {
+	n.t.Helper()
+	r, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"/bin/sh", "-c", script}})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(r.Stdout) + string(r.Stderr)
+}
+
+// wants fails the test for each line that is not in what a container printed.
+func wants(t *testing.T, out string, lines ...string) {
+	t.Helper()
+	for _, l := range lines {
+		if !strings.Contains("\n"+out, "\n"+l+"\n") {
+			t.Errorf("lacks %q: %q", l, out)
+		}
+	}
+}
+
+// initOf is the init process of a pod that shares its PID namespace.
+func (n *node) initOf(pod string) string {
+	n.t.Helper()
+	var r podRecord
+	if err := readState(filepath.Join(n.base, "state/sandboxes", pod), &r); err != nil {
+		n.t.Fatal(err)
+	}
+	return fmt.Sprint(r.InitPID)
+}
+
 // TestUsersOfItsOwn: a pod's root is root inside and nobody outside, and what containers find is as in any other pod.
 func TestUsersOfItsOwn(t *testing.T) {
 	n := newNode(t)
-	n.withNetwork()
-	pod, cfg := n.pod("apart", ownUsers)
+	pod, cfg := n.apart("apart", func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"kernel.shmmax": "123456", "net.ipv4.ip_default_ttl": "33"} })
 	id := n.sh(pod, cfg, "main", "exec sleep 1000")
 	n.startCtr(id)
 	if got, want := hostIDs(t, n.pidOf(id)), fmt.Sprintf("%d:%d", usersFirst, usersFirst); got != want {
 		t.Errorf("on the node the pod's root is %s, want %s", got, want)
 	}
-	out := n.output(pod, cfg, "look", "cat /proc/self/uid_map; stat -c %u:%g /bin/busybox /etc/hostname /dev/shm /proc /sys /; "+inspect)
-	t.Log(out)
+	look := "tr -s ' ' </proc/self/uid_map; stat -c '%n %u:%g' /bin/busybox /etc/hostname /dev/shm /; cat /proc/sys/kernel/shmmax /proc/sys/net/ipv4/ip_default_ttl;" +
+		"grep -c mqueue /proc/mounts; echo there >/dev/shm/x; echo mine >/etc/hostname && cat /etc/hostname;" + inspect
+	wants(t, n.output(pod, cfg, "look", look),
+		fmt.Sprintf(" 0 %d %d", usersFirst, usersCount), "/bin/busybox 0:0", "/etc/hostname 0:0", "/dev/shm 0:0", "/ 0:0", "123456", "33", "1", "mine",
+		"CapEff: 00000000a80425fb", "Seccomp: 2", "root=writable", "unshare=refused", "blk=refused", "direct", "direct2", "ports=0")
+	out := n.output(pod, cfg, "user", "echo me >/dev/shm/mine; cat /dev/shm/x;"+inspect, func(c *cri.ContainerConfig) {
+		c.Linux.SecurityContext.RunAsUser, c.Linux.SecurityContext.SupplementalGroups = &cri.Int64Value{Value: 1234}, []int64{88}
+	})
+	wants(t, out, "there", "direct", "direct2", "CapEff: 0000000000000000")
+	wants(t, n.exec(id, "stat -c %u /dev/shm/mine; id -u; echo out >/dev/stdout; readlink /proc/self/ns/user"), "1234", "0", "out")
+	for _, want := range []string{"user=1234:", "88"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("lacks %q: %q", want, out)
+		}
+	}
+}
+
+// TestUsersFiles: files have the ids in the pod that they have on disk, of whatever kind the mount, and what the pod's users
+// write is theirs on disk too. Without a mapping they are nobody's.
+func TestUsersFiles(t *testing.T) {
+	n := newNode(t)
+	pod, cfg := n.apart("files")
+	host := filepath.Join(n.base, "vol")
+	writeFile(t, filepath.Join(host, "dir/f"), "f")
+	writeFile(t, filepath.Join(host, "file"), "f")
+	memory := filepath.Join(n.base, "memory")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Mkdir(memory, 0o777))
+	must(unix.Mount("test", memory, "tmpfs", 0, "size=64k,mode=2770,gid=4444"))
+	t.Cleanup(func() { _ = unix.Unmount(memory, unix.MNT_DETACH) })
+	below := filepath.Join(host, "dir/below")
+	must(os.Mkdir(below, 0o777))
+	must(unix.Mount("test", below, "tmpfs", 0, "size=64k,mode=755,uid=7"))
+	t.Cleanup(func() { _ = unix.Unmount(below, unix.MNT_DETACH) })
+	must(os.Chown(filepath.Join(host, "dir"), 1000, 4444))
+	must(unix.Chmod(filepath.Join(host, "dir"), 0o2770))
+	must(os.Chown(filepath.Join(host, "file"), 1234, 0))
+	out := n.output(pod, cfg, "main", `stat -c '%n %u:%g' /dir /dir/f /file /memory /dir/below /plain
+echo x >/dir/new && echo x >/memory/new && echo x >/file && cp /bin/busybox /dir/su && chmod 4755 /dir/su; stat -c '%n %u:%g' /dir/new /memory/new /dir/su
+echo x >/plain/new || echo plain=closed`, func(c *cri.ContainerConfig) {
+		c.Linux.SecurityContext.RunAsUser, c.Linux.SecurityContext.SupplementalGroups = &cri.Int64Value{Value: 1234}, []int64{4444}
+		c.Mounts = []*cri.Mount{
+			mapped(&cri.Mount{ContainerPath: "/dir", HostPath: filepath.Join(host, "dir")}),
+			mapped(&cri.Mount{ContainerPath: "/file", HostPath: filepath.Join(host, "file")}),
+			mapped(&cri.Mount{ContainerPath: "/memory", HostPath: memory}),
+			{ContainerPath: "/plain", HostPath: filepath.Join(host, "dir")},
+		}
+	})
+	wants(t, out, "/dir 1000:4444", "/dir/f 0:0", "/file 1234:0", "/memory 0:4444", "/dir/below 7:0", "/plain 65534:65534",
+		"/dir/new 1234:4444", "/memory/new 1234:4444", "/dir/su 1234:4444", "plain=closed")
+	for name, mode := range map[string]uint32{"dir/new": 0o644, "dir/su": unix.S_ISUID | 0o755} {
+		var st unix.Stat_t
+		must(unix.Stat(filepath.Join(host, name), &st))
+		if st.Uid != 1234 || st.Gid != 4444 || st.Mode&0o7777 != mode {
+			t.Errorf("%s on the node: %d:%d %o", name, st.Uid, st.Gid, st.Mode)
+		}
+	}
+	// What is written to the root file system is on the node what the pod's users are there.
+	var st unix.Stat_t
+	id := n.sh(pod, cfg, "root", "cp /bin/busybox /su; chmod 4755 /su; cp -p /su /dir/root; chown 5 /etc/passwd; exec sleep 1000", func(c *cri.ContainerConfig) {
+		c.Mounts = []*cri.Mount{mapped(&cri.Mount{ContainerPath: "/dir", HostPath: filepath.Join(host, "dir")})}
+	})
+	n.startCtr(id)
+	upper := filepath.Join(n.base, "state/containers", id, "upper")
+	n.until("the container has written", func() bool {
+		return unix.Lstat(filepath.Join(upper, "etc/passwd"), &st) == nil && st.Uid == usersFirst+5
+	})
+	must(unix.Lstat(filepath.Join(upper, "su"), &st))
+	if st.Uid != usersFirst || st.Mode&unix.S_ISUID == 0 {
+		t.Errorf("a set-user-ID program of the pod's root: %d %o", st.Uid, st.Mode)
+	}
+	// In a volume it is root's, as by any pod's root: what keeps the node's users from it is the volume's fence.
+	must(unix.Lstat(filepath.Join(host, "dir/root"), &st))
+	if st.Uid != 0 || st.Mode&unix.S_ISUID == 0 {
+		t.Errorf("a set-user-ID program of the pod's root in a volume: %d %o", st.Uid, st.Mode)
+	}
+}
+
+// TestUsersCannotSee: a mount from a file system that cannot show its files to the pod's users refuses the container, and
+// says which; so do a user and a group that the pod has not.
+func TestUsersCannotSee(t *testing.T) {
+	n := newNode(t)
+	pod, cfg := n.apart("cannot")
+	host := filepath.Join(n.base, "vol")
+	writeFile(t, filepath.Join(host, "f"), "f")
+	for name, tt := range map[string]struct {
+		change func(*cri.ContainerConfig)
+		says   string
+	}{
+		"proc": {func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{mapped(&cri.Mount{ContainerPath: "/x", HostPath: "/proc"})}
+		}, "mount /x: the file system at /proc (proc) cannot be shown to users of the pod's own"},
+		"below": {func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{mapped(&cri.Mount{ContainerPath: "/x", HostPath: filepath.Join(n.base, "vol")})}
+		}, "the file system at " + host + "/sub (overlay) cannot be shown"},
+		"shared": {func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{mapped(&cri.Mount{ContainerPath: "/x", HostPath: host, Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL})}
+		}, "propagation: BIDIRECTIONAL"},
+		"other": {func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{{ContainerPath: "/x", HostPath: host, UidMappings: []*cri.IDMapping{{HostId: 7, Length: 1}}}}
+		}, "they are not those of the sandbox"},
+		"user": {func(c *cri.ContainerConfig) {
+			c.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: usersCount}
+		}, "user 65536 is not one of the pod's own 65536 users"},
+		"group": {func(c *cri.ContainerConfig) {
+			c.Linux.SecurityContext.SupplementalGroups = []int64{usersCount}
+		}, "group 65536 is not one of the pod's own 65536 groups"},
+	} {
+		if name == "below" {
+			layered(t, filepath.Join(host, "sub"))
+		}
+		c := &cri.ContainerConfig{
+			Metadata: &cri.ContainerMetadata{Name: name}, Image: &cri.ImageSpec{Image: busybox}, Command: []string{"true"},
+			Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: cfg.Linux.SecurityContext.NamespaceOptions}},
+		}
+		tt.change(c)
+		_, err := n.CreateContainer(n.ctx(), &cri.CreateContainerRequest{PodSandboxId: pod, Config: c, SandboxConfig: cfg})
+		if err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// layered mounts an overlay, which knows no mapped mounts.
+func layered(t *testing.T, at string) {
+	t.Helper()
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stack := overlay.Stack{Lower: []string{t.TempDir(), t.TempDir()}}
+	if err := stack.Mount(at); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+}
+
+// breakIn is what a root of its own tries against the node, each line with what it says when it succeeds.
+const breakIn = `
+say() { "$@" 2>/dev/null && echo "$1 succeeded: $*"; }
+say mknod /tmp/dev b 8 0
+say mknod /dev/mem2 c 1 1
+say mount -o remount,rw /sys/fs/cgroup/pids
+say cat /plain/secret
+say sh -c 'echo 1 >/proc/sys/vm/drop_caches'
+say sh -c 'echo 5 >/proc/sys/kernel/panic'
+say sh -c 'echo c >/proc/sysrq-trigger'
+say sh -c 'echo x >/plain/f'
+say sh -c 'cat /proc/kcore | head -c 1 | grep -q .'
+say sh -c 'echo 0 0 4294967295 >/proc/self/uid_map'
+say mount -t ext4 /dev/vol /tmp
+say sh -c 'dd if=/dev/zero of=/dev/vol count=0 conv=notrunc'
+say kill -0 $HOST
+say nsenter -t 1 -m -u -n -i -p --root=/proc/1/root test -e /work
+say renice -n -19 $$
+say chroot /proc/1/root/../../../.. sh -c 'test -e /work'
+ip link add br7 type bridge && ip link del br7 && echo network=own
+mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounts=own
+hostname other && hostname
+echo done`
+
+// TestUsersBreakIn: what a root with every capability and no seccomp profile has in its own namespaces it has nowhere else.
+func TestUsersBreakIn(t *testing.T) {
+	n := newNode(t)
+	pod, cfg := n.apart("breaking", func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.Privileged = true })
+	host := filepath.Join(n.base, "host")
+	writeFile(t, filepath.Join(host, "secret"), "of the node")
+	writeFile(t, filepath.Join(host, "f"), "")
+	for path, mode := range map[string]uint32{host: 0o755, filepath.Join(host, "secret"): 0o600, filepath.Join(host, "f"): 0o644} {
+		if err := unix.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, host)
+	all := func(c *cri.ContainerConfig) {
+		sc := c.Linux.SecurityContext
+		sc.Capabilities = &cri.Capability{AddCapabilities: []string{"ALL"}}
+		sc.Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
+		c.Envs = []*cri.KeyValue{{Key: "HOST", Value: []byte(fmt.Sprint(n.cmd.Process.Pid))}}
+		c.Mounts = []*cri.Mount{{ContainerPath: "/plain", HostPath: host}}
+		c.Devices = []*cri.Device{{HostPath: blockDevice(t), ContainerPath: "/dev/vol", Permissions: "r"}}
+	}
+	for name, change := range map[string]func(*cri.ContainerConfig){
+		"capable":    all,
+		"privileged": func(c *cri.ContainerConfig) { all(c); c.Linux.SecurityContext.Privileged = true },
+	} {
+		out := n.output(pod, cfg, name, breakIn, change)
+		if strings.Contains(out, "succeeded") {
+			t.Errorf("%s: %s", name, out)
+		}
+		wants(t, out, "network=own", "mounts=own", "other", "done")
+	}
+	if now, err := os.Hostname(); err != nil || now != name {
+		t.Errorf("the node is called %q by now, %v", now, err)
+	}
+	if now := tree(t, host); now != before {
+		t.Errorf("the node's files\n%s\nare\n%s", before, now)
+	}
+}
+
+// TestUsersEverywhere: sharing processes, terminals, images as volumes, volumes that images declare, devices, limits and a
+// read-only root are in a pod with users of its own as in others.
+func TestUsersEverywhere(t *testing.T) {
+	n := newNode(t)
+	const img = "declares:1"
+	if _, err := n.store.Build(img, busyboxRoot(t), image.BuildOptions{Volumes: []string{"/etc", "/new/place"}}); err != nil {
+		t.Fatal(err)
+	}
+	pod, cfg := n.apart("everywhere", func(c *cri.PodSandboxConfig) {
+		c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+	})
+	first := n.sh(pod, cfg, "first", "exec sleep 1001")
+	n.startCtr(first)
+	id := n.sh(pod, cfg, "main", "exec sleep 1000", func(c *cri.ContainerConfig) {
+		c.Image.Image, c.Linux.SecurityContext.ReadonlyRootfs = img, true
+		c.Mounts = []*cri.Mount{{ContainerPath: "/image", Image: &cri.ImageSpec{Image: busybox}, Readonly: true}}
+		c.Devices = []*cri.Device{{HostPath: "/dev/zero", ContainerPath: "/dev/mine", Permissions: "rw"}}
+		c.Linux.Resources = &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, Unified: map[string]string{"pids.max": "50"}}
+	})
+	n.startCtr(id)
+	wants(t, n.exec(id, `ps | grep -c 'sleep 100[01]$'; touch /x 2>/dev/null || echo root=ro; echo x >/new/place/x && stat -c %u /new/place /new/place/x /etc/passwd
+stat -c '%n %u' /image/bin/busybox; touch /image/x 2>/dev/null || echo image=ro; head -c 3 /dev/mine | wc -c; : >/dev/null && echo null
+cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null`),
+		"2", "root=ro", "0", "/image/bin/busybox 0", "image=ro", "3", "null", fmt.Sprint(64<<20))
+	if got := hostIDs(t, n.initOf(pod)); got != fmt.Sprintf("%d:%d", usersFirst+65535, usersFirst+65535) {
+		t.Errorf("the pod's init is %s", got)
+	}
+	if raw, err := os.ReadFile("/proc/" + n.pidOf(id) + "/oom_score_adj"); err != nil {
+		t.Errorf("%s %v", raw, err)
+	}
+}
+
+// TestUsersStreams: exec, attach and port-forward reach a pod with users of its own.
+func TestUsersStreams(t *testing.T) {
+	testStreams(t, ownUsers)
+	testTTYContainer(t, ownUsers)
+}
+
+// TestUsersOutliveTheRuntime: after the runtime was killed the pod has the users that it had; when it is removed nothing is
+// left, also of a container that was half made.
+func TestUsersOutliveTheRuntime(t *testing.T) {
+	n := newNode(t)
+	pod, cfg := n.apart("outlives")
+	id := n.sh(pod, cfg, "main", "exec sleep 1000")
+	n.startCtr(id)
+	created := n.sh(pod, cfg, "created", "stat -c %u:%g /bin/busybox")
+	ns := n.exec(id, "readlink /proc/self/ns/user")
+	n.kill()
+	half := filepath.Join((&service{cfg: Config{ID: n.id}}).rootsOf(strings.Repeat("0", 64)), "rootfs")
+	if err := os.MkdirAll(half, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("test", half, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	if _, err := os.Stat(half); !os.IsNotExist(err) {
+		t.Errorf("a half-made root file system is left: %v", err)
+	}
+	if again := n.exec(id, "readlink /proc/self/ns/user"); again != ns {
+		t.Errorf("user namespace %s, then %s", ns, again)
+	}
+	n.startCtr(created)
+	n.finished(created)
+	wants(t, logText(t, filepath.Join(cfg.LogDirectory, "created.log")), "0:0")
+	if out := n.output(pod, cfg, "next", "readlink /proc/self/ns/user"); out != ns {
+		t.Errorf("a container made later is in %s, not %s", out, ns)
+	}
+	st, err := n.PodSandboxStatus(n.ctx(), &cri.PodSandboxStatusRequest{PodSandboxId: pod})
+	if err != nil || !userns.Same(st.Status.Linux.Namespaces.Options.UsernsOptions.GetUids(), ownIDs) {
+		t.Errorf("status: %v %v", st, err)
+	}
+	if _, err := n.RemovePodSandbox(n.ctx(), &cri.RemovePodSandboxRequest{PodSandboxId: pod}); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir((&service{cfg: Config{ID: n.id}}).rootsDir()); err != nil || len(left) > 0 {
+		t.Errorf("left of root file systems: %v %v", left, err)
+	}
 }
