@@ -20,6 +20,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/node/sysctl"
+	"coracle/internal/node/users"
 )
 
 // Config says which node this is.
@@ -56,6 +57,10 @@ type Config struct {
 	Capacity corev1.ResourceList
 	// MaxPods defaults to 110.
 	MaxPods int
+	// UserIDs are the users and groups of the machine that pods with hostUsers: false get; defaults to users.Default. All
+	// agents of a machine may have the same: what is given is written down in the directory UsersBook, users.Dir by default.
+	UserIDs   users.Range
+	UsersBook string
 	// UnsafeSysctls are the kernel parameters that pods may set here besides those that are safe.
 	UnsafeSysctls sysctl.List
 	// CgroupRoot is the cgroup of all pods of this node; defaults to /coracle-NAME.
@@ -82,6 +87,15 @@ func (c *Config) complete() error {
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110
+	}
+	if c.UserIDs == (users.Range{}) {
+		c.UserIDs = users.Default
+	}
+	if c.UserIDs.Pods() < c.MaxPods {
+		return fmt.Errorf("node: UserIDs %s: %d ids for each of %d pods need %d", c.UserIDs, users.PerPod, c.MaxPods, c.MaxPods*users.PerPod)
+	}
+	if c.UsersBook == "" {
+		c.UsersBook = users.Dir
 	}
 	if c.ClusterDomain == "" {
 		c.ClusterDomain = "cluster.local"

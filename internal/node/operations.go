@@ -203,12 +203,16 @@ func sameMap(a, b map[string]string) bool {
 func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunSandbox) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	cfg := container.Sandbox(pod, container.SandboxOptions{
+	options := container.SandboxOptions{
 		Attempt: s.Attempt, LogRoot: w.a.cfg.logRoot(), CgroupRoot: w.a.cfg.CgroupRoot,
 		DNS: w.a.dns, QOS: status.QOS(pod), SeccompStore: w.a.cfg.seccompDir(),
-	})
+	}
 	handler, err := w.handler(ctx, pod)
+	if err == nil && container.OwnUsers(pod) {
+		options.Users, err = w.takeUsers(ctx, handler)
+	}
 	if err == nil {
+		cfg := container.Sandbox(pod, options)
 		_, err = w.a.cri.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	}
 	if err != nil {

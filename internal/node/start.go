@@ -37,9 +37,10 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	}
 	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
+	own := cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions
 	made, err := w.a.cri.Runtime.CreateContainer(call, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: s.Sandbox, Config: cfg, SandboxConfig: container.Sandbox(pod, container.SandboxOptions{
-			LogRoot: w.a.cfg.logRoot(), CgroupRoot: w.a.cfg.CgroupRoot, DNS: w.a.dns, QOS: status.QOS(pod), SeccompStore: w.a.cfg.seccompDir(),
+			LogRoot: w.a.cfg.logRoot(), CgroupRoot: w.a.cfg.CgroupRoot, DNS: w.a.dns, QOS: status.QOS(pod), SeccompStore: w.a.cfg.seccompDir(), Users: own,
 		}),
 	})
 	if err != nil {
@@ -102,9 +103,13 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 	if err != nil {
 		return nil, err
 	}
+	users, err := w.sandboxUsers(ctx, pod, s.Sandbox)
+	if err != nil {
+		return nil, err
+	}
 	return container.Container(ctx, pod, spec, container.Options{
 		Step: s, Environment: env, ImageUser: image.user, ImageRef: image.ref, Mounts: append(mounts, own...),
-		QOS: status.QOS(pod), Memory: w.a.machine.memory(), SeccompStore: w.a.cfg.seccompDir(),
+		QOS: status.QOS(pod), Memory: w.a.machine.memory(), SeccompStore: w.a.cfg.seccompDir(), Users: users,
 	})
 }
 

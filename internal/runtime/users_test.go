@@ -101,7 +101,9 @@ func (n *node) initOf(pod string) string {
 // TestUsersOfItsOwn: a pod's root is root inside and nobody outside, and what containers find is as in any other pod.
 func TestUsersOfItsOwn(t *testing.T) {
 	n := newNode(t)
-	pod, cfg := n.apart("apart", func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"kernel.shmmax": "123456", "net.ipv4.ip_default_ttl": "33"} })
+	pod, cfg := n.apart("apart", func(c *cri.PodSandboxConfig) {
+		c.Linux.Sysctls = map[string]string{"kernel.shmmax": "123456", "net.ipv4.ip_default_ttl": "33"}
+	})
 	id := n.sh(pod, cfg, "main", "exec sleep 1000")
 	n.startCtr(id)
 	if got, want := hostIDs(t, n.pidOf(id)), fmt.Sprintf("%d:%d", usersFirst, usersFirst); got != want {

@@ -188,6 +188,8 @@ type SandboxOptions struct {
 	DNS          DNS
 	QOS          corev1.PodQOSClass
 	SeccompStore string // where Localhost profiles are
+	// Users are the pod's own, where it has some.
+	Users *runtimeapi.UserNamespace
 }
 
 // Sandbox returns the configuration of a pod's sandbox.
@@ -222,6 +224,7 @@ func Sandbox(pod *corev1.Pod, o SandboxOptions) *runtimeapi.PodSandboxConfig {
 			Overhead:        overhead(pod),
 		},
 	}
+	mapUsers(cfg.Linux.SecurityContext.NamespaceOptions, o.Users)
 	return cfg
 }
 
