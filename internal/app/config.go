@@ -16,7 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"coracle/internal/node"
 	"coracle/internal/node/sysctl"
+	"coracle/internal/node/users"
 	"coracle/internal/store"
 )
 
@@ -51,6 +53,8 @@ type Settings struct {
 	// UnsafeSysctls are the kernel parameters that pods may set besides the safe ones, as sysctl.Parse reads them (the
 	// kubelet's allowedUnsafeSysctls).
 	UnsafeSysctls string `json:"allowedUnsafeSysctls,omitempty"`
+	// PodUserIDs are the users and groups of the machine that pods with hostUsers: false get, as users.Parse reads them.
+	PodUserIDs string `json:"podUserIDs,omitempty"`
 }
 
 func (s Settings) check() error {
@@ -62,6 +66,13 @@ func (s Settings) check() error {
 	}
 	if _, err := sysctl.Parse(s.UnsafeSysctls); err != nil {
 		return fmt.Errorf("--allowed-unsafe-sysctls: %w", err)
+	}
+	ids, err := users.Parse(s.PodUserIDs)
+	if err == nil && ids.Pods() < node.MostPods {
+		err = fmt.Errorf("%s: want at least %d, for %d pods of a node", ids, node.MostPods*users.PerPod, node.MostPods)
+	}
+	if err != nil {
+		return fmt.Errorf("--%s: %w", users.Flag, err)
 	}
 	return nil
 }
@@ -75,7 +86,7 @@ func changeSettings(dir DataDir, cfg *ClusterConfig, change func(*Settings), run
 		return nil
 	}
 	if len(running) > 0 {
-		return fmt.Errorf("--pod-pids-limit, --reserved-pids and --allowed-unsafe-sysctls cannot change while nodes run (%s): `coracle down --keep-data` first",
+		return fmt.Errorf("--pod-pids-limit, --reserved-pids, --pod-user-ids and --allowed-unsafe-sysctls cannot change while nodes run (%s): `coracle down --keep-data` first",
 			some(running))
 	}
 	cfg.Settings = next

@@ -23,6 +23,7 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/node"
 	"coracle/internal/node/sysctl"
+	"coracle/internal/node/users"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -179,9 +180,13 @@ func runNode(ctx context.Context, r role, name string) error {
 	if err != nil {
 		return fmt.Errorf("--%s (in %s: allowedUnsafeSysctls): %w", sysctlsFlag, r.dir.ConfigFile(), err)
 	}
+	ids, err := users.Parse(r.cfg.PodUserIDs)
+	if err != nil {
+		return fmt.Errorf("--%s (in %s: podUserIDs): %w", users.Flag, r.dir.ConfigFile(), err)
+	}
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls,
-		Name:          name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
+		UnsafeSysctls: sysctls, UserIDs: ids,
+		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },
@@ -214,6 +219,9 @@ func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, 
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	if err := runtime.Destroy(ctx, runtimeConfig(dir, cfg, name, quiet), o.grace); err != nil {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	if err := users.Forget(users.Dir, agentDir(dir, name)); err != nil {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
 	if err := os.Remove(runtimeSocket(dir, cfg, name)); err != nil && !os.IsNotExist(err) {

@@ -23,6 +23,9 @@ import (
 	"coracle/internal/node/users"
 )
 
+// MostPods is how many pods a node takes that does not say otherwise.
+const MostPods = 110
+
 // Config says which node this is.
 type Config struct {
 	// Name of the Node object; its client certificate must be that of system:node:NAME.
@@ -55,7 +58,7 @@ type Config struct {
 	Taints      []corev1.Taint
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
-	// MaxPods defaults to 110.
+	// MaxPods defaults to MostPods.
 	MaxPods int
 	// UserIDs are the users and groups of the machine that pods with hostUsers: false get; defaults to users.Default. All
 	// agents of a machine may have the same: what is given is written down in the directory UsersBook, users.Dir by default.
@@ -86,7 +89,7 @@ func (c *Config) complete() error {
 		return fmt.Errorf("node: VolumeRoot %q: give an absolute path", c.VolumeRoot)
 	}
 	if c.MaxPods == 0 {
-		c.MaxPods = 110
+		c.MaxPods = MostPods
 	}
 	if c.UserIDs == (users.Range{}) {
 		c.UserIDs = users.Default
