@@ -56,6 +56,8 @@ type service struct {
 
 	// noUsers says why pods cannot have users of their own, nil when they can. It is asked once.
 	noUsers func() error
+	// roots guards the directory of root file systems that are not mounted in the state directory.
+	roots sync.Mutex
 
 	devicesOnce sync.Once
 	devices     []specs.LinuxDevice

@@ -19,10 +19,7 @@ import (
 
 // probeUsers finds out, once, whether pods can have users of their own here, with their images where the store is.
 func (s *service) probeUsers() error {
-	err := os.MkdirAll(s.rootsDir(), 0o711)
-	if err == nil {
-		err = userns.Probe(s.cfg.StateDir, s.probeImages)
-	}
+	err := userns.Probe(s.cfg.StateDir, s.probeImages)
 	if err != nil {
 		s.cfg.Logger.Warn("pods cannot have users of their own (hostUsers: false)", "err", err)
 	}
@@ -31,8 +28,9 @@ func (s *service) probeUsers() error {
 
 // probeImages tries a root file system with the image store as the image.
 func (s *service) probeImages(users *os.File) (err error) {
-	at, dir := filepath.Join(s.rootsDir(), "probe"), filepath.Join(s.cfg.StateDir, "probe")
-	defer func() { err = errors.Join(err, filetree.Dismantle(at), filetree.Dismantle(dir)) }()
+	dir := filepath.Join(s.cfg.StateDir, "probe")
+	defer func() { err = errors.Join(err, filetree.Dismantle(dir)) }()
+	at := filepath.Join(dir, snapshot.Rootfs)
 	if _, err = snapshot.MountAt(at, dir, []string{s.images.Dir()}, &snapshot.Users{Namespace: users}); err != nil {
 		return fmt.Errorf("images for users of a pod's own: %w", err)
 	}
@@ -85,29 +83,42 @@ func (s *service) mountRoot(c *ctr, p *pod) (string, error) {
 		return snapshot.MountAt(root, c.dir, c.Layers, nil)
 	}
 	defer users.Namespace.Close()
-	if err := os.MkdirAll(s.rootsDir(), 0o711); err != nil {
-		return "", err
-	}
-	own, err := filetree.MakeDir(s.rootsOf(c.ID), 0o700)
-	if err != nil {
-		return "", err
-	}
-	own.Close()
-	uid, gid := users.IDs.Root()
-	if err := os.Chown(s.rootsOf(c.ID), int(uid), int(gid)); err != nil {
+	if err := s.makeRootsOf(c.ID, users.IDs); err != nil {
 		return "", err
 	}
 	return snapshot.MountAt(root, c.dir, c.Layers, users)
 }
 
-// unmountRoot undoes mountRoot, also of a container that is half made.
-func (s *service) unmountRoot(c *ctr) error {
-	err := snapshot.Unmount(c.dir)
-	own := s.rootsOf(c.ID)
-	if _, serr := os.Lstat(own); serr != nil {
+// makeRootsOf makes a directory for root file systems that is closed to all but the root of a pod.
+func (s *service) makeRootsOf(id string, ids userns.Mapping) error {
+	s.roots.Lock()
+	defer s.roots.Unlock()
+	if err := os.MkdirAll(s.rootsDir(), 0o711); err != nil {
 		return err
 	}
-	return errors.Join(err, snapshot.UnmountAt(filepath.Join(own, snapshot.Rootfs)), filetree.Dismantle(own))
+	if err := os.Mkdir(s.rootsOf(id), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	uid, gid := ids.Root()
+	return os.Chown(s.rootsOf(id), int(uid), int(gid))
+}
+
+// removeRootsOf undoes makeRootsOf, and what is mounted there.
+func (s *service) removeRootsOf(id string) error {
+	s.roots.Lock()
+	defer s.roots.Unlock()
+	own := s.rootsOf(id)
+	if _, err := os.Lstat(own); err != nil {
+		return nil
+	}
+	err := errors.Join(snapshot.UnmountAt(filepath.Join(own, snapshot.Rootfs)), filetree.Dismantle(own))
+	_ = os.Remove(s.rootsDir()) // fails while others are in it
+	return err
+}
+
+// unmountRoot undoes mountRoot, also of a container that is half made.
+func (s *service) unmountRoot(c *ctr) error {
+	return errors.Join(snapshot.Unmount(c.dir), s.removeRootsOf(c.ID))
 }
 
 // users are the users of a pod's own, nil for the node's. Their namespace is to be closed.
@@ -131,11 +142,11 @@ func (s *service) checkMapped(c *ctr, p *pod) error {
 	}
 	defer users.Namespace.Close()
 	if _, ok := users.IDs.Users.Host(c.User.UID); !ok {
-		return status.Errorf(codes.InvalidArgument, "user %d is not one of the pod's own %d users (hostUsers: false)", c.User.UID, users.IDs.Users.Count)
+		return fmt.Errorf("user %d is not one of the pod's own %d users (hostUsers: false)", c.User.UID, users.IDs.Users.Count)
 	}
 	for _, g := range append([]uint32{c.User.GID}, c.User.Groups...) {
 		if _, ok := users.IDs.Groups.Host(g); !ok {
-			return status.Errorf(codes.InvalidArgument, "group %d is not one of the pod's own %d groups (hostUsers: false)", g, users.IDs.Groups.Count)
+			return fmt.Errorf("group %d is not one of the pod's own %d groups (hostUsers: false)", g, users.IDs.Groups.Count)
 		}
 	}
 	for _, m := range c.config.GetMounts() {
@@ -147,7 +158,7 @@ func (s *service) checkMapped(c *ctr, p *pod) error {
 			continue // it is made when the container starts, or found missing
 		}
 		if err != nil {
-			return status.Errorf(codes.FailedPrecondition, "mount %s: %v", m.GetContainerPath(), err)
+			return fmt.Errorf("mount %s: %w", m.GetContainerPath(), err)
 		}
 		tree.Close()
 	}
