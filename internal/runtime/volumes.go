@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -48,8 +47,7 @@ func declaredVolume(root, in, dir string, owner *userns.Mapping) error {
 	}
 	defer to.Close()
 	if owner != nil {
-		uid, gid := owner.Root()
-		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
+		if err := own(to, *owner); err != nil {
 			return err
 		}
 	}
@@ -62,6 +60,17 @@ func declaredVolume(root, in, dir string, owner *userns.Mapping) error {
 		return fmt.Errorf("volume %s that the image declares is a %s in it", in, from.Kind())
 	}
 	return snapshot.Copy(from, to)
+}
+
+// own gives a directory to a pod's root.
+func own(dir *filetree.Dir, ids userns.Mapping) error {
+	self, err := dir.Entry(".")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	uid, gid := ids.Root()
+	return self.Chown(int(uid), int(gid))
 }
 
 // imageMounts mounts the images that a container mounts as volumes (KEP-4639)

@@ -1,74 +1,92 @@
 package users
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/filetree"
 )
 
-// Dir is where the agents of a machine keep their book: a file for each pod, called after the first of its ids.
+// Dir is where the agents of a machine keep their book: a link for each pod, called after the first of its ids.
 const Dir = "/run/coracle-users"
 
 // Book is one agent's view of the machine's book. Its methods may be called at the same time.
 type Book struct {
-	dir, owner string
-	ids        Range
+	path, owner string
+	ids         Range
 
 	mu sync.Mutex
 	// given are the first ids of this agent's pods.
 	given map[types.UID]uint32
 }
 
-// entry is what a file of the book says.
+// entry is what the book says of some ids. It is the target of a symbolic link, which is made whole and once: "POD OWNER".
 type entry struct {
-	// Owner is the directory of the agent that gave the ids. When it has gone they are free.
-	Owner string    `json:"owner"`
-	Pod   types.UID `json:"pod"`
+	pod types.UID
+	// owner is the directory of the agent that gave the ids. When it has gone they are free.
+	owner string
 }
+
+func (e entry) String() string { return string(e.pod) + " " + e.owner }
 
 // Open reads what the agent whose directory is owner has given before. New ids are taken from the range.
 func Open(dir, owner string, ids Range) (*Book, error) {
-	b := &Book{dir: dir, owner: owner, ids: ids, given: map[types.UID]uint32{}}
-	_, err := b.read(func(first uint32, e entry) {
-		if e.Owner == owner {
-			b.given[e.Pod] = first
+	b := &Book{path: dir, owner: owner, ids: ids, given: map[types.UID]uint32{}}
+	_, err := b.read(func(_ *filetree.Dir, first uint32, e entry) {
+		if e.owner == owner {
+			b.given[e.pod] = first
 		}
 	})
 	return b, err
 }
 
 // read goes through the book, and returns all first ids that are given in it.
-func (b *Book) read(each func(uint32, entry)) (map[uint32]bool, error) {
-	files, err := os.ReadDir(b.dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+func (b *Book) read(each func(*filetree.Dir, uint32, entry)) (map[uint32]bool, error) {
+	taken := map[uint32]bool{}
+	dir, err := filetree.OpenDir(b.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return taken, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("the machine's book of users: %w", err)
 	}
-	taken := map[uint32]bool{}
-	for _, f := range files {
-		first, err := strconv.ParseUint(f.Name(), 10, 32)
+	defer dir.Close()
+	names, err := dir.Names()
+	if err != nil {
+		return nil, fmt.Errorf("the machine's book of users: %w", err)
+	}
+	for _, name := range names {
+		first, err := strconv.ParseUint(name, 10, 32)
 		if err != nil {
-			continue // being written
+			continue // nothing of ours
 		}
 		taken[uint32(first)] = true
 		if each == nil {
 			continue
 		}
-		var e entry
-		raw, err := os.ReadFile(filepath.Join(b.dir, f.Name()))
-		if err == nil {
-			err = json.Unmarshal(raw, &e)
-		}
-		if err == nil {
-			each(uint32(first), e)
+		if e, err := entryAt(dir, name); err == nil {
+			each(dir, uint32(first), e)
 		}
 	}
 	return taken, nil
+}
+
+func entryAt(dir *filetree.Dir, name string) (entry, error) {
+	at, err := dir.Entry(name)
+	if err != nil {
+		return entry{}, err
+	}
+	defer at.Close()
+	text, err := at.Readlink()
+	pod, owner, _ := strings.Cut(text, " ")
+	return entry{types.UID(pod), owner}, err
 }
 
 // Take gives a pod its ids, those that it has where it has any, and returns the first. It fails with ErrNone when there
@@ -81,7 +99,7 @@ func (b *Book) Take(pod types.UID) (uint32, error) {
 	}
 	taken, err := b.read(nil)
 	if err == nil && len(taken) >= b.ids.Pods() { // perhaps agents have gone that cannot say so
-		if _, err = b.read(b.dropStale); err == nil {
+		if _, err = b.read(dropStale); err == nil {
 			taken, err = b.read(nil)
 		}
 	}
@@ -90,11 +108,11 @@ func (b *Book) Take(pod types.UID) (uint32, error) {
 		if first, err = b.ids.choose(pod, taken); err != nil {
 			break
 		}
-		if err = b.write(first, entry{b.owner, pod}); err == nil {
+		if err = b.write(first, entry{pod, b.owner}); err == nil {
 			b.given[pod] = first
 			return first, nil
 		}
-		if errors.Is(err, os.ErrExist) { // another agent was faster
+		if errors.Is(err, fs.ErrExist) { // another agent was faster
 			taken[first], err = true, nil
 		}
 	}
@@ -102,36 +120,27 @@ func (b *Book) Take(pod types.UID) (uint32, error) {
 }
 
 // dropStale frees what was given by an agent that is no more.
-func (b *Book) dropStale(first uint32, e entry) {
-	if _, err := os.Stat(e.Owner); errors.Is(err, os.ErrNotExist) {
-		_ = os.Remove(b.path(first))
-	}
-}
-
-// write makes a file of the book, whole or not at all. It fails with os.ErrExist when there is one.
-func (b *Book) write(first uint32, e entry) error {
-	if err := os.MkdirAll(b.dir, 0o700); err != nil {
-		return err
-	}
-	raw, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(b.dir, ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(raw)
-	err = errors.Join(err, f.Close())
+func dropStale(dir *filetree.Dir, first uint32, e entry) {
+	at, err := filetree.At(e.owner)
 	if err == nil {
-		err = os.Link(f.Name(), b.path(first))
+		at.Close()
 	}
-	return errors.Join(err, os.Remove(f.Name()))
+	if errors.Is(err, fs.ErrNotExist) {
+		_ = dir.Remove(name(first))
+	}
 }
 
-func (b *Book) path(first uint32) string {
-	return filepath.Join(b.dir, strconv.FormatUint(uint64(first), 10))
+// write adds to the book. It fails with fs.ErrExist when the ids are given.
+func (b *Book) write(first uint32, e entry) error {
+	dir, err := filetree.MakeDir(b.path, 0o700)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Symlink(e.String(), name(first))
 }
+
+func name(first uint32) string { return strconv.FormatUint(uint64(first), 10) }
 
 // Free takes back the ids of a pod that has no sandbox any more, if it has any.
 func (b *Book) Free(pod types.UID) error {
@@ -141,7 +150,12 @@ func (b *Book) Free(pod types.UID) error {
 	if !ok {
 		return nil
 	}
-	if err := os.Remove(b.path(first)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	dir, err := filetree.OpenDir(b.path)
+	if err == nil {
+		err = dir.Remove(name(first))
+		dir.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the machine's book of users: %w", err)
 	}
 	delete(b.given, pod)
