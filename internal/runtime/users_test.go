@@ -396,3 +396,28 @@ func TestUsersOutliveTheRuntime(t *testing.T) {
 		t.Errorf("left of root file systems: %v %v", left, err)
 	}
 }
+
+// TestUsersKilledAtSteps: a runtime that is killed while it starts a pod with users of its own leaves nothing either: no
+// process of theirs, no place of a root file system.
+func TestUsersKilledAtSteps(t *testing.T) {
+	own := func(cfg *cri.PodSandboxConfig) {
+		ownUsers(cfg)
+		cfg.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+	}
+	n := testKilledAt(t, []string{"namespaces made", "init in its cgroup", "container's console opened", "container started"}, own)
+	n.until("no process of the pods' users is left", func() bool { return processesOf(usersFirst) == 0 })
+	if left, err := os.ReadDir((&service{cfg: Config{ID: n.id}}).rootsDir()); !os.IsNotExist(err) {
+		t.Errorf("left of root file systems: %v %v", left, err)
+	}
+}
+
+// processesOf counts the processes in user namespaces that begin at an id of the node.
+func processesOf(first int) (count int) {
+	maps, _ := filepath.Glob("/proc/[0-9]*/uid_map")
+	for _, m := range maps {
+		if f := strings.Fields(readFile(m)); len(f) == 3 && f[1] == fmt.Sprint(first) {
+			count++
+		}
+	}
+	return count
+}
