@@ -39,6 +39,20 @@ func holdUsers(p *pod) (*userns.Holder, error) {
 	return userns.Hold(p.Namespaces.Users, flags)
 }
 
+// makeNamespaces makes the sandbox's namespaces, and returns the process that holds them where it is still needed.
+func (s *service) makeNamespaces(p *pod) (*userns.Holder, error) {
+	holder, err := holdUsers(p)
+	if err != nil {
+		return nil, err
+	}
+	err = sandbox.Create(p.dir, p.Namespaces, holder)
+	if holder != nil && (err != nil || !p.sharesPID()) {
+		holder.End()
+		holder = nil
+	}
+	return holder, err
+}
+
 func (p *pod) initPin() string    { return filepath.Join(p.dir, "init") }
 func (p *pod) initCgroup() string { return filepath.Join(p.Cgroup, "init") }
 

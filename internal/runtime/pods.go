@@ -161,20 +161,7 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 	return writeState(p.dir, podRecord{p.podIdentity, p.state})
 }
 
-// makeNamespaces makes the sandbox's namespaces, and returns the process that holds them where it is still needed.
-func (s *service) makeNamespaces(p *pod) (*userns.Holder, error) {
-	holder, err := holdUsers(p)
-	if err != nil {
-		return nil, err
-	}
-	err = sandbox.Create(p.dir, p.Namespaces, holder)
-	if holder != nil && (err != nil || !p.sharesPID()) {
-		holder.End()
-		holder = nil
-	}
-	return holder, err
-}
-
+// makePodGroup makes the sandbox's cgroup, with its limits.
 func (s *service) makePodGroup(p *pod) error {
 	group, err := cgroup.Open(p.Cgroup)
 	if err != nil {
