@@ -19,7 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"coracle/internal/dns"
+	"coracle/internal/node"
 	"coracle/internal/node/sysctl"
+	"coracle/internal/node/users"
 	"coracle/internal/store"
 )
 
@@ -56,6 +58,8 @@ type Settings struct {
 	UnsafeSysctls string `json:"allowedUnsafeSysctls,omitempty"`
 	// Forward are the name servers of names outside the cluster, as dns.ParseRoutes reads them.
 	Forward string `json:"dnsForward,omitempty"`
+	// PodUserIDs are the users and groups of the machine that pods with hostUsers: false get, as users.Parse reads them.
+	PodUserIDs string `json:"podUserIDs,omitempty"`
 }
 
 func (s Settings) check() error {
@@ -71,6 +75,13 @@ func (s Settings) check() error {
 	if _, err := dns.ParseRoutes(s.Forward); err != nil {
 		return fmt.Errorf("--%s: %w", forwardFlag, err)
 	}
+	ids, err := users.Parse(s.PodUserIDs)
+	if err == nil && ids.Pods() < node.MostPods {
+		err = fmt.Errorf("%s: want at least %d, for %d pods of a node", ids, node.MostPods*users.PerPod, node.MostPods)
+	}
+	if err != nil {
+		return fmt.Errorf("--%s: %w", users.Flag, err)
+	}
 	return nil
 }
 
@@ -83,7 +94,7 @@ func changeSettings(dir DataDir, cfg *ClusterConfig, change func(*Settings), run
 		return nil
 	}
 	if len(running) > 0 {
-		return fmt.Errorf("--pod-pids-limit, --reserved-pids, --allowed-unsafe-sysctls and --dns-forward cannot change while nodes run (%s): `coracle down --keep-data` first",
+		return fmt.Errorf("--pod-pids-limit, --reserved-pids, --pod-user-ids, --allowed-unsafe-sysctls and --dns-forward cannot change while nodes run (%s): `coracle down --keep-data` first",
 			some(running))
 	}
 	cfg.Settings = next

@@ -27,6 +27,7 @@ import (
 	"coracle/internal/network/services"
 	"coracle/internal/node"
 	"coracle/internal/node/sysctl"
+	"coracle/internal/node/users"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -190,6 +191,10 @@ func runNode(ctx context.Context, r role, name string) error {
 	if err != nil {
 		return fmt.Errorf("--%s (in %s: allowedUnsafeSysctls): %w", sysctlsFlag, r.dir.ConfigFile(), err)
 	}
+	ids, err := users.Parse(r.cfg.PodUserIDs)
+	if err != nil {
+		return fmt.Errorf("--%s (in %s: podUserIDs): %w", users.Flag, r.dir.ConfigFile(), err)
+	}
 	picture, pictured := view.New(), make(chan struct{})
 	router, err := services.Open(routing(r.cfg, name, picture, pictured, r.log))
 	if err != nil {
@@ -205,7 +210,7 @@ func runNode(ctx context.Context, r role, name string) error {
 	defer cancel()
 	parts.Go(func() { router.Run(ctx) })
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls, Picture: picture, Pictured: pictured, Routed: router.Committed, AwaitRouted: ask, Names: names,
+		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: router.Committed, AwaitRouted: ask, Names: names,
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
@@ -274,6 +279,9 @@ func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, 
 		return fmt.Errorf("node %s: %w", name, err)
 	}
 	if err := services.Remove(servicesTable(cfg, name)); err != nil {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	if err := users.Forget(users.Dir, agentDir(dir, name)); err != nil {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
 	if err := os.Remove(runtimeSocket(dir, cfg, name)); err != nil && !os.IsNotExist(err) {

@@ -32,7 +32,8 @@ func TestSettings(t *testing.T) {
 	}
 	for s, ok := range map[Settings]bool{{}: true, {PodPidsLimit: -1}: true, {PodPidsLimit: -2}: false, {ReservedPids: -1}: false,
 		{Forward: "corp.example=10.0.0.53;10.0.0.54,.=192.0.2.1:5353"}: true, {Forward: "corp.example"}: false, {Forward: ".=host"}: false,
-		{UnsafeSysctls: "net.core.somaxconn,kernel.msg*"}: true, {UnsafeSysctls: "vm.swappiness"}: false} {
+		{UnsafeSysctls: "net.core.somaxconn,kernel.msg*"}: true, {UnsafeSysctls: "vm.swappiness"}: false,
+		{PodUserIDs: "65536:7208960"}: true, {PodUserIDs: "65536:7143424"}: false, {PodUserIDs: "1:2"}: false} {
 		if err := s.check(); (err == nil) != ok {
 			t.Errorf("%+v: %v", s, err)
 		}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"coracle/internal/client"
+	"coracle/internal/node/users"
 	"coracle/internal/pki"
 	"coracle/internal/resource"
 )
@@ -69,6 +70,9 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 				if cmd.Flags().Changed("reserved-pids") {
 					s.ReservedPids = settings.ReservedPids
 				}
+				if cmd.Flags().Changed(users.Flag) {
+					s.PodUserIDs = settings.PodUserIDs
+				}
 				if cmd.Flags().Changed(sysctlsFlag) {
 					s.UnsafeSysctls = strings.Join(sysctls, ",")
 				}
@@ -89,6 +93,8 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 		"how many processes and threads a pod may have; -1 for no limit (default a quarter of its node's, at most 4096)")
 	f.Int64Var(&settings.ReservedPids, "reserved-pids", 0,
 		"how many processes and threads each node keeps from its pods (default a tenth of the machine's, 1024 to 8192)")
+	f.StringVar(&settings.PodUserIDs, users.Flag, "",
+		"users and groups of the machine that pods with hostUsers: false get, as FIRST:COUNT (default "+users.Default.String()+")")
 	f.StringSliceVar(&sysctls, sysctlsFlag, nil, sysctlsHelp)
 	f.StringVar(&o.domain, domainFlag, "", "the suffix of the cluster's names, when it is created (default "+clusterDomain+")")
 	f.StringSliceVar(&forward, forwardFlag, nil, forwardHelp)

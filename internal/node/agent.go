@@ -20,6 +20,7 @@ import (
 	"coracle/internal/node/cri"
 	"coracle/internal/node/objects"
 	"coracle/internal/node/status"
+	"coracle/internal/node/users"
 	"coracle/internal/node/volume"
 )
 
@@ -31,6 +32,7 @@ type agent struct {
 	api     client.Interface
 	trust   *trust
 	keeper  *keeper
+	users   *users.Book
 	cri     *cri.Client
 	hub     *objects.Hub
 	volumes *volume.Manager
@@ -148,10 +150,14 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
+	book, err := users.Open(cfg.UsersBook, cfg.Dir, cfg.UserIDs)
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
 	api := cfg.Client
 	cfg.Client = guard{api, known}
 	a := &agent{
-		cfg: cfg, api: api, trust: known, keeper: keeper, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
+		cfg: cfg, api: api, trust: known, keeper: keeper, users: book, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
 		recheck: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
 		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),

@@ -21,8 +21,12 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/node/sysctl"
+	"coracle/internal/node/users"
 	"coracle/internal/view"
 )
+
+// MostPods is how many pods a node takes that does not say otherwise.
+const MostPods = 110
 
 // Config says which node this is.
 type Config struct {
@@ -68,8 +72,12 @@ type Config struct {
 	Names *NamesConfig
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
-	// MaxPods defaults to 110.
+	// MaxPods defaults to MostPods.
 	MaxPods int
+	// UserIDs are the users and groups of the machine that pods with hostUsers: false get; defaults to users.Default. All
+	// agents of a machine may have the same: what is given is written down in the directory UsersBook, users.Dir by default.
+	UserIDs   users.Range
+	UsersBook string
 	// UnsafeSysctls are the kernel parameters that pods may set here besides those that are safe.
 	UnsafeSysctls sysctl.List
 	// CgroupRoot is the cgroup of all pods of this node; defaults to /coracle-NAME.
@@ -104,7 +112,16 @@ func (c *Config) complete() error {
 		c.Picture.AddIndexes(slicesOfService, slicesLeaving)
 	}
 	if c.MaxPods == 0 {
-		c.MaxPods = 110
+		c.MaxPods = MostPods
+	}
+	if c.UserIDs == (users.Range{}) {
+		c.UserIDs = users.Default
+	}
+	if c.UserIDs.Pods() < c.MaxPods {
+		return fmt.Errorf("node: UserIDs %s: %d ids for each of %d pods need %d", c.UserIDs, users.PerPod, c.MaxPods, c.MaxPods*users.PerPod)
+	}
+	if c.UsersBook == "" {
+		c.UsersBook = users.Dir
 	}
 	if c.ClusterDomain == "" {
 		c.ClusterDomain = "cluster.local"

@@ -104,20 +104,6 @@ func (w *world) held(name, reason, says string) {
 	}
 }
 
-// TestHostUsersHeld: a pod that asks for users of its own does not run as the node's where there are none to be had.
-func TestHostUsersHeld(t *testing.T) {
-	inWorld(t, func(w *world) {
-		spec := one("server:1")
-		spec.HostUsers = ptr(false)
-		w.create("apart", spec)
-		spec.HostUsers = ptr(true)
-		w.create("shared", spec)
-		w.settle(2 * time.Second)
-		w.held("apart", "FailedCreatePodSandBox", "user namespaces are not supported")
-		w.want("shared", "Running ready main=running")
-	})
-}
-
 // TestVolumeKindsHeld: a pod with a volume of a kind that this node does not mount waits, and says so.
 func TestVolumeKindsHeld(t *testing.T) {
 	inWorld(t, func(w *world) {

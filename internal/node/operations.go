@@ -213,9 +213,12 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 	}
 	options := w.sandboxOptions(pod, resolv)
 	options.Attempt = s.Attempt
-	cfg := container.Sandbox(pod, options)
 	handler, err := w.handler(ctx, pod)
+	if err == nil && container.OwnUsers(pod) {
+		options.Users, err = w.takeUsers(ctx, handler)
+	}
 	if err == nil {
+		cfg := container.Sandbox(pod, options)
 		_, err = w.a.cri.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	}
 	if err != nil {

@@ -106,7 +106,11 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 		}
 	}
 	a.keeper.found = nil
-	a.keeper.forget(func(uid types.UID) bool { return present[uid] || a.worker(uid) != nil })
+	there := func(uid types.UID) bool { return present[uid] || a.worker(uid) != nil }
+	a.keeper.forget(there)
+	if err := a.users.Keep(there); err != nil {
+		a.cfg.Log.Warn("take back users of pods that are gone", "err", err)
+	}
 	a.nowListed()
 	return nil
 }
@@ -228,6 +232,9 @@ func (a *agent) bury(w *worker) {
 	a.keeper.put(w.uid, nil)
 	if a.names != nil {
 		a.names.know(w.uid, netip.Addr{}, nil)
+	}
+	if err := a.users.Free(w.uid); err != nil {
+		a.cfg.Log.Warn("take back a pod's users", "pod", w.name, "namespace", w.namespace, "err", err)
 	}
 	w.stopped.Store(true)
 	a.wakeSuccessors(w)

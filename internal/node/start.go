@@ -38,8 +38,10 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	resolv, _ := w.a.resolving().Config(pod) // what is wrong with it was said of the sandbox
 	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
+	options := w.sandboxOptions(pod, resolv)
+	options.Users = cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions
 	made, err := w.a.cri.Runtime.CreateContainer(call, &runtimeapi.CreateContainerRequest{
-		PodSandboxId: s.Sandbox, Config: cfg, SandboxConfig: container.Sandbox(pod, w.sandboxOptions(pod, resolv)),
+		PodSandboxId: s.Sandbox, Config: cfg, SandboxConfig: container.Sandbox(pod, options),
 	})
 	if err != nil {
 		return w.startFailed(ctx, pod, spec, podsync.CreateContainerError, err)
@@ -101,9 +103,13 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 	if err != nil {
 		return nil, err
 	}
+	users, err := w.sandboxUsers(ctx, pod, s.Sandbox)
+	if err != nil {
+		return nil, err
+	}
 	return container.Container(ctx, pod, spec, container.Options{
 		Step: s, Environment: env, ImageUser: image.user, ImageRef: image.ref, Mounts: append(mounts, own...),
-		QOS: status.QOS(pod), Memory: w.a.machine.memory(), SeccompStore: w.a.cfg.seccompDir(),
+		QOS: status.QOS(pod), Memory: w.a.machine.memory(), SeccompStore: w.a.cfg.seccompDir(), Users: users,
 	})
 }
 

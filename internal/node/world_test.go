@@ -101,7 +101,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		w := &world{t: t, server: &apiServer{}, runtime: crifake.New(images)}
 		w.swap(w.newCluster())
 		w.cfg = Config{
-			Name: "one", Client: w.server, RuntimeSocket: "-", Dir: base + "/agent", VolumeRoot: base + "/volumes",
+			Name: "one", Client: w.server, RuntimeSocket: "-", Dir: base + "/agent", VolumeRoot: base + "/volumes", UsersBook: base + "/users",
 			NodeIP: netip.MustParseAddr("192.0.2.1"), ClusterDNS: []string{"192.0.2.53"}, Version: "v1.37.2+coracle", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
 		w.breakable()

@@ -9,12 +9,17 @@ import (
 
 // BenchmarkPodStart measures from RunPodSandbox to a running container, with a
 // network of its own, and takes the pod away outside the clock.
-func BenchmarkPodStart(b *testing.B) {
+func BenchmarkPodStart(b *testing.B) { benchPodStart(b, podNetwork) }
+
+// BenchmarkPodStartOwnUsers is BenchmarkPodStart of pods with users of their own.
+func BenchmarkPodStartOwnUsers(b *testing.B) { benchPodStart(b, ownUsers) }
+
+func benchPodStart(b *testing.B, users func(*cri.PodSandboxConfig)) {
 	n := newNode(b)
 	n.withNetwork()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		pod, cfg := n.pod(fmt.Sprintf("bench-%d", i), podNetwork)
+		pod, cfg := n.pod(fmt.Sprintf("bench-%d", i), users)
 		id := n.sh(pod, cfg, "main", "exec sleep 1000")
 		n.startCtr(id)
 		b.StopTimer()

@@ -45,9 +45,16 @@ func (n *node) cleanUp() {
 
 // leftovers fails the test for every mount, cgroup or bridge that is left, and removes it.
 func (n *node) leftovers() {
+	roots := (&service{cfg: Config{ID: n.id}}).rootsDir()
 	left, err := filetree.MountsBelow(n.base)
 	if err != nil {
 		n.t.Error(err)
+	}
+	if entries, err := os.ReadDir(roots); err == nil && len(entries) > 0 {
+		n.t.Errorf("places of root file systems are left: %v", entries)
+	}
+	if err := filetree.Dismantle(roots); err != nil {
+		n.t.Errorf("clean up: %v", err)
 	}
 	for _, point := range left {
 		n.t.Errorf("left mounted: %s", point) // Dismantle unmounts it

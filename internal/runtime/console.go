@@ -82,14 +82,19 @@ func (s stdio) close() {
 
 // openConsole makes a container's FIFOs, or the socket its terminal comes by,
 // and returns both ends.
-func openConsole(c *ctr) (*console, container.Stdio, error) {
+func openConsole(c *ctr, p *pod) (*console, container.Stdio, error) {
 	k := newConsole(c)
 	var s stdio
 	var err error
 	if c.config.GetTty() {
 		s.Console, err = k.openSocket()
 	} else {
-		err = k.openFIFOs(c, &s)
+		if err = k.openFIFOs(c, &s); err == nil {
+			err = p.owned(s.Out, s.Err)
+		}
+		if err == nil && c.config.GetStdin() {
+			err = p.owned(s.In)
+		}
 	}
 	if err != nil {
 		k.close()

@@ -19,7 +19,6 @@ import (
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/image"
-	"coracle/internal/runtime/snapshot"
 )
 
 // CreateContainer prepares a container: its image kept, its root mounted, its
@@ -66,7 +65,7 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 		return nil, err
 	}
 	cgroup.Warm() // StartContainer comes next
-	if err := s.prepare(c, img); err != nil {
+	if err := s.prepare(c, p, img); err != nil {
 		if derr := s.discard(c); derr != nil {
 			s.cfg.Logger.Error("half-made container not removed", "container", id, "err", derr)
 		}
@@ -87,7 +86,7 @@ func imageRef(img image.Image) string {
 	return img.ID
 }
 
-func (s *service) prepare(c *ctr, img image.Image) error {
+func (s *service) prepare(c *ctr, p *pod, img image.Image) error {
 	if err := os.MkdirAll(c.dir, 0o711); err != nil {
 		return err
 	}
@@ -99,7 +98,7 @@ func (s *service) prepare(c *ctr, img image.Image) error {
 		return err
 	}
 	c.Layers = layers
-	root, err := snapshot.Mount(c.dir, layers)
+	root, err := s.mountRoot(c, p)
 	if err != nil {
 		return err
 	}
@@ -107,10 +106,13 @@ func (s *service) prepare(c *ctr, img image.Image) error {
 	if err != nil {
 		return err
 	}
-	if err := s.declaredVolumes(c, img, root); err != nil {
+	if err := s.checkMapped(c, p); err != nil {
 		return err
 	}
-	if err := s.checkImageMounts(c); err != nil {
+	if err := s.declaredVolumes(c, p, img, root); err != nil {
+		return err
+	}
+	if err := s.checkImageMounts(c, p); err != nil {
 		return err
 	}
 	return writeState(c.dir, ctrRecord{c.ctrIdentity, c.state})
@@ -120,7 +122,7 @@ func (s *service) prepare(c *ctr, img image.Image) error {
 func (s *service) discard(c *ctr) error {
 	var errs []error
 	errs = append(errs, container.Discard(s.lcDir, c.ID, c.Cgroup))
-	errs = append(errs, container.Unpin(c.pinPath()), snapshot.Unmount(c.dir))
+	errs = append(errs, container.Unpin(c.pinPath()), s.unmountRoot(c))
 	errs = append(errs, s.releaseImageMounts(c))
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -246,7 +248,7 @@ func (s *service) ContainerStatus(_ context.Context, req *cri.ContainerStatusReq
 			return nil, status.Errorf(codes.Internal, "configuration of container %s: %v", c.ID, err)
 		}
 		out.Info = map[string]string{
-			"pid": fmt.Sprint(st.PID), "cgroup": c.Cgroup, "rootfs": filepath.Join(c.dir, snapshot.Rootfs), "info": string(info),
+			"pid": fmt.Sprint(st.PID), "cgroup": c.Cgroup, "rootfs": s.rootfs(c), "info": string(info),
 		}
 	}
 	return out, nil

@@ -63,7 +63,7 @@ func (n *node) shared(cfg *cri.PodSandboxConfig) {
 }
 
 // tryPod runs a sandbox with a container and returns the first error: the runtime may die under it.
-func (n *node) tryPod(name string) error {
+func (n *node) tryPod(name string, opts ...func(*cri.PodSandboxConfig)) error {
 	cfg := &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Uid: "uid-" + name, Namespace: "default"},
 		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{
@@ -71,6 +71,9 @@ func (n *node) tryPod(name string) error {
 		}},
 	}
 	n.shared(cfg)
+	for _, o := range opts {
+		o(cfg)
+	}
 	p, err := n.RunPodSandbox(n.ctx(), &cri.RunPodSandboxRequest{Config: cfg})
 	if err != nil {
 		return err
@@ -146,14 +149,17 @@ func (n *node) strays() (list []string) {
 
 // TestKilledAtEveryStep kills the runtime at each step of a start. The next one leaves nothing of
 // what was not complete, and nothing at all once the pod is removed.
-func TestKilledAtEveryStep(t *testing.T) {
+func TestKilledAtEveryStep(t *testing.T) { testKilledAt(t, startSteps) }
+
+// testKilledAt returns the node for further looks.
+func testKilledAt(t *testing.T, steps []string, opts ...func(*cri.PodSandboxConfig)) *node {
 	n := newNode(t)
 	n.withoutClasses()
 	n.withNetwork()
-	for i, step := range startSteps {
+	for i, step := range steps {
 		n.kill()
 		n.start(runtimeEnv + "_DIES_AT=" + step)
-		if err := n.tryPod(fmt.Sprint("dies-", i)); status.Code(err) != codes.Unavailable {
+		if err := n.tryPod(fmt.Sprint("dies-", i), opts...); status.Code(err) != codes.Unavailable {
 			t.Fatalf("%s: the runtime was to die there: %v", step, err)
 		}
 		_ = n.cmd.Wait()
@@ -170,6 +176,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		n.noPodGroups("killed at " + step + ", removed")
 	}
 	n.until("no pod's init is left", func() bool { return len(n.strays()) == 0 })
+	return n
 }
 
 // TestKillsLeaveNoCgroup kills the runtime at times nobody chose, while pods start.

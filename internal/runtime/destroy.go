@@ -48,6 +48,9 @@ func Destroy(ctx context.Context, cfg Config, grace time.Duration) error {
 	if err := filetree.Dismantle(s.lcDir); err != nil {
 		return fmt.Errorf("runtime: destroy: %w", err)
 	}
+	if err := os.Remove(s.rootsDir()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("runtime: destroy: %w", err)
+	}
 	_ = os.Remove(filepath.Dir(s.lcDir)) // /run/coracle, when nobody else is in it
 	return removeDir(cfg.StateDir)
 }

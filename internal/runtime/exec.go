@@ -99,6 +99,10 @@ func (s *service) run(ctx context.Context, id string, cmd []string, in io.Reader
 		return 0, err
 	}
 	defer x.close()
+	if err := s.owned(c, x); err != nil {
+		x.theirs.close()
+		return 0, err
+	}
 	proc, err := s.startExec(ctx, c, cmd, tty, x.theirs)
 	if err != nil {
 		return 0, execError(err)
@@ -117,6 +121,23 @@ func (s *service) run(ctx context.Context, id string, cmd []string, in io.Reader
 		err = ctx.Err()
 	}
 	return st.Code, err
+}
+
+// owned gives the pipes of a command to the root of the pod that it runs in, where that is not the node's.
+func (s *service) owned(c *ctr, x *execIO) error {
+	p, err := s.pod(c.SandboxID)
+	if err != nil {
+		return err
+	}
+	for _, end := range []struct{ ours, theirs *os.File }{{x.in, x.theirs.In}, {x.out, x.theirs.Out}, {x.err, x.theirs.Err}} {
+		if end.ours == nil {
+			continue // no pipe
+		}
+		if err := p.owned(end.theirs); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // execPatience is how long a command may take to start in a container that has

@@ -15,7 +15,6 @@ import (
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/log"
-	"coracle/internal/runtime/snapshot"
 )
 
 // Reasons a container's end is given, as containerd gives them and the kubelet shows them.
@@ -82,7 +81,7 @@ func (s *service) start(c *ctr, p *pod) error {
 			return err
 		}
 	}
-	io, files, err := openConsole(c)
+	io, files, err := openConsole(c, p)
 	if err != nil {
 		logFile.Close()
 		return err
@@ -226,7 +225,7 @@ func reasonOf(st container.Status, oom bool) string {
 
 // finish makes a container exited, for whoever waits for it too.
 func (s *service) finish(c *ctr, f func(*ctrState)) {
-	if err := snapshot.Unmount(c.dir); err != nil {
+	if err := s.unmountRoot(c); err != nil {
 		s.cfg.Logger.Error("root file system not unmounted", "container", c.ID, "err", err)
 	}
 	if err := s.releaseImageMounts(c); err != nil {

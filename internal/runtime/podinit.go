@@ -4,51 +4,79 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"coracle/internal/runtime/boot"
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/sandbox"
+	"coracle/internal/runtime/userns"
 )
 
 // A PID namespace lives as long as its first process. Only a pod that asks
 // for shareProcessNamespace has such a process, which does nothing but reap
 // (package boot): were it one of the pod's containers, its end would be the end of all.
 
+// initFlags are the namespaces that an init process is made in.
+const initFlags = unix.CLONE_NEWPID | unix.CLONE_NEWNS
+
+func (p *pod) sharesPID() bool {
+	return p.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() == cri.NamespaceMode_POD
+}
+
+// holdUsers makes the process that the namespaces of a pod with users of its own are taken from; nil for other pods.
+// Where the pod shares its PID namespace too, that process becomes its init.
+func holdUsers(p *pod) (*userns.Holder, error) {
+	if p.Namespaces.Users == nil {
+		return nil, nil
+	}
+	flags := p.Namespaces.Flags()
+	if p.sharesPID() {
+		flags |= initFlags
+	}
+	return userns.Hold(p.Namespaces.Users, flags)
+}
+
+// makeNamespaces makes the sandbox's namespaces, and returns the process that holds them where it is still needed.
+func (s *service) makeNamespaces(p *pod) (*userns.Holder, error) {
+	holder, err := holdUsers(p)
+	if err != nil {
+		return nil, err
+	}
+	err = sandbox.Create(p.dir, p.Namespaces, holder)
+	if holder != nil && (err != nil || !p.sharesPID()) {
+		holder.End()
+		holder = nil
+	}
+	return holder, err
+}
+
 func (p *pod) initPin() string    { return filepath.Join(p.dir, "init") }
 func (p *pod) initCgroup() string { return filepath.Join(p.Cgroup, "init") }
 
-// startPodInit starts the init process of a pod that shares its PID namespace.
-func (s *service) startPodInit(p *pod) error {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{"pod-init"}
-	cmd.Env = []string{boot.PodInitEnv + "=1"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Setsid: true}
+// startPodInit makes a process the init of a pod that shares its PID namespace: a new one, or that which holds the
+// namespaces of a pod with users of its own.
+func (s *service) startPodInit(p *pod, holder *userns.Holder) error {
+	if holder == nil {
+		var err error
+		if holder, err = userns.Hold(nil, initFlags); err != nil {
+			return fmt.Errorf("start pod init: %w", err)
+		}
+	}
 	// It ends when we do before we have said that it can be found again.
-	word, err := cmd.StdinPipe()
-	if err != nil {
-		return fmt.Errorf("start pod init: %w", err)
-	}
-	defer word.Close()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start pod init: %w", err)
-	}
+	defer holder.Leave()
 	s.cfg.reached("init started")
-	pid := cmd.Process.Pid
+	pid := holder.Pid()
 	p.InitPID = pid
 	proc, err := container.Open(pid)
 	if err != nil {
-		return errors.Join(err, cmd.Process.Kill())
+		return err
 	}
 	go func() {
 		_, _ = proc.Wait()
 		proc.Close()
-		_ = cmd.Process.Release()
 	}()
 	if err := proc.Pin(p.initPin()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
@@ -69,7 +97,7 @@ func (s *service) startPodInit(p *pod) error {
 	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/pid", pid), sandbox.PIDPath(p.dir), "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("keep PID namespace: %w", err)
 	}
-	if _, err := word.Write([]byte{'y'}); err != nil {
+	if err := holder.Begin(); err != nil {
 		return fmt.Errorf("start pod init: %w", err)
 	}
 	s.cfg.reached("init told")

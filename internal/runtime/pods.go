@@ -17,6 +17,7 @@ import (
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/sandbox"
+	"coracle/internal/runtime/userns"
 )
 
 // RunPodSandbox makes a sandbox: namespaces, files, cgroup, network. When it
@@ -34,6 +35,9 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 	}
 	if err := cgroup.Check(cfg.GetLinux().GetResources()); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "config.linux.resources: %v", err)
+	}
+	if err := s.checkUsers(cfg); err != nil {
+		return nil, err
 	}
 	id := newID()
 	p := &pod{dir: s.podDir(id), config: cfg, state: podState{Ready: true}, podIdentity: podIdentity{
@@ -74,10 +78,11 @@ const handlerName = "coracle"
 func namespacesOf(cfg *cri.PodSandboxConfig) sandbox.Config {
 	ns := cfg.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	hostNet := ns.GetNetwork() == cri.NamespaceMode_NODE
+	users, _ := userns.Of(ns.GetUsernsOptions()) // which container.CheckSandbox has seen
 	return sandbox.Config{
 		Net: !hostNet, IPC: ns.GetIpc() != cri.NamespaceMode_NODE,
 		// A pod in the node's network has the node's name, as under containerd.
-		UTS: !hostNet, Hostname: cfg.GetHostname(), Sysctls: sysctls(cfg, hostNet),
+		UTS: !hostNet, Hostname: cfg.GetHostname(), Sysctls: sysctls(cfg, hostNet), Users: users,
 	}
 }
 
@@ -128,25 +133,20 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 	if err := s.writePodFiles(p); err != nil {
 		return err
 	}
-	if err := sandbox.Create(p.dir, p.Namespaces); err != nil {
-		return err
-	}
-	s.cfg.reached("namespaces made")
-	group, err := cgroup.Open(p.Cgroup)
+	holder, err := s.makeNamespaces(p)
 	if err != nil {
 		return err
 	}
-	if err := group.Create(cgroup.WithOverhead(p.config.GetLinux().GetResources(), p.config.GetLinux().GetOverhead())); err != nil {
+	s.cfg.reached("namespaces made")
+	if err := s.makePodGroup(p); err != nil {
+		if holder != nil {
+			holder.End()
+		}
 		return err
 	}
-	if _, own := p.config.GetLinux().GetResources().GetUnified()[cgroup.PidsMax]; !own {
-		if err := group.LimitPids(s.pids.pod); err != nil && !errors.Is(err, cgroup.ErrNoPids) {
-			return err
-		}
-	}
 	s.cfg.reached("pod cgroup made")
-	if p.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() == cri.NamespaceMode_POD {
-		if err := s.startPodInit(p); err != nil {
+	if p.sharesPID() {
+		if err := s.startPodInit(p, holder); err != nil {
 			return err
 		}
 	}
@@ -161,20 +161,47 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 	return writeState(p.dir, podRecord{p.podIdentity, p.state})
 }
 
+// makePodGroup makes the sandbox's cgroup, with its limits.
+func (s *service) makePodGroup(p *pod) error {
+	group, err := cgroup.Open(p.Cgroup)
+	if err != nil {
+		return err
+	}
+	if err := group.Create(cgroup.WithOverhead(p.config.GetLinux().GetResources(), p.config.GetLinux().GetOverhead())); err != nil {
+		return err
+	}
+	if _, own := p.config.GetLinux().GetResources().GetUnified()[cgroup.PidsMax]; !own {
+		if err := group.LimitPids(s.pids.pod); err != nil && !errors.Is(err, cgroup.ErrNoPids) {
+			return err
+		}
+	}
+	return nil
+}
+
 // writePodFiles writes what the pod's containers share as /etc/hostname and
 // /etc/resolv.conf. It may go by path: it is done once, in a directory just made,
 // before the pod has a container, and containers see the files alone, each as a
 // mount, which they may write to but not exchange.
 func (s *service) writePodFiles(p *pod) error {
 	hostname := p.hostname()
-	if err := os.WriteFile(filepath.Join(p.dir, "hostname"), []byte(hostname+"\n"), 0o644); err != nil {
-		return err
-	}
 	resolv, err := resolvConf(p.config.GetDnsConfig())
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(p.dir, "resolv.conf"), resolv, 0o644)
+	for name, text := range map[string][]byte{"hostname": []byte(hostname + "\n"), "resolv.conf": resolv} {
+		path := filepath.Join(p.dir, name)
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			return err
+		}
+		if p.Namespaces.Users == nil {
+			continue
+		}
+		uid, gid := p.Namespaces.Users.Root()
+		if err := os.Chown(path, int(uid), int(gid)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *pod) hostname() string {

@@ -54,6 +54,11 @@ type service struct {
 	// names are the reserved names of sandboxes and containers, by id.
 	names map[string]string
 
+	// noUsers says why pods cannot have users of their own, nil when they can. It is asked once.
+	noUsers func() error
+	// roots guards the directory of root file systems that are not mounted in the state directory.
+	roots sync.Mutex
+
 	devicesOnce sync.Once
 	devices     []specs.LinuxDevice
 	stats       rates
@@ -112,6 +117,7 @@ func newService(cfg Config) (*service, error) {
 		machine: machine, cfg: cfg, images: images, minOOM: minOOM,
 		sandboxes: map[string]*pod{}, making: map[string]*pod{}, containers: map[string]*ctr{}, names: map[string]string{},
 	}
+	s.noUsers = sync.OnceValue(s.probeUsers)
 	if s.lcDir, err = libcontainerDir(cfg); err != nil {
 		return nil, err
 	}

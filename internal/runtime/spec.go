@@ -12,7 +12,6 @@ import (
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/sandbox"
-	"coracle/internal/runtime/snapshot"
 )
 
 // spec writes the container's OCI specification from all that is known by now.
@@ -21,9 +20,9 @@ func (s *service) spec(c *ctr, p *pod) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := filepath.Join(c.dir, snapshot.Rootfs)
+	root := s.root(c, p)
 	if !mounted(root) {
-		if root, err = snapshot.Mount(c.dir, c.Layers); err != nil {
+		if root, err = s.mountRoot(c, p); err != nil {
 			return nil, err
 		}
 	}
@@ -31,7 +30,7 @@ func (s *service) spec(c *ctr, p *pod) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.imageMounts(c)
+	mounts, err := s.imageMounts(c, p)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +80,9 @@ func (s *service) namespaces(c *ctr, p *pod) (container.Namespaces, error) {
 	}
 	if own.UTS {
 		ns.UTS = sandbox.UTSPath(p.dir)
+	}
+	if own.Users != nil {
+		ns.User, ns.Mapping = sandbox.UserPath(p.dir), own.Users
 	}
 	opts := c.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	switch opts.GetPid() {

@@ -11,6 +11,9 @@ import (
 	"coracle/internal/version"
 )
 
+// NoUsersInfo is where the verbose status says why pods cannot have users of their own (hostUsers: false).
+const NoUsersInfo = "noUserNamespaces"
+
 // Version names the runtime.
 func (s *service) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
 	return &cri.VersionResponse{Version: "0.1.0", RuntimeName: "coracle", RuntimeVersion: version.Version, RuntimeApiVersion: "v1"}, nil
@@ -22,7 +25,7 @@ func (s *service) Status(_ context.Context, req *cri.StatusRequest) (*cri.Status
 	if _, err := s.net.ready(); err != nil {
 		netReady.Status, netReady.Reason, netReady.Message = false, "NetworkPluginNotReady", err.Error()
 	}
-	can := &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: s.machine.RecursiveReadOnly}
+	can := &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: s.machine.RecursiveReadOnly, UserNamespaces: s.noUsers() == nil}
 	out := &cri.StatusResponse{
 		Status:          &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{{Type: cri.RuntimeReady, Status: true}, netReady}},
 		RuntimeHandlers: []*cri.RuntimeHandler{{Name: "", Features: can}, {Name: handlerName, Features: can}},
@@ -30,6 +33,9 @@ func (s *service) Status(_ context.Context, req *cri.StatusRequest) (*cri.Status
 	}
 	if req.GetVerbose() {
 		out.Info = map[string]string{"stateDir": s.cfg.StateDir, "imageDir": s.images.Dir(), "cgroupRoot": s.cfg.CgroupRoot}
+		if err := s.noUsers(); err != nil {
+			out.Info[NoUsersInfo] = err.Error()
+		}
 	}
 	return out, nil
 }

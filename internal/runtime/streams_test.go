@@ -75,12 +75,12 @@ func executor(t *testing.T, address string) remotecommand.Executor {
 	return e
 }
 
-func TestStreams(t *testing.T) {
+func TestStreams(t *testing.T) { testStreams(t, podNetwork) }
+
+func testStreams(t *testing.T, users func(*cri.PodSandboxConfig)) {
 	n := newNode(t)
-	pod, cfg := n.pod("streams", func(c *cri.PodSandboxConfig) {
-		podNetwork(c)
-		n.withNetwork()
-	})
+	n.withNetwork()
+	pod, cfg := n.pod("streams", users)
 	id := n.sh(pod, cfg, "main", "exec sleep 1000")
 	n.startCtr(id)
 	x, err := n.Exec(n.ctx(), &cri.ExecRequest{ContainerId: id, Cmd: []string{"sh", "-c", "cat; echo err >&2; exit 6"}, Stdin: true, Stdout: true, Stderr: true})
@@ -263,9 +263,12 @@ func testPortForward(t *testing.T, n *node, pod string, cfg *cri.PodSandboxConfi
 	}
 }
 
-func TestTTYContainer(t *testing.T) {
+func TestTTYContainer(t *testing.T) { testTTYContainer(t, podNetwork) }
+
+func testTTYContainer(t *testing.T, users func(*cri.PodSandboxConfig)) {
 	n := newNode(t)
-	pod, cfg := n.pod("tty")
+	n.withNetwork()
+	pod, cfg := n.pod("tty", users)
 	id := n.sh(pod, cfg, "main", "exec sh", func(c *cri.ContainerConfig) { c.Tty, c.Stdin = true, true })
 	n.startCtr(id)
 	a, err := n.Attach(n.ctx(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true, Tty: true})

@@ -116,6 +116,23 @@ func (s *service) sweep() {
 	if err != nil {
 		s.cfg.Logger.Error("leftover container state not removed", "err", err)
 	}
+	s.sweepRoots()
+}
+
+// sweepRoots removes the places of root file systems whose containers are gone.
+func (s *service) sweepRoots() {
+	entries, err := os.ReadDir(s.rootsDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	for _, e := range entries {
+		if s.containers[e.Name()] == nil {
+			err = errors.Join(err, s.unmountRoot(&ctr{dir: s.ctrDir(e.Name()), ctrIdentity: ctrIdentity{ID: e.Name()}}))
+		}
+	}
+	if err != nil {
+		s.cfg.Logger.Error("leftover root file system not removed", "err", err)
+	}
 }
 
 func (s *service) sweepBelow(path string, c claims) error {

@@ -15,19 +15,20 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/runtime/image"
 	"coracle/internal/runtime/snapshot"
+	"coracle/internal/runtime/userns"
 )
 
 // declaredVolumes makes a directory for each volume the image declares
 // (VOLUME) and the container mounts nothing at, with what the image has there.
 // It lives as long as the container. So a read-only root keeps its writable places.
-func (s *service) declaredVolumes(c *ctr, img image.Image, root string) error {
+func (s *service) declaredVolumes(c *ctr, p *pod, img image.Image, root string) error {
 	for _, path := range slices.Sorted(maps.Keys(img.Config.Volumes)) {
 		to := filepath.Clean("/" + path)
 		if to == "/" || slices.ContainsFunc(c.config.GetMounts(), func(m *cri.Mount) bool { return filepath.Clean(m.GetContainerPath()) == to }) {
 			continue
 		}
 		dir := filepath.Join(c.dir, "declared", strconv.Itoa(len(c.Volumes)))
-		if err := declaredVolume(root, to, dir); err != nil {
+		if err := declaredVolume(root, to, dir, p.Namespaces.Users); err != nil {
 			return err
 		}
 		if c.Volumes == nil {
@@ -38,13 +39,18 @@ func (s *service) declaredVolumes(c *ctr, img image.Image, root string) error {
 	return nil
 }
 
-// declaredVolume makes the directory of one declared volume.
-func declaredVolume(root, in, dir string) error {
+// declaredVolume makes the directory of one declared volume. Where the image has nothing there it is the pod's root's.
+func declaredVolume(root, in, dir string, owner *userns.Mapping) error {
 	to, err := filetree.MakeDir(dir, 0o755)
 	if err != nil {
 		return err
 	}
 	defer to.Close()
+	if owner != nil {
+		if err := own(to, *owner); err != nil {
+			return err
+		}
+	}
 	from, err := filetree.Within(root, in)
 	if err != nil {
 		return nil // the image has nothing there
@@ -56,10 +62,22 @@ func declaredVolume(root, in, dir string) error {
 	return snapshot.Copy(from, to)
 }
 
+// own gives a directory to a pod's root.
+func own(dir *filetree.Dir, ids userns.Mapping) error {
+	self, err := dir.Entry(".")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	uid, gid := ids.Root()
+	return self.Chown(int(uid), int(gid))
+}
+
 // imageMounts mounts the images that a container mounts as volumes (KEP-4639)
 // and returns the source directory of each, by path in the container.
-func (s *service) imageMounts(c *ctr) (map[string]string, error) {
+func (s *service) imageMounts(c *ctr, p *pod) (map[string]string, error) {
 	var sources map[string]string
+	var users *snapshot.Users
 	for i, m := range c.config.GetMounts() {
 		ref := m.GetImage().GetImage()
 		if ref == "" {
@@ -77,7 +95,15 @@ func (s *service) imageMounts(c *ctr) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		root, err := snapshot.Mount(dir, layers)
+		if users == nil {
+			if users, err = p.users(); err != nil {
+				return nil, err
+			}
+			if users != nil {
+				defer users.Namespace.Close()
+			}
+		}
+		root, err := snapshot.MountAt(filepath.Join(dir, snapshot.Rootfs), dir, layers, users)
 		if err != nil {
 			return nil, err
 		}
@@ -107,8 +133,8 @@ func imagePath(root, sub string) (string, error) {
 
 // checkImageMounts refuses, when a container is created, what imageMounts would
 // fail on when it starts: an image that is not there, a path that it has not.
-func (s *service) checkImageMounts(c *ctr) error {
-	_, err := s.imageMounts(c)
+func (s *service) checkImageMounts(c *ctr, p *pod) error {
+	_, err := s.imageMounts(c, p)
 	return errors.Join(err, s.releaseImageMounts(c))
 }
 

@@ -242,6 +242,11 @@ func (c *checker) hostUsers() {
 	if s.HostIPC {
 		c.bad(field.Forbidden(c.at.Child("hostIPC"), reason))
 	}
+	c.each(func(ctr *corev1.Container, at *field.Path) {
+		if len(ctr.VolumeDevices) > 0 { // a block device cannot be shown to other users than the node's
+			c.bad(field.Forbidden(at.Child("volumeDevices"), reason))
+		}
+	})
 }
 
 func (c *checker) gates() {

@@ -46,6 +46,8 @@ type Options struct {
 	QOS          corev1.PodQOSClass
 	Memory       int64 // of the node, bytes
 	SeccompStore string
+	// Users are those of the sandbox, where the pod has its own. Its files are shown to them under the ids that they have on disk.
+	Users *runtimeapi.UserNamespace
 }
 
 // Container returns the configuration of one attempt at a container. An error is the user's to
@@ -68,6 +70,8 @@ func Container(ctx context.Context, pod *corev1.Pod, c *corev1.Container, o Opti
 	}
 	labels := identity(pod)
 	labels[cri.ContainerName] = c.Name
+	as := security(pod, c, o.ImageUser, o.SeccompStore)
+	mapUsers(as.NamespaceOptions, o.Users)
 	return &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: o.Step.Attempt},
 		Image:       &runtimeapi.ImageSpec{Image: o.ImageRef, UserSpecifiedImage: c.Image},
@@ -75,7 +79,7 @@ func Container(ctx context.Context, pod *corev1.Pod, c *corev1.Container, o Opti
 		Args:        expandAll(c.Args, lookup),
 		WorkingDir:  c.WorkingDir,
 		Envs:        envs,
-		Mounts:      criMounts(o.Mounts),
+		Mounts:      criMounts(o.Mounts, o.Users),
 		Labels:      labels,
 		Annotations: annotations(c, o),
 		LogPath:     LogPath(c.Name, o.Step.Attempt),
@@ -85,7 +89,7 @@ func Container(ctx context.Context, pod *corev1.Pod, c *corev1.Container, o Opti
 		StopSignal:  stopSignal(c),
 		Linux: &runtimeapi.LinuxContainerConfig{
 			Resources:       Resources(pod, c, o.Memory, o.QOS),
-			SecurityContext: security(pod, c, o.ImageUser, o.SeccompStore),
+			SecurityContext: as,
 		},
 	}, nil
 }
@@ -131,14 +135,16 @@ func expandAll(in []string, lookup func(string) (string, bool)) []string {
 	return out
 }
 
-func criMounts(mounts []Mount) []*runtimeapi.Mount {
+func criMounts(mounts []Mount, users *runtimeapi.UserNamespace) []*runtimeapi.Mount {
 	out := make([]*runtimeapi.Mount, 0, len(mounts))
 	for _, m := range mounts {
 		mount := &runtimeapi.Mount{
 			ContainerPath: m.ContainerPath, HostPath: m.HostPath, Readonly: m.ReadOnly,
 			RecursiveReadOnly: m.Recursive, Propagation: propagation(m.Propagation),
 		}
-		if m.Image != "" {
+		if m.Image == "" {
+			mount.UidMappings, mount.GidMappings = users.GetUids(), users.GetGids()
+		} else {
 			mount.Image, mount.ImageSubPath = &runtimeapi.ImageSpec{Image: m.Image, UserSpecifiedImage: m.Image}, m.ImageSubPath
 		}
 		out = append(out, mount)

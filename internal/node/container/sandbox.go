@@ -107,6 +107,8 @@ type SandboxOptions struct {
 	Resolv       *runtimeapi.DNSConfig
 	QOS          corev1.PodQOSClass
 	SeccompStore string // where Localhost profiles are
+	// Users are the pod's own, where it has some.
+	Users *runtimeapi.UserNamespace
 }
 
 // Sandbox returns the configuration of a pod's sandbox.
@@ -141,6 +143,7 @@ func Sandbox(pod *corev1.Pod, o SandboxOptions) *runtimeapi.PodSandboxConfig {
 			Overhead:        overhead(pod),
 		},
 	}
+	mapUsers(cfg.Linux.SecurityContext.NamespaceOptions, o.Users)
 	return cfg
 }
 

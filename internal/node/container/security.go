@@ -177,11 +177,27 @@ func namespaces(pod *corev1.Pod) *runtimeapi.NamespaceOption {
 	case pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace:
 		o.Pid = runtimeapi.NamespaceMode_POD
 	}
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
-		// A runtime without user namespaces refuses this: never is such a pod run as the machine's own users.
+	if OwnUsers(pod) {
+		// Without a mapping every runtime refuses this: never is such a pod run as the machine's own users.
 		o.UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
 	}
 	return o
+}
+
+// OwnUsers says whether a pod is to have users of its own (KEP-127).
+func OwnUsers(pod *corev1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
+
+// UsersFrom maps the users and groups 0 to count-1 of a pod onto those of the machine from first on.
+func UsersFrom(first, count uint32) *runtimeapi.UserNamespace {
+	ids := []*runtimeapi.IDMapping{{HostId: first, Length: count}}
+	return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: ids, Gids: ids}
+}
+
+// mapUsers gives namespaces of a pod with users of its own the mapping of those.
+func mapUsers(o *runtimeapi.NamespaceOption, users *runtimeapi.UserNamespace) {
+	if o.UsernsOptions != nil && users != nil {
+		o.UsernsOptions = users
+	}
 }
 
 // groups are the pod's supplemental groups, the volumes' group among them.

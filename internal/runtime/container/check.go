@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/runtime/userns"
 )
 
 // Machine says what of the kernel a configuration may count on.
@@ -44,7 +46,11 @@ var ThisMachine = sync.OnceValues(func() (Machine, error) {
 // refused here nor when the container is prepared is obeyed.
 func Check(c *cri.ContainerConfig, sandbox *cri.PodSandboxConfig, m Machine) error {
 	for i, mount := range c.GetMounts() {
-		if err := checkMount(mount, m); err != nil {
+		err := checkMount(mount, m)
+		if err == nil {
+			err = checkMapped(mount, sandbox)
+		}
+		if err != nil {
 			return fmt.Errorf("config.mounts[%d] (%s): %w", i, mount.GetContainerPath(), err)
 		}
 	}
@@ -115,8 +121,6 @@ func checkMount(mount *cri.Mount, m Machine) error {
 		return errors.New("readonly: a mount of an image is read-only, and must say so")
 	case !propagation:
 		return fmt.Errorf("propagation: %d is not known", mount.GetPropagation())
-	case len(mount.GetUidMappings())+len(mount.GetGidMappings()) > 0:
-		return errors.New("uidMappings, gidMappings: this runtime maps no ids (there are no user namespaces)")
 	case mount.GetSelinuxRelabel() && m.SELinux:
 		return errors.New("selinux_relabel: this runtime gives no SELinux labels")
 	}
@@ -135,6 +139,25 @@ func checkMount(mount *cri.Mount, m Machine) error {
 		return errors.New("recursive_read_only: needs private propagation")
 	case !m.RecursiveReadOnly:
 		return errors.New("recursive_read_only: this kernel cannot (mount_setattr, Linux 5.12)")
+	}
+	return nil
+}
+
+// checkMapped: files are shown to the pod's users under the ids that they have on disk, or as they are. A mount made in
+// a user namespace reaches no other one (mount_namespaces(7)).
+func checkMapped(mount *cri.Mount, sandbox *cri.PodSandboxConfig) error {
+	users := sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions()
+	own := users != nil && users.GetMode() == cri.NamespaceMode_POD
+	uids, gids := mount.GetUidMappings(), mount.GetGidMappings()
+	switch {
+	case own && mount.GetPropagation() == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+		return errors.New("propagation: BIDIRECTIONAL: what a pod with users of its own (hostUsers: false) mounts does not reach the node")
+	case len(uids)+len(gids) == 0:
+		return nil
+	case mount.GetImage().GetImage() != "":
+		return errors.New("uidMappings, gidMappings: an image's files are the pod's users' without")
+	case !own || !userns.Same(uids, users.GetUids()) || !userns.Same(gids, users.GetGids()):
+		return errors.New("uidMappings, gidMappings: they are not those of the sandbox")
 	}
 	return nil
 }
@@ -192,7 +215,7 @@ func checkNamespaces(o, sandbox *cri.NamespaceOption) error {
 	case o.GetPid() != cri.NamespaceMode_TARGET && o.GetTargetId() != "":
 		return fmt.Errorf("target_id: goes with pid TARGET, not %s", o.GetPid())
 	}
-	return checkUserNamespace(o)
+	return checkSameUsers(o.GetUsernsOptions(), sandbox.GetUsernsOptions())
 }
 
 func checkSandboxNamespaces(o *cri.NamespaceOption) error {
@@ -209,9 +232,31 @@ func checkSandboxNamespaces(o *cri.NamespaceOption) error {
 	return checkUserNamespace(o)
 }
 
+// checkUserNamespace: with users of its own a pod has the other namespaces too, which those users govern.
 func checkUserNamespace(o *cri.NamespaceOption) error {
-	if u := o.GetUsernsOptions(); u != nil && u.GetMode() != cri.NamespaceMode_NODE {
-		return errors.New("userns_options: user namespaces (hostUsers: false) are not supported by this runtime")
+	users, err := userns.Of(o.GetUsernsOptions())
+	if err != nil || users == nil {
+		return err
+	}
+	for name, mode := range map[string]cri.NamespaceMode{"network": o.GetNetwork(), "ipc": o.GetIpc(), "pid": o.GetPid()} {
+		if mode == cri.NamespaceMode_NODE {
+			return fmt.Errorf("%s: NODE does not go with users of the pod's own (userns_options)", name)
+		}
+	}
+	return nil
+}
+
+// checkSameUsers: a container's users are its sandbox's. What is not said means those.
+func checkSameUsers(o, sandbox *cri.UserNamespace) error {
+	if o == nil {
+		return nil
+	}
+	if _, err := userns.Of(o); err != nil {
+		return err
+	}
+	if o.GetMode() != sandbox.GetMode() && (sandbox != nil || o.GetMode() != cri.NamespaceMode_NODE) ||
+		!userns.Same(o.GetUids(), sandbox.GetUids()) || !userns.Same(o.GetGids(), sandbox.GetGids()) {
+		return errors.New("userns_options: not those of the sandbox")
 	}
 	return nil
 }

@@ -130,6 +130,9 @@ func ownMount(m *cri.Mount, in Input) (specs.Mount, error) {
 		return specs.Mount{}, err
 	}
 	opts := []string{"rbind"}
+	if len(m.GetUidMappings()) > 0 {
+		opts = append(opts, "ridmap") // by the user namespace that the container joins
+	}
 	switch m.GetPropagation() {
 	case cri.MountPropagation_PROPAGATION_PRIVATE:
 		opts = append(opts, "rprivate")

@@ -79,12 +79,19 @@ func addDevices(s *specs.Spec, in Input) error {
 		s.Linux.Devices = append(s.Linux.Devices, in.OwnDevices...)
 	}
 	for _, d := range in.Config.GetDevices() {
-		list, err := devicesAt(d.GetHostPath(), cmpOr(d.GetContainerPath(), d.GetHostPath()))
+		to := cmpOr(d.GetContainerPath(), d.GetHostPath())
+		list, err := devicesAt(d.GetHostPath(), to)
 		if err != nil {
 			return fmt.Errorf("device %s: %w", d.GetHostPath(), err)
 		}
 		for _, dev := range list {
-			s.Linux.Devices = append(s.Linux.Devices, dev)
+			if in.Namespaces.User == "" {
+				s.Linux.Devices = append(s.Linux.Devices, dev)
+			} else {
+				// None can be made in a user namespace: the node's own is mounted.
+				source := filepath.Join(d.GetHostPath(), strings.TrimPrefix(dev.Path, to))
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: dev.Path, Type: "bind", Source: source, Options: []string{"bind", "rprivate"}})
+			}
 			s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
 				Allow: true, Type: dev.Type, Major: &dev.Major, Minor: &dev.Minor, Access: d.GetPermissions(),
 			})

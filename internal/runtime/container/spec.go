@@ -10,6 +10,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"coracle/internal/runtime/userns"
 )
 
 // Namespaces are the paths of the namespaces a container joins; an empty path
@@ -18,6 +20,9 @@ type Namespaces struct {
 	Net, IPC, UTS string
 	// PID is a path to join, "" for the node's namespace, or NewPID.
 	PID string
+	// User is the user namespace of a pod with users of its own, and Mapping what those are on the node.
+	User    string
+	Mapping *userns.Mapping
 }
 
 // NewPID as Namespaces.PID gives the container a PID namespace of its own.
@@ -92,6 +97,10 @@ func Spec(in Input) (*specs.Spec, error) {
 		},
 		Linux: &specs.Linux{Namespaces: namespaces(in), CgroupsPath: in.CgroupPath, RootfsPropagation: "rslave"},
 	}
+	if m := in.Namespaces.Mapping; m != nil {
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: m.Users.First, Size: m.Users.Count}}
+		s.Linux.GIDMappings = []specs.LinuxIDMapping{{HostID: m.Groups.First, Size: m.Groups.Count}}
+	}
 	if sources := in.Config.GetAnnotations()[SourcesAnnotation]; sources != "" {
 		s.Annotations = map[string]string{SourcesAnnotation: sources}
 	}
@@ -163,6 +172,7 @@ func namespaces(in Input) []specs.LinuxNamespace {
 			list = append(list, specs.LinuxNamespace{Type: t, Path: path})
 		}
 	}
+	join(specs.UserNamespace, in.Namespaces.User)
 	join(specs.NetworkNamespace, in.Namespaces.Net)
 	join(specs.IPCNamespace, in.Namespaces.IPC)
 	join(specs.UTSNamespace, in.Namespaces.UTS)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,11 +34,10 @@ type Stdio struct {
 // it must be reaped through Watch. made, when set, is called once the container
 // has its cgroup, before libcontainer writes a state from which it could be found.
 func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error) {
-	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: s})
+	cfg, err := configuration(id, s)
 	if err != nil {
 		return 0, fmt.Errorf("container configuration: %w", err)
 	}
-	cfg.Labels = nil
 	held, err := holdNamespaces(cfg)
 	defer held.close()
 	if err != nil {
@@ -93,8 +93,49 @@ func holdNamespaces(cfg *configs.Config) (files, error) {
 		}
 		held = append(held, f)
 		ns.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+		if ns.Type != configs.NEWUSER {
+			continue
+		}
+		for _, m := range cfg.Mounts {
+			if m.IDMapping != nil {
+				m.IDMapping.UserNSPath = ns.Path
+			}
+		}
 	}
 	return held, nil
+}
+
+// configuration is libcontainer's. The user namespace to join is told it afterwards: it would fork this whole process,
+// twice, to read from it what the specification says.
+func configuration(id string, s *specs.Spec) (*configs.Config, error) {
+	spec, linux := *s, *s.Linux
+	spec.Linux = &linux
+	var users string
+	linux.Namespaces = slices.DeleteFunc(slices.Clone(linux.Namespaces), func(ns specs.LinuxNamespace) bool {
+		if ns.Type == specs.UserNamespace {
+			users = ns.Path
+		}
+		return ns.Type == specs.UserNamespace
+	})
+	uids, gids := linux.UIDMappings, linux.GIDMappings
+	linux.UIDMappings, linux.GIDMappings = nil, nil
+	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: &spec})
+	if err != nil {
+		return nil, err
+	}
+	cfg.Labels = nil
+	if users != "" {
+		cfg.Namespaces.Add(configs.NEWUSER, users)
+		cfg.UIDMappings, cfg.GIDMappings = idMaps(uids), idMaps(gids)
+	}
+	return cfg, nil
+}
+
+func idMaps(list []specs.LinuxIDMapping) (out []configs.IDMap) {
+	for _, m := range list {
+		out = append(out, configs.IDMap{ContainerID: int64(m.ContainerID), HostID: int64(m.HostID), Size: int64(m.Size)})
+	}
+	return out
 }
 
 func process(p *specs.Process, stdio Stdio) *libcontainer.Process {

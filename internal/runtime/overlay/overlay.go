@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/runtime/userns"
 )
 
 // Stack is what is mounted.
@@ -25,6 +27,9 @@ type Stack struct {
 	Upper, Work string
 	// Options are further ones, each NAME or NAME=VALUE.
 	Options []string
+	// Users, when set, is a user namespace to whose users the files of the lower directories belong, by the ids that they
+	// have on disk (idmapped layers, Linux 5.19). What is written has the ids that the writer has on the node.
+	Users *os.File
 }
 
 // Mount mounts the stack at a directory. The stack's directories may be called anything.
@@ -68,7 +73,14 @@ func (s Stack) open() (list dirs, err error) {
 		}
 	}
 	for _, l := range s.Lower {
-		add(lower, l)
+		if s.Users == nil || err != nil {
+			add(lower, l)
+			continue
+		}
+		var f *os.File
+		if f, err = userns.Tree(l, s.Users, false); err == nil {
+			list = append(list, dir{lower, f})
+		}
 	}
 	add("upperdir", s.Upper)
 	add("workdir", s.Work)

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/runtime/userns"
 )
 
 // Config says which namespaces a sandbox has of its own.
@@ -23,6 +25,9 @@ type Config struct {
 	Net, IPC, UTS bool
 	// Hostname is set in the UTS namespace.
 	Hostname string
+	// Users are what the pod's users are on the node; nil when they are the node's. With users of its own a pod has all three
+	// namespaces.
+	Users *userns.Mapping `json:",omitempty"`
 	// Sysctls are written inside the namespaces: "net.ipv4.ip_forward" or with slashes.
 	Sysctls map[string]string
 }
@@ -48,18 +53,22 @@ func UTSPath(dir string) string { return filepath.Join(dir, nsDir, "uts") }
 // PIDPath: see NetPath.
 func PIDPath(dir string) string { return filepath.Join(dir, nsDir, "pid") }
 
+// UserPath: see NetPath.
+func UserPath(dir string) string { return filepath.Join(dir, nsDir, "user") }
+
 // ShmPath is where the pod's shared memory is mounted.
 func ShmPath(dir string) string { return filepath.Join(dir, shm) }
 
-// Create makes a sandbox's namespaces and its shared memory below dir.
-func Create(dir string, cfg Config) error {
+// Create makes a sandbox's namespaces and its shared memory below dir. The namespaces of one with users of its own are
+// those of a process that was made in them.
+func Create(dir string, cfg Config, from *userns.Holder) error {
 	if err := os.MkdirAll(filepath.Join(dir, nsDir), 0o711); err != nil {
 		return fmt.Errorf("create sandbox: %w", err)
 	}
 	if err := checkSysctls(cfg); err != nil {
 		return fmt.Errorf("create sandbox: %w", err)
 	}
-	if err := onThread(func() error { return makeNamespaces(dir, cfg) }); err != nil {
+	if err := onThread(func() error { return makeNamespaces(dir, cfg, from) }); err != nil {
 		return fmt.Errorf("create sandbox: %w", err)
 	}
 	if !cfg.IPC {
@@ -68,8 +77,12 @@ func Create(dir string, cfg Config) error {
 	if err := os.MkdirAll(ShmPath(dir), 0o1777); err != nil {
 		return fmt.Errorf("create sandbox: %w", err)
 	}
-	flags := uintptr(unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV)
-	if err := unix.Mount("shm", ShmPath(dir), "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d", shmSize)); err != nil {
+	flags, uid, gid := uintptr(unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV), uint32(0), uint32(0)
+	if cfg.Users != nil {
+		uid, gid = cfg.Users.Root()
+	}
+	options := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", shmSize, uid, gid)
+	if err := unix.Mount("shm", ShmPath(dir), "tmpfs", flags, options); err != nil {
 		return fmt.Errorf("create sandbox: mount shm: %w", err)
 	}
 	return nil
@@ -93,37 +106,76 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-func makeNamespaces(dir string, cfg Config) error {
-	kinds := []struct {
-		want bool
-		flag int
-		name string
-		path string
-	}{
+// namespace is one that a sandbox may have of its own.
+type namespace struct {
+	want bool
+	flag int
+	name string
+	path string
+}
+
+func namespaces(dir string, cfg Config) []namespace {
+	return []namespace{
+		{cfg.Users != nil, unix.CLONE_NEWUSER, "user", UserPath(dir)},
 		{cfg.Net, unix.CLONE_NEWNET, "net", NetPath(dir)},
 		{cfg.IPC, unix.CLONE_NEWIPC, "ipc", IPCPath(dir)},
 		{cfg.UTS, unix.CLONE_NEWUTS, "uts", UTSPath(dir)},
 	}
-	flags := 0
-	for _, k := range kinds {
+}
+
+// Flags are the namespaces that a sandbox has of its own, as clone(2) is asked for them.
+func (c Config) Flags() (flags uintptr) {
+	for _, k := range namespaces("", c) {
 		if k.want {
-			flags |= k.flag
+			flags |= uintptr(k.flag)
 		}
 	}
-	if flags == 0 {
+	return flags
+}
+
+func makeNamespaces(dir string, cfg Config, from *userns.Holder) error {
+	source := "/proc/thread-self/ns/"
+	switch {
+	case cfg.Flags() == 0:
 		return nil
+	case cfg.Users != nil:
+		source = fmt.Sprintf("/proc/%d/ns/", from.Pid())
+	default:
+		if err := unix.Unshare(int(cfg.Flags())); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
 	}
-	if err := unix.Unshare(flags); err != nil {
-		return fmt.Errorf("unshare: %w", err)
-	}
-	for _, k := range kinds {
+	for _, k := range namespaces(dir, cfg) {
 		if !k.want {
 			continue
 		}
-		if err := pin(fmt.Sprintf("/proc/thread-self/ns/%s", k.name), k.path); err != nil {
+		if err := pin(source+k.name, k.path); err != nil {
 			return err
 		}
+		if cfg.Users != nil && k.flag != unix.CLONE_NEWUSER {
+			if err := join(k); err != nil {
+				return err
+			}
+		}
 	}
+	return furnish(cfg)
+}
+
+// join moves the thread into a namespace that is pinned.
+func join(k namespace) error {
+	fd, err := unix.Open(k.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Setns(fd, k.flag)
+		unix.Close(fd)
+	}
+	if err != nil {
+		return fmt.Errorf("join %s namespace: %w", k.name, err)
+	}
+	return nil
+}
+
+// furnish sets what a sandbox's namespaces begin with. The thread is in them.
+func furnish(cfg Config) error {
 	if cfg.UTS {
 		if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
 			return fmt.Errorf("set hostname %q: %w", cfg.Hostname, err)
@@ -135,11 +187,30 @@ func makeNamespaces(dir string, cfg Config) error {
 		}
 	}
 	for name, value := range cfg.Sysctls {
-		if err := os.WriteFile(sysctlPath(name), []byte(value), 0); err != nil {
+		err := os.WriteFile(sysctlPath(name), []byte(value), 0)
+		if cfg.Users != nil && errors.Is(err, os.ErrPermission) {
+			err = writeAsRoot(*cfg.Users, sysctlPath(name), value)
+		}
+		if err != nil {
 			return fmt.Errorf("set sysctl %s=%s: %w", name, value, err)
 		}
 	}
 	return nil
+}
+
+// writeAsRoot writes a sysctl that only the root of its namespace may write, not the node's (those of the IPC namespace).
+// The thread is that root for the moment: in Go's own calls all threads would be.
+func writeAsRoot(m userns.Mapping, path, value string) error {
+	uid, _ := m.Root()
+	const same = ^uintptr(0)
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); e != 0 {
+		return e
+	}
+	err := os.WriteFile(path, []byte(value), 0)
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same); e != 0 {
+		return errors.Join(err, e)
+	}
+	return err
 }
 
 // pin mounts a namespace file at path.
@@ -225,9 +296,9 @@ func Inside(dir string, f func() error) error {
 // Alive says whether the namespaces a sandbox should have are still there;
 // after a restart of the machine they are not.
 func Alive(dir string, cfg Config) bool {
-	for path, want := range map[string]bool{NetPath(dir): cfg.Net, IPCPath(dir): cfg.IPC, UTSPath(dir): cfg.UTS} {
+	for _, k := range namespaces(dir, cfg) {
 		var st unix.Statfs_t
-		if want && (unix.Statfs(path, &st) != nil || st.Type != unix.NSFS_MAGIC) {
+		if k.want && (unix.Statfs(k.path, &st) != nil || st.Type != unix.NSFS_MAGIC) {
 			return false
 		}
 	}
@@ -238,7 +309,7 @@ func Alive(dir string, cfg Config) bool {
 // there are none; the other files of the sandbox stay.
 func Release(dir string) error {
 	var errs []error
-	for _, p := range []string{NetPath(dir), IPCPath(dir), UTSPath(dir), PIDPath(dir), ShmPath(dir)} {
+	for _, p := range []string{NetPath(dir), IPCPath(dir), UTSPath(dir), PIDPath(dir), UserPath(dir), ShmPath(dir)} {
 		if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", p, err))
 		}

@@ -35,7 +35,7 @@ func TestCreateAndRelease(t *testing.T) {
 	}
 	dir := t.TempDir()
 	cfg := Config{Net: true, IPC: true, UTS: true, Hostname: "inside", Sysctls: map[string]string{"net.ipv4.ip_default_ttl": "33"}}
-	if err := Create(dir, cfg); err != nil {
+	if err := Create(dir, cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {

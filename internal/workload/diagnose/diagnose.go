@@ -272,6 +272,9 @@ func containers(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		if w.Reason == "CreateContainerConfigError" {
 			hint = configHint(pod, s.Name)
 		}
+		if w.Reason == "CreateContainerError" {
+			hint = usersHint(pod, w.Message)
+		}
 		v := Verdict{Stuck: stuck}
 		v.Reason, v.Hint = w.Reason, hint
 		if c := condition(pod, corev1.ContainersReady); c != nil && c.Status == corev1.ConditionFalse {

@@ -42,6 +42,9 @@ func world() *model.World {
 			RuntimeHandlers: []corev1.NodeRuntimeHandler{{Name: ""}, {Name: "coracle"}}}})
 	}
 	node("good", corev1.ConditionTrue)
+	w.Put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "apart"}, Status: corev1.NodeStatus{
+		Conditions:      []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+		RuntimeHandlers: []corev1.NodeRuntimeHandler{{Features: &corev1.NodeRuntimeHandlerFeatures{UserNamespaces: ptr(true)}}}}})
 	node("lost", corev1.ConditionUnknown)
 	w.Put(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "usual"}, Handler: "coracle"})
 	w.Put(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "boxed"}, Handler: "kata"})
@@ -106,6 +109,12 @@ func TestPod(t *testing.T) {
 			change(p)
 		}
 	}
+	ownUser := func(message string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			waits("CreateContainerError", message)(p)
+			p.Spec.HostUsers = ptr(false)
+		}
+	}
 	for _, tc := range []struct {
 		name   string
 		change func(*corev1.Pod)
@@ -162,6 +171,18 @@ func TestPod(t *testing.T) {
 			"FailedCreatePodSandBox", "it failed", "pods p", at(11), false, ""},
 		{"users of its own", cannotStart(func(p *corev1.Pod) { p.Spec.HostUsers = ptr(false) }),
 			"FailedCreatePodSandBox", "it failed", "pods p", at(11), true, "leave hostUsers out"},
+		{"users all given", cannotStart(func(p *corev1.Pod) {
+			p.Spec.HostUsers, p.Spec.NodeName = ptr(false), "apart"
+			p.Status.Conditions[0].Message = "users for the pod, of 110 times 65536 from 65536 on: all are given"
+		}), "FailedCreatePodSandBox", "all are given", "pods p", at(11), true, "delete pods with hostUsers: false that have ended"},
+		{"users who cannot be shown a volume", ownUser("mount /v: the file system at /v (nfs4) cannot be shown to users of the pod's own"),
+			"CreateContainerError", "(nfs4)", "pods p", metav1.Time{}, true, "file system with idmapped mounts"},
+		{"user that the pod has not", ownUser("user 70000 is not one of the pod's own 65536 users"),
+			"CreateContainerError", "70000", "pods p", metav1.Time{}, true, "ids below 65536"},
+		{"mounts that do not get out", ownUser("propagation: BIDIRECTIONAL: what a pod mounts does not reach the node"),
+			"CreateContainerError", "BIDIRECTIONAL", "pods p", metav1.Time{}, true, "Bidirectional away"},
+		{"users of the node, and no container", waits("CreateContainerError", "cannot be shown to users of the pod's own"),
+			"CreateContainerError", "cannot", "pods p", metav1.Time{}, true, ""},
 		{"volume", cannotStart(func(p *corev1.Pod) { p.Status.Conditions[0].Reason = "FailedMount" }),
 			"FailedMount", "cannot start on node good: it failed", "pods p", at(11), false, ""},
 		{"sysctl", func(p *corev1.Pod) {

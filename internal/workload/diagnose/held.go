@@ -44,11 +44,34 @@ func held(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 			return v, true
 		}
 	}
-	if users := pod.Spec.HostUsers; users != nil && !*users && !hasUserNamespaces(node) {
+	switch {
+	case !ownUsers(pod):
+	case !hasUserNamespaces(node):
 		v.Stuck = true
 		v.Hint = "the node's runtime has no user namespaces: leave hostUsers out, which runs the containers as users of the node"
+	case strings.Contains(c.Message, "all are given"):
+		v.Stuck = true
+		v.Hint = "delete pods with hostUsers: false that have ended, or give the machine more users with --pod-user-ids"
 	}
 	return v, true
+}
+
+// ownUsers says whether a pod is to have users of its own.
+func ownUsers(pod *corev1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
+
+// usersHint says what can be done for a container of a pod with users of its own that its node cannot make, where that is
+// what it fails of: who the user is, or whose files cannot be shown to it.
+func usersHint(pod *corev1.Pod, message string) string {
+	switch {
+	case !ownUsers(pod):
+	case strings.Contains(message, "cannot be shown to users of the pod's own"):
+		return "keep the volume's files on a file system with idmapped mounts (ext4, xfs, btrfs, tmpfs), or leave hostUsers out"
+	case strings.Contains(message, "is not one of the pod's own"):
+		return "give runAsUser, runAsGroup, fsGroup and supplementalGroups ids below 65536, or leave hostUsers out"
+	case strings.Contains(message, "does not reach the node"):
+		return "take mountPropagation: Bidirectional away, or leave hostUsers out"
+	}
+	return ""
 }
 
 func hostOf(r plan.Reader, pod *corev1.Pod) *corev1.Node {

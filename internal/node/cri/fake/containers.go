@@ -23,8 +23,9 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandb
 	if h := req.RuntimeHandler; h != "" && h != "fake" {
 		return nil, status.Errorf(codes.InvalidArgument, "runtime handler %q is not known", h)
 	}
-	if users := req.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(); users != nil && users.Mode != runtimeapi.NamespaceMode_NODE {
-		return nil, status.Error(codes.InvalidArgument, "user namespaces are not supported")
+	options := req.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if users := options.GetUsernsOptions(); users != nil && (r.NoUsers || len(users.Uids) != 1 || len(users.Gids) != 1) {
+		return nil, status.Error(codes.InvalidArgument, "user namespaces are not supported, or no ids were given")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -33,6 +34,7 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandb
 	box := &sandbox{config: c, status: &runtimeapi.PodSandboxStatus{
 		Id: id, Metadata: c.Metadata, State: runtimeapi.PodSandboxState_SANDBOX_READY, CreatedAt: time.Now().UnixNano(),
 		Labels: c.Labels, Annotations: c.Annotations, Network: &runtimeapi.PodSandboxNetworkStatus{Ip: fmt.Sprintf("10.244.0.%d", r.serial)},
+		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: options}},
 	}}
 	r.sandboxes[id] = box
 	r.event(box, id, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT)

@@ -41,6 +41,8 @@ type Runtime struct {
 
 	// Written is what containers have written into their own file systems, in bytes, by container name.
 	Written map[string]uint64
+	// NoUsers makes it a runtime without user namespaces.
+	NoUsers bool
 	// Fail, when set, is asked before each call by its name.
 	Fail func(call string) error
 
@@ -124,6 +126,16 @@ func (r *Runtime) Sandboxes() (all, ready int) {
 	return len(r.sandboxes), ready
 }
 
+// SandboxConfig is what a sandbox was asked for, nil for one that there is not.
+func (r *Runtime) SandboxConfig(id string) *runtimeapi.PodSandboxConfig {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if box := r.sandboxes[id]; box != nil {
+		return box.config
+	}
+	return nil
+}
+
 // Exit ends a running container from outside, as a crash would.
 func (r *Runtime) Exit(id string, code int32) {
 	r.mu.Lock()
@@ -190,9 +202,10 @@ func (r *Runtime) Status(ctx context.Context, _ *runtimeapi.StatusRequest, _ ...
 	if r.PodCIDR() == "" {
 		network = &runtimeapi.RuntimeCondition{Type: "NetworkReady", Reason: "NetworkPluginNotReady", Message: "no pod range yet"}
 	}
+	can := &runtimeapi.RuntimeHandlerFeatures{UserNamespaces: !r.NoUsers}
 	return &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 		{Type: "RuntimeReady", Status: true}, network,
-	}}}, nil
+	}}, RuntimeHandlers: []*runtimeapi.RuntimeHandler{{Features: can}, {Name: "fake", Features: can}}}, nil
 }
 
 // UpdateRuntimeConfig implements runtimeapi.RuntimeServiceClient.
