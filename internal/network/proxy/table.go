@@ -126,7 +126,7 @@ func (t *Table) flags(d Destination, was, is *entry, to Emitter) {
 
 func (t *Table) source(to Emitter, del bool, d Destination, p netip.Prefix) {
 	first, last := appendRange(d.append(t.key[:0]), p)
-	to.Element(Op{Set: Sources, Delete: del, Key: first, End: last})
+	to.Element(Op{Set: d.sources(), Delete: del, Key: first, End: last})
 }
 
 // place gives the endpoints their numbers: those that stay keep theirs, new ones fill the gaps, and what is left of the

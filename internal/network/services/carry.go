@@ -44,6 +44,10 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	if err := out.finish(); err != nil {
 		return err
 	}
+	r.written.Add(int64(out.elements))
+	if w.anew {
+		r.rebuilt.Add(1)
+	}
 	if w.all {
 		r.cfg.Log.Info("services lead to their endpoints", "destinations", r.table.Len(), "elements", out.elements, "took", time.Since(begin))
 	}

@@ -48,12 +48,14 @@ func sets() []nft.Set {
 			Name: string(name), Key: []int{4, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeMark, Data: 8, DataType: endpointType,
 		})
 	}
+	for _, name := range []proxy.Set{proxy.Sources, proxy.SourcesOutside} {
+		out = append(out, nft.Set{Name: string(name), Key: []int{4, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeAddress, Intervals: true})
+	}
 	return append(out, []nft.Set{
 		{Name: string(proxy.Classes), Key: []int{4}, KeyType: nft.TypeClass, Verdicts: true},
 		{Name: string(refusals), Key: []int{4}, KeyType: nft.TypeClass, Verdicts: true},
 		{Name: string(proxy.Masquerade), Key: destinationFields, KeyType: destinationType},
 		{Name: string(proxy.Hairpin), Key: []int{4, 4}, KeyType: nft.Type(nft.TypeAddress, nft.TypeAddress)},
-		{Name: string(proxy.Sources), Key: []int{4, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeAddress, Intervals: true},
 		{
 			Name: string(proxy.StickySet), Key: []int{4, 4, 1, 2}, KeyType: nft.Type(nft.TypeAddress)<<18 | destinationType,
 			Data: 8, DataType: endpointType, Dynamic: true, Size: maxSticky,
@@ -188,17 +190,17 @@ func buildClass(b *nft.Batch, c proxy.Class, number proxy.Number) {
 	if c.Any {
 		address = anyAddress
 	}
+	endpoints, sources := proxy.Endpoints, proxy.Sources
+	if c.Outside {
+		endpoints, sources = proxy.EndpointsOutside, proxy.SourcesOutside
+	}
 	if c.Checked {
 		b.AddRule(name, join(destination(r0, address), sourceAddress(r3), []expr.Any{
-			&expr.Lookup{SourceRegister: r0, SetName: string(proxy.Sources), Invert: true}, &expr.Verdict{Kind: expr.VerdictDrop},
+			&expr.Lookup{SourceRegister: r0, SetName: string(sources), Invert: true}, &expr.Verdict{Kind: expr.VerdictDrop},
 		})...)
 	}
 	random := []expr.Any{&expr.Numgen{Register: r4, Modulus: c.Endpoints, Type: unix.NFT_NG_RANDOM}}
 	first := []expr.Any{&expr.Immediate{Register: r4, Data: make([]byte, 4)}}
-	endpoints := proxy.Endpoints
-	if c.Outside {
-		endpoints = proxy.EndpointsOutside
-	}
 	choices := [][]expr.Any{random, first}
 	if c.Endpoints == 1 {
 		choices = choices[1:]

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +70,8 @@ type Router struct {
 	node    proxy.Node
 	// table is what the kernel holds, nil when that is not known.
 	table *proxy.Table
+	// written counts elements, rebuilt tables written anew.
+	written, rebuilt atomic.Int64
 	Progress
 }
 

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -8,7 +9,10 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/network/nft"
 )
 
 // TestClusterIP: pods and the node reach a service's endpoints at its address, all of them, as themselves; a pod reaches
@@ -165,3 +169,114 @@ func (w *world) loopbackClosed(client string) {
 		}
 	}
 }
+
+// TestChangeCostsItself: one endpoint more or less is a few elements, whatever else there is.
+func TestChangeCostsItself(t *testing.T) {
+	inMachine(t, func(w *world) {
+		many(w, 300, 4)
+		w.settle()
+		before := w.router.written.Load()
+		sl := slice("s-7", "http", corev1.ProtocolTCP, 8080, address(7, 0), address(7, 1), address(7, 2), address(9999, 1))
+		w.put(sl)
+		w.settle()
+		if n := w.router.written.Load() - before; n != 2 {
+			t.Errorf("another endpoint in place of one wrote %d elements, want 2", n)
+		}
+	})
+}
+
+// many puts services with endpoints into the picture.
+func many(w *world, services, endpoints int) {
+	for i := range services {
+		name := fmt.Sprintf("s-%d", i)
+		ips := make([]netip.Addr, endpoints)
+		for j := range ips {
+			ips[j] = address(i, j)
+		}
+		w.put(service(name, fmt.Sprintf("10.96.%d.%d", 1+i/250, 1+i%250), port("http", corev1.ProtocolTCP, 80)),
+			slice(name, "http", corev1.ProtocolTCP, 8080, ips...))
+	}
+}
+
+// address is of no pod of the node.
+func address(i, j int) netip.Addr {
+	return netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), byte(j + 1)})
+}
+
+// TestRestart: a new agent takes the table as it finds it: what is right is not touched, what has changed meanwhile is.
+func TestRestart(t *testing.T) {
+	inMachine(t, func(w *world) {
+		a, ipA := w.sandbox("a")
+		b, ipB := w.sandbox("b")
+		w.serve(a, "tcp4", ":8080", "a")
+		w.serve(b, "tcp4", ":8080", "b")
+		many(w, 50, 3)
+		local := service("web", "10.96.0.10", port("http", corev1.ProtocolTCP, 80))
+		local.Spec.Type, local.Spec.Ports[0].NodePort = corev1.ServiceTypeLoadBalancer, 30080
+		local.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		local.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "198.51.100.1"}}
+		local.Spec.LoadBalancerSourceRanges = []string{"10.244.0.0/16", "0.0.0.0/32"}
+		w.put(local, slice("web", "http", corev1.ProtocolTCP, 8080, ipA))
+		w.settle()
+		w.want("", "tcp4", "10.96.0.10:80", "a")
+		w.stop()
+		w.start()
+		w.settle()
+		if n := w.router.written.Load(); n != 0 {
+			t.Errorf("an agent that finds all as it should be writes %d elements", n)
+		}
+		w.stop()
+		w.put(slice("web", "http", corev1.ProtocolTCP, 8080, ipB))
+		w.drop(service("s-3", ""), slice("s-3", "http", corev1.ProtocolTCP, 8080))
+		w.start()
+		w.settle()
+		w.want("", "tcp4", "10.96.0.10:80", "b")
+		w.wantRefused("", "tcp4", "10.96.1.4:80")
+		if n := w.router.written.Load(); n == 0 || n > 20 {
+			t.Errorf("two changes during the restart wrote %d elements", n)
+		}
+	})
+}
+
+// TestDamage: whatever somebody else does to the table, it is put right within a second.
+func TestDamage(t *testing.T) {
+	inMachine(t, func(w *world) {
+		a, ipA := w.sandbox("a")
+		w.serve(a, "tcp4", ":8080", "a")
+		w.put(service("web", "10.96.0.10", port("http", corev1.ProtocolTCP, 80)), slice("web", "http", corev1.ProtocolTCP, 8080, ipA))
+		w.settle()
+		other, err := nft.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		table := w.cfg.table()
+		w.patience = 50 * time.Millisecond // what is on its way while there is no table is lost
+		for name, damage := range map[string]func(*nft.Batch){
+			"table deleted":   func(b *nft.Batch) { b.DeleteTable() },
+			"element deleted": func(b *nft.Batch) { b.Delete("services", nft.Element{Key: destinationKey}) },
+			"rule added":      func(b *nft.Batch) { b.AddRule("pass", accept()...) },
+			"chain added":     func(b *nft.Batch) { b.AddChain("intruder", nil) },
+		} {
+			begin := time.Now()
+			b := nft.NewBatch(table)
+			damage(b)
+			if err := other.Commit(b); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			for {
+				got, _, _ := w.ask("", "tcp4", "10.96.0.10:80")
+				if got == "a" && w.router.rebuilt.Load() > 0 {
+					break
+				}
+				if time.Since(begin) > time.Second {
+					t.Fatalf("%s: it is not put right within a second", name)
+				}
+			}
+			w.router.rebuilt.Store(0)
+			w.settle()
+		}
+	})
+}
+
+var destinationKey = []byte{10, 96, 0, 10, unix.IPPROTO_TCP, 0, 0, 0, 0, 80, 0, 0}
