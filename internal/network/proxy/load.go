@@ -149,3 +149,15 @@ func (l *Loader) Table(to Emitter) (*Table, error) {
 	}
 	return t, nil
 }
+
+// ParseSticky reads an element of StickySet: of which destination a client stays with which endpoint.
+func ParseSticky(key, data []byte) (d Destination, to Endpoint, err error) {
+	if len(key) != 4+destinationSize {
+		return d, to, errForeign
+	}
+	if d, _, err = parseDestination(key[4:]); err != nil {
+		return d, to, err
+	}
+	to, err = parseEndpoint(data)
+	return d, to, err
+}

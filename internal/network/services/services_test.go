@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -280,3 +282,102 @@ func TestDamage(t *testing.T) {
 }
 
 var destinationKey = []byte{10, 96, 0, 10, unix.IPPROTO_TCP, 0, 0, 0, 0, 80, 0, 0}
+
+// TestDatagrams: a client that goes on sending from one socket is led elsewhere within 50 ms when its endpoint goes.
+func TestDatagrams(t *testing.T) {
+	inMachine(t, func(w *world) {
+		out := w.outside()
+		a, ipA := w.sandbox("a")
+		b, ipB := w.sandbox("b")
+		client, _ := w.sandbox("client")
+		w.serve(a, "udp4", ":8053", "a")
+		w.serve(b, "udp4", ":8053", "b")
+		dns := service("dns", "10.96.0.10", port("", corev1.ProtocolUDP, 53))
+		dns.Spec.Type, dns.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30053
+		w.put(dns, slice("dns", "", corev1.ProtocolUDP, 8053, ipA))
+		w.settle()
+		var asks []func() string
+		for from, to := range map[string]string{client: "10.96.0.10:53", out: "192.0.2.1:30053", "": "127.0.0.1:30053"} {
+			asks = append(asks, w.socket(from, to))
+		}
+		for _, ask := range asks {
+			if got := ask(); got != "a" {
+				t.Fatalf("at first %q answers", got)
+			}
+		}
+		w.put(slice("dns", "", corev1.ProtocolUDP, 8053, ipB))
+		begin := time.Now()
+		w.settle()
+		if took := time.Since(begin); took > 50*time.Millisecond {
+			t.Errorf("connections end %s after their endpoint", took)
+		}
+		for i, ask := range asks {
+			if got := ask(); got != "b" {
+				t.Errorf("client %d is answered by %q", i, got)
+			}
+		}
+	})
+}
+
+// socket asks over one socket, again and again.
+func (w *world) socket(path, to string) func() string {
+	w.t.Helper()
+	var conn net.Conn
+	err := w.in(path, func() (err error) {
+		conn, err = net.Dial("udp4", to)
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	return func() string {
+		buf := make([]byte, 64)
+		_ = conn.SetDeadline(time.Now().Add(w.patience))
+		if _, err := conn.Write([]byte("?")); err != nil {
+			return err.Error()
+		}
+		n, err := conn.Read(buf)
+		if err != nil {
+			return err.Error()
+		}
+		name, _, _ := strings.Cut(string(buf[:n]), " ")
+		return name
+	}
+}
+
+// TestSticky: a client stays with its endpoint as long as there is one, and is led elsewhere at once when there is not.
+func TestSticky(t *testing.T) {
+	inMachine(t, func(w *world) {
+		web := service("web", "10.96.0.10", port("", corev1.ProtocolTCP, 80))
+		web.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		var ips []netip.Addr
+		for _, name := range []string{"a", "b", "c"} {
+			path, ip := w.sandbox(name)
+			w.serve(path, "tcp4", ":8080", name)
+			ips = append(ips, ip)
+		}
+		client, _ := w.sandbox("client")
+		w.put(web, slice("web", "", corev1.ProtocolTCP, 8080, ips...))
+		w.settle()
+		first, _, err := w.ask(client, "tcp4", "10.96.0.10:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 32 {
+			w.want(client, "tcp4", "10.96.0.10:80", first)
+		}
+		at := int(first[0] - 'a')
+		w.put(slice("web", "", corev1.ProtocolTCP, 8080, slices.Delete(slices.Clone(ips), at, at+1)...))
+		w.settle()
+		second, _, err := w.ask(client, "tcp4", "10.96.0.10:80")
+		if err != nil || second == first {
+			t.Fatalf("after %s has gone: %q, %v", first, second, err)
+		}
+		w.put(slice("web", "", corev1.ProtocolTCP, 8080, ips...))
+		w.settle()
+		for range 32 {
+			w.want(client, "tcp4", "10.96.0.10:80", second)
+		}
+	})
+}
