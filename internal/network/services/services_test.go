@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -360,6 +361,12 @@ func TestSticky(t *testing.T) {
 		client, _ := w.sandbox("client")
 		w.put(web, slice("web", "", corev1.ProtocolTCP, 8080, ips...))
 		w.settle()
+		if nft, err := exec.LookPath("nft"); err == nil {
+			// The tools of the machine's owner must be able to read what is in the kernel.
+			if out, err := exec.Command(nft, "list", "table", w.cfg.Table).CombinedOutput(); err != nil {
+				t.Errorf("nft cannot list the table: %v: %s", err, out)
+			}
+		}
 		first, _, err := w.ask(client, "tcp4", "10.96.0.10:80")
 		if err != nil {
 			t.Fatal(err)
