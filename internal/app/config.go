@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/node/sysctl"
@@ -110,9 +111,17 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 	if err != nil {
 		return ClusterConfig{}, err
 	}
-	pods, err := freeRange("10.%d.0.0/16", 244)
+	taken, err := takenRanges()
 	if err != nil {
 		return ClusterConfig{}, err
+	}
+	pods, err := freeRange("10.%d.0.0/16", 244, taken)
+	if err != nil {
+		return ClusterConfig{}, fmt.Errorf("pod range: %w", err)
+	}
+	services, err := freeRange("10.%d.0.0/16", 96, append(taken, pods))
+	if err != nil {
+		return ClusterConfig{}, fmt.Errorf("range of cluster IPs: %w", err)
 	}
 	id := make([]byte, 3)
 	if _, err := rand.Read(id); err != nil {
@@ -120,7 +129,7 @@ func ensureConfig(dir DataDir, listen string, now time.Time) (ClusterConfig, err
 	}
 	cfg := ClusterConfig{
 		ID: hex.EncodeToString(id), Listen: address, PodCIDR: pods,
-		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Domain: clusterDomain, Created: now.UTC(),
+		ServiceCIDR: services, Domain: clusterDomain, Created: now.UTC(),
 	}
 	if err := dir.prepare(); err != nil {
 		return ClusterConfig{}, err
@@ -183,12 +192,12 @@ func creating(ctx context.Context) (done func(), err error) {
 	return nil, fmt.Errorf("wait for another cluster's creation: %w", err)
 }
 
-// freeRange returns the first range of the pattern, from the octet given and wrapping, that
-// no interface of this machine lives in.
-func freeRange(pattern string, from int) (netip.Prefix, error) {
+// takenRanges are those that this machine has addresses in, or routes to: the nodes of another cluster have a route for
+// its services.
+func takenRanges() ([]netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("list this machine's addresses: %w", err)
+		return nil, fmt.Errorf("list this machine's addresses: %w", err)
 	}
 	var taken []netip.Prefix
 	for _, a := range addrs {
@@ -196,6 +205,24 @@ func freeRange(pattern string, from int) (netip.Prefix, error) {
 			taken = append(taken, p.Masked())
 		}
 	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list this machine's routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		// The default route, and those of a whole class of networks, are nobody's home.
+		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil && p.Bits() > 8 {
+			taken = append(taken, p.Masked())
+		}
+	}
+	return taken, nil
+}
+
+// freeRange returns the first range of the pattern, from the octet given and wrapping, that overlaps none of those taken.
+func freeRange(pattern string, from int, taken []netip.Prefix) (netip.Prefix, error) {
 search:
 	for i := range 128 {
 		octet := from + i
@@ -210,7 +237,7 @@ search:
 		}
 		return p, nil
 	}
-	return netip.Prefix{}, fmt.Errorf("no free pod range in 10.128.0.0/9: every /16 overlaps an address of this machine")
+	return netip.Prefix{}, fmt.Errorf("none is free: every one of 128 such as "+pattern+" overlaps an address or a route of this machine", from)
 }
 
 // writeJSON writes a file whole or not at all.
