@@ -36,6 +36,11 @@ func fill(w *world, services, endpoints int) {
 			})
 		}
 	}
+	for _, list := range [][]plan.Object{all, slices} {
+		for _, o := range list {
+			o.SetResourceVersion(fmt.Sprint(w.revision + 1))
+		}
+	}
 	w.revision++
 	w.picture.Replace(resource.Services, all, w.revision)
 	w.revision++

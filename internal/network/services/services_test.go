@@ -403,3 +403,39 @@ func TestSticky(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingLeft: ten thousand services that came and went leave no element and no chain behind.
+func TestNothingLeft(t *testing.T) {
+	inMachine(t, func(w *world) {
+		w.settle()
+		before := w.elements()
+		for _, endpoints := range []int{1, 3} {
+			fill(w, 10000, endpoints)
+			w.settle()
+			if n := w.elements() - before; n < 10000*(1+endpoints) {
+				t.Errorf("10000 services of %d endpoints are %d elements", endpoints, n)
+			}
+		}
+		fill(w, 0, 0)
+		w.settle()
+		if after := w.elements(); after != before {
+			t.Errorf("%d elements before, %d after", before, after)
+		}
+	})
+}
+
+// elements counts all that the kernel holds.
+func (w *world) elements() (n int) {
+	w.t.Helper()
+	s, err := nft.Open()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer s.Close()
+	for _, set := range sets() {
+		if err := s.Elements(w.cfg.table(), set.Name, func(nft.Element) error { n++; return nil }); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return n
+}
