@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -137,9 +138,17 @@ func ensureConfig(dir DataDir, listen, domain string, now time.Time) (ClusterCon
 	if err != nil {
 		return ClusterConfig{}, err
 	}
-	pods, err := freeRange("10.%d.0.0/16", 244)
+	taken, err := takenRanges()
 	if err != nil {
 		return ClusterConfig{}, err
+	}
+	pods, err := freeRange("10.%d.0.0/16", 244, taken)
+	if err != nil {
+		return ClusterConfig{}, fmt.Errorf("pod range: %w", err)
+	}
+	services, err := freeRange("10.%d.0.0/16", 96, append(taken, pods))
+	if err != nil {
+		return ClusterConfig{}, fmt.Errorf("range of cluster IPs: %w", err)
 	}
 	id := make([]byte, 3)
 	if _, err := rand.Read(id); err != nil {
@@ -147,7 +156,7 @@ func ensureConfig(dir DataDir, listen, domain string, now time.Time) (ClusterCon
 	}
 	cfg := ClusterConfig{
 		ID: hex.EncodeToString(id), Listen: address, PodCIDR: pods,
-		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), Domain: domain, Created: now.UTC(),
+		ServiceCIDR: services, Domain: domain, Created: now.UTC(),
 	}
 	if err := dir.prepare(); err != nil {
 		return ClusterConfig{}, err
@@ -233,12 +242,12 @@ func creating(ctx context.Context) (done func(), err error) {
 	return nil, fmt.Errorf("wait for another cluster's creation: %w", err)
 }
 
-// freeRange returns the first range of the pattern, from the octet given and wrapping, that
-// no interface of this machine lives in.
-func freeRange(pattern string, from int) (netip.Prefix, error) {
+// takenRanges are those that this machine has addresses in, or routes to: the nodes of another cluster have a route for
+// its services.
+func takenRanges() ([]netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("list this machine's addresses: %w", err)
+		return nil, fmt.Errorf("list this machine's addresses: %w", err)
 	}
 	var taken []netip.Prefix
 	for _, a := range addrs {
@@ -246,6 +255,24 @@ func freeRange(pattern string, from int) (netip.Prefix, error) {
 			taken = append(taken, p.Masked())
 		}
 	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list this machine's routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		// The default route, and those of a whole class of networks, are nobody's home.
+		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil && p.Bits() > 8 {
+			taken = append(taken, p.Masked())
+		}
+	}
+	return taken, nil
+}
+
+// freeRange returns the first range of the pattern, from the octet given and wrapping, that overlaps none of those taken.
+func freeRange(pattern string, from int, taken []netip.Prefix) (netip.Prefix, error) {
 search:
 	for i := range 128 {
 		octet := from + i
@@ -260,7 +287,7 @@ search:
 		}
 		return p, nil
 	}
-	return netip.Prefix{}, fmt.Errorf("no free pod range in 10.128.0.0/9: every /16 overlaps an address of this machine")
+	return netip.Prefix{}, fmt.Errorf("none is free: every one of 128 such as "+pattern+" overlaps an address or a route of this machine", from)
 }
 
 // writeJSON writes a file whole or not at all.

@@ -88,7 +88,7 @@ var (
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
 		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
 		"internal/apiserver/fairness", "internal/apiserver/authz/rbac", "internal/apiserver/authz/policy", "internal/dns", "internal/drain",
-		"internal/network/policy"}
+		"internal/network/policy", "internal/network/proxy"}
 	impure = map[string]string{
 		"internal/dns/serve":         "the sockets",
 		"internal/dns/upstream":      "it asks other name servers",

@@ -16,7 +16,7 @@ import (
 //	masquerade  destinations whose clients get the node's address
 //	hairpin     endpoint . endpoint: pods of this node that may reach themselves
 //	sources     destination . range of clients, where only some are let in
-//	services-outside and endpoints-outside, the same for destinations of Outside
+//	services-outside, endpoints-outside, sources-outside: the same for destinations of Outside
 //	sticky      client . destination -> endpoint, written by the kernel
 type Set string
 
@@ -25,6 +25,7 @@ const (
 	Services  Set = "services"
 	Endpoints Set = "endpoints"
 
+	SourcesOutside   Set = "sources-outside"
 	ServicesOutside  Set = "services-outside"
 	EndpointsOutside Set = "endpoints-outside"
 
@@ -145,6 +146,13 @@ func (d Destination) endpoints() Set {
 		return EndpointsOutside
 	}
 	return Endpoints
+}
+
+func (d Destination) sources() Set {
+	if d.Outside {
+		return SourcesOutside
+	}
+	return Sources
 }
 
 const destinationSize = 12

@@ -22,7 +22,7 @@ func NewLoader(pods netip.Prefix) *Loader {
 
 // Loaded are the sets to be read, in this order: what a class is before who is of it, and a destination before what belongs
 // to it.
-var Loaded = []Set{Classes, Services, Endpoints, ServicesOutside, EndpointsOutside, Masquerade, Hairpin, Sources}
+var Loaded = []Set{Classes, Services, Endpoints, ServicesOutside, EndpointsOutside, Masquerade, Hairpin, Sources, SourcesOutside}
 
 var errForeign = errors.New("an element that is not ours")
 
@@ -47,7 +47,7 @@ func (l *Loader) Element(set Set, key, end, data []byte, chain string) error {
 	if err != nil {
 		return err
 	}
-	d.Outside = set == ServicesOutside || set == EndpointsOutside
+	d.Outside = set == ServicesOutside || set == EndpointsOutside || set == SourcesOutside
 	if set == d.services() {
 		return l.service(d, data)
 	}
@@ -93,7 +93,7 @@ func (l *Loader) belonging(set Set, e *entry, rest, end, data []byte) error {
 			return fmt.Errorf("%s: a number beyond what its class has: %w", set, errForeign)
 		}
 		e.order[n] = ep
-	case Sources:
+	case Sources, SourcesOutside:
 		if len(rest) != 4 || len(end) != destinationSize+4 {
 			return errForeign
 		}
@@ -148,4 +148,16 @@ func (l *Loader) Table(to Emitter) (*Table, error) {
 		}
 	}
 	return t, nil
+}
+
+// ParseSticky reads an element of StickySet: of which destination a client stays with which endpoint.
+func ParseSticky(key, data []byte) (d Destination, to Endpoint, err error) {
+	if len(key) != 4+destinationSize {
+		return d, to, errForeign
+	}
+	if d, _, err = parseDestination(key[4:]); err != nil {
+		return d, to, err
+	}
+	to, err = parseEndpoint(data)
+	return d, to, err
 }

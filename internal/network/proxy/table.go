@@ -68,13 +68,13 @@ func (t *Table) Leads(d Destination, to Endpoint) (known, leads bool) {
 
 // Apply makes a change, and emits the elements that it takes: as many as endpoints have come, gone or, for one that left a
 // gap, moved. Between Apply and Settle, classes may lack their chains.
-func (t *Table) Apply(c Change, to Emitter) {
+func (t *Table) Apply(c Change, to Emitter) (strays bool) {
 	old := t.routes[c.Destination]
 	if c.Route == nil {
 		if old != nil {
 			t.remove(c.Destination, old, to)
 		}
-		return
+		return old != nil
 	}
 	next := ClassOf(c.Destination, c.Route)
 	if old == nil {
@@ -84,10 +84,10 @@ func (t *Table) Apply(c Change, to Emitter) {
 		t.place(c.Destination, old, c.Route.Endpoints, to)
 		t.emit(to, c.services(), false, c.Destination, t.number(next).Bytes())
 		t.flags(c.Destination, &entry{}, old, to)
-		return
+		return true
 	}
 	was := *old
-	t.place(c.Destination, old, c.Route.Endpoints, to)
+	strays = t.place(c.Destination, old, c.Route.Endpoints, to)
 	if was.class != next {
 		t.count(was.class, -1)
 		t.count(next, 1)
@@ -97,6 +97,7 @@ func (t *Table) Apply(c Change, to Emitter) {
 	}
 	old.masquerade, old.sources = c.Route.Masquerade, c.Route.Sources
 	t.flags(c.Destination, &was, old, to)
+	return strays
 }
 
 func (t *Table) remove(d Destination, e *entry, to Emitter) {
@@ -126,12 +127,12 @@ func (t *Table) flags(d Destination, was, is *entry, to Emitter) {
 
 func (t *Table) source(to Emitter, del bool, d Destination, p netip.Prefix) {
 	first, last := appendRange(d.append(t.key[:0]), p)
-	to.Element(Op{Set: Sources, Delete: del, Key: first, End: last})
+	to.Element(Op{Set: d.sources(), Delete: del, Key: first, End: last})
 }
 
 // place gives the endpoints their numbers: those that stay keep theirs, new ones fill the gaps, and what is left of the
-// gaps is filled from the end.
-func (t *Table) place(d Destination, e *entry, want []Endpoint, to Emitter) {
+// gaps is filled from the end. It says whether any has gone.
+func (t *Table) place(d Destination, e *entry, want []Endpoint, to Emitter) (gone bool) {
 	var gaps []int
 	have := make(map[Endpoint]bool, len(e.order))
 	for i, ep := range e.order {
@@ -144,6 +145,7 @@ func (t *Table) place(d Destination, e *entry, want []Endpoint, to Emitter) {
 		t.member(ep, -1)
 	}
 	order := e.order
+	gone = len(gaps) > 0
 	for _, ep := range want {
 		if have[ep] {
 			continue
@@ -171,6 +173,7 @@ func (t *Table) place(d Destination, e *entry, want []Endpoint, to Emitter) {
 		order = order[:last]
 	}
 	e.order = order
+	return gone
 }
 
 func (t *Table) numbered(to Emitter, del bool, d Destination, n int, ep Endpoint) {

@@ -30,7 +30,9 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 		r.cfg.Log.Warn("somebody else changed the table of services: writing it anew", "table", r.cfg.Table)
 		r.table = nil
 	}
-	out := &output{router: r, batch: nft.NewBatch(r.cfg.table())}
+	out := &output{
+		router: r, batch: nft.NewBatch(r.cfg.table()), udp: map[proxy.Destination]bool{}, sticky: map[proxy.Destination]bool{},
+	}
 	if r.table == nil {
 		if err := r.begin(out, w.anew); err != nil {
 			return err
@@ -43,6 +45,13 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	}
 	if err := out.finish(); err != nil {
 		return err
+	}
+	if err := errors.Join(r.endFlows(out.udp), r.forgetClients(out.sticky)); err != nil {
+		return err
+	}
+	r.written.Add(int64(out.elements))
+	if w.anew {
+		r.rebuilt.Add(1)
 	}
 	if w.all {
 		r.cfg.Log.Info("services lead to their endpoints", "destinations", r.table.Len(), "elements", out.elements, "took", time.Since(begin))
@@ -181,6 +190,8 @@ type output struct {
 	err      error
 	// seen, when set, loses the destinations that a change is about.
 	seen map[proxy.Destination]bool
+	// udp and sticky are the destinations from which clients may have strayed.
+	udp, sticky map[proxy.Destination]bool
 }
 
 func (o *output) apply(c proxy.Change) {
@@ -190,7 +201,14 @@ func (o *output) apply(c proxy.Change) {
 	if c.Route != nil {
 		delete(o.seen, c.Destination)
 	}
-	o.router.table.Apply(c, o)
+	if o.router.table.Apply(c, o) {
+		if c.Protocol == proxy.UDP {
+			o.udp[c.Destination] = true
+		}
+		if c.Route != nil && c.Route.Sticky > 0 {
+			o.sticky[c.Destination] = true
+		}
+	}
 	if o.batch.Len() > maxBatch && !o.whole {
 		o.commit()
 	}

@@ -48,12 +48,15 @@ func sets() []nft.Set {
 			Name: string(name), Key: []int{4, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeMark, Data: 8, DataType: endpointType,
 		})
 	}
+	for _, name := range []proxy.Set{proxy.Sources, proxy.SourcesOutside} {
+		out = append(out, nft.Set{Name: string(name), Key: []int{4, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeAddress, Intervals: true})
+	}
 	return append(out, []nft.Set{
 		{Name: string(proxy.Classes), Key: []int{4}, KeyType: nft.TypeClass, Verdicts: true},
 		{Name: string(refusals), Key: []int{4}, KeyType: nft.TypeClass, Verdicts: true},
+		{Name: string(remembered), Key: []int{4}, KeyType: nft.TypeClass, Verdicts: true},
 		{Name: string(proxy.Masquerade), Key: destinationFields, KeyType: destinationType},
 		{Name: string(proxy.Hairpin), Key: []int{4, 4}, KeyType: nft.Type(nft.TypeAddress, nft.TypeAddress)},
-		{Name: string(proxy.Sources), Key: []int{4, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeAddress, Intervals: true},
 		{
 			Name: string(proxy.StickySet), Key: []int{4, 4, 1, 2}, KeyType: nft.Type(nft.TypeAddress)<<18 | destinationType,
 			Data: 8, DataType: endpointType, Dynamic: true, Size: maxSticky,
@@ -64,14 +67,18 @@ func sets() []nft.Set {
 // refusals are the classes without endpoints: their chains may stand where those of the others may not.
 const refusals proxy.Set = "refusals"
 
+// remembered are the classes whose clients stay with their endpoints, with the chains that remember them.
+const remembered proxy.Set = "remembered"
+
 // Chains that are always there.
 const (
-	chainInside  = "inside"
-	chainOutside = "outside"
-	chainPass    = "pass"
-	chainRefuse  = "refuse"
-	chainReject  = "reject"
-	chainDrop    = "drop"
+	chainInside   = "inside"
+	chainOutside  = "outside"
+	chainPass     = "pass"
+	chainRemember = "remember"
+	chainRefuse   = "refuse"
+	chainReject   = "reject"
+	chainDrop     = "drop"
 )
 
 // natAfterPorts is behind the host ports of pods (package pod) and before nothing: who publishes a port of the host has it.
@@ -90,11 +97,12 @@ func (c *Config) build(b *nft.Batch) {
 	for _, s := range sets() {
 		b.AddSet(s)
 	}
-	for _, name := range []string{chainInside, chainOutside, chainPass, chainRefuse, chainReject, chainDrop} {
+	for _, name := range []string{chainInside, chainOutside, chainPass, chainRemember, chainRefuse, chainReject, chainDrop} {
 		b.AddChain(name, nil)
 	}
 	c.buildDispatch(b)
 	c.buildRefusal(b)
+	c.buildRemembering(b)
 	c.buildPostrouting(b)
 	c.buildGuard(b)
 }
@@ -160,6 +168,7 @@ func (c *Config) buildPostrouting(b *nft.Batch) {
 	const name = "postrouting"
 	b.AddChain(name, &nft.Hook{Kind: "nat", Number: unix.NF_INET_POST_ROUTING, Priority: prioritySrc - natAfterPorts})
 	b.AddRule(name, join(notLed(), accept())...)
+	b.AddRule(name, &expr.Verdict{Kind: expr.VerdictJump, Chain: chainRemember})
 	b.AddRule(name, join(from(loopback, expr.CmpOpEq), toLoopbackLink(expr.CmpOpNeq), []expr.Any{&expr.Masq{}})...)
 	b.AddRule(name, join(addressPair(r0), inSet(r0, proxy.Hairpin), []expr.Any{&expr.Masq{}})...)
 	b.AddRule(name, join(from(c.Pods, expr.CmpOpEq), accept())...)
@@ -188,51 +197,70 @@ func buildClass(b *nft.Batch, c proxy.Class, number proxy.Number) {
 	if c.Any {
 		address = anyAddress
 	}
+	endpoints, sources := proxy.Endpoints, proxy.Sources
+	if c.Outside {
+		endpoints, sources = proxy.EndpointsOutside, proxy.SourcesOutside
+	}
 	if c.Checked {
 		b.AddRule(name, join(destination(r0, address), sourceAddress(r3), []expr.Any{
-			&expr.Lookup{SourceRegister: r0, SetName: string(proxy.Sources), Invert: true}, &expr.Verdict{Kind: expr.VerdictDrop},
+			&expr.Lookup{SourceRegister: r0, SetName: string(sources), Invert: true}, &expr.Verdict{Kind: expr.VerdictDrop},
 		})...)
 	}
 	random := []expr.Any{&expr.Numgen{Register: r4, Modulus: c.Endpoints, Type: unix.NFT_NG_RANDOM}}
 	first := []expr.Any{&expr.Immediate{Register: r4, Data: make([]byte, 4)}}
-	endpoints := proxy.Endpoints
-	if c.Outside {
-		endpoints = proxy.EndpointsOutside
-	}
 	choices := [][]expr.Any{random, first}
 	if c.Endpoints == 1 {
 		choices = choices[1:]
 	}
-	if c.Sticky == 0 {
-		for _, choose := range choices {
-			b.AddRule(name, join(destination(r1, address), choose, lookUp(r1, endpoints, r5), lead(r5))...)
-		}
-	} else {
-		buildSticky(b, c, address, endpoints, choices)
+	if c.Sticky > 0 {
+		buildSticky(b, c, address, number)
+	}
+	for _, choose := range choices {
+		b.AddRule(name, join(destination(r1, address), choose, lookUp(r1, endpoints, r5), lead(r5))...)
 	}
 	b.Add(string(proxy.Classes), nft.Element{Key: number.Bytes(), Goto: name})
 }
 
-// buildSticky leads a client that is known to its endpoint, and remembers the others. Whoever takes an endpoint away has
-// its clients forgotten (forgetClients).
-func buildSticky(b *nft.Batch, c proxy.Class, address [4]byte, endpoints proxy.Set, choices [][]expr.Any) {
-	name := c.Chain()
-	remember := func(data uint32) []expr.Any {
-		return []expr.Any{&expr.Dynset{
-			SrcRegKey: r0, SrcRegData: data, SetName: string(proxy.StickySet), Operation: unix.NFT_DYNSET_OP_UPDATE,
+// buildSticky leads a client that is known to its endpoint, and has the others remembered once they are led: then both where
+// they went and where they wanted to are fields of the packet. Whoever takes an endpoint away has its clients forgotten
+// (forgetClients).
+func buildSticky(b *nft.Batch, c proxy.Class, address [4]byte, number proxy.Number) {
+	b.AddRule(c.Chain(), join(sourceAddress(r0), destination(r1, address), lookUp(r0, proxy.StickySet, r5), lead(r5))...)
+
+	name := rememberChain(c)
+	b.AddChain(name, nil)
+	b.AddRule(name, join(sourceAddress(r0), original(r1, address), []expr.Any{
+		&expr.Payload{DestRegister: r5, Base: expr.PayloadBaseNetworkHeader, Offset: destOffset, Len: 4},
+		&expr.Payload{DestRegister: r6, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Dynset{
+			SrcRegKey: r0, SrcRegData: r5, SetName: string(proxy.StickySet), Operation: unix.NFT_DYNSET_OP_UPDATE,
 			Timeout: time.Duration(c.Sticky) * time.Second,
-		}}
-	}
-	key := join(sourceAddress(r0), destination(r1, address))
-	b.AddRule(name, join(key, lookUp(r0, proxy.StickySet, r4), remember(r4), lead(r4))...)
-	for _, choose := range choices {
-		b.AddRule(name, join(key, choose, lookUp(r1, endpoints, r5), remember(r5), lead(r5))...)
+		},
+	})...)
+	b.Add(string(remembered), nft.Element{Key: number.Bytes(), Goto: name})
+}
+
+func rememberChain(c proxy.Class) string { return "remember-" + c.Chain() }
+
+// buildRemembering has led connections of sticky classes remembered.
+func (c *Config) buildRemembering(b *nft.Batch) {
+	b.AddChain("input", &nft.Hook{Kind: "nat", Number: unix.NF_INET_LOCAL_IN, Priority: prioritySrc - natAfterPorts})
+	b.AddRule("input", join(notLed(), accept())...)
+	b.AddRule("input", &expr.Verdict{Kind: expr.VerdictJump, Chain: chainRemember})
+	for _, from := range []proxy.Set{proxy.Services, proxy.ServicesOutside} {
+		for _, address := range [][4]byte{packetAddress, anyAddress} {
+			addByClass(b, chainRemember, from, remembered, original(r0, address))
+		}
 	}
 }
 
 func dropClass(b *nft.Batch, c proxy.Class, number proxy.Number) {
 	b.Delete(string(proxy.Classes), nft.Element{Key: number.Bytes()})
 	b.DeleteChain(c.Chain())
+	if c.Sticky > 0 {
+		b.Delete(string(remembered), nft.Element{Key: number.Bytes()})
+		b.DeleteChain(rememberChain(c))
+	}
 }
 
 var (

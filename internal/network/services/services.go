@@ -13,8 +13,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/network/nft"
@@ -63,12 +65,15 @@ type Router struct {
 	cfg     Config
 	socket  *nft.Socket
 	watch   *nft.Watch
+	links   *netlink.Handle
 	cancel  func()
 	changes changes
 	book    *proxy.Book
 	node    proxy.Node
 	// table is what the kernel holds, nil when that is not known.
 	table *proxy.Table
+	// written counts elements, rebuilt tables written anew.
+	written, rebuilt atomic.Int64
 	Progress
 }
 
@@ -88,7 +93,11 @@ func Open(cfg Config) (*Router, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("services: %w", err), socket.Close())
 	}
-	r := &Router{cfg: cfg, socket: socket, watch: watch, book: proxy.NewBook()}
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("services: %w", err), watch.Close(), socket.Close())
+	}
+	r := &Router{cfg: cfg, socket: socket, watch: watch, links: links, book: proxy.NewBook()}
 	r.changes.init()
 	cfg.Picture.AddIndexes(byService)
 	r.cancel = cfg.Picture.Subscribe(r.changes.saw)
@@ -98,6 +107,7 @@ func Open(cfg Config) (*Router, error) {
 // Close lets go of the sockets and leaves the table as it is.
 func (r *Router) Close() error {
 	r.cancel()
+	r.links.Close()
 	return errors.Join(r.watch.Close(), r.socket.Close())
 }
 

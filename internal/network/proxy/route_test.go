@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// endpoint is written "address flags": r(eady), s(erving), t(erminating), and @node, %zone of a hint, =node of a hint.
+func endpoint(text string) discoveryv1.Endpoint {
+	words := strings.Fields(text)
+	e := discoveryv1.Endpoint{Addresses: []string{words[0]}}
+	is := func(flag string) *bool { b := strings.Contains(words[1], flag); return &b }
+	e.Conditions = discoveryv1.EndpointConditions{Ready: is("r"), Serving: is("s"), Terminating: is("t")}
+	for _, w := range words[2:] {
+		name := w[1:]
+		if e.Hints == nil && w[0] != '@' {
+			e.Hints = &discoveryv1.EndpointHints{}
+		}
+		switch w[0] {
+		case '@':
+			e.NodeName = &name
+		case '%':
+			e.Hints.ForZones = append(e.Hints.ForZones, discoveryv1.ForZone{Name: name})
+		case '=':
+			e.Hints.ForNodes = append(e.Hints.ForNodes, discoveryv1.ForNode{Name: name})
+		}
+	}
+	return e
+}
+
+func sliceOf(port int32, endpoints ...string) *discoveryv1.EndpointSlice {
+	name, proto := "http", corev1.ProtocolTCP
+	s := &discoveryv1.EndpointSlice{
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &name, Protocol: &proto, Port: &port}},
+	}
+	for _, e := range endpoints {
+		s.Endpoints = append(s.Endpoints, endpoint(e))
+	}
+	return s
+}
+
+func show(all []Frontend) []string {
+	var out []string
+	for _, f := range all {
+		line := fmt.Sprintf("%d.%d.%d.%d:%d/%d", f.Address[0], f.Address[1], f.Address[2], f.Address[3], f.Destination.Port, f.Protocol)
+		for flag, on := range map[string]bool{" outside": f.Outside, " masquerade": f.Masquerade, " drop": f.Drop} {
+			if on {
+				line += flag
+			}
+		}
+		line += " ->"
+		for _, e := range f.Endpoints {
+			line += fmt.Sprintf(" %d:%d", e.Address[3], e.Port)
+		}
+		out = append(out, line)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestRoutes(t *testing.T) {
+	local := corev1.ServiceInternalTrafficPolicyLocal
+	for _, c := range []struct {
+		name   string
+		change func(*corev1.Service)
+		slices []*discoveryv1.EndpointSlice
+		want   []string
+	}{
+		{"ready ones", nil, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs", "10.244.0.3 -", "10.244.0.4 st")},
+			[]string{"10.96.0.1:80/6 -> 2:8080"}},
+		{"the last resort", nil, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.3 -", "10.244.0.4 st", "10.244.0.5 t")},
+			[]string{"10.96.0.1:80/6 -> 4:8080"}},
+		{"none", nil, nil, []string{"10.96.0.1:80/6 ->"}},
+		{"named ports that differ", nil, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs"), sliceOf(9090, "10.244.0.3 rs")},
+			[]string{"10.96.0.1:80/6 -> 2:8080 3:9090"}},
+		{"one named twice", nil, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs"), sliceOf(8080, "10.244.0.2 st", "10.244.0.2 rs")},
+			[]string{"10.96.0.1:80/6 -> 2:8080"}},
+		{"nonsense", nil, []*discoveryv1.EndpointSlice{
+			sliceOf(8080, "127.0.0.1 rs", "nonsense rs", "::1 rs", "0.0.0.0 rs", "224.0.0.1 rs", "10.244.0.2 rs"), sliceOf(0, "10.244.0.9 rs"),
+			sliceOf(70000, "10.244.0.9 rs"), {AddressType: discoveryv1.AddressTypeFQDN, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"a.b"}}}},
+			{AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{}}, Endpoints: []discoveryv1.Endpoint{{}}},
+		}, []string{"10.96.0.1:80/6 -> 2:8080"}},
+		{"local inside", func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = &local },
+			[]*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs @one", "10.244.0.3 rs @two")}, []string{"10.96.0.1:80/6 -> 2:8080"}},
+		{"local inside, elsewhere", func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = &local },
+			[]*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.3 rs @two")}, []string{"10.96.0.1:80/6 drop ->"}},
+		{"node port", func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30000 },
+			[]*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs")}, []string{"0.0.0.0:30000/6 masquerade -> 2:8080", "10.96.0.1:80/6 -> 2:8080"}},
+		{"node port, local outside", func(s *corev1.Service) {
+			s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30000
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		}, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs @one", "10.244.0.3 rs @two")}, []string{
+			"0.0.0.0:30000/6 -> 2:8080 3:8080", "0.0.0.0:30000/6 outside -> 2:8080", "10.96.0.1:80/6 -> 2:8080 3:8080",
+		}},
+		{"external IPs", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.1", "127.0.0.1"} },
+			[]*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs")},
+			[]string{"10.96.0.1:80/6 -> 2:8080", "198.51.100.1:80/6 masquerade -> 2:8080"}},
+		{"external name", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
+			[]*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs")}, nil},
+		{"headless", func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "None", []string{"None"} },
+			[]*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs")}, nil},
+		{"hints for the node", nil, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs =one %z", "10.244.0.3 rs =two %z")},
+			[]string{"10.96.0.1:80/6 -> 2:8080"}},
+		{"hints for the zone", nil, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs %y", "10.244.0.3 rs =two %z")},
+			[]string{"10.96.0.1:80/6 -> 3:8080"}},
+		{"hints that one lacks", nil, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs", "10.244.0.3 rs %z")},
+			[]string{"10.96.0.1:80/6 -> 2:8080 3:8080"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: corev1.ServiceSpec{
+				Type: corev1.ServiceTypeClusterIP, ClusterIP: "10.96.0.1", ClusterIPs: []string{"10.96.0.1"},
+				Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, TargetPort: intstr.FromString("http")}},
+			}}
+			if c.change != nil {
+				c.change(s)
+			}
+			if got := show(Routes(s, c.slices, Node{Name: "one", Zone: "z"})); !slices.Equal(got, c.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+			}
+		})
+	}
+}

@@ -1,0 +1,131 @@
+package services
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"coracle/internal/network/nft"
+	"coracle/internal/network/proxy"
+)
+
+// A connection is led once, by its first packet: the kernel remembers where to (conntrack). That is right for streams, which
+// end by themselves; a client's datagrams would go on to an endpoint that is gone for as long as it sends any.
+
+// flows matches the UDP connections whose endpoint is none any more, of some destinations.
+type flows struct {
+	table *proxy.Table
+	of    map[proxy.Destination]bool
+	// local are the node's addresses.
+	local map[proxy.Address]bool
+}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	if flow.Forward.Protocol != proxy.UDP {
+		return false
+	}
+	sent, ok1 := endpointOf(flow.Forward.DstIP, flow.Forward.DstPort)
+	led, ok2 := endpointOf(flow.Reverse.SrcIP, flow.Reverse.SrcPort)
+	if !ok1 || !ok2 {
+		return false
+	}
+	d := proxy.Destination{Address: sent.Address, Port: sent.Port, Protocol: proxy.UDP}
+	if known, _ := f.table.Leads(d, led); !known && !f.of[d] {
+		// It may be a node port: of the node's own addresses, whichever of them it was.
+		if !f.local[sent.Address] && sent.Address[0] != loopback.Addr().As4()[0] {
+			return false
+		}
+		d.Address = proxy.Address{}
+	}
+	outside := d
+	outside.Outside = true
+	if !f.of[d] && !f.of[outside] {
+		return false
+	}
+	known, leads := f.table.Leads(d, led)
+	knownOutside, leadsOutside := f.table.Leads(outside, led)
+	if !known && !knownOutside {
+		return led != sent // it was led by a service that is gone
+	}
+	return !leads && !leadsOutside
+}
+
+func endpointOf(ip net.IP, port uint16) (proxy.Endpoint, bool) {
+	a, ok := netip.AddrFromSlice(ip)
+	if a = a.Unmap(); !ok || !a.Is4() {
+		return proxy.Endpoint{}, false
+	}
+	return proxy.Endpoint{Address: a.As4(), Port: port}, true
+}
+
+// endFlows ends the UDP connections of destinations that have lost an endpoint, or are new, to whom does not serve them. A
+// kernel that cannot be asked keeps them until they time out.
+func (r *Router) endFlows(of map[proxy.Destination]bool) error {
+	if len(of) == 0 {
+		return nil
+	}
+	local := map[proxy.Address]bool{}
+	addrs, err := r.links.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("the node's addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if e, ok := endpointOf(a.IP, 0); ok {
+			local[e.Address] = true
+		}
+	}
+	const attempts = 5
+	for range attempts {
+		_, err = r.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flows{r.table, of, local})
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	for _, cannot := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT} {
+		if errors.Is(err, cannot) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("end the UDP connections to endpoints that are gone: %w", err)
+	}
+	return nil
+}
+
+// forgetClients has the kernel forget which clients stayed with endpoints that destinations have lost.
+func (r *Router) forgetClients(of map[proxy.Destination]bool) error {
+	if len(of) == 0 {
+		return nil
+	}
+	var gone [][]byte
+	err := r.socket.Elements(r.cfg.table(), string(proxy.StickySet), func(e nft.Element) error {
+		d, to, err := proxy.ParseSticky(e.Key, e.Data)
+		if err != nil {
+			return err
+		}
+		outside := d
+		outside.Outside = true
+		_, leads := r.table.Leads(d, to)
+		_, leadsOutside := r.table.Leads(outside, to)
+		if (of[d] || of[outside]) && !leads && !leadsOutside {
+			gone = append(gone, append([]byte{}, e.Key...))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range gone {
+		b := nft.NewBatch(r.cfg.table())
+		b.Delete(string(proxy.StickySet), nft.Element{Key: key})
+		if err := r.socket.Commit(b); err != nil && !errors.Is(err, unix.ENOENT) { // it may have expired meanwhile
+			return err
+		}
+	}
+	return nil
+}
