@@ -62,6 +62,10 @@ sim: ## Run 2,000 simulated clusters and find every planted defect
 sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first
 	$(GO) test ./internal/sim -v -run '^TestWorlds$$' -sim.long -sim.from $(or $(FROM),100000) -timeout 0
 
+.PHONY: dns-long
+dns-long: ## Fuzz the name server with packets; FOR=1m
+	$(GO) test ./internal/dns -run '^$$' -fuzz '^FuzzAnswer$$' -fuzztime $(or $(FOR),1m)
+
 .PHONY: fuzz
 fuzz: ## Send an API server random requests, each with a bound on memory and time; FOR=10m, SEED=1
 	$(GO) test ./test/fuzz -tags '$(TAGS)' -v -run '^TestRandomRequests$$' -fuzz.for $(or $(FOR),10m) -fuzz.seed $(or $(SEED),1) -timeout 0

@@ -243,9 +243,10 @@ func askAlways(t *testing.T, at, name, want string) func() (asked, lost int, lon
 func (c *cluster) nameLatency(server string, n int) (p50, p99 time.Duration) {
 	c.t.Helper()
 	ctx := c.t.Context()
-	// A node that is there and runs nothing: the pods bound to it are this test's to speak for.
+	// A node that is there and runs nothing: of the pods bound to it this test says what addresses they have. They are not
+	// ready, for the node is not heard of.
 	c.apply("apiVersion: v1\nkind: Node\nmetadata: {name: nowhere}\n---\n" +
-		"apiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {clusterIP: None, selector: {app: late}}\n")
+		"apiVersion: v1\nkind: Service\nmetadata: {name: late}\nspec: {clusterIP: None, publishNotReadyAddresses: true, selector: {app: late}}\n")
 	for i := range n {
 		name := fmt.Sprintf("late-%d", i)
 		if _, err := c.api.Create(ctx, &corev1.Pod{
