@@ -59,9 +59,9 @@ spec:
 	web, empty, port := field("web", ".spec.clusterIP"), field("empty", ".spec.clusterIP"), field("web", ".spec.ports[0].nodePort")
 	for _, pod := range []string{"web-1", "web-2"} {
 		eventually(t, patience, "the service from "+pod, func() bool {
-			return c.try("exec", pod, "--", "wget", "-q", "-T", "2", "-O", "-", "http://"+web+"/").out == "web\n"
+			return c.try("exec", pod, "--", "wget", "-q", "-O", "-", "http://"+web+"/").out == "web\n"
 		})
-		if got := c.try("exec", pod, "--", "wget", "-T", "5", "-O", "-", "http://"+empty+"/"); !strings.Contains(got.errs, "refused") {
+		if got := c.try("exec", pod, "--", "wget", "-O", "-", "http://"+empty+"/"); !strings.Contains(got.errs, "refused") {
 			t.Errorf("%s asks a service without endpoints: %q", pod, got.errs)
 		}
 		host := `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT`
