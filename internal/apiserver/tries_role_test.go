@@ -44,12 +44,14 @@ func TestRoleTries(t *testing.T) {
 	b.post(clusterRolesPath, `{"metadata":{"name":"prober"},"rules":[{"verbs":["get"],"nonResourceURLs":["/metrics"]},{"verbs":["get"],"apiGroups":[""],"resources":["nodes"]}]}`).want(201)
 	b.post(clusterBindingsPath, binds("prober", "ClusterRole", "prober", "Group/system:serviceaccounts:default")).want(201)
 	b.post("/api/v1/namespaces", `{"metadata":{"name":"other"}}`).want(201)
-	b.post(configMaps, `{"metadata":{"name":"kept"}}`).want(201)
+	for _, name := range []string{"kept", "mine"} {
+		b.post(configMaps, fmt.Sprintf(`{"metadata":{"name":%q}}`, name)).want(201)
+	}
 	const no = `User \"system:serviceaccount:default:default\" cannot`
 	b.attempt(t, b.as(""), map[string][]try{
 		"what it may read": as(200, "", [3]string{"GET", pods}, [3]string{"GET", pods + "/p"}, [3]string{"GET", pods + "?watch=1&timeoutSeconds=1"}, [3]string{"GET", secretsPath + "/secret-p"},
 			[3]string{"GET", nodesPath + "/n1"}, [3]string{"GET", "/metrics"}),
-		"what it may write": as(201, "", [3]string{"POST", configMaps, `{"metadata":{"name":"mine"}}`}),
+		"what it may write": as(201, "", [3]string{"POST", configMaps, `{"metadata":{"name":"new"}}`}),
 		"what it may change": as(200, "", [3]string{"PUT", configMaps + "/kept", `{"metadata":{"name":"kept"},"data":{"a":"b"}}`},
 			[3]string{"PATCH", configMaps + "/kept", `{"data":{"a":"c"}}`}, [3]string{"PATCH", configMaps + "/kept", `json-patch:[{"op":"remove","path":"/data/a"}]`},
 			[3]string{"PATCH", configMaps + "/kept?fieldManager=m", `apply:{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"kept"},"data":{"d":"e"}}`},
@@ -117,7 +119,9 @@ func TestEscalation(t *testing.T) {
 	// Max manages cluster roles and their bindings, and may do nothing else.
 	c.post(clusterRolesPath, gives("role-manager", "get,create,update,patch,delete", "rbac.authorization.k8s.io", "clusterroles,clusterrolebindings")).want(201)
 	c.post(clusterBindingsPath, binds("role-manager", "ClusterRole", "role-manager", "User/max")).want(201)
-	c.post(rolesPath, gives("small", "get", "", "pods")).want(201)
+	for _, name := range []string{"small", "spare"} {
+		c.post(rolesPath, gives(name, "get", "", "pods")).want(201)
+	}
 	c.post(rolesPath, gives("large", "get", "", "secrets")).want(201)
 	c.post(bindingsPath, binds("large", "Role", "large", "User/root")).want(201)
 	c.post(clusterRolesPath, `{"metadata":{"name":"sum"},"aggregationRule":{"clusterRoleSelectors":[{"matchLabels":{"a":"b"}}]}}`).want(201)
@@ -134,7 +138,7 @@ func TestEscalation(t *testing.T) {
 			[3]string{"PATCH", rolesPath + "/small", `json-patch:[{"op":"add","path":"/rules/0/resources/-","value":"secrets"}]`}, [3]string{"PATCH", rolesPath + "/large", `{"rules":[{"verbs":["list"],"apiGroups":[""],"resources":["secrets"]}]}`},
 			[3]string{"PATCH", rolesPath + "/manager", `{"rules":[{"verbs":["bind","escalate"],"apiGroups":["rbac.authorization.k8s.io"],"resources":["roles"]}]}`}),
 		"what gives nothing": as(200, "", [3]string{"PATCH", rolesPath + "/large", `{"metadata":{"labels":{"a":"b"}}}`}, [3]string{"PATCH", rolesPath + "/small", `{"rules":[{"verbs":["list"],"apiGroups":[""],"resources":["pods"]}]}`},
-			[3]string{"PATCH", bindingsPath + "/large", `{"metadata":{"finalizers":["a.b/c"]}}`}, [3]string{"PATCH", bindingsPath + "/large", `{"metadata":{"finalizers":null}}`}, [3]string{"DELETE", rolesPath + "/mine"}),
+			[3]string{"PATCH", bindingsPath + "/large", `{"metadata":{"finalizers":["a.b/c"]}}`}, [3]string{"PATCH", bindingsPath + "/large", `{"metadata":{"finalizers":null}}`}, [3]string{"DELETE", rolesPath + "/spare"}),
 		"binding a role of more": refuse(`rolebindings.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) `+grants,
 			[3]string{"POST", bindingsPath, binds("x", "Role", "large", "User/jane")}, [3]string{"POST", bindingsPath, binds("x", "ClusterRole", "cluster-admin", "User/jane")},
 			[3]string{"PUT", bindingsPath + "/x", binds("x", "ClusterRole", "view", "User/jane")}, [3]string{"POST", bindingsPath, binds("x", "ClusterRole", "admin", "Group/system:authenticated")}),
