@@ -120,7 +120,7 @@ func (z *Zone) write(raw []byte, q question, r result, out []byte) []byte {
 	out[6], out[7], out[8], out[9], out[10], out[11] = byte(len(r.addrs)>>8), byte(len(r.addrs)), 0, 0, 0, 0
 	for _, a := range r.addrs {
 		out = append(out, 0xc0, headerSize) // the name that was asked for
-		rrtype, size := uint16(dns.TypeA), uint16(4)
+		rrtype, size := dns.TypeA, uint16(4)
 		if a.Is6() {
 			rrtype, size = dns.TypeAAAA, 16
 		}

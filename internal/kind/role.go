@@ -4,7 +4,7 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -52,7 +52,7 @@ var clusterRoles = Kind{
 func createdAtColumn() column { return col("Created At", "date", "When the object was created.") }
 
 // anyPathSegment lets a role or a binding have any name that a URL can hold, such as system:node.
-func anyPathSegment(name string, _ bool) []string { return path.IsValidPathSegmentName(name) }
+func anyPathSegment(name string, _ bool) []string { return content.IsPathSegmentName(name) }
 
 func validateRole(r *rbacv1.Role) field.ErrorList {
 	errs := validMeta(&r.ObjectMeta, true, anyPathSegment)

@@ -35,9 +35,10 @@ func Open(shelf Shelf, at netip.AddrPort) (udp *net.UDPConn, tcp *net.TCPListene
 		return udp, tcp, nil
 	}
 	closeAll(udp, tcp)
+	var stuck error
 	if shelf != nil {
-		if err = shelf.Drop(name); err != nil {
-			err = fmt.Errorf("DNS sockets: let go of old ones: %w", err)
+		if err := shelf.Drop(name); err != nil {
+			stuck = fmt.Errorf("DNS sockets: let go of old ones: %w", err)
 		}
 	}
 	if udp, tcp, err = listen(at); err != nil {
@@ -46,7 +47,7 @@ func Open(shelf Shelf, at netip.AddrPort) (udp *net.UDPConn, tcp *net.TCPListene
 	if shelf == nil {
 		return udp, tcp, nil
 	}
-	return udp, tcp, keep(shelf, name, udp, tcp)
+	return udp, tcp, errors.Join(stuck, keep(shelf, name, udp, tcp))
 }
 
 func closeAll(udp *net.UDPConn, tcp *net.TCPListener) {

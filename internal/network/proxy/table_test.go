@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,7 +68,7 @@ func (k *kernel) load() (*Table, error) {
 	}
 	for _, set := range Loaded {
 		for key, data := range k.sets[set] {
-			first, end, _ := strings.Cut(key, "|")
+			var first, end string
 			if set == Sources || set == SourcesOutside {
 				first, end = key[:destinationSize+4], key[destinationSize+5:]
 			} else {

@@ -101,7 +101,7 @@ func TestProbe(t *testing.T) {
 	}
 	dir := t.TempDir()
 	asked := errors.New("asked")
-	if err := Probe(dir, func(users *os.File) error { return asked }); err != asked {
+	if err := Probe(dir, func(*os.File) error { return asked }); !errors.Is(err, asked) {
 		t.Errorf("%v", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {

@@ -24,5 +24,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "abrupt:", err)
 		os.Exit(1)
 	}
-	<-ended
+	if err := <-ended; err != nil {
+		fmt.Fprintln(os.Stderr, "abrupt:", err)
+	}
 }
