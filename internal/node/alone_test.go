@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -290,13 +291,19 @@ func TestRestWritesNothing(t *testing.T) {
 	})
 }
 
-// editPod changes a pod.
+// editPod changes a pod, whose status the agent may be writing.
 func (w *world) editPod(name string, change func(*corev1.Pod)) {
 	w.t.Helper()
-	p := w.pod(name).DeepCopy()
-	change(p)
-	if _, err := w.cluster.Update(w.t.Context(), p, ""); err != nil {
-		w.t.Fatal(err)
+	for {
+		p := w.pod(name).DeepCopy()
+		change(p)
+		_, err := w.cluster.Update(w.t.Context(), p, "")
+		if err == nil {
+			return
+		}
+		if !apierrors.IsConflict(err) {
+			w.t.Fatal(err)
+		}
 	}
 }
 
