@@ -150,8 +150,8 @@ func TestNames(t *testing.T) {
 	c.up(1)
 	asked, lost, longest := stop()
 	t.Logf("%d questions, %d lost, the longest took %s", asked, lost, longest)
-	if lost != 0 || asked < 100 {
-		t.Errorf("%d of %d questions are lost", lost, asked)
+	if lost != 0 || asked < 50 { // an agent is back within a fraction of a second
+		t.Errorf("%d of %d questions are lost, want 0 of 50 at least", lost, asked)
 	}
 
 	t.Log("known names resolve while the server is down")
@@ -179,7 +179,7 @@ func askAlways(t *testing.T, at, name, want string) func() (asked, lost int, lon
 	end, over := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(over)
-		for tick := time.NewTicker(5 * time.Millisecond); ; {
+		for tick := time.NewTicker(time.Millisecond); ; {
 			select {
 			case <-end:
 				tick.Stop()

@@ -89,7 +89,7 @@ func TestSeedsAreSound(t *testing.T) {
 func (s *Server) fill(kinds []Kind) (stored int) {
 	for _, k := range kinds {
 		r := Request{Method: http.MethodPost, Path: k.Path(), Format: "application/json",
-			Body: marshal(k.Sound("fz-" + strings.ToLower(k.Kind)))}
+			Body: marshal(k.Sound(k.usual()))}
 		s.Do(r)
 		stored += len(r.Body)
 	}

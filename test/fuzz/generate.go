@@ -104,7 +104,7 @@ func (g Gen) name(k Kind) string {
 	case 1, 2, 3:
 		return fmt.Sprintf("fz-%d", g.Intn(6))
 	}
-	return "fz-" + strings.ToLower(k.Kind)
+	return k.usual()
 }
 
 // forSub makes the body that a subresource takes out of the object.

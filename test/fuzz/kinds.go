@@ -91,6 +91,14 @@ func (k Kind) APIVersion() string {
 	return k.Group + "/" + k.Version
 }
 
+// usual is what objects of the kind are called most times: a name that the kind takes.
+func (k Kind) usual() string {
+	if k.Kind == "IPAddress" {
+		return "192.0.2.77"
+	}
+	return "fz-" + strings.ToLower(k.Kind)
+}
+
 // Sound returns an object of the kind that the server takes.
 func (k Kind) Sound(name string) map[string]any {
 	object := map[string]any{}
