@@ -35,6 +35,10 @@ const Timeout = "coracle.io/drain-timeout"
 // DefaultTimeout is how long a pod drains at most where it does not say.
 const DefaultTimeout = 2 * time.Second
 
+// Settle is how long a pod goes on after the last node has let go of it: connections that were led to it just before are on
+// their way, or wait to be accepted, and a listener that is closed refuses those.
+const Settle = 500 * time.Millisecond
+
 // Limit returns how long a pod that has just been deleted may go on as if it were not, while nodes let go of it: what it
 // says or DefaultTimeout, and at most half of the time that it has to end, so that it can still end in order. problem says
 // that the annotation cannot be read.

@@ -102,6 +102,7 @@ func (a *agent) letGo(ctx context.Context, pod *corev1.Pod, limit time.Duration)
 	case len(behind) > 0:
 		why = "not acknowledged by " + nodesNamed(behind)
 	default:
+		pause(limited, drain.Settle)
 		return
 	}
 	a.events.pod(pod, "", corev1.EventTypeWarning, drainTimedOut,

@@ -143,7 +143,11 @@ func TestDrain(t *testing.T) {
 			t.Fatal("stopped though a node has not come so far")
 		}
 		w.everybodyAt(at)
-		w.settle(10 * time.Millisecond)
+		w.settle(drain.Settle - 10*time.Millisecond)
+		if !w.alive() {
+			t.Error("stopped though connections may be on their way")
+		}
+		w.settle(20 * time.Millisecond)
 		if w.alive() {
 			t.Error("it runs though everybody has let go of it")
 		}
@@ -220,7 +224,7 @@ func TestDrainsTogether(t *testing.T) {
 			t.Errorf("%d run, asked %d times", len(w.images("server:1")), w.asked)
 		}
 		w.everybodyAt(at)
-		w.settle(10 * time.Millisecond)
+		w.settle(drain.Settle + 10*time.Millisecond)
 		if w.alive() || w.asked > len(names) {
 			t.Errorf("some run: %v; asked %d times", w.alive(), w.asked)
 		}

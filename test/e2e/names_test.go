@@ -179,7 +179,7 @@ func askAlways(t *testing.T, at, name, want string) func() (asked, lost int, lon
 	end, over := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(over)
-		for tick := time.NewTicker(time.Millisecond); ; {
+		for tick := time.NewTicker(5 * time.Millisecond); ; {
 			select {
 			case <-end:
 				tick.Stop()

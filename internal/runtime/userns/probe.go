@@ -1,14 +1,10 @@
 package userns
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
-
-	"coracle/internal/filetree"
 )
 
 // Probe finds out whether pods on this machine can have users of their own: a user namespace can be made, the file systems
@@ -30,25 +26,33 @@ func Probe(dir string, further func(users *os.File) error) error {
 		return err
 	}
 	tree.Close()
-	if err := probeMemory(dir, users); err != nil {
+	if err := probeMemory(users); err != nil {
 		return err
 	}
 	return further(users)
 }
 
-// probeMemory tries a file system in memory, which is mounted for that moment in dir.
-func probeMemory(dir string, users *os.File) (err error) {
-	at := filepath.Join(dir, fmt.Sprintf("probe-%d", os.Getpid()))
-	if err := os.Mkdir(at, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	defer func() { err = errors.Join(err, filetree.Dismantle(at)) }()
-	if err := unix.Mount("probe", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,mode=700"); err != nil {
-		return fmt.Errorf("mount a file system in memory: %w", err)
-	}
-	tree, err := Tree(at, users, false)
+// probeMemory tries a file system in memory. It is mounted nowhere, so that nothing of it can be left behind.
+func probeMemory(users *os.File) error {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return err
+		return fmt.Errorf("a file system in memory: %w", os.NewSyscallError("fsopen", err))
 	}
-	return tree.Close()
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "size", "4k"); err != nil {
+		return fmt.Errorf("a file system in memory: %w", os.NewSyscallError("fsconfig", err))
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return fmt.Errorf("a file system in memory: %w", os.NewSyscallError("fsconfig", err))
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("a file system in memory: %w", os.NewSyscallError("fsmount", err))
+	}
+	defer unix.Close(mount)
+	shown := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users.Fd())}
+	if err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, shown); err != nil {
+		return fmt.Errorf("the file system of memory (tmpfs) %w: %w", ErrCannot, os.NewSyscallError("mount_setattr", err))
+	}
+	return nil
 }
