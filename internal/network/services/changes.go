@@ -68,13 +68,25 @@ func (c *changes) saw(ch view.Change) {
 			c.touch(ch.Before, ch.After, func(o plan.Object) plan.Key {
 				return plan.Key{Namespace: o.GetNamespace(), Name: o.GetLabels()[discoveryv1.LabelServiceName]}
 			})
-			c.revision = ch.Revision
+			if whole(ch) {
+				c.revision = ch.Revision
+			}
 		})
 	case resource.Nodes:
 		if shape(ch.Before) != shape(ch.After) && ch.After != nil {
 			c.everything()
 		}
 	}
+}
+
+// whole says whether the picture's slices are as of the change's revision once the change is noted. Of the differences that
+// a list brings each has the list's revision, and only what follows the last of them, which is about no object, may be
+// believed; a slice that goes is acknowledged with what comes next.
+func whole(ch view.Change) bool {
+	if ch.After == nil {
+		return ch.Before == nil
+	}
+	return view.RevisionOf(ch.After) == ch.Revision
 }
 
 func (c *changes) touch(before, after plan.Object, key func(plan.Object) plan.Key) {
