@@ -15,8 +15,8 @@ import (
 )
 
 var (
-	rollouts     = flag.Int("rollouts", 3, "how many times TestRolloutLosesNothing updates, scales, drains and evicts under load")
-	rolloutRate  = flag.Int("rollouts.rate", 400, "requests a second of that load")
+	rollouts    = flag.Int("rollouts", 3, "how many times TestRolloutLosesNothing updates, scales, drains and evicts under load")
+	rolloutRate = flag.Int("rollouts.rate", 400, "requests a second of that load")
 	// One in some 50,000 was seen to fail on a busy machine, for a reason that is not known yet (docs/ROADMAP.md).
 	rolloutLost  = flag.Int64("rollouts.lost", 2, "how many of them may fail")
 	rolloutLeast = flag.Int64("rollouts.requests", 1000, "how many requests there are at least")
