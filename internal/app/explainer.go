@@ -61,15 +61,20 @@ func (e *explainer) follow(api client.Interface, picture *view.View, decide *loo
 func (e *explainer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	report, err := e.explain(req)
 	if err != nil {
-		status := apierrors.NewInternalError(err).Status()
-		if known := apierrors.APIStatus(nil); errors.As(err, &known) {
-			status = known.Status()
-		}
-		status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
-		answerJSON(w, int(status.Code), status)
+		answerError(w, err)
 		return
 	}
 	answerJSON(w, http.StatusOK, report)
+}
+
+// answerError answers with the Status of an error.
+func answerError(w http.ResponseWriter, err error) {
+	status := apierrors.NewInternalError(err).Status()
+	if known := apierrors.APIStatus(nil); errors.As(err, &known) {
+		status = known.Status()
+	}
+	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+	answerJSON(w, int(status.Code), status)
 }
 
 func answerJSON(w http.ResponseWriter, code int, value any) {

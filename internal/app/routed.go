@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -149,12 +148,7 @@ const (
 func (r *routes) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	out, err := r.answer(req)
 	if err != nil {
-		status := apierrors.NewInternalError(err).Status()
-		if known := apierrors.APIStatus(nil); errors.As(err, &known) {
-			status = known.Status()
-		}
-		status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
-		answerJSON(w, int(status.Code), status)
+		answerError(w, err)
 		return
 	}
 	answerJSON(w, http.StatusOK, out)

@@ -89,8 +89,14 @@ func (a *agent) letGo(ctx context.Context, pod *corev1.Pod, limit time.Duration)
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var why string
+	var behind []string
+	var err error
 	revision, left := a.awaitLeft(limited, pod)
-	switch behind, err := a.awaitRouted(limited, revision, left); {
+	if left {
+		// The node asks once at a time, for all its pods.
+		behind, err = a.routed.await(limited, revision, a.cfg.AwaitRouted)
+	}
+	switch {
 	case ctx.Err() != nil:
 		return
 	case !left:
@@ -164,14 +170,6 @@ func (a *agent) left(pod *corev1.Pod) (revision uint64, left bool) {
 		revision = max(revision, n)
 	}
 	return revision, true
-}
-
-// awaitRouted waits until every node has come to a revision. The node asks once at a time, for all its pods.
-func (a *agent) awaitRouted(ctx context.Context, revision uint64, left bool) (behind []string, err error) {
-	if !left {
-		return nil, nil
-	}
-	return a.routed.await(ctx, revision, a.cfg.AwaitRouted)
 }
 
 // routedBy is what is known of how far all nodes have come.

@@ -21,6 +21,7 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/sealed"
 )
 
 // Change is an object as it is now; without one it has gone.
@@ -71,11 +72,9 @@ func encode(c Change) ([]byte, error) {
 
 const sumSize = 9 // eight digits and a space
 
-var errDamaged = errors.New("it is not as it was written")
-
 func decode(raw []byte) (Change, error) {
 	if len(raw) < sumSize || string(raw[:sumSize]) != fmt.Sprintf("%08x ", crc32.Checksum(raw[sumSize:], castagnoli)) {
-		return Change{}, errDamaged
+		return Change{}, sealed.ErrDamaged
 	}
 	var l line
 	if err := json.Unmarshal(raw[sumSize:], &l); err != nil {
@@ -83,7 +82,7 @@ func decode(raw []byte) (Change, error) {
 	}
 	kind, known := kinds[l.Plural]
 	if !known {
-		return Change{}, errDamaged
+		return Change{}, sealed.ErrDamaged
 	}
 	c := Change{Resource: kind.resource, Key: plan.Key{Namespace: l.Namespace, Name: l.Name}}
 	if len(l.Object) > 0 {
