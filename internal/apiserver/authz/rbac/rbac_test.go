@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"cmp"
 	"fmt"
 	gort "runtime"
 	"slices"
@@ -232,10 +233,7 @@ func named(subjects []rbacv1.Subject, u user.Info, namespace string) bool {
 		case rbacv1.GroupKind:
 			return slices.Contains(u.GetGroups(), s.Name)
 		}
-		if s.Namespace != "" {
-			namespace = s.Namespace
-		}
-		return "system:serviceaccount:"+namespace+":"+s.Name == u.GetName()
+		return "system:serviceaccount:"+cmp.Or(s.Namespace, namespace)+":"+s.Name == u.GetName()
 	})
 }
 
