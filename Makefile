@@ -62,6 +62,10 @@ sim: ## Run 2,000 simulated clusters and find every planted defect
 sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first
 	$(GO) test ./internal/sim -v -run '^TestWorlds$$' -sim.long -sim.from $(or $(FROM),100000) -timeout 0
 
+.PHONY: properties
+properties: ## Hold every property against CHECKS (2,000) cases that no run before has drawn
+	@scripts/properties $(or $(CHECKS),2000)
+
 .PHONY: dns-long
 dns-long: ## Fuzz the name server with packets; FOR=1m
 	$(GO) test ./internal/dns -run '^$$' -fuzz '^FuzzAnswer$$' -fuzztime $(or $(FOR),1m)
