@@ -77,29 +77,30 @@ func NewDispatcher(p *Policy) *Dispatcher {
 	return d
 }
 
-// Arrive gives a request seats, or a place in a queue, or neither.
-func (d *Dispatcher) Arrive(t *Ticket, now time.Duration) Verdict {
+// Arrive gives a request seats, or a place in a queue, or neither. It also returns the requests of other levels that
+// start because this one's level has its share now and nobody stands back for it any more.
+func (d *Dispatcher) Arrive(t *Ticket, now time.Duration) (started []*Ticket, v Verdict) {
 	l := &d.levels[t.Class.Level]
 	t.queue, t.seats = -1, min(max(1, t.Width), l.cap)
 	if l.exempt {
 		d.start(l, t, now)
-		return Start
+		return nil, Start
 	}
 	if len(l.queues) == 0 {
 		if !d.free(l, t.seats) {
-			return Refuse
+			return nil, Refuse
 		}
 		d.start(l, t, now)
-		return Start
+		return nil, Start
 	}
 	t.queue = l.choose(t.Hash)
 	q := &l.queues[t.queue]
 	if l.waiting == 0 && q.fits(l, t) && d.free(l, t.seats) {
 		d.start(l, t, now)
-		return Start
+		return nil, Start
 	}
 	if len(q.waiting) >= l.length {
-		return Refuse
+		return nil, Refuse
 	}
 	first := len(q.waiting) == 0
 	q.waiting = append(q.waiting, t)
@@ -109,9 +110,9 @@ func (d *Dispatcher) Arrive(t *Ticket, now time.Duration) Verdict {
 	if first && l.next() == t.queue && d.free(l, t.seats) {
 		d.start(l, t, now)
 		l.unqueue(q, 0)
-		return Start
+		return d.dispatch(now), Start
 	}
-	return Wait
+	return nil, Wait
 }
 
 // Leave gives back the seats of a request that was started, and returns the requests that start instead.

@@ -17,7 +17,8 @@ type hall struct {
 
 func (h *hall) arrive(level int, hash uint64, width int) Verdict {
 	t := &Ticket{Class: Class{Level: level, Exempt: h.levels[level].exempt}, Hash: hash, Width: width}
-	v := h.Arrive(t, h.now)
+	started, v := h.Arrive(t, h.now)
+	h.moved(started)
 	switch v {
 	case Start:
 		h.running = append(h.running, t)
@@ -148,6 +149,36 @@ func TestDispatcherHolds(t *testing.T) {
 	})
 }
 
+// TestArrivalThatFillsAShare: who stands back for a level starts as soon as an arrival has filled that level's share.
+func TestArrivalThatFillsAShare(t *testing.T) {
+	spec := func(name string, most int) levelSpec {
+		return levelSpec{name: name, nominal: 4, most: most, queues: 8, hand: 1, length: 10}
+	}
+	h := &hall{Dispatcher: NewDispatcher(&Policy{levels: []levelSpec{spec("borrows", 12), spec("owed", 4), spec("idle", 12)}})}
+	for flow := range uint64(3) {
+		h.arrive(1, 5+flow, 1)
+	}
+	for flow := range uint64(4) {
+		h.arrive(0, flow, 1)
+	}
+	// Two seats would be more than the level's most: it waits, one seat short of its share, and others stand back for it.
+	if v := h.arrive(1, 4, 2); v != Wait {
+		t.Fatalf("a request for more than there is: %d", v)
+	}
+	if v := h.arrive(0, 4, 1); v != Wait {
+		t.Fatalf("a request for another's share: %d", v)
+	}
+	if v := h.arrive(1, 3, 1); v != Start {
+		t.Fatalf("a request for the last seat of the share: %d", v)
+	}
+	if running, waiting := h.Load(0); running != 5 || waiting != 0 {
+		t.Errorf("%d seats are borrowed and %d requests wait, though nobody is owed any", running, waiting)
+	}
+	if err := h.check(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOwnSeatsAreAlwaysThere: however the other levels are stormed, with whatever widths, and however many seats they
 // have borrowed, a level's first requests start at once.
 func TestOwnSeatsAreAlwaysThere(t *testing.T) {
@@ -250,7 +281,7 @@ func TestFlowsTakeTurns(t *testing.T) {
 		h.arrive(low, greedy, 1)
 	}
 	mine := &Ticket{Class: Class{Level: low}, Hash: modest, Width: 1}
-	if v := h.Arrive(mine, h.now); v == Refuse {
+	if _, v := h.Arrive(mine, h.now); v == Refuse {
 		t.Fatal("refused")
 	} else if v == Start {
 		t.Skip("it found a queue with seats")
@@ -338,7 +369,7 @@ func BenchmarkDispatch(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				t := Ticket{Class: p.Classify(who[asks], info), Hash: 12345678, Width: 1}
-				if d.Arrive(&t, 0) != Start {
+				if _, v := d.Arrive(&t, 0); v != Start {
 					b.Fatal("no seat")
 				}
 				d.Leave(&t, 1)
@@ -357,7 +388,7 @@ func BenchmarkStorm(b *testing.B) {
 	arrive := func() {
 		flow++
 		t := &Ticket{Class: Class{Level: low}, Hash: flow * 0x9e3779b97f4a7c15, Width: 1}
-		if d.Arrive(t, 0) == Start {
+		if _, v := d.Arrive(t, 0); v == Start {
 			running = append(running, t)
 		}
 	}

@@ -106,7 +106,8 @@ func (v *Visit) End() {
 func (v *Visit) enter() error {
 	g, t := v.gate, &v.ticket
 	g.mu.Lock()
-	verdict := g.seats.Arrive(t, g.now())
+	started, verdict := g.seats.Arrive(t, g.now())
+	wake(started)
 	if verdict == fairness.Wait {
 		t.Ready = make(chan struct{})
 	}
