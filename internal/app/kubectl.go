@@ -11,6 +11,8 @@ import (
 	"k8s.io/component-base/cli"
 	kubectlcmd "k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/plugin"
+
+	_ "coracle/internal/app/translation" // before kubectl, whose help texts are translated when it is initialised
 )
 
 func newKubectl() *cobra.Command {
