@@ -268,7 +268,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.ServeTLS(connections, "", "") }()
-	go s.warm(ctx)
 	guarding, relax := context.WithCancel(ctx)
 	guarded := make(chan struct{})
 	go func() {
@@ -299,13 +298,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	<-ended //nolint:errcheck // it was told to end
 	return nil
-}
-
-// warm makes what is expensive and not needed to be ready.
-func (s *Server) warm(context.Context) {
-	if err := s.types.Warm(); err != nil {
-		s.log.Error("merge schema", "error", err)
-	}
 }
 
 // advertised returns the host and port of the server's endpoint.

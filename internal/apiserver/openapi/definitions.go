@@ -7,6 +7,7 @@
 package openapi
 
 //go:generate go run ./gen
+//go:generate go test . -run ^TestMergeSchemaIsOfTheModels$ -update
 
 import (
 	"bytes"

@@ -8,98 +8,68 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/kube-openapi/pkg/schemaconv"
-	"k8s.io/kube-openapi/pkg/validation/spec"
 	smdschema "sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
+
+	"coracle/internal/apiserver/openapi/mergeschema"
 )
 
-// Types converts objects to typed values for server-side apply and managed fields. The schema is
-// made on first use or by Warm, not at construction.
+// Types converts objects to typed values for server-side apply and managed fields.
 type Types struct {
-	scheme *runtime.Scheme
-	made   func() (*mergeSchema, error)
-}
-
-// mergeSchema is the merge schema of every type, and which model describes which kind.
-type mergeSchema struct {
-	parser typed.Parser
-	models map[schema.GroupVersionKind]string
+	// models tells which model of the merge schema describes which kind.
+	models func() (map[schema.GroupVersionKind]string, error)
 }
 
 var _ managedfields.TypeConverter = (*Types)(nil)
 
 // NewTypes returns the converter for the types of scheme.
 func NewTypes(scheme *runtime.Scheme) *Types {
-	t := &Types{scheme: scheme}
-	t.made = sync.OnceValues(t.make)
-	return t
+	return &Types{models: sync.OnceValues(func() (map[schema.GroupVersionKind]string, error) { return modelsOf(scheme) })}
 }
 
-func (t *Types) make() (*mergeSchema, error) {
-	models, err := load()
-	if err != nil {
-		return nil, err
-	}
-	schemas := make(map[string]*spec.Schema, len(models))
-	for name, m := range models {
-		s := m.Schema
-		if m.V2 != nil {
-			s = *m.V2
+// modelsOf finds the model of each kind of a scheme that has one.
+func modelsOf(scheme *runtime.Scheme) (map[schema.GroupVersionKind]string, error) {
+	models := map[schema.GroupVersionKind]string{}
+	for gvk := range scheme.AllKnownTypes() {
+		if gvk.Version == runtime.APIVersionInternal {
+			continue
 		}
-		schemas[name] = &s
-	}
-	converted, err := schemaconv.ToSchemaFromOpenAPI(schemas, false)
-	if err != nil {
-		return nil, fmt.Errorf("openapi: make merge schema: %w", err)
-	}
-	made := &mergeSchema{
-		parser: typed.Parser{Schema: smdschema.Schema{Types: converted.Types}},
-		models: map[schema.GroupVersionKind]string{},
-	}
-	for gvk := range t.scheme.AllKnownTypes() {
-		name, err := t.scheme.ToOpenAPIDefinitionName(gvk)
+		name, err := scheme.ToOpenAPIDefinitionName(gvk)
 		if err != nil {
 			return nil, fmt.Errorf("openapi: name of %s: %w", gvk, err)
 		}
-		if _, ok := models[name]; ok && gvk.Version != runtime.APIVersionInternal {
-			made.models[gvk] = name
+		if _, ok := mergeschema.Parser().Schema.FindNamedType(name); ok {
+			models[gvk] = name
 		}
 	}
-	return made, nil
-}
-
-// Warm makes the schema now, so that the first write need not wait for it.
-func (t *Types) Warm() error {
-	_, err := t.made()
-	return err
+	return models, nil
 }
 
 // Schema returns the merge schema of all types and the name in it of a kind's own.
 func (t *Types) Schema(gvk schema.GroupVersionKind) (*smdschema.Schema, string, error) {
-	made, err := t.made()
+	models, err := t.models()
 	if err != nil {
 		return nil, "", err
 	}
-	name, ok := made.models[gvk]
+	name, ok := models[gvk]
 	if !ok {
 		return nil, "", fmt.Errorf("openapi: no model of %s", gvk)
 	}
-	return &made.parser.Schema, name, nil
+	return &mergeschema.Parser().Schema, name, nil
 }
 
 // ObjectToTyped implements managedfields.TypeConverter.
 func (t *Types) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
-	made, err := t.made()
+	models, err := t.models()
 	if err != nil {
 		return nil, err
 	}
 	gvk := obj.GetObjectKind().GroupVersionKind()
-	name, ok := made.models[gvk]
+	name, ok := models[gvk]
 	if !ok {
 		return nil, fmt.Errorf("no corresponding type for %v", gvk)
 	}
-	model := made.parser.Type(name)
+	model := mergeschema.Parser().Type(name)
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		return model.FromUnstructured(u.UnstructuredContent(), opts...)
 	}
