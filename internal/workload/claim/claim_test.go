@@ -14,8 +14,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/model"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -21,8 +21,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/scheme"
-	"coracle/internal/workload/model"
 	"coracle/internal/workload/placement"
 )
 

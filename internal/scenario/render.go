@@ -11,8 +11,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/model"
 )
 
 func newLineReader(body string) *bufio.Reader { return bufio.NewReader(strings.NewReader(body)) }

@@ -49,7 +49,7 @@ import (
 
 	"coracle/internal/loop"
 	"coracle/internal/plan"
-	"coracle/internal/workload/model"
+	"coracle/internal/scenario/model"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected outputs of golden scenarios")
