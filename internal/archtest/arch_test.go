@@ -21,9 +21,9 @@ var walls = map[string][]string{
 	"view":   {"client", "plan", "resource"},
 	// What is told of objects, and the one shell that writes it.
 	"event": {"client", "plan", "resource"},
-	// Decisions. They know neither the loop that runs them nor one another's shells; workload/scenario decodes
-	// YAML by the scheme, and cluster uses the arithmetic of kind and what workload/placement says of nodes.
-	"workload": {"plan", "podclaim", "quota", "resource", "scheme"},
+	// Decisions. They know neither the loop that runs them nor one another's shells;
+	// cluster uses the arithmetic of kind and what workload/placement says of nodes.
+	"workload": {"plan", "podclaim", "quota", "resource"},
 	"cluster":  {"kind", "plan", "podclaim", "quota", "reclaim", "resource", "workload"},
 	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
 	"quota": {"kind", "resource"},
@@ -33,6 +33,8 @@ var walls = map[string][]string{
 	// workload/placement, as the DaemonSet planner does.
 	"loop":      {"client", "event", "plan", "resource", "view"},
 	"scheduler": {"client", "fit", "plan", "podclaim", "resource", "view", "workload"},
+	// scenario carries plans out in a model of the API, for golden tests of planners.
+	"scenario": {"loop", "plan", "resource", "scheme", "workload"},
 	// sim runs them all in virtual time.
 	"sim": {"client", "cluster", "eviction", "loop", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
 	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
@@ -90,10 +92,9 @@ var (
 		"internal/apiserver/fairness", "internal/apiserver/authz/rbac", "internal/apiserver/authz/policy", "internal/dns", "internal/drain",
 		"internal/network/policy", "internal/network/proxy"}
 	impure = map[string]string{
-		"internal/dns/serve":         "the sockets",
-		"internal/dns/upstream":      "it asks other name servers",
-		"internal/workload/scenario": "the test harness reads and rewrites golden files",
-		"internal/event/writer":      "the shell that writes what the recorder says",
+		"internal/dns/serve":    "the sockets",
+		"internal/dns/upstream": "it asks other name servers",
+		"internal/event/writer": "the shell that writes what the recorder says",
 	}
 )
 

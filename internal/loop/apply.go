@@ -3,7 +3,6 @@ package loop
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,6 +10,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/plan"
+	"coracle/internal/resource"
 )
 
 // Apply carries one action out. Errors are the API's.
@@ -35,6 +35,15 @@ func Live(ctx context.Context, c client.Interface, ref plan.Ref) plan.Object {
 	return o
 }
 
+// WriteStatus writes a status. Errors are the API's.
+func WriteStatus(ctx context.Context, c client.Interface, status plan.Object) Result {
+	o, err := c.Update(ctx, status, "status")
+	if apierrors.IsConflict(err) {
+		o = Live(ctx, c, plan.RefOf(status))
+	}
+	return Result{o, err}
+}
+
 func apply(ctx context.Context, c client.Interface, a plan.Action) Result {
 	switch a := a.(type) {
 	case plan.Create:
@@ -51,60 +60,15 @@ func apply(ctx context.Context, c client.Interface, a plan.Action) Result {
 }
 
 func update(ctx context.Context, c client.Interface, a plan.Update) Result {
-	if ref := a.Provided; ref != nil {
-		o, err := c.Get(ctx, ref.Resource, ref.Namespace, ref.Name)
-		switch {
-		case apierrors.IsNotFound(err):
-			return Result{}
-		case err != nil:
-			return Result{Err: err}
-		case o.GetUID() != ref.UID || o.GetDeletionTimestamp() != nil:
-			return Result{}
-		}
-	}
-	if alive, err := anyAlive(ctx, c, a.IfAbsent); alive || err != nil {
-		return Result{Err: err}
-	}
-	if some, err := anyContent(ctx, c, a.IfEmpty); some || err != nil {
+	if ok, err := plan.Hold(lookup{ctx, c}, a.When); !ok || err != nil {
 		return Result{Err: err}
 	}
 	o, err := c.Update(ctx, a.Object, a.Subresource)
 	return Result{o, err}
 }
 
-// anyContent asks the cluster whether there is any of the content.
-func anyContent(ctx context.Context, c client.Interface, content *plan.Content) (bool, error) {
-	if content == nil {
-		return false, nil
-	}
-	for _, res := range content.Kinds {
-		items, _, err := c.List(ctx, res, client.ListOptions{Namespace: content.Namespace})
-		if err != nil {
-			return false, err
-		}
-		if content.Match == nil && len(items) > 0 || content.Match != nil && slices.ContainsFunc(items, content.Match) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// anyAlive asks the cluster whether one of the objects exists.
-func anyAlive(ctx context.Context, c client.Interface, refs []plan.Ref) (bool, error) {
-	for _, ref := range refs {
-		o, err := c.Get(ctx, ref.Resource, ref.Namespace, ref.Name)
-		switch {
-		case err == nil && (ref.UID == "" || o.GetUID() == ref.UID):
-			return true, nil
-		case err != nil && !apierrors.IsNotFound(err):
-			return false, err
-		}
-	}
-	return false, nil
-}
-
 func remove(ctx context.Context, c client.Interface, a plan.Delete) Result {
-	if alive, err := anyAlive(ctx, c, a.IfAbsent); alive || err != nil {
+	if ok, err := plan.Hold(lookup{ctx, c}, a.When); !ok || err != nil {
 		return Result{Err: err}
 	}
 	opts := metav1.DeleteOptions{GracePeriodSeconds: a.GraceSeconds}
@@ -132,4 +96,25 @@ func evict(ctx context.Context, c client.Interface, a plan.Evict) Result {
 		return Result{}
 	}
 	return Result{o, err}
+}
+
+// lookup asks the cluster for guards.
+type lookup struct {
+	ctx context.Context
+	client.Interface
+}
+
+// Find implements plan.Lookup.
+func (l lookup) Find(res resource.Resource, key plan.Key) (plan.Object, error) {
+	o, err := l.Get(l.ctx, res, key.Namespace, key.Name)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return o, err
+}
+
+// All implements plan.Lookup.
+func (l lookup) All(res resource.Resource, namespace string) ([]plan.Object, error) {
+	items, _, err := l.List(l.ctx, res, client.ListOptions{Namespace: namespace})
+	return items, err
 }

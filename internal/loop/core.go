@@ -39,6 +39,8 @@ type Task struct {
 	Key        plan.Key
 	// Last is how the previous pass for this key failed; nil when it did not.
 	Last *plan.Failure
+	// Tries is the number of this try since the last one that did not fail; 0 counts as 1.
+	Tries int
 
 	item    *item
 	witness *witness
@@ -230,7 +232,7 @@ func (c *Core) Next() (Task, bool) {
 		q.running++
 		it.state, it.dirty = running, false
 		c.setTimer(it, time.Time{})
-		return Task{Controller: &q.Controller, Key: it.key, Last: it.failure, item: it, witness: c.witness}, true
+		return Task{Controller: &q.Controller, Key: it.key, Last: it.failure, Tries: 1 + it.failures, item: it, witness: c.witness}, true
 	}
 	return Task{}, false
 }

@@ -209,11 +209,16 @@ func creates(n int) []plan.Action {
 	return out
 }
 
+// always is a planner with one plan.
+func always(p plan.Plan) func(Task) Decision {
+	return func(Task) Decision { return Decision{Exists: true, Plan: p} }
+}
+
 // batches runs a plan and lists the sizes of its batches; fail says which action fails, -1 for none.
 func batches(p plan.Plan, fail int) (sizes []int, pass *Pass) {
-	pass = Begin(Task{}, p)
+	pass = Begin(Task{}, always(p))
 	done := 0
-	for b := pass.Next(); b != nil; b = pass.Next() {
+	for b := pass.Next().Actions; b != nil; b = pass.Next().Actions {
 		sizes = append(sizes, len(b))
 		results := make([]Result, len(b))
 		for i := range b {
@@ -222,7 +227,7 @@ func batches(p plan.Plan, fail int) (sizes []int, pass *Pass) {
 			}
 		}
 		done += len(b)
-		pass.Report(b, results, time.Unix(0, 0))
+		pass.Done(results, time.Unix(0, 0))
 	}
 	return sizes, pass
 }
@@ -260,23 +265,26 @@ func TestBatches(t *testing.T) {
 // TestPassDoesNotConflictWithItself writes one object three times in one plan.
 func TestPassDoesNotConflictWithItself(t *testing.T) {
 	o := podAt("p", 5)
-	pass := Begin(Task{}, plan.Plan{
+	pass := Begin(Task{}, always(plan.Plan{
 		Actions: []plan.Action{plan.Update{Object: o.DeepCopy()}, plan.Update{Object: o.DeepCopy(), Subresource: "status"}},
 		Status:  o.DeepCopy(),
-	})
-	first := pass.Next()
-	pass.Report(first, []Result{{Object: podAt("p", 8)}}, time.Time{})
-	second := pass.Next()
+	}))
+	pass.Next()
+	pass.Done([]Result{{Object: podAt("p", 8)}}, time.Time{})
+	second := pass.Next().Actions
 	if rv := second[0].(plan.Update).Object.GetResourceVersion(); rv != "8" {
 		t.Errorf("second write on %s, want 8", rv)
 	}
-	pass.Report(second, []Result{{Object: podAt("p", 9)}}, time.Time{})
-	if rv := pass.Status().GetResourceVersion(); rv != "9" {
+	pass.Done([]Result{{Object: podAt("p", 9)}}, time.Time{})
+	if rv := pass.Next().Status.GetResourceVersion(); rv != "9" {
 		t.Errorf("status on %s, want 9", rv)
 	}
-	pass.ReportStatus(Result{Object: podAt("p", 11)}, time.Time{})
+	pass.Done([]Result{{Object: podAt("p", 11)}}, time.Time{})
+	if step := pass.Next(); !step.Over() {
+		t.Errorf("after the status there is more: %+v", step)
+	}
 	want := []Write{{resource.Pods, 11}}
-	if d := cmp.Diff(want, newest(pass.Outcome(plan.Plan{}, nil, false).Writes)); d != "" {
+	if d := cmp.Diff(want, newest(pass.Outcome().Writes)); d != "" {
 		t.Error(d)
 	}
 }
@@ -306,16 +314,17 @@ func TestAnswers(t *testing.T) {
 		{"quota", create, apierrors.NewForbidden(gr, "p", errors.New("quota")), 4, "failed 5"},
 		{"namespace going", create, terminating, 0, "ended"},
 	} {
-		pass := Begin(Task{item: &item{failures: tt.failures}}, plan.Plan{Actions: []plan.Action{tt.action, update}})
-		pass.Report(pass.Next(), []Result{{Err: tt.err}}, time.Time{})
-		o := pass.Outcome(plan.Plan{}, nil, false)
+		pass := Begin(Task{Tries: 1 + tt.failures}, always(plan.Plan{Actions: []plan.Action{tt.action, update}}))
+		pass.Next()
+		pass.Done([]Result{{Err: tt.err}}, time.Time{})
+		o := pass.Outcome()
 		got := "done"
 		switch {
 		case o.Failure != nil:
 			got = fmt.Sprintf("failed %d", o.Failure.Times)
 		case o.Retry:
 			got = "look again"
-		case pass.Next() == nil:
+		case pass.Next().Over():
 			got = "ended"
 		}
 		if got != tt.want {
@@ -338,9 +347,10 @@ func TestOldPicture(t *testing.T) {
 			t.Fatalf("try %d: nothing due", try)
 		}
 		live := podAt("p", uint64(10*try))
-		pass := Begin(task, plan.Plan{Actions: []plan.Action{plan.Update{Object: podAt("p", 1)}}})
-		pass.Report(pass.Next(), []Result{{Object: live, Err: conflict}}, now)
-		c.Done(task, pass.Outcome(plan.Plan{}, nil, false), now)
+		pass := Begin(task, always(plan.Plan{Actions: []plan.Action{plan.Update{Object: podAt("p", 1)}}}))
+		pass.Next()
+		pass.Done([]Result{{Object: live, Err: conflict}}, now)
+		c.Done(task, pass.Outcome(), now)
 		if _, ok := c.Next(); ok {
 			t.Fatalf("try %d: planned on a picture known to be old", try)
 		}

@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	"coracle/internal/client"
 	"coracle/internal/event"
 	"coracle/internal/event/writer"
@@ -238,73 +236,56 @@ func (l *Loop) work(t Task) {
 // pass makes one decision and carries it out.
 func (l *Loop) pass(t Task) Outcome {
 	l.Counters.Passes.Add(1)
-	primary, exists, p, err := l.decide(t)
-	if err != nil {
-		return l.panicked(t, primary, err)
-	}
 	ctx := client.WithManager(l.ctx, t.Controller.Name)
-	run := Begin(t, p)
-	for batch := run.Next(); batch != nil; batch = run.Next() {
-		run.Report(batch, l.applyAll(ctx, t, batch), time.Now())
+	run := Begin(t, l.decide)
+	for step := run.Next(); !step.Over(); step = run.Next() {
+		run.Done(l.carryOut(ctx, t, step), time.Now())
 	}
-	events, told := p.Events, []plan.Event(nil)
 	if f := run.Failure(); f != nil {
 		l.Counters.Failures.Add(1)
 		l.log.Warn("action failed", "controller", t.Controller.Name, "key", t.Key.String(),
 			"action", verb(f.Action), "target", f.Action.Target().String(), "reason", f.Status.Reason, "error", f.Status.Message)
-		t.Last = f
-		if _, exists, p, err = l.decide(t); err != nil {
-			return l.panicked(t, primary, err)
-		}
-		run.Instead(p)
-		events, told = p.Events, p.Events
 	}
-	if s := run.Status(); s != nil && l.ctx.Err() == nil {
-		o, err := l.client.Update(ctx, s, "status")
-		l.Counters.Statuses.Add(1)
-		if apierrors.IsConflict(err) {
-			o = Live(ctx, l.client, plan.RefOf(s))
-		}
-		run.ReportStatus(Result{o, err}, time.Now())
-		l.log.Debug("status written", "controller", t.Controller.Name, "key", t.Key.String(), "error", err)
+	if defect := run.Panic(); defect != nil {
+		l.Counters.Panics.Add(1)
+		l.log.Error("planner panicked", "controller", defect.Controller, "key", defect.Key.String(), "cause", defect.Cause, "stack", defect.Stack)
 	}
-	l.tell(t, run.Events())
-	if told == nil {
-		events = t.Untold(events)
+	for _, e := range run.Events() {
+		l.Tell(t.Controller.Name, e)
 	}
-	l.tell(t, events)
-	return run.Outcome(p, told, !exists)
+	return run.Outcome()
 }
 
 // decide plans on a picture held still.
-func (l *Loop) decide(t Task) (primary plan.Ref, exists bool, p plan.Plan, err error) {
+func (l *Loop) decide(t Task) (d Decision) {
 	l.mu.Lock()
 	now := time.Now()
 	l.breathe(now)
 	seen := l.core.Witness()
 	l.mu.Unlock()
-	primary = plan.Ref{Resource: t.Controller.For, Key: t.Key}
 	l.view.Read(func(r plan.Reader) {
-		var o plan.Object
-		if o, exists = r.Get(t.Controller.For, t.Key.Namespace, t.Key.Name); exists {
-			primary.UID = o.GetUID()
-		}
 		if picture, ok := r.(interface {
 			Revision(resource.Resource) uint64
 		}); ok {
 			seen.Partings = abreast{l.core.witness, picture}
 		}
-		p, err = Decide(t, r, now, seen)
+		d = Decide(t, r, now, seen)
 	})
-	return primary, exists, p, err
+	return d
 }
 
-func (l *Loop) panicked(t Task, primary plan.Ref, err error) Outcome {
-	defect := err.(*PlannerPanic) //nolint:errorlint // Decide returns no other
-	l.Counters.Panics.Add(1)
-	l.log.Error("planner panicked", "controller", defect.Controller, "key", defect.Key.String(), "cause", defect.Cause, "stack", defect.Stack)
-	l.tell(t, []plan.Event{defect.Event(primary)})
-	return defect.Outcome()
+// carryOut carries one step of a pass out, the actions at the same time. A status is not written once the loop ends.
+func (l *Loop) carryOut(ctx context.Context, t Task, step Step) []Result {
+	switch {
+	case step.Status == nil:
+		return l.applyAll(ctx, t, step.Actions)
+	case l.ctx.Err() != nil:
+		return []Result{{}}
+	}
+	r := WriteStatus(ctx, l.client, step.Status)
+	l.Counters.Statuses.Add(1)
+	l.log.Debug("status written", "controller", t.Controller.Name, "key", t.Key.String(), "error", r.Err)
+	return []Result{r}
 }
 
 // applyAll carries a batch out, its members at the same time.
@@ -356,12 +337,6 @@ func verb(a plan.Action) string {
 func (l *Loop) Tell(source string, e plan.Event) {
 	if l.events != nil {
 		l.events.Tell(event.Source{Component: source}, e)
-	}
-}
-
-func (l *Loop) tell(t Task, events []plan.Event) {
-	for _, e := range events {
-		l.Tell(t.Controller.Name, e)
 	}
 }
 

@@ -284,30 +284,30 @@ func TestAgain(t *testing.T) {
 	})
 }
 
-// TestIfAbsent asks the cluster, not the picture, whether an owner is gone.
-func TestIfAbsent(t *testing.T) {
+// TestAbsent asks the cluster, not the picture, whether an owner is gone.
+func TestAbsent(t *testing.T) {
 	c := fake.New()
 	o := owner(t, c, "alive", 0)
 	victim := owner(t, c, "victim", 0)
 	ref := plan.RefOf(o)
-	if r := loop.Apply(t.Context(), c, plan.Delete{Object: plan.RefOf(victim), IfAbsent: []plan.Ref{ref}}); r.Err != nil || r.Object != nil {
+	if r := loop.Apply(t.Context(), c, plan.Delete{Object: plan.RefOf(victim), When: plan.AllAbsent(ref)}); r.Err != nil || r.Object != nil {
 		t.Errorf("deleted though its owner lives: %+v", r)
 	}
 	ref.UID = "an earlier one"
-	if r := loop.Apply(t.Context(), c, plan.Delete{Object: plan.RefOf(victim), IfAbsent: []plan.Ref{ref}}); r.Err != nil || r.Object == nil {
+	if r := loop.Apply(t.Context(), c, plan.Delete{Object: plan.RefOf(victim), When: plan.AllAbsent(ref)}); r.Err != nil || r.Object == nil {
 		t.Errorf("kept though its owner is gone: %+v", r)
 	}
 }
 
-// TestProvided asks the cluster, not the picture, whether an adopter lives.
-func TestProvided(t *testing.T) {
+// TestAlive asks the cluster, not the picture, whether an adopter lives.
+func TestAlive(t *testing.T) {
 	c := fake.New()
 	o, orphan := owner(t, c, "alive", 0), owner(t, c, "orphan", 0)
 	adopt := func(ref plan.Ref) loop.Result {
 		next := orphan.DeepCopy()
 		next.ResourceVersion = ""
 		next.Labels = map[string]string{"adopted-by": string(ref.UID)}
-		return loop.Apply(t.Context(), c, plan.Update{Object: next, Provided: &ref})
+		return loop.Apply(t.Context(), c, plan.Update{Object: next, When: []plan.Guard{plan.Alive{Ref: ref}}})
 	}
 	if r := adopt(plan.RefOf(o)); r.Err != nil || r.Object == nil {
 		t.Errorf("a living owner adopts: %+v", r)

@@ -38,9 +38,9 @@ func TestPartings(t *testing.T) {
 			pod := podAt(tc.pod, 1)
 			change(view.Event{Type: "ADDED", Resource: resource.Pods, Object: pod, Revision: 1})
 			if tc.controller != nil {
-				run := Begin(Task{Controller: tc.controller, witness: c.witness}, plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(pod)}}})
-				batch := run.Next()
-				run.Report(batch, []Result{tc.result}, time.Unix(0, 0))
+				run := Begin(Task{Controller: tc.controller, witness: c.witness}, always(plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(pod)}}}))
+				run.Next()
+				run.Done([]Result{tc.result}, time.Unix(0, 0))
 			}
 			c.Pass(3 * time.Second)
 			change(view.Event{Type: "DELETED", Resource: resource.Pods, Object: pod, Revision: 3})

@@ -13,13 +13,22 @@ import (
 	"coracle/internal/view"
 )
 
-// Pass carries one plan out, one batch of actions at a time. Like Core it has neither goroutine
-// nor clock: whoever drives it applies each action of a batch, in any order or at once, reports
-// the results, and asks for the next batch.
+// Pass is one decision and all that comes of it: the actions in batches, a second plan after a failure, the status, and
+// what Core and the user are told. Like Core it has neither goroutine nor clock. Whoever drives it asks for a step,
+// carries it out, says what came of it, and asks again:
+//
+//	run := Begin(task, decide)
+//	for step := run.Next(); !step.Over(); step = run.Next() {
+//		run.Done(carryOut(step), now)
+//	}
+//	core.Done(task, run.Outcome(), now)
 type Pass struct {
-	task    Task
-	actions []plan.Action
-	status  plan.Object
+	task   Task
+	decide func(Task) Decision
+	// decision is the one that counts: the first, or the one made after a failure.
+	decision Decision
+	stage    stage
+	step     Step
 	// batch is the size of the last slow-start batch of the present run; zero at a run's start.
 	batch int
 	next  int
@@ -30,12 +39,35 @@ type Pass struct {
 	writes  []Write
 	events  []plan.Event
 	failed  *plan.Failure
-	quiet   bool // the pass ended early, but no user need hear of it
+	quiet   bool // the actions ended early, but no user need hear of it
 	retry   bool
 	stale   bool // and how recent the picture must be is known
+	again   bool // the decision that counts is the one after a failure
 }
 
-// Result is what came of one action.
+// stage is how far a pass is.
+//
+//	acting --all done, or one failed--> writing --no status, or written--> over
+//	   `--the planner panicked--> over <--the planner panicked over the failure--'
+type stage uint8
+
+const (
+	acting stage = iota
+	writing
+	over
+)
+
+// Step is what is to be done next: some actions, in any order or at once, or a status to be written. It is neither when
+// the pass is over.
+type Step struct {
+	Actions []plan.Action
+	Status  plan.Object
+}
+
+// Over says that nothing is left to do.
+func (s Step) Over() bool { return len(s.Actions) == 0 && s.Status == nil }
+
+// Result is what came of one action, or of writing the status.
 type Result struct {
 	// Object is the object as the action left it; nil when there is none. When Err says that the
 	// picture is old, it is the object as it is: see Live.
@@ -48,24 +80,78 @@ type Result struct {
 // never is one.
 const QuietTries = 2
 
-// Begin starts carrying out p.
-func Begin(t Task, p plan.Plan) *Pass {
-	return &Pass{task: t, actions: p.Actions, status: p.Status, revised: map[plan.Ref]string{}}
+// Begin makes a decision, to be carried out. Decide is asked once more if an action fails, of the task with that failure
+// as its last: for another status and other events only.
+func Begin(t Task, decide func(Task) Decision) *Pass {
+	p := &Pass{task: t, decide: decide, revised: map[plan.Ref]string{}}
+	p.take(decide(t))
+	return p
 }
 
-// Next returns the actions to carry out now, together; none when the actions are done or one
-// has failed. Neighbouring creates (or deletes) of one kind run in batches of 1, 2, 4 and on, so
-// that what cannot work fails once and not a thousand times.
-func (p *Pass) Next() []plan.Action {
-	if p.failed != nil || p.quiet || p.next >= len(p.actions) {
+// take makes a decision the one that counts.
+func (p *Pass) take(d Decision) {
+	if p.decision = d; d.Panic != nil {
+		p.stage = over
+	}
+}
+
+// Plan returns the plan that is carried out, or after a failure the one in its place.
+func (p *Pass) Plan() plan.Plan { return p.decision.Plan }
+
+// Panic is the planner's, if it panicked: the pass is over then.
+func (p *Pass) Panic() *PlannerPanic { return p.decision.Panic }
+
+// Failure is the first failure of the pass; nil when there was none.
+func (p *Pass) Failure() *plan.Failure { return p.failed }
+
+// Next returns what to do now. What it returned before must be Done.
+func (p *Pass) Next() Step {
+	p.step = Step{}
+	if p.stage == acting {
+		if p.step.Actions = p.actions(); p.step.Actions != nil {
+			return p.step
+		}
+		p.stage = writing
+		if p.failed != nil {
+			p.again, p.task.Last = true, p.failed
+			p.take(p.decide(p.task))
+		}
+	}
+	if p.stage == writing {
+		p.step.Status = p.status()
+	}
+	if p.step.Over() {
+		p.stage = over
+	}
+	return p.step
+}
+
+// Done takes what came of the last step: a result for each action in order, or that of writing the status.
+func (p *Pass) Done(results []Result, now time.Time) {
+	if p.step.Status != nil {
+		p.stage = over
+		p.wroteStatus(results[0], now)
+		return
+	}
+	p.next += len(p.step.Actions)
+	for i, a := range p.step.Actions {
+		p.did(a, results[i], now)
+	}
+}
+
+// actions returns the actions to carry out now, together; none when they are done or one has failed. Neighbouring creates
+// (or deletes) of one kind run in batches of 1, 2, 4 and on, so that what cannot work fails once and not a thousand times.
+func (p *Pass) actions() []plan.Action {
+	all := p.decision.Plan.Actions
+	if p.failed != nil || p.quiet || p.next >= len(all) {
 		return nil
 	}
-	run := runLength(p.actions[p.next:])
-	if p.next > 0 && !alike(p.actions[p.next-1], p.actions[p.next]) {
+	run := runLength(all[p.next:])
+	if p.next > 0 && !alike(all[p.next-1], all[p.next]) {
 		p.batch = 0
 	}
 	p.batch = max(1, 2*p.batch)
-	batch := p.actions[p.next : p.next+min(p.batch, run)]
+	batch := all[p.next : p.next+min(p.batch, run)]
 	if u, ok := batch[0].(plan.Update); ok {
 		if rv, ok := p.revised[plan.RefOf(u.Object)]; ok && u.Object.GetResourceVersion() != "" {
 			u.Object.SetResourceVersion(rv)
@@ -101,15 +187,7 @@ func alike(a, b plan.Action) bool {
 	return false
 }
 
-// Report takes the results of the last batch, one for each action in order.
-func (p *Pass) Report(batch []plan.Action, results []Result, now time.Time) {
-	p.next += len(batch)
-	for i, a := range batch {
-		p.report(a, results[i], now)
-	}
-}
-
-func (p *Pass) report(a plan.Action, r Result, now time.Time) {
+func (p *Pass) did(a plan.Action, r Result, now time.Time) {
 	if r.Err != nil || r.Object == nil {
 		p.task.witness.spared(a)
 	}
@@ -128,16 +206,12 @@ func (p *Pass) report(a plan.Action, r Result, now time.Time) {
 		p.quiet = true // its namespace is going, and soon the primary too
 		return
 	}
-	times := 1
-	if it := p.task.item; it != nil {
-		times += it.failures
-	}
-	if apierrors.IsConflict(err) || looksOld(err) && times <= QuietTries {
+	if apierrors.IsConflict(err) || looksOld(err) && p.task.Tries <= QuietTries {
 		p.quiet, p.retry = true, true
 		p.outdated(r)
 		return
 	}
-	p.failed = &plan.Failure{Action: a, Status: statusOf(err), At: now, Times: times}
+	p.failed = &plan.Failure{Action: a, Status: statusOf(err), At: now, Times: max(1, p.task.Tries)}
 	if _, failed := tells(a); failed != nil {
 		p.events = append(p.events, failed.Fill(a.Target().Name, p.failed.Status.Message))
 	}
@@ -212,26 +286,20 @@ func tells(a plan.Action) (done, failed *plan.Event) {
 	return nil, nil
 }
 
-// Failure is the first failure of the pass; nil when there was none. After one, the planner is
-// asked again at once with it, for its status and events only: see Instead.
-func (p *Pass) Failure() *plan.Failure { return p.failed }
-
-// Instead takes the status of a second plan, made with the knowledge of the failure.
-func (p *Pass) Instead(q plan.Plan) { p.status = q.Status }
-
-// Status returns the status to write once the actions are over, or nil.
-func (p *Pass) Status() plan.Object {
-	if p.status == nil {
+// status returns the status to write once the actions are over, or nil.
+func (p *Pass) status() plan.Object {
+	s := p.decision.Plan.Status
+	if s == nil {
 		return nil
 	}
-	if rv, ok := p.revised[plan.RefOf(p.status)]; ok {
-		p.status.SetResourceVersion(rv)
+	if rv, ok := p.revised[plan.RefOf(s)]; ok {
+		s.SetResourceVersion(rv)
 	}
-	return p.status
+	return s
 }
 
-// ReportStatus takes the result of writing the status. A primary that is gone needs none.
-func (p *Pass) ReportStatus(r Result, now time.Time) {
+// wroteStatus takes the result of writing the status. A primary that is gone needs none.
+func (p *Pass) wroteStatus(r Result, now time.Time) {
 	switch {
 	case r.Err == nil:
 		p.wrote(r.Object)
@@ -242,31 +310,44 @@ func (p *Pass) ReportStatus(r Result, now time.Time) {
 	default:
 		p.retry = true
 		if p.failed == nil {
-			times := 1
-			if p.task.item != nil {
-				times += p.task.item.failures
-			}
 			p.failed = &plan.Failure{
-				Action: plan.Update{Object: p.status, Subresource: "status", Because: "its status changed"},
-				Status: statusOf(r.Err), At: now, Times: times,
+				Action: plan.Update{Object: p.step.Status, Subresource: "status", Because: "its status changed"},
+				Status: statusOf(r.Err), At: now, Times: max(1, p.task.Tries),
 			}
 		}
 	}
 }
 
-// Events returns what the actions' outcomes tell.
-func (p *Pass) Events() []plan.Event { return p.events }
-
-// Outcome sums the pass up for Core.Done. told are the events of the second plan, when there was
-// one.
-func (p *Pass) Outcome(used plan.Plan, told []plan.Event, gone bool) Outcome {
-	return Outcome{
-		Writes: p.writes, Failure: p.failed, Retry: p.retry, Stale: p.stale, Again: used.Again, Why: used.Why, Told: told, Gone: gone,
+// Events returns what is to be told: the actions' outcomes, then the plan's own events but for those that the pass before
+// told with its failure.
+func (p *Pass) Events() []plan.Event {
+	if p.decision.Panic != nil {
+		return append(p.events, p.decision.Panic.event(p.decision.Primary))
 	}
+	own := p.decision.Plan.Events
+	if !p.again {
+		own = p.task.untold(own)
+	}
+	return append(p.events, own...)
 }
 
-// Untold drops the events that the second plan of the previous pass told already.
-func (t Task) Untold(events []plan.Event) []plan.Event {
+// Outcome sums the pass up for Core.Done.
+func (p *Pass) Outcome() Outcome {
+	if p.decision.Panic != nil {
+		return p.decision.Panic.outcome(p.writes)
+	}
+	out := Outcome{
+		Writes: p.writes, Failure: p.failed, Retry: p.retry, Stale: p.stale,
+		Again: p.decision.Plan.Again, Why: p.decision.Plan.Why, Gone: !p.decision.Exists,
+	}
+	if p.again {
+		out.Told = p.decision.Plan.Events
+	}
+	return out
+}
+
+// untold drops the events that the second plan of the previous pass told already.
+func (t Task) untold(events []plan.Event) []plan.Event {
 	if t.item == nil || len(t.item.told) == 0 {
 		return events
 	}

@@ -203,26 +203,10 @@ type Update struct {
 	// Subresource is "", "status" or, for a namespace, "finalize".
 	Subresource string
 	Because     string
-	// Provided, when set, names an object that must be alive for the update to be carried out:
-	// the shell asks the API itself just before, and when the object is gone, has another UID or
-	// is being deleted, the update is passed over as done. Adoption uses it, so that a dying
-	// owner never takes an orphan.
-	Provided *Ref
-	// IfAbsent is as for Delete.
-	IfAbsent []Ref
-	// IfEmpty makes the update conditional likewise: the shell asks the API itself, and if an
-	// such object of these kinds exists in the namespace the action is passed over as done.
-	IfEmpty *Content
+	// When are the conditions on which it is carried out.
+	When []Guard
 	// Done and Failed, when set, are told once the outcome is known.
 	Done, Failed *Event
-}
-
-// Content is what a namespace may hold.
-type Content struct {
-	Namespace string
-	Kinds     []resource.Resource
-	// Match narrows it to some objects; nil means all. It is pure.
-	Match func(Object) bool
 }
 
 // Delete deletes an object on condition of the target's UID.
@@ -234,12 +218,9 @@ type Delete struct {
 	ResourceVersion string
 	// Propagation is how dependents fare; empty means the kind's default.
 	Propagation metav1.DeletionPropagation
-	// IfAbsent makes the deletion conditional: the shell asks the API itself for each of these
-	// objects, and if one exists with that UID the action is passed over as done. A reader may
-	// show a dependent before it shows its owner, so a reader's word that an owner is gone is
-	// not enough to delete on.
-	IfAbsent []Ref
-	Because  string
+	// When are the conditions on which it is carried out.
+	When    []Guard
+	Because string
 	// Done and Failed, when set, are told once the outcome is known.
 	Done, Failed *Event
 }

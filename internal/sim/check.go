@@ -122,7 +122,7 @@ func wholesome(r plan.Reader, p plan.Plan) error {
 			switch {
 			case was != nil && is != nil && was.UID != is.UID:
 				return fmt.Errorf("plan safe: %s is taken from %s", a.Object.GetName(), was.Name)
-			case was == nil && is != nil && a.Provided == nil && a.Object.GetNamespace() != "":
+			case was == nil && is != nil && !plan.HasGuard[plan.Alive](a.When) && a.Object.GetNamespace() != "":
 				return fmt.Errorf("plan safe: %s is adopted without asking whether its owner lives", a.Object.GetName())
 			}
 			if a.Object.GetResourceVersion() == "" {
@@ -352,7 +352,7 @@ func (c *checks) applying(a plan.Action) {
 		}
 	case plan.Delete:
 		c.ends.hand(a.Object.UID, c.w.actor)
-		if a.Object.Resource == resource.Pods && a.GraceSeconds != nil && *a.GraceSeconds == 0 && len(a.IfAbsent) == 0 {
+		if a.Object.Resource == resource.Pods && a.GraceSeconds != nil && *a.GraceSeconds == 0 && !plan.HasGuard[plan.Absent](a.When) {
 			c.w.violate(c.forced(a))
 		}
 	}

@@ -193,7 +193,7 @@ func isCreate(a plan.Action) bool { c, ok := a.(plan.Create); return ok && isPod
 func isDelete(a plan.Action) bool { _, ok := a.(plan.Delete); return ok }
 func isAdoption(a plan.Action) bool {
 	u, ok := a.(plan.Update)
-	return ok && u.Provided != nil
+	return ok && plan.HasGuard[plan.Alive](u.When)
 }
 
 func outcome(controller string, change func(*loop.Outcome)) func(loop.Task, *loop.Outcome) {
@@ -214,7 +214,7 @@ var mutations = []Mutation{
 	{Name: "a ReplicaSet forgets its status", Controller: rs, Plan: func(_ plan.Input, p plan.Plan) plan.Plan { p.Status = nil; return p }},
 	{Name: "a ReplicaSet adopts without asking whether it lives", Controller: rs, Plan: each(func(_ plan.Input, a plan.Action) plan.Action {
 		if u, ok := a.(plan.Update); ok {
-			u.Provided = nil
+			u.When = nil
 			return u
 		}
 		return a

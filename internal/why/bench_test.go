@@ -11,10 +11,10 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/scheduler/place"
 	"coracle/internal/why"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/model"
 )
 
 // BenchmarkUnschedulable asks about a pod that fits on none of 1,000 nodes with 20,000 pods, for which each remedy is tried.

@@ -33,7 +33,7 @@ func planEndpoints(in plan.Input) plan.Plan {
 		}
 		return plan.Plan{Actions: []plan.Action{plan.Delete{
 			Object: plan.RefOf(old), Because: "its service is gone",
-			IfAbsent: []plan.Ref{{Resource: resource.Services, Key: in.Key}},
+			When: plan.AllAbsent(plan.Ref{Resource: resource.Services, Key: in.Key}),
 		}}}
 	case len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName:
 		return plan.Plan{}

@@ -137,7 +137,7 @@ func disown(o plan.Object, by owners) plan.Action {
 	next.SetOwnerReferences(slices.DeleteFunc(next.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
 		return contains(by.dangling, ref) || contains(by.waiting, ref)
 	}))
-	return plan.Update{Object: next, IfAbsent: by.absent, Because: "it has another owner, " + name(by.solid[0])}
+	return plan.Update{Object: next, When: plan.AllAbsent(by.absent...), Because: "it has another owner, " + name(by.solid[0])}
 }
 
 func contains(refs []metav1.OwnerReference, ref metav1.OwnerReference) bool {
@@ -175,7 +175,7 @@ func unblock(dependent, owner plan.Object) plan.Action {
 
 func deletion(o plan.Object, by owners, policy metav1.DeletionPropagation, because string) plan.Action {
 	return plan.Delete{
-		Object: plan.RefOf(o), ResourceVersion: o.GetResourceVersion(), Propagation: policy, IfAbsent: by.absent, Because: because,
+		Object: plan.RefOf(o), ResourceVersion: o.GetResourceVersion(), Propagation: policy, When: plan.AllAbsent(by.absent...), Because: because,
 	}
 }
 

@@ -5,7 +5,7 @@
 // It owns one pure planner for each kind; the graph of owners is the Reader's owner index, so a
 // decision costs what changed and not what the cluster holds. A picture may show a dependent
 // before its owner, so every deletion for want of an owner is conditional on the API's own word
-// (plan.Delete.IfAbsent). It refuses to judge owners of kinds the cluster does not serve.
+// (plan.Absent). It refuses to judge owners of kinds the cluster does not serve.
 package garbage
 
 import (

@@ -2,7 +2,7 @@
 // and then the namespace itself (KEP-5080, ordered namespace deletion).
 //
 // It owns one pure planner, which reads the content from the picture and asks the API's own word
-// before the last step (plan.Update.IfEmpty), so that nothing is left behind in a namespace that
+// before the last step (plan.Empty), so that nothing is left behind in a namespace that
 // is no more. It refuses to remove other controllers' finalizers: it names them and waits.
 package namespace
 
@@ -89,7 +89,7 @@ func (c controller) plan(in plan.Input) plan.Plan {
 		next := ns.DeepCopy()
 		next.Spec.Finalizers = slices.DeleteFunc(next.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
 		p.Actions = []plan.Action{plan.Update{
-			Object: next, Subresource: "finalize", IfEmpty: &plan.Content{Namespace: ns.Name, Kinds: c.kinds}, Because: "nothing is left in it",
+			Object: next, Subresource: "finalize", When: []plan.Guard{plan.Empty{Namespace: ns.Name, Kinds: c.kinds}}, Because: "nothing is left in it",
 		}}
 		p.Why = plan.Why{State: plan.Progressing, Next: "be gone"}
 	case len(p.Actions) > 0 && in.Last == nil:

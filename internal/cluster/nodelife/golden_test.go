@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/workload/scenario"
+	"coracle/internal/scenario"
 )
 
 // TestScenarios are plans and explanations spelled out; -update rewrites what is expected.

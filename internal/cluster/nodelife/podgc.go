@@ -54,14 +54,14 @@ func planCollection(in plan.Input) plan.Plan {
 	case pod.Spec.NodeName == "":
 	case node == nil:
 		gone := plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: pod.Spec.NodeName}}
-		return collect(in, pod, []plan.Ref{gone}, "PodGC: node no longer exists", fmt.Sprintf("its node %s no longer exists", pod.Spec.NodeName))
+		return collect(in, pod, plan.AllAbsent(gone), "PodGC: node no longer exists", fmt.Sprintf("its node %s no longer exists", pod.Spec.NodeName))
 	case outOfService(node) && pod.DeletionTimestamp != nil:
 		return collect(in, pod, nil, "PodGC: node is out of service", fmt.Sprintf("its node %s is out of service", node.Name))
 	}
 	return plan.Plan{}
 }
 
-func collect(in plan.Input, pod *corev1.Pod, absent []plan.Ref, message, because string) plan.Plan {
+func collect(in plan.Input, pod *corev1.Pod, when []plan.Guard, message, because string) plan.Plan {
 	if g := pod.DeletionGracePeriodSeconds; pod.DeletionTimestamp != nil && g != nil && *g == 0 {
 		// Nothing more can be asked of the API: finalizers hold it.
 		return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "be gone", Waits: []plan.Wait{{
@@ -72,11 +72,11 @@ func collect(in plan.Input, pod *corev1.Pod, absent []plan.Ref, message, because
 	marks := disrupted(pod, "DeletionByPodGC", message, corev1.PodFailed, because, in.Now)
 	for i := range marks {
 		mark := marks[i].(plan.Update)
-		mark.IfAbsent = absent
+		mark.When = when
 		marks[i] = mark
 	}
 	return plan.Plan{Actions: append(marks, plan.Delete{
-		Object: plan.RefOf(pod), GraceSeconds: ptr(int64(0)), IfAbsent: absent, Because: because,
+		Object: plan.RefOf(pod), GraceSeconds: ptr(int64(0)), When: when, Because: because,
 	})}
 }
 

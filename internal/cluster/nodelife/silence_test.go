@@ -11,7 +11,7 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
-	"coracle/internal/workload/model"
+	"coracle/internal/scenario/model"
 )
 
 // TestSilence lets a node beat and die under a server that is stopped, suspended, and has its clock set: while it beats,

@@ -13,8 +13,8 @@ import (
 	"coracle/internal/cluster/usage"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
-	"coracle/internal/workload/model"
-	"coracle/internal/workload/scenario"
+	"coracle/internal/scenario"
+	"coracle/internal/scenario/model"
 )
 
 func TestScenarios(t *testing.T) { scenario.Run(t, "testdata", usage.Controller()) }

@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"coracle/internal/cluster/volume"
-	"coracle/internal/workload/scenario"
+	"coracle/internal/scenario"
 )
 
 // TestScenarios are plans and explanations spelled out; -update rewrites what is expected.

@@ -67,11 +67,11 @@ func planClaimProtection(in plan.Input) plan.Plan {
 	next := c.DeepCopy()
 	next.Finalizers = without(next.Finalizers, pvcProtection)
 	// The picture may lack a pod that was just placed, and data are at stake: ask.
-	users := &plan.Content{
+	unused := plan.Empty{
 		Namespace: c.Namespace, Kinds: []resource.Resource{resource.Pods},
 		Match: func(o plan.Object) bool { return holds(o, c.Name) },
 	}
-	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, IfEmpty: users, Because: "no pod uses it"}}}
+	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, When: []plan.Guard{unused}, Because: "no pod uses it"}}}
 }
 
 // holds says that a pod keeps a claim of its namespace. One that has no node yet does not: it

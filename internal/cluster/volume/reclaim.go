@@ -85,7 +85,7 @@ func phase(pv *corev1.PersistentVolume, want corev1.PersistentVolumePhase, reaso
 	next := pv.DeepCopy()
 	next.Status.Phase, next.Status.Reason, next.Status.Message = want, reason, message
 	return plan.Plan{Actions: []plan.Action{plan.Update{
-		Object: next, Subresource: "status", IfAbsent: absent, Because: "it is " + string(want),
+		Object: next, Subresource: "status", When: plan.AllAbsent(absent...), Because: "it is " + string(want),
 	}}}
 }
 
@@ -165,7 +165,7 @@ func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.
 	}
 	next := pv.DeepCopy()
 	metav1.SetMetaDataLabel(&next.ObjectMeta, reclaim.By, node)
-	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, IfAbsent: absent, Because: "its claim is gone: node " + node + " is to remove its directory"}}}
+	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, When: plan.AllAbsent(absent...), Because: "its claim is gone: node " + node + " is to remove its directory"}}}
 }
 
 // reclaimer chooses the node that removes a volume's directory: the one it is on, or any ready
@@ -208,7 +208,7 @@ func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *p
 func dropData(pv *corev1.PersistentVolume, because string, absent []plan.Ref) plan.Plan {
 	next := pv.DeepCopy()
 	next.Finalizers = without(next.Finalizers, reclaim.DataFinalizer)
-	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, IfAbsent: absent, Because: because}}}
+	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, When: plan.AllAbsent(absent...), Because: because}}}
 }
 
 // deleteObject deletes a volume that no data belong to any longer. Those of other provisioners
@@ -218,7 +218,7 @@ func deleteObject(pv *corev1.PersistentVolume, absent []plan.Ref) plan.Plan {
 	case pv.DeletionTimestamp != nil:
 		return plan.Plan{}
 	case ours(pv):
-		return plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(pv), IfAbsent: absent, Because: "its claim is gone and its data are removed"}}}
+		return plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(pv), When: plan.AllAbsent(absent...), Because: "its claim is gone and its data are removed"}}}
 	case pv.Annotations[helper.AnnDynamicallyProvisioned] != "":
 		return plan.Plan{Why: plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
 			Reason: "ExternalDeletion", Message: "its provisioner " + pv.Annotations[helper.AnnDynamicallyProvisioned] + " is to delete it",

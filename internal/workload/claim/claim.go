@@ -25,7 +25,7 @@ type Owner struct {
 }
 
 // Objects returns the owner's objects of one kind, and the edits of owner references that make it so:
-// adoption of matching orphans (Provided the owner is alive) and release of objects that
+// adoption of matching orphans (while the owner is alive) and release of objects that
 // stopped matching. Adopted objects are among mine already, as the edit leaves them; released ones are not.
 // adoptable, when not nil, narrows what may be adopted; an owner that is being deleted neither adopts nor
 // releases.
@@ -87,8 +87,7 @@ func adopt(o, owner plan.Object) (plan.Object, plan.Action) {
 	ref := Reference(owner)
 	refs := slices.DeleteFunc(taken.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == ref.UID })
 	taken.SetOwnerReferences(append(refs, ref))
-	alive := plan.RefOf(owner)
-	return taken, plan.Update{Object: taken, Provided: &alive,
+	return taken, plan.Update{Object: taken, When: []plan.Guard{plan.Alive{Ref: plan.RefOf(owner)}},
 		Because: fmt.Sprintf("it has no controller and its labels match the selector of %s %q", ref.Kind, owner.GetName())}
 }
 

@@ -14,8 +14,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/model"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -71,7 +71,7 @@ func claimAll(w *model.World, change func(*appsv1.ReplicaSet)) (mine, adopted, r
 		u := e.(plan.Update)
 		if claim.ControlledBy(u.Object, rs.UID) {
 			adopted = append(adopted, u.Object.GetName())
-			if u.Provided == nil || u.Provided.UID != rs.UID || len(u.Object.GetOwnerReferences()) > 2 {
+			if !slices.Contains(u.When, plan.Guard(plan.Alive{Ref: plan.RefOf(rs)})) || len(u.Object.GetOwnerReferences()) > 2 {
 				adopted = append(adopted, "adopted carelessly")
 			}
 		} else {

@@ -11,8 +11,8 @@ import (
 
 	"coracle/internal/plan"
 	kinds "coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/daemonset"
-	"coracle/internal/workload/model"
 )
 
 // fleet returns a settled world: one DaemonSet on so many nodes, every pod ready.

@@ -185,7 +185,7 @@ func (d *decision) clear() {
 		d.deletes = append(d.deletes, plan.Delete{
 			Object:       plan.RefOf(pod),
 			GraceSeconds: &now,
-			IfAbsent:     []plan.Ref{{Resource: resource.Nodes, Key: plan.Key{Name: name}}},
+			When:         plan.AllAbsent(plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: name}}),
 			Because:      "node " + name + " no longer exists",
 			Done:         d.event(corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: "+pod.Name),
 			Failed:       d.event(corev1.EventTypeWarning, "FailedDelete", "Error deleting: "+plan.TellError),

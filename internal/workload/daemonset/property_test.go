@@ -13,9 +13,9 @@ import (
 
 	"coracle/internal/plan"
 	kinds "coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/daemonset"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/model"
 	"coracle/internal/workload/placement"
 )
 

@@ -3,8 +3,8 @@ package daemonset_test
 import (
 	"testing"
 
+	"coracle/internal/scenario"
 	"coracle/internal/workload/daemonset"
-	"coracle/internal/workload/scenario"
 )
 
 func TestScenarios(t *testing.T) { scenario.Run(t, "testdata", daemonset.Controller()) }

@@ -11,8 +11,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/model"
 	"coracle/internal/workload/replicaset"
 )
 

@@ -15,12 +15,12 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/deployment"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/model"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/scenario"
 )
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

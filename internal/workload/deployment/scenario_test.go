@@ -3,9 +3,9 @@ package deployment_test
 import (
 	"testing"
 
+	"coracle/internal/scenario"
 	"coracle/internal/workload/deployment"
 	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/scenario"
 )
 
 func TestScenarios(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/plan"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/model"
 )
 
 func ptr[T any](v T) *T { return &v }

@@ -12,9 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/plan"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/model"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

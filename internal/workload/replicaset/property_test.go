@@ -12,9 +12,9 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/model"
 	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/replicaset"
 )

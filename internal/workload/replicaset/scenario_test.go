@@ -3,8 +3,8 @@ package replicaset_test
 import (
 	"testing"
 
+	"coracle/internal/scenario"
 	"coracle/internal/workload/replicaset"
-	"coracle/internal/workload/scenario"
 )
 
 func TestScenarios(t *testing.T) {

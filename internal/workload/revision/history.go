@@ -157,8 +157,7 @@ func (h *History) record(r plan.Reader, o Owner, patch []byte, number int64) {
 				taken.Labels = make(map[string]string, len(rev.Labels))
 			}
 			maps.Copy(taken.Labels, rev.Labels) // else it would be released again at once
-			alive := plan.RefOf(o.Object)
-			h.Actions = append(h.Actions, plan.Update{Object: taken, Provided: &alive, Because: "it holds the present template and nobody controls it"})
+			h.Actions = append(h.Actions, plan.Update{Object: taken, When: []plan.Guard{plan.Alive{Ref: plan.RefOf(o.Object)}}, Because: "it holds the present template and nobody controls it"})
 			return
 		}
 		next := int32(1)

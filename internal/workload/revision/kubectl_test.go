@@ -15,7 +15,7 @@ import (
 	"k8s.io/kubectl/pkg/polymorphichelpers"
 
 	"coracle/internal/plan"
-	"coracle/internal/workload/model"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/revision"
 )
 

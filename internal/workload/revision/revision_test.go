@@ -16,7 +16,7 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
-	"coracle/internal/workload/model"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/revision"
 )
 
@@ -216,7 +216,7 @@ func TestReadAdoptsItsName(t *testing.T) {
 	if err != nil || len(h.Actions) != 1 {
 		t.Fatalf("actions %v, error %v", h.Actions, err)
 	}
-	if u, ok := h.Actions[0].(plan.Update); !ok || u.Object.GetName() != made.Name || u.Provided == nil {
+	if u, ok := h.Actions[0].(plan.Update); !ok || u.Object.GetName() != made.Name || !plan.HasGuard[plan.Alive](u.When) {
 		t.Errorf("not an adoption by a living owner: %+v", h.Actions[0])
 	}
 	if got := settle(t, w, owner(w, "app:1")); got.Present.Name != made.Name || len(got.Owned) != 1 {

@@ -8,7 +8,7 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
-	"coracle/internal/workload/model"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/revision"
 )
 

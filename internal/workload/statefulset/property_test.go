@@ -14,8 +14,8 @@ import (
 
 	"coracle/internal/plan"
 	kinds "coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/model"
 	"coracle/internal/workload/statefulset"
 )
 

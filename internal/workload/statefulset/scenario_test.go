@@ -3,7 +3,7 @@ package statefulset_test
 import (
 	"testing"
 
-	"coracle/internal/workload/scenario"
+	"coracle/internal/scenario"
 	"coracle/internal/workload/statefulset"
 )
 

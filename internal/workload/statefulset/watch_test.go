@@ -12,7 +12,7 @@ import (
 
 	"coracle/internal/plan"
 	kinds "coracle/internal/resource"
-	"coracle/internal/workload/model"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/statefulset"
 )
 

@@ -21,8 +21,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/scheme"
-	"coracle/internal/workload/model"
 	"coracle/internal/workload/placement"
 )
 
@@ -105,15 +105,18 @@ func planOne(s *script, args []string, _ string) (*string, error) {
 		return nil, err
 	}
 	key := keyOf(args[1])
-	p := s.plan(c, key)
-	text := render(s.world, p)
-	if out := s.carryOut(c, key, p); out.Failure != nil {
-		var b strings.Builder
-		fmt.Fprintf(&b, "refused: %s\n", out.Failure.Status.Message)
-		writeEvents(&b, out.Told)
-		text += b.String()
+	var text, instead strings.Builder
+	var told []plan.Event
+	out := s.carryOut(c, key, func(p plan.Plan) {
+		text.WriteString(render(s.world, p))
+		told = p.Events
+	}, func(p plan.Plan) { writeStatus(&instead, s.world, p) })
+	if out.Failure != nil {
+		fmt.Fprintf(&text, "refused: %s\n%s", out.Failure.Status.Message, instead.String())
+		writeEvents(&text, slices.DeleteFunc(out.Events, func(e plan.Event) bool { return slices.Contains(told, e) }))
 	}
-	return &text, nil
+	all := text.String()
+	return &all, nil
 }
 
 func why(s *script, args []string, _ string) (*string, error) {

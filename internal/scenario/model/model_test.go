@@ -6,12 +6,13 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/model"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -22,10 +23,8 @@ func newWorld() (*model.World, *appsv1.ReplicaSet) {
 }
 
 func do(w *model.World, a plan.Action) metav1.StatusReason {
-	if f := w.Apply(plan.Plan{Actions: []plan.Action{a}}).Failure; f != nil {
-		return f.Status.Reason
-	}
-	return ""
+	_, err := w.Act(a)
+	return apierrors.ReasonForError(err)
 }
 
 func get[T plan.Object](t *testing.T, w *model.World, res resource.Resource, name string) T {
@@ -79,9 +78,9 @@ func TestPreconditions(t *testing.T) {
 		"delete of another":               {plan.Delete{Object: other}, metav1.StatusReasonConflict},
 		"delete of an old state":          {plan.Delete{Object: alive, ResourceVersion: stale.ResourceVersion}, metav1.StatusReasonConflict},
 		"delete of what is gone":          {plan.Delete{Object: dead}, metav1.StatusReasonNotFound},
-		"update for a dead owner":         {plan.Update{Object: stale, Provided: &dead}, ""},
-		"update for another owner":        {plan.Update{Object: stale, Provided: &other}, ""},
-		"delete unless something is gone": {plan.Delete{Object: alive, IfAbsent: []plan.Ref{alive}}, ""},
+		"update for a dead owner":         {plan.Update{Object: stale, When: []plan.Guard{plan.Alive{Ref: dead}}}, ""},
+		"update for another owner":        {plan.Update{Object: stale, When: []plan.Guard{plan.Alive{Ref: other}}}, ""},
+		"delete unless something is gone": {plan.Delete{Object: alive, When: plan.AllAbsent(alive)}, ""},
 	} {
 		if got := do(w, c.action); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

@@ -11,8 +11,8 @@ import (
 
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/model"
 )
 
 func newLineReader(body string) *bufio.Reader { return bufio.NewReader(strings.NewReader(body)) }
@@ -21,19 +21,24 @@ func newLineReader(body string) *bufio.Reader { return bufio.NewReader(strings.N
 func render(w *model.World, p plan.Plan) string {
 	var b strings.Builder
 	writeActions(&b, w, p)
-	if p.Status != nil {
-		res := resource.Of(p.Status)
-		b.WriteString("status\n")
-		if old, ok := w.Get(res, p.Status.GetNamespace(), p.Status.GetName()); ok {
-			writeChanges(&b, old, p.Status)
-		}
-	}
+	writeStatus(&b, w, p)
 	writeEvents(&b, p.Events)
 	if !p.Again.IsZero() {
 		fmt.Fprintf(&b, "again at %s\n", clock(p.Again))
 	}
 	b.WriteString(renderWhy(p.Why))
 	return b.String()
+}
+
+// writeStatus writes what a plan changes of the status.
+func writeStatus(b *strings.Builder, w *model.World, p plan.Plan) {
+	if p.Status == nil {
+		return
+	}
+	b.WriteString("status\n")
+	if old, ok := w.Get(resource.Of(p.Status), p.Status.GetNamespace(), p.Status.GetName()); ok {
+		writeChanges(b, old, p.Status)
+	}
 }
 
 func renderWhy(why plan.Why) string {

@@ -47,8 +47,9 @@ import (
 	"golang.org/x/tools/txtar"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/loop"
 	"coracle/internal/plan"
-	"coracle/internal/workload/model"
+	"coracle/internal/scenario/model"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected outputs of golden scenarios")
@@ -130,15 +131,22 @@ func (s *script) plan(c plan.Controller, key plan.Key) plan.Plan {
 	return c.Plan(plan.Input{Reader: s.world, Key: key, Now: s.world.Now, Witness: s.world.Witness(), Last: s.last[lastKey{c.Name, key}]})
 }
 
-// carryOut applies a decision and remembers a refusal for the next one.
-func (s *script) carryOut(c plan.Controller, key plan.Key, p plan.Plan) model.Outcome {
-	s.world.Hand = c.Name
-	out := s.world.Apply(p)
-	s.world.Hand = ""
+// carryOut makes a decision, carries it out, and remembers a refusal for the next one. First sees the plan before its
+// actions, instead the one that is made after a refusal.
+func (s *script) carryOut(c plan.Controller, key plan.Key, first, instead func(plan.Plan)) model.Outcome {
 	k := lastKey{c.Name, key}
-	if before := s.last[k]; before != nil && out.Failure != nil {
-		out.Failure.Times = before.Times + 1
-	}
+	// An answer that usually means an old picture is final: there is no older one here.
+	task := loop.Task{Controller: &c, Key: key, Last: s.last[k], Tries: loop.QuietTries + 1}
+	see := first
+	run := loop.Begin(task, func(t loop.Task) loop.Decision {
+		d := loop.Decide(t, s.world, s.world.Now, s.world.Witness())
+		see(d.Plan)
+		see = instead
+		return d
+	})
+	s.world.Hand = c.Name
+	out := s.world.Carry(run)
+	s.world.Hand = ""
 	s.last[k] = out.Failure
 	return out
 }
@@ -160,12 +168,10 @@ func (s *script) settle() (string, error) {
 		for _, c := range s.controllers {
 			for _, o := range s.world.List(c.For, "") {
 				key := plan.KeyOf(o)
-				p := s.plan(c, key)
-				if len(p.Actions) > 0 || p.Status != nil {
-					moved = true
-				}
-				writeActions(&log, s.world, p)
-				out := s.carryOut(c, key, p)
+				out := s.carryOut(c, key, func(p plan.Plan) {
+					moved = moved || len(p.Actions) > 0 || p.Status != nil
+					writeActions(&log, s.world, p)
+				}, func(plan.Plan) {})
 				writeEvents(&log, out.Events)
 				if out.Failure != nil {
 					fmt.Fprintf(&log, "refused: %s\n", out.Failure.Status.Message)

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/loop"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -24,81 +26,77 @@ type Outcome struct {
 	Events []plan.Event
 	// Failure is the action that was refused, if any.
 	Failure *plan.Failure
-	// Told are the Failed events of the action refused.
-	Told []plan.Event
 }
 
-// Apply carries out a plan: its actions in order up to the first refusal, then its status.
+// Apply carries out a plan that stays as it is when an action is refused. An answer that usually means an old picture
+// counts as a failure at once.
 func (w *World) Apply(p plan.Plan) Outcome {
-	var out Outcome
-	for _, a := range p.Actions {
-		out.Writes++
-		name, err := w.act(a)
-		done, failed := tellings(a)
-		if err != nil {
-			out.Failure = &plan.Failure{Action: a, Status: *err, At: w.Now, Times: 1}
-			if failed != nil {
-				out.Told = append(out.Told, failed.Fill(name, err.Message))
-			}
-			break
-		}
-		if done != nil {
-			out.Events = append(out.Events, done.Fill(name, ""))
-		}
-	}
-	if p.Status != nil {
-		out.Writes++
-		w.statusAfter(p)
-	}
-	out.Events = append(append(out.Events, out.Told...), p.Events...)
-	return out
+	task := loop.Task{Controller: &plan.Controller{Name: w.Hand}, Tries: loop.QuietTries + 1}
+	return w.Carry(loop.Begin(task, func(loop.Task) loop.Decision { return loop.Decision{Plan: p, Exists: true} }))
 }
 
-func tellings(a plan.Action) (done, failed *plan.Event) {
-	switch a := a.(type) {
-	case plan.Create:
-		return a.Done, a.Failed
-	case plan.Update:
-		return a.Done, a.Failed
-	case plan.Delete:
-		return a.Done, a.Failed
-	case plan.Evict:
-		return a.Done, a.Failed
+// Carry carries a pass out to its end.
+func (w *World) Carry(run *loop.Pass) Outcome {
+	writes := 0
+	for step := run.Next(); !step.Over(); step = run.Next() {
+		var results []loop.Result
+		for _, a := range step.Actions {
+			o, err := w.Act(a)
+			results = append(results, loop.Result{Object: o, Err: err})
+		}
+		if step.Status != nil {
+			o, err := w.writeStatus(step.Status)
+			results = append(results, loop.Result{Object: o, Err: err})
+		}
+		writes += len(results)
+		run.Done(results, w.Now)
 	}
-	return nil, nil
+	return Outcome{Writes: writes, Events: run.Events(), Failure: run.Failure()}
 }
 
-func (w *World) act(a plan.Action) (name string, refusal *metav1.Status) {
+// Act carries one action out. It returns the object as the action left it, nil where a guard passed it over.
+func (w *World) Act(a plan.Action) (plan.Object, error) {
 	if w.Refuse != nil {
 		if s := w.Refuse(a); s != nil {
-			return a.Target().Name, s
+			return nil, &apierrors.StatusError{ErrStatus: *s}
 		}
 	}
 	switch a := a.(type) {
 	case plan.Create:
 		return w.create(a.Object)
 	case plan.Update:
-		return a.Object.GetName(), w.update(a)
-	case plan.Delete:
-		if w.anyAlive(a.IfAbsent) {
-			return a.Object.Name, nil
+		if ok, _ := plan.Hold(lookup{w}, a.When); !ok {
+			return nil, nil
 		}
-		return a.Object.Name, w.deleteRef(a.Object, a.ResourceVersion, a.GraceSeconds)
+		return w.update(a)
+	case plan.Delete:
+		if ok, _ := plan.Hold(lookup{w}, a.When); !ok {
+			return nil, nil
+		}
+		return w.deleteRef(a.Object, a.ResourceVersion, a.GraceSeconds)
 	case plan.Evict:
-		return a.Pod.Name, w.deleteRef(a.Pod, "", nil)
+		return w.deleteRef(a.Pod, "", nil)
 	}
 	panic(fmt.Sprintf("model: action %T", a))
 }
 
-// anyAlive reports whether one of the objects exists, with that UID where one is given.
-func (w *World) anyAlive(refs []plan.Ref) bool {
-	return slices.ContainsFunc(refs, func(ref plan.Ref) bool {
-		o, ok := w.Get(ref.Resource, ref.Namespace, ref.Name)
-		return ok && (ref.UID == "" || o.GetUID() == ref.UID)
-	})
+// lookup asks the world for guards; it cannot fail.
+type lookup struct{ *World }
+
+// Find implements plan.Lookup.
+func (l lookup) Find(res resource.Resource, key plan.Key) (plan.Object, error) {
+	if o, ok := l.Get(res, key.Namespace, key.Name); ok {
+		return o, nil
+	}
+	return nil, nil
 }
 
-func (w *World) create(object plan.Object) (string, *metav1.Status) {
+// All implements plan.Lookup.
+func (l lookup) All(res resource.Resource, namespace string) ([]plan.Object, error) {
+	return l.List(res, namespace), nil
+}
+
+func (w *World) create(object plan.Object) (plan.Object, error) {
 	o := object.DeepCopyObject().(plan.Object)
 	res := resource.Of(o)
 	if o.GetName() == "" {
@@ -106,12 +104,12 @@ func (w *World) create(object plan.Object) (string, *metav1.Status) {
 		o.SetName(o.GetGenerateName() + suffix(w.names))
 	}
 	if _, exists := w.Get(res, o.GetNamespace(), o.GetName()); exists {
-		return o.GetName(), refuse(apierrors.NewAlreadyExists(res.GroupResource(), o.GetName()))
+		return nil, apierrors.NewAlreadyExists(res.GroupResource(), o.GetName())
 	}
 	setDefaults(o)
 	w.bear(res, o)
 	w.store(res, o)
-	return o.GetName(), nil
+	return o, nil
 }
 
 // suffix spells n in five letters of the API's alphabet for generated names.
@@ -125,23 +123,14 @@ func suffix(n int) string {
 	return string(b[:])
 }
 
-func (w *World) update(a plan.Update) *metav1.Status {
+func (w *World) update(a plan.Update) (plan.Object, error) {
 	res := resource.Of(a.Object)
-	if a.Provided != nil {
-		o, ok := w.Get(a.Provided.Resource, a.Provided.Namespace, a.Provided.Name)
-		if !ok || o.GetUID() != a.Provided.UID || o.GetDeletionTimestamp() != nil {
-			return nil
-		}
-	}
-	if w.anyAlive(a.IfAbsent) {
-		return nil
-	}
 	old, ok := w.Get(res, a.Object.GetNamespace(), a.Object.GetName())
 	if !ok || old.GetUID() != a.Object.GetUID() {
-		return refuse(apierrors.NewNotFound(res.GroupResource(), a.Object.GetName()))
+		return nil, apierrors.NewNotFound(res.GroupResource(), a.Object.GetName())
 	}
 	if v := a.Object.GetResourceVersion(); v != "" && v != old.GetResourceVersion() {
-		return refuse(apierrors.NewConflict(res.GroupResource(), a.Object.GetName(), fmt.Errorf("the object has been modified")))
+		return nil, modified(old)
 	}
 	if a.Subresource == "status" {
 		return w.writeStatus(a.Object)
@@ -149,46 +138,38 @@ func (w *World) update(a plan.Update) *metav1.Status {
 	o := a.Object.DeepCopyObject().(plan.Object)
 	copyField(o, old, "Status")
 	if equality.Semantic.DeepEqual(old, o) {
-		return nil
+		return old, nil
 	}
 	o.SetGeneration(nextGeneration(old, o))
 	w.store(res, o)
 	if o.GetDeletionTimestamp() != nil && len(o.GetFinalizers()) == 0 && res != resource.Pods {
 		w.Remove(res, o.GetNamespace(), o.GetName())
 	}
-	return nil
+	return o, nil
 }
 
-// statusAfter writes a plan's status after its actions. As the shell does, it allows for what the plan
-// itself has changed of the primary, and leaves a status that somebody else has overtaken to the next plan.
-func (w *World) statusAfter(p plan.Plan) {
-	next := p.Status
-	for _, a := range p.Actions {
-		if u, ok := a.(plan.Update); ok && plan.RefOf(u.Object) == plan.RefOf(next) {
-			next = next.DeepCopyObject().(plan.Object)
-			next.SetResourceVersion("")
-		}
-	}
-	w.writeStatus(next)
+func modified(o plan.Object) error {
+	return apierrors.NewConflict(resource.Of(o).GroupResource(), o.GetName(), errors.New("the object has been modified"))
 }
 
 // writeStatus writes the status and, as upstream's status strategies allow, the annotations.
-func (w *World) writeStatus(object plan.Object) *metav1.Status {
+func (w *World) writeStatus(object plan.Object) (plan.Object, error) {
 	res := resource.Of(object)
 	old, ok := w.Get(res, object.GetNamespace(), object.GetName())
 	if !ok || old.GetUID() != object.GetUID() {
-		return refuse(apierrors.NewNotFound(res.GroupResource(), object.GetName()))
+		return nil, apierrors.NewNotFound(res.GroupResource(), object.GetName())
 	}
 	if v := object.GetResourceVersion(); v != "" && v != old.GetResourceVersion() {
-		return refuse(apierrors.NewConflict(res.GroupResource(), object.GetName(), fmt.Errorf("the object has been modified")))
+		return nil, modified(old)
 	}
 	o := old.DeepCopyObject().(plan.Object)
 	copyField(o, object.DeepCopyObject().(plan.Object), "Status")
 	o.SetAnnotations(object.GetAnnotations())
-	if !equality.Semantic.DeepEqual(old, o) {
-		w.store(res, o)
+	if equality.Semantic.DeepEqual(old, o) {
+		return old, nil
 	}
-	return nil
+	w.store(res, o)
+	return o, nil
 }
 
 // copyField copies a field of a struct where both have it (kinds without a status do not).
@@ -199,23 +180,23 @@ func copyField(to, from plan.Object, field string) {
 	}
 }
 
-func (w *World) deleteRef(ref plan.Ref, version string, grace *int64) *metav1.Status {
+func (w *World) deleteRef(ref plan.Ref, version string, grace *int64) (plan.Object, error) {
 	o, ok := w.Get(ref.Resource, ref.Namespace, ref.Name)
 	if !ok {
-		return refuse(apierrors.NewNotFound(ref.Resource.GroupResource(), ref.Name))
+		return nil, apierrors.NewNotFound(ref.Resource.GroupResource(), ref.Name)
 	}
 	if ref.UID != "" && ref.UID != o.GetUID() {
-		return refuse(apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name,
-			fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s)", ref.UID, o.GetUID())))
+		return nil, apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name,
+			fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s)", ref.UID, o.GetUID()))
 	}
 	if version != "" && version != o.GetResourceVersion() {
-		return refuse(apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name, fmt.Errorf("the object has been modified")))
+		return nil, modified(o)
 	}
 	if w.Hand != "" && o.GetDeletionTimestamp() == nil {
 		w.deleting[o.GetUID()] = w.Hand
 	}
 	w.delete(ref.Resource, o, grace)
-	return nil
+	return o, nil
 }
 
 // delete removes an object, or marks it when something must happen first: a finalizer, or the
@@ -245,5 +226,3 @@ func (w *World) delete(res resource.Resource, old plan.Object, grace *int64) {
 	o.SetDeletionGracePeriodSeconds(&seconds)
 	w.store(res, o)
 }
-
-func refuse(err *apierrors.StatusError) *metav1.Status { return &err.ErrStatus }
