@@ -45,10 +45,10 @@ func (c *cluster) rolledOut(namespace, workload string) {
 // TestSystems runs real systems by the manifests of examples/systems, each as its own users would, on one cluster.
 func TestSystems(t *testing.T) {
 	systems := map[string]func(*cluster){
-		"log collector": logCollector, "etcd": etcd,
+		"log collector": logCollector, "etcd": etcd, "redis": redis, "service watcher": serviceWatcher, "leader": leader,
 	}
+	images := []string{"collector", "etcd", "redis", "controller"}
 	c := newCluster(t, 3).images()
-	images := []string{"collector", "etcd"}
 	c.systemImages(images...)
 	for name, test := range systems {
 		t.Run(name, func(t *testing.T) {
