@@ -48,6 +48,10 @@ func TestSystems(t *testing.T) {
 		"log collector": logCollector, "etcd": etcd, "redis": redis, "service watcher": serviceWatcher, "leader": leader,
 	}
 	images := []string{"collector", "etcd", "redis", "controller"}
+	if *systemsLong {
+		systems["database and web"], systems["zookeeper"] = databaseAndWeb, zookeeper
+		images = append(images, "postgres", "web", "zookeeper")
+	}
 	c := newCluster(t, 3).images()
 	c.systemImages(images...)
 	for name, test := range systems {
