@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,5 +134,44 @@ spec:
 		if mine := p.Spec.NodeName == "node-1"; mine != strings.Contains(byLink.out, "stdout F first word of "+p.Name) || mine != strings.Contains(byPath.out, "stdout F first word of ") {
 			c.t.Errorf("the log of a pod on %s, from a pod on node-1: %q %q", p.Spec.NodeName, byLink.errs, byPath.errs)
 		}
+	}
+	if *systemsLong {
+		rotated(c)
+	}
+}
+
+// rotated: a collector reads each line of a log that is rotated meanwhile, once and in order.
+func rotated(c *cluster) {
+	const lines = 200_000
+	c.apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: flood, namespace: talk}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: main, image: "e2e/tools:1", command: [sh, -c, "i=0; while [ $i -lt %d ]; do echo flood $i of a log that is long enough to be rotated; i=$((i+1)); done; exec sleep 1000"]}]
+`, lines))
+	c.k("wait", "-n", "talk", "pod/flood", "--for=condition=Ready", "--timeout=60s")
+	pod := await(c, patience, "the flood", resource.Pods, "talk", func(pods []*corev1.Pod) bool { return len(pods) > 0 && pods[0].Name == "flood" })[0]
+	for _, collector := range c.listPods("logging") {
+		if collector.Spec.NodeName != pod.Spec.NodeName {
+			continue
+		}
+		s := c.stream(nil, "logs", "-n", "logging", "-f", collector.Name)
+		next := 0
+		s.until("the end of the flood", func(line string) bool {
+			_, text, _ := strings.Cut(line, ": flood ")
+			if n := number(text); text != "" {
+				if n != next {
+					c.t.Fatalf("line %d came where line %d was due", n, next)
+				}
+				next++
+			}
+			return next == lines
+		})
+		s.stop()
+	}
+	if files := c.entries("nodes/*/agent/logs/talk_flood_*/main/0.log.*"); len(files) == 0 {
+		c.t.Error("the log was not rotated")
 	}
 }
