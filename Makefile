@@ -19,7 +19,8 @@ deps: ## Install what building and testing need (Debian packages; as root)
 	@scripts/install-deps
 
 .PHONY: build
-build: deps ## Build bin/coracle, static and stripped
+build: ## Build bin/coracle, static and stripped
+	@scripts/install-deps build
 	@mkdir -p bin
 	@# kustomize's plugin loader, which a static binary cannot use and kubectl does not, draws a linker warning
 	$(GO) build -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/coracle ./cmd/coracle 2> >(grep -v -e pluginOpen -e plugin_dlopen -e '^# coracle/cmd/coracle$$' >&2)
@@ -99,6 +100,11 @@ deletions: deps ## Delete 1,000 pods of a StatefulSet with KUBECTL=path (or the 
 .PHONY: rollouts
 rollouts: deps ## Update, scale and drain a server 100 times under 2,000 requests a second, a million at least: none may fail
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestRolloutLosesNothing$$' -rollouts $(or $(ROUNDS),100) -rollouts.rate $(or $(RATE),2000) -rollouts.requests $(or $(REQUESTS),1000000) -rollouts.lost 0 -timeout 0
+
+.PHONY: systems
+systems: deps ## Run real systems on a cluster: etcd, Redis, PostgreSQL, ZooKeeper, a web application, exporters, controllers
+	@scripts/system-image --download postgres zookeeper
+	$(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestSystems' -systems.long -timeout 20m
 
 .PHONY: churn
 churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine

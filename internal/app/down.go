@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/filetree"
+	"coracle/internal/node/podlogs"
 )
 
 // defaultGrace is how long containers have to end by themselves when their node is stopped.
@@ -71,6 +72,9 @@ func stopCluster(ctx context.Context, out io.Writer, dir DataDir, o stopOptions)
 	var errs []error
 	for _, name := range dir.NodeNames() {
 		errs = append(errs, stopNode(ctx, dir, cfg, name, o))
+	}
+	if os.Geteuid() == 0 { // no other runs containers, for which they are
+		errs = append(errs, podlogs.Points{}.Release(string(dir)))
 	}
 	_, err = stopProcess(dir.Lock("server"), 10*time.Second)
 	errs = append(errs, err, unmountIn(dir.mountRoots()...))

@@ -35,7 +35,8 @@ var byPathAllowed = map[string]map[string]string{
 		"os.ReadFile": "the agent's own directory, of which no pod sees more than its own below it",
 		"os.OpenFile": "the agent's own directory, of which no pod sees more than its own below it",
 		"os.Rename":   "the agent's own directory, of which no pod sees more than its own below it"},
-	"internal/node/users/book.go": {"os.Remove": "the machine's book lies in /run, where no pod has a say, and is removed when it is empty"},
+	"internal/node/users/book.go":     {"os.Remove": "the machine's book lies in /run, where no pod has a say, and is removed when it is empty"},
+	"internal/node/podlogs/points.go": {"os.Remove": "the lock lies in /run, where no pod has a say, and is an empty directory"},
 	"internal/node/volume/fence.go": {
 		"unix.Statx": "the directory that all volumes lie in is the node's own; which mount lies there is the question"},
 	"internal/runtime/snapshot/snapshot.go": {

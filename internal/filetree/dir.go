@@ -233,6 +233,14 @@ func (d *Dir) Rename(from, to string) error {
 	return nil
 }
 
+// RenameNew gives an entry another name in the directory. A name that is taken is refused.
+func (d *Dir) RenameNew(from, to string) error {
+	if err := unix.Renameat2(d.fd(), from, d.fd(), to, unix.RENAME_NOREPLACE); err != nil {
+		return d.fail("rename", from, err)
+	}
+	return nil
+}
+
 // Sync makes the directory's names durable (fsync(2)): what was made, renamed and removed in it.
 func (d *Dir) Sync() error { return d.f.Sync() }
 

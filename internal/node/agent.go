@@ -135,7 +135,7 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 }
 
 func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, error) {
-	for _, path := range []string{cfg.podsDir(), cfg.logRoot(), cfg.seccompDir()} {
+	for _, path := range []string{cfg.podsDir(), cfg.logRoot(), cfg.linksDir(), cfg.seccompDir()} {
 		dir, err := filetree.MakeDir(path, 0o755)
 		if err != nil {
 			return nil, fmt.Errorf("node: %w", err)
@@ -176,6 +176,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	a.volumes, err = volume.New(volume.Config{
 		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, SharedRoot: cfg.SharedVolumes, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
 		Allocatable: func() corev1.ResourceList { return a.machine.allocatable },
+		PodLogs:     cfg.podLogs(),
 		Changed:     a.volumesChanged, Log: cfg.Log, Offline: func() bool { return !known.serves() },
 	})
 	return a, err

@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/client"
+	"coracle/internal/node/podlogs"
 	"coracle/internal/node/sysctl"
 	"coracle/internal/node/users"
 	"coracle/internal/view"
@@ -153,6 +154,12 @@ func HostAddress() netip.Addr {
 	return netip.MustParseAddr("127.0.0.1")
 }
 
+// podLogs is where this node's pods find logs.
+func (c *Config) podLogs() podlogs.Place {
+	return podlogs.Place{Logs: c.logRoot(), Links: c.linksDir(), Home: c.DataDir}
+}
+
 func (c *Config) podsDir() string    { return filepath.Join(c.Dir, "pods") }
 func (c *Config) logRoot() string    { return filepath.Join(c.Dir, "logs") }
+func (c *Config) linksDir() string   { return filepath.Join(c.Dir, "containers") }
 func (c *Config) seccompDir() string { return filepath.Join(c.Dir, "seccomp") }

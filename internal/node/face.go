@@ -11,6 +11,7 @@ import (
 
 	"coracle/internal/filetree"
 	"coracle/internal/node/container"
+	"coracle/internal/node/podlogs"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/server"
 	"coracle/internal/node/status"
@@ -85,6 +86,26 @@ func (f face) Log(namespace, pod, ctr string, previous bool) (string, <-chan str
 
 func (w *worker) logFile(c *podsync.Container) string {
 	return filepath.Join(w.logDir(), container.LogPath(c.Name, c.Attempt))
+}
+
+// log is the log of one attempt of a container.
+func (w *worker) log(ctr string, attempt uint32, id string) podlogs.Log {
+	return podlogs.Log{
+		Dir: filepath.Base(w.logDir()), Namespace: w.namespace, Pod: w.name, Container: ctr, ID: id,
+		File: container.LogPath(ctr, attempt),
+	}
+}
+
+// logOf is the log of a container that the runtime had when it was last asked.
+func (w *worker) logOf(id string) (podlogs.Log, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.world.Containers {
+		if c.ID == id {
+			return w.log(c.Name, c.Attempt, id), true
+		}
+	}
+	return podlogs.Log{}, false
 }
 
 func exists(path string) bool {

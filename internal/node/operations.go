@@ -115,8 +115,12 @@ func (w *worker) do(ctx context.Context, step podsync.Step, op *operation) error
 	case podsync.RemoveContainer:
 		ctx, cancel := context.WithTimeout(ctx, callTime)
 		defer cancel()
+		log, known := w.logOf(s.ID)
 		_, err := w.a.cri.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: s.ID})
-		return ignoreNotFound(err)
+		if err = ignoreNotFound(err); err != nil || !known {
+			return err
+		}
+		return w.a.cfg.podLogs().Forget(log)
 	case podsync.RemoveSandbox:
 		ctx, cancel := context.WithTimeout(ctx, callTime)
 		defer cancel()

@@ -2,12 +2,10 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -241,6 +239,9 @@ func (a *agent) bury(w *worker) {
 	if err := filetree.Remove(w.logDir()); err != nil {
 		a.cfg.Log.Warn("remove a pod's logs", "pod", w.name, "namespace", w.namespace, "err", err)
 	}
+	if err := a.cfg.podLogs().Unlink(w.uid); err != nil {
+		a.cfg.Log.Warn("remove the links to a pod's logs", "pod", w.name, "namespace", w.namespace, "err", err)
+	}
 }
 
 // wakeSuccessors wakes the pods that waited for a pod to stop, whose part of the node is free now. It takes no worker's
@@ -283,7 +284,8 @@ func (a *agent) findOrphans(ctx context.Context, present map[types.UID]bool) (he
 			a.begin(ctx, orphan(cri.Identity{UID: string(uid)}), true)
 		}
 	}
-	if err := a.removeStrayLogs(present); err != nil {
+	alive := func(uid types.UID) bool { return present[uid] || a.worker(uid) != nil }
+	if err := a.cfg.podLogs().Keep(alive); err != nil {
 		a.cfg.Log.Warn("remove the logs of pods that are gone", "err", err)
 	}
 	return here, nil
@@ -312,27 +314,4 @@ func (a *agent) nowListed() {
 
 func orphan(id cri.Identity) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: id.Name, Namespace: id.Namespace, UID: types.UID(id.UID)}}
-}
-
-// removeStrayLogs removes log directories of pods that neither the API nor a worker knows.
-func (a *agent) removeStrayLogs(present map[types.UID]bool) error {
-	dir, err := filetree.OpenDir(a.cfg.logRoot())
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	names, err := dir.Names()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range names {
-		at := strings.LastIndexByte(name, '_')
-		uid := types.UID(name[at+1:])
-		if at < 0 || present[uid] || a.worker(uid) != nil {
-			continue
-		}
-		errs = append(errs, dir.Remove(name))
-	}
-	return errors.Join(errs...)
 }

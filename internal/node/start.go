@@ -46,6 +46,9 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err != nil {
 		return w.startFailed(ctx, pod, spec, podsync.CreateContainerError, err)
 	}
+	if err := w.a.cfg.podLogs().Link(w.log(s.Name, s.Attempt, made.ContainerId)); err != nil {
+		w.a.cfg.Log.Warn("show a log", "pod", w.name, "namespace", w.namespace, "err", err) // the container is the better for it
+	}
 	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Created", "Container created")
 	if _, err := w.a.cri.Runtime.StartContainer(call, &runtimeapi.StartContainerRequest{ContainerId: made.ContainerId}); err != nil {
 		return w.startFailed(ctx, pod, spec, podsync.RunContainerError, err)
@@ -94,7 +97,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 	if err != nil {
 		return nil, err
 	}
-	for i := range mounts {
+	for i := range spec.VolumeMounts { // beyond them are those that come with others
 		if r := spec.VolumeMounts[i].RecursiveReadOnly; r != nil && *r == corev1.RecursiveReadOnlyIfPossible {
 			mounts[i].Recursive = mounts[i].Recursive && w.a.host.RecursiveReadOnly
 		}

@@ -153,26 +153,19 @@ func (s *service) startExec(ctx context.Context, c *ctr, cmd []string, tty bool,
 		theirs.close()
 		return nil, err
 	}
-	type started struct {
-		proc *container.Process
-		err  error
-	}
-	done := make(chan started)
-	late := make(chan struct{})
-	defer close(late)
-	go func() {
-		proc, err := container.Exec(s.lcDir, c.ID, c.dir, cmd, tty, theirs.Stdio)
+	if err := c.commands.pass(ctx); err != nil {
 		theirs.close()
-		select {
-		case done <- started{proc, err}:
-		case <-late:
-			if err == nil {
-				_ = proc.Signal(unix.SIGKILL)
-				_, _ = proc.Wait()
-				proc.Close()
-			}
-		}
-	}()
+		return nil, err
+	}
+	done, giveUp := launch(&c.commands, func() (*container.Process, error) {
+		defer theirs.close()
+		return container.Exec(s.lcDir, c.ID, c.dir, cmd, tty, theirs.Stdio)
+	}, func(proc *container.Process) {
+		_ = proc.Signal(unix.SIGKILL)
+		_, _ = proc.Wait()
+		proc.Close()
+	})
+	defer giveUp()
 	tick := time.NewTicker(execPatience)
 	defer tick.Stop()
 	for {
@@ -181,7 +174,7 @@ func (s *service) startExec(ctx context.Context, c *ctr, cmd []string, tty bool,
 			if r.err != nil {
 				return nil, execFailed(c, levels, r.err)
 			}
-			return r.proc, nil
+			return r.it, nil
 		case <-ctx.Done():
 			if short := pidsShort(levels, ctx.Err()); short != nil {
 				return nil, short

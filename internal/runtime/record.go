@@ -113,6 +113,8 @@ type ctr struct {
 	config *cri.ContainerConfig
 	// op serialises start, update and removal.
 	op sync.Mutex
+	// commands are those that are started in it beside its own process.
+	commands gate
 	// gone is closed when the process has ended and its output is in the log.
 	gone chan struct{}
 

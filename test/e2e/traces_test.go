@@ -68,6 +68,22 @@ func (c *cluster) traces() []string {
 			found = append(found, "mount "+point)
 		}
 	}
+	for _, point := range []string{"/var/log/pods", "/var/log/containers"} { // other clusters may need them still
+		dir, err := filetree.OpenDir(point)
+		if err != nil {
+			continue
+		}
+		users, err := dir.Marks("coracle.user.")
+		dir.Close()
+		for _, home := range users {
+			if home == c.dir {
+				found = append(found, "mount point "+point)
+			}
+		}
+		if err != nil {
+			found = append(found, err.Error())
+		}
+	}
 	for _, node := range c.nodes {
 		id := c.nodeID(node)
 		for _, group := range c.cgroups(node) {

@@ -71,7 +71,7 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, use c
 	if err := m.ownPlace(pv); err != nil {
 		return source{}, err
 	}
-	src, err := persistent(pv)
+	src, err := m.persistent(pv)
 	if err != nil {
 		return source{}, err
 	}
@@ -111,12 +111,12 @@ func writable(modes []corev1.PersistentVolumeAccessMode) bool {
 }
 
 // persistent finds a volume's data on this node.
-func persistent(pv *corev1.PersistentVolume) (source, error) {
+func (m *Manager) persistent(pv *corev1.PersistentVolume) (source, error) {
 	switch {
 	case pv.Spec.HostPath != nil && builtIn(pv):
 		return builtInDir(filepath.Clean(pv.Spec.HostPath.Path))
 	case pv.Spec.HostPath != nil:
-		return hostPath(pv.Spec.HostPath.Path, pv.Spec.HostPath.Type, 0o755)
+		return m.hostPath(pv.Spec.HostPath.Path, pv.Spec.HostPath.Type)
 	case pv.Spec.Local != nil:
 		e, err := filetree.At(pv.Spec.Local.Path)
 		if err != nil {

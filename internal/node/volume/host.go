@@ -38,6 +38,25 @@ func hostPath(path string, kind *corev1.HostPathType, mode uint32) (source, erro
 	return source{path: path, kind: kindOf(want)}, nil
 }
 
+// hostPath is the function of that name, but that the logs of this node's pods are in the place of the machine's.
+func (m *Manager) hostPath(path string, kind *corev1.HostPathType) (source, error) {
+	at := path
+	if own, rest, is := m.cfg.PodLogs.Instead(path); is {
+		at = filepath.Join(own, rest)
+	}
+	src, err := hostPath(at, kind, 0o755)
+	if err != nil {
+		return source{}, err
+	}
+	if len(m.cfg.PodLogs.Below(path)) > 0 {
+		if err := m.cfg.Points.Hold(m.cfg.PodLogs.Home); err != nil {
+			return source{}, err
+		}
+	}
+	src.host = filepath.Clean(path)
+	return src, nil
+}
+
 // makeHostPath makes what is missing where the type says so. Where nothing is asked a missing directory is made, as
 // runtimes do.
 func makeHostPath(path string, want corev1.HostPathType, mode uint32) error {

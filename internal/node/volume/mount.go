@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,6 +24,7 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 	st := m.pods[pod.UID]
 	m.mu.Unlock()
 	out := make([]container.Mount, 0, len(c.VolumeMounts))
+	var below []container.Mount
 	for i, vm := range c.VolumeMounts {
 		var src source
 		ok := false
@@ -47,6 +49,12 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 			})
 			continue
 		}
+		src, sub = m.shown(src, sub)
+		inside, err := m.below(c, vm, src, sub)
+		if err != nil {
+			return nil, fmt.Errorf("volume %q of mount %s: %w", vm.Name, vm.MountPath, err)
+		}
+		below = append(below, inside...)
 		is, err := identify(src)
 		if err != nil {
 			return nil, fmt.Errorf("volume %q of mount %s: %w", vm.Name, vm.MountPath, err)
@@ -61,7 +69,62 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 			Recursive: vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled && vm.ReadOnly,
 		})
 	}
+	return append(out, below...), nil
+}
+
+// shown is the volume, and the sub-path in it, that stand for a sub-path of the host at which logs of pods are shown.
+func (m *Manager) shown(src source, sub string) (source, string) {
+	if src.host == "" || sub == "" {
+		return src, sub
+	}
+	own, rest, is := m.cfg.PodLogs.Instead(filepath.Join(src.host, sub))
+	if !is || filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") { // the latter is refused yet
+		return src, sub
+	}
+	src.path, src.kind = own, "directory"
+	if rest == "." {
+		rest = ""
+	}
+	return src, rest
+}
+
+// below are the mounts of what is shown in a volume of the host, unless the container has one of its own there. Where its
+// mounts arrive at the host, they would hide the host's own: such a mount shows the host as it is.
+func (m *Manager) below(c *corev1.Container, vm corev1.VolumeMount, src source, sub string) ([]container.Mount, error) {
+	if src.host == "" || vm.MountPropagation != nil && *vm.MountPropagation == corev1.MountPropagationBidirectional {
+		return nil, nil
+	}
+	var out []container.Mount
+	for _, s := range m.cfg.PodLogs.Below(filepath.Join(src.host, sub)) {
+		at := filepath.Join(absolute(vm.MountPath), s.Path)
+		if slices.ContainsFunc(c.VolumeMounts, func(other corev1.VolumeMount) bool { return filepath.Clean(absolute(other.MountPath)) == at }) {
+			continue
+		}
+		if there, err := isDirectory(filepath.Join(src.path, sub, s.Path)); !there || err != nil {
+			if err != nil {
+				return nil, err
+			}
+			continue // the host has no place to mount it on
+		}
+		is, err := identify(source{path: s.Own, kind: "directory"})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, container.Mount{ContainerPath: at, HostPath: s.Own, Is: is, ReadOnly: vm.ReadOnly || src.readOnly})
+	}
 	return out, nil
+}
+
+func isDirectory(path string) (bool, error) {
+	e, err := filetree.At(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer e.Close()
+	return e.IsDir(), nil
 }
 
 // absolute is a path in a container, which begins at its root.

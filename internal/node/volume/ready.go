@@ -16,6 +16,8 @@ type Ready struct {
 	Path     string `json:"path"`
 	Kind     string `json:"kind,omitempty"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Host is the path of the host that was asked for; empty for volumes of other kinds.
+	Host string `json:"host,omitempty"`
 }
 
 // Ready returns a pod's ready volumes, by name.
@@ -29,7 +31,7 @@ func (m *Manager) Ready(uid types.UID) map[string]Ready {
 	out := make(map[string]Ready, len(st.paths))
 	for name, src := range st.paths {
 		if src.image == "" {
-			out[name] = Ready{src.path, src.kind, src.readOnly}
+			out[name] = Ready{src.path, src.kind, src.readOnly, src.host}
 		}
 	}
 	return out
@@ -64,7 +66,7 @@ func (m *Manager) asLeft(v *corev1.Volume, st *mounted) (src source, is bool, er
 	if left.Kind != "" && e.Kind() != left.Kind {
 		return source{}, true, fmt.Errorf("it cannot be shown as it was left: %s is not a %s any more", left.Path, left.Kind)
 	}
-	return source{path: left.Path, kind: left.Kind, readOnly: left.ReadOnly}, true, nil
+	return source{path: left.Path, kind: left.Kind, readOnly: left.ReadOnly, host: left.Host}, true, nil
 }
 
 // dependsOnAPI says whether the API tells where a volume is, or what is in it.

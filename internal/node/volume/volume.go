@@ -22,6 +22,7 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
+	"coracle/internal/node/podlogs"
 	"coracle/internal/podclaim"
 )
 
@@ -39,6 +40,10 @@ type Config struct {
 	Hub    *objects.Hub
 	// Allocatable of the node, for resource fields of the downward API.
 	Allocatable func() corev1.ResourceList
+	// PodLogs are shown in the place of the host's.
+	PodLogs podlogs.Place
+	// Points makes what they are mounted on where the host lacks it.
+	Points podlogs.Points
 	// Changed is called when an object that a pod's volumes show, or wait for, has changed.
 	Changed func(pod types.UID)
 	Log     *slog.Logger
@@ -73,6 +78,8 @@ type source struct {
 	// kind is what must lie there, in the words of filetree.Entry.Kind; empty for anything.
 	kind     string
 	readOnly bool
+	// host is the path of the host that a pod or a volume of the user's names; empty for all others.
+	host string
 	// image is, for an image volume, what the runtime mounts (KEP-4639); nothing lies at path then.
 	image string
 }
@@ -146,7 +153,7 @@ func (m *Manager) prepare(ctx context.Context, pod *corev1.Pod, v *corev1.Volume
 		src, err := m.emptyDir(pod, v)
 		return src, time.Time{}, err
 	case v.HostPath != nil:
-		src, err := hostPath(v.HostPath.Path, v.HostPath.Type, 0o755)
+		src, err := m.hostPath(v.HostPath.Path, v.HostPath.Type)
 		return src, time.Time{}, err
 	case v.PersistentVolumeClaim != nil:
 		src, err := m.claim(ctx, pod, v.PersistentVolumeClaim.ClaimName, claimFor{readOnly: v.PersistentVolumeClaim.ReadOnly}, st)
