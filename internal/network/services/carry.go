@@ -46,7 +46,8 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	if err := out.finish(); err != nil {
 		return err
 	}
-	if err := errors.Join(r.endFlows(out.udp), r.forgetClients(out.sticky)); err != nil {
+	// What strayed under an earlier agent may stray still: it may have been killed before it saw to that.
+	if err := errors.Join(r.endFlows(out.udp, w.all), r.forgetClients(out.sticky, w.all)); err != nil {
 		return err
 	}
 	r.written.Add(int64(out.elements))
@@ -55,6 +56,17 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	}
 	if w.all {
 		r.cfg.Log.Info("services lead to their endpoints", "destinations", r.table.Len(), "elements", out.elements, "took", time.Since(begin))
+	}
+	return nil
+}
+
+// commit writes a transaction.
+func (r *Router) commit(b *nft.Batch) error {
+	if err := r.socket.Commit(b); err != nil {
+		return err
+	}
+	if r.wrote != nil {
+		r.wrote()
 	}
 	return nil
 }
@@ -209,14 +221,14 @@ func (o *output) apply(c proxy.Change) {
 			o.sticky[c.Destination] = true
 		}
 	}
-	if o.batch.Len() > maxBatch && !o.whole {
+	if o.batch.Len() > o.router.room && !o.whole {
 		o.commit()
 	}
 }
 
 func (o *output) commit() {
 	o.router.table.Settle(o)
-	o.err = o.router.socket.Commit(o.batch)
+	o.err = o.router.commit(o.batch)
 	o.batch = nft.NewBatch(o.router.cfg.table())
 }
 

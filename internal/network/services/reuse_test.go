@@ -71,7 +71,7 @@ func TestPortUsedAgain(t *testing.T) {
 			a, ipA := w.sandbox("a")
 			w.put(slice("web", "http", corev1.ProtocolTCP, 8080, ipA))
 			w.settle()
-			accept, shut := w.accepting(a)
+			accept, shut := w.accepting(a, ":8080")
 			type route struct {
 				from, to string
 				port     int
@@ -163,11 +163,11 @@ func (w *world) eventually(what string, holds func() bool) {
 }
 
 // accepting listens in a pod, and hands out what it accepts.
-func (w *world) accepting(path string) (accept func() *net.TCPConn, shut func()) {
+func (w *world) accepting(path, at string) (accept func() *net.TCPConn, shut func()) {
 	w.t.Helper()
 	var l net.Listener
 	err := w.in(path, func() (err error) {
-		l, err = net.Listen("tcp4", ":8080")
+		l, err = net.Listen("tcp4", at)
 		return err
 	})
 	if err != nil {
