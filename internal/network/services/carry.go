@@ -90,13 +90,21 @@ func (r *Router) knowNode() {
 	r.node = n
 }
 
+// names is the address at which the node answers for names: the first of its pods' range. It is not valid while the node has none.
+func (r *Router) names() netip.Addr {
+	if !r.node.Pods.IsValid() {
+		return netip.Addr{}
+	}
+	return r.node.Pods.Addr().Next()
+}
+
 // begin finds out what is in the table, or has it written anew, in the batch that is to come.
 func (r *Router) begin(out *output, anew bool) error {
 	note, there, err := r.socket.Note(r.cfg.table())
 	if err != nil {
 		return err
 	}
-	if there && !anew && string(note) == string(r.cfg.note()) {
+	if there && !anew && string(note) == string(r.cfg.note(r.names())) {
 		loaded, err := r.load(out)
 		if err == nil {
 			r.table = loaded
@@ -109,7 +117,7 @@ func (r *Router) begin(out *output, anew bool) error {
 		out.batch.DeleteTable()
 		out.whole = true // what is led now goes on being led until all of it is there again
 	}
-	r.cfg.build(out.batch)
+	r.cfg.build(out.batch, r.names())
 	r.table = proxy.NewTable(r.node.Pods)
 	return nil
 }
