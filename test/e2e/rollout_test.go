@@ -22,10 +22,8 @@ import (
 )
 
 var (
-	rollouts    = flag.Int("rollouts", 3, "how many times TestRolloutLosesNothing updates, scales, drains and evicts under load")
-	rolloutRate = flag.Int("rollouts.rate", 400, "requests a second of that load")
-	// One in some 50,000 was seen to fail on a busy machine, for a reason that is not known yet (docs/ROADMAP.md).
-	rolloutLost  = flag.Int64("rollouts.lost", 2, "how many of them may fail")
+	rollouts     = flag.Int("rollouts", 3, "how many times TestRolloutLosesNothing updates, scales, drains and evicts under load")
+	rolloutRate  = flag.Int("rollouts.rate", 400, "requests a second of that load")
 	rolloutLeast = flag.Int64("rollouts.requests", 1000, "how many requests there are at least")
 )
 
@@ -107,6 +105,8 @@ func (c *cluster) addresses(name string) []string {
 
 // load sends requests at a steady rate until it is stopped, and counts what became of them.
 type load struct {
+	// method is GET, or POST for requests that no client library sends again by itself.
+	method       string
 	sent, failed atomic.Int64
 	mu           sync.Mutex
 	errors       []string
@@ -139,11 +139,16 @@ func (l *load) run(ctx context.Context, rate int, urls []string) {
 func (l *load) one(client *http.Client, url string) {
 	l.sent.Add(1)
 	began := time.Now()
-	resp, err := client.Get(url)
+	req, err := http.NewRequest(l.method, url, nil)
+	if err != nil {
+		panic(err)
+	}
+	resp, err := client.Do(req)
 	if err == nil {
 		_, err = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
-		if err == nil && resp.StatusCode != http.StatusOK {
+		answered := resp.StatusCode == http.StatusOK || l.method == http.MethodPost && resp.StatusCode == http.StatusMethodNotAllowed
+		if err == nil && !answered {
 			err = fmt.Errorf("status %s", resp.Status)
 		}
 	}
@@ -156,6 +161,13 @@ func (l *load) one(client *http.Client, url string) {
 	l.mu.Unlock()
 }
 
+// some are the first errors.
+func (l *load) some() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.errors[:min(len(l.errors), 20)], "\n")
+}
+
 // TestRolloutLosesNothing updates, scales, evicts and drains the pods of servers that stop serving as soon as they are told to
 // end, and that have no preStop hook. No request fails, by the service's address or by a node port, each with a
 // connection of its own or by one that is kept. And no connection is remembered of an address that is nobody's.
@@ -166,10 +178,11 @@ func TestRolloutLosesNothing(t *testing.T) {
 	for _, name := range names {
 		urls = append(urls, c.addresses(name)...)
 	}
-	l := &load{}
+	l, posts := &load{method: http.MethodGet}, &load{method: http.MethodPost}
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { l.run(ctx, *rolloutRate, urls) })
+	running.Go(func() { posts.run(ctx, max(1, *rolloutRate/10), urls) })
 	defer running.Wait()
 	defer stop()
 	began := time.Now()
@@ -188,11 +201,11 @@ func TestRolloutLosesNothing(t *testing.T) {
 	stop()
 	running.Wait()
 	if n := l.failed.Load(); n > 0 {
-		t.Logf("%d of %d requests failed:\n%s", n, l.sent.Load(), strings.Join(l.errors[:min(len(l.errors), 20)], "\n"))
-		if n > *rolloutLost {
-			t.Fail()
-		}
+		t.Errorf("%d of %d requests failed:\n%s", n, l.sent.Load(), l.some())
 	}
+	// A server that is told to end may close a connection that is kept just as a request comes by it; clients send again what
+	// may be sent twice. What may not is lost then, and that is the server's to see to (docs/draining.md).
+	t.Logf("of %d POST requests, %d failed:\n%s", posts.sent.Load(), posts.failed.Load(), posts.some())
 	if late := c.k("get", "events", "--field-selector", "reason=DrainTimedOut"); strings.Contains(late, "DrainTimedOut") {
 		t.Errorf("not in time:\n%s", late)
 	}
