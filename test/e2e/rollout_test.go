@@ -31,7 +31,7 @@ var (
 // test leaves it out.
 const nginxRoot = "CORACLE_E2E_NGINX"
 
-// web is a Deployment of a server and its Service: name, target port, image, arguments.
+// web is a Deployment of a server and its Service: name, target port, image, arguments, how it is told to end.
 const web = `
 apiVersion: v1
 kind: Service
@@ -49,15 +49,18 @@ spec:
     metadata: {labels: {app: %[1]s, set: web}}
     spec:
       terminationGracePeriodSeconds: 10
+      os: {name: linux}
       containers:
       - name: c
         image: %[3]s
         args: %[4]s
+        lifecycle: {stopSignal: %[5]s}
         readinessProbe: {httpGet: {path: /, port: %[2]d}, periodSeconds: 1}
 `
 
 // servers have the cluster run what is rolled, and return the names of the Deployments: a Go server that closes its listener at
-// once when it is told to end, and nginx as Debian has it, which then ends at once and cuts all its connections.
+// once when it is told to end, and nginx as Debian has it, which then ends at once and cuts all its connections, or which goes on
+// with what it has begun where it is sent SIGQUIT.
 func (c *cluster) servers() (names []string) {
 	c.t.Helper()
 	server := filepath.Join(c.root, "abrupt")
@@ -65,12 +68,13 @@ func (c *cluster) servers() (names []string) {
 		c.t.Fatal(err)
 	}
 	c.coracle("image", "build", "-t", "e2e/abrupt:1", server)
-	c.apply(fmt.Sprintf(web, "abrupt", 8080, "e2e/abrupt:1", "[first]"))
+	c.apply(fmt.Sprintf(web, "abrupt", 8080, "e2e/abrupt:1", "[first]", "SIGTERM"))
 	names = []string{"abrupt"}
 	if root := os.Getenv(nginxRoot); root != "" {
 		c.coracle("image", "build", "-t", "e2e/nginx:1", "--entrypoint", "/usr/sbin/nginx", root)
-		c.apply(fmt.Sprintf(web, "nginx", 80, "e2e/nginx:1", `["-g", "daemon off;"]`))
-		names = append(names, "nginx")
+		c.apply(fmt.Sprintf(web, "nginx", 80, "e2e/nginx:1", `["-g", "daemon off;"]`, "SIGTERM"))
+		c.apply(fmt.Sprintf(web, "nginx-quit", 80, "e2e/nginx:1", `["-g", "daemon off;"]`, "SIGQUIT"))
+		names = append(names, "nginx", "nginx-quit")
 	}
 	for _, name := range names {
 		c.rolled(name)
@@ -110,6 +114,7 @@ type load struct {
 	sent, failed atomic.Int64
 	mu           sync.Mutex
 	errors       []string
+	lost         map[string]int // by URL
 }
 
 // run shares the rate among workers; every other one makes a connection for each request.
@@ -157,15 +162,19 @@ func (l *load) one(client *http.Client, url string) {
 	}
 	l.failed.Add(1)
 	l.mu.Lock()
+	if l.lost == nil {
+		l.lost = map[string]int{}
+	}
+	l.lost[url]++
 	l.errors = append(l.errors, fmt.Sprintf("begun at %s, after %s: %v", began.UTC().Format("15:04:05.000"), time.Since(began).Round(time.Millisecond), err))
 	l.mu.Unlock()
 }
 
-// some are the first errors.
+// some are the first errors, and how many there were by URL.
 func (l *load) some() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Join(l.errors[:min(len(l.errors), 20)], "\n")
+	return fmt.Sprintln(l.lost) + strings.Join(l.errors[:min(len(l.errors), 20)], "\n")
 }
 
 // TestRolloutLosesNothing updates, scales, evicts and drains the pods of servers that stop serving as soon as they are told to
