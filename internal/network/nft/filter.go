@@ -2,14 +2,16 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-// mostMessages is how many messages of a datagram the filter looks at; one that has more is let through.
-const mostMessages = 16
+// mostMessages is how many messages of a datagram the filter looks at; one that has more is let through. The kernel puts as many
+// into one as 4 KiB take: some forty elements.
+const mostMessages = 64
 
 // Offsets in a message (linux/netlink.h): of struct nlmsghdr, and of the value of the first attribute behind struct nfgenmsg. In
 // what nftables tells of tables, chains, rules, sets, elements and objects that is the name of the table.
@@ -22,24 +24,33 @@ const (
 // a hundred thousand elements need not read of them; and not what is done to other tables, for which nobody here
 // need wake: each node of a machine has its own, and so has whoever else uses nftables.
 func hear(fd int, own uint32, table string) error {
-	raw, err := bpf.Assemble(othersOf(own, table))
-	if err != nil {
-		return fmt.Errorf("filter of the nftables watch: %w", err)
+	var err error
+	for most := mostMessages; most > 0; most /= 2 {
+		if err = attach(fd, othersOf(own, table, most)); !errors.Is(err, unix.ENOMEM) {
+			break // older kernels allow a socket 20 KiB of programs
+		}
 	}
-	program := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 	if err != nil {
 		return fmt.Errorf("filter of the nftables watch: %w", err)
 	}
 	return nil
 }
 
+func attach(fd int, instructions []bpf.Instruction) error {
+	raw, err := bpf.Assemble(instructions)
+	if err != nil {
+		return err
+	}
+	program := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+}
+
 // othersOf is the filter. A datagram has the messages of one transaction, whose tables may differ; X is where the message looked
 // at begins.
-func othersOf(own uint32, table string) []bpf.Instruction {
+func othersOf(own uint32, table string, most int) []bpf.Instruction {
 	refuse, take := bpf.RetConstant{Val: 0}, bpf.RetConstant{Val: 1<<32 - 1}
 	program := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: portOffset, Size: 4},
@@ -47,7 +58,7 @@ func othersOf(own uint32, table string) []bpf.Instruction {
 		refuse,
 		bpf.LoadConstant{Dst: bpf.RegX, Val: 0},
 	}
-	for range mostMessages {
+	for range most {
 		program = append(program, bpf.LoadExtension{Num: bpf.ExtLen}, bpf.JumpIfX{Cond: bpf.JumpGreaterThan, SkipTrue: 1}, refuse)
 		program = append(program, unlessNamed(table)...)
 		program = append(program, take)
@@ -56,11 +67,13 @@ func othersOf(own uint32, table string) []bpf.Instruction {
 	return append(program, take)
 }
 
-// unlessNamed goes over the instruction behind it unless the message names a table. What lies beyond the datagram's end ends
-// the program: then the name is another, and no message follows.
+// unlessNamed goes over the instruction behind it unless the message names a table, or one whose name ends alike: that does no
+// harm, and the end is where the names of nodes' tables differ. What lies beyond the datagram's end ends the program:
+// then the name is another, and no message follows.
 func unlessNamed(table string) (out []bpf.Instruction) {
+	const looked = 8
 	text := append([]byte(table), 0)
-	for at := 0; at < len(text); {
+	for at := max(0, len(text)-looked); at < len(text); {
 		size := 4
 		for size > len(text)-at {
 			size /= 2

@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -18,9 +19,9 @@ import (
 // own, whatever else is in them.
 func TestFilter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		tables := rapid.SampledFrom([]string{"coracle-services-a1", "coracle-services-a2", "coracle-services-a", "x", "filter", "coracle-services-a11"})
+		tables := rapid.SampledFrom([]string{"coracle-services-a1", "coracle-services-a2", "coracle-services-a", "x", "filter", "coracle-services-a11", "policy"})
 		table := tables.Draw(t, "table")
-		vm, err := bpf.NewVM(othersOf(42, table))
+		vm, err := bpf.NewVM(othersOf(42, table, mostMessages))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -30,7 +31,7 @@ func TestFilter(t *testing.T) {
 		for _, name := range names {
 			var w writer
 			w.text(unix.NFTA_TABLE_NAME, name)
-			w.bytes(tableUserdata, make([]byte, rapid.IntRange(0, 600).Draw(t, "more")))
+			w.bytes(tableUserdata, make([]byte, rapid.IntRange(0, 60).Draw(t, "more")))
 			h := binary.NativeEndian.AppendUint32(nil, uint32(headerSize+len(w.buf)))
 			h = binary.NativeEndian.AppendUint16(h, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE)
 			h = binary.NativeEndian.AppendUint32(append(h, 0, 0, 0, 0, 0, 0), from)
@@ -121,7 +122,11 @@ func watchOthers(t *testing.T) {
 	if err := own.Commit(b); err != nil {
 		t.Error(err)
 	}
-	change("services-2", "services-11", "filter")
+	many := make([]string, 30)
+	for i := range many {
+		many[i] = fmt.Sprint("services-2", i)
+	}
+	change(append(many, "services-11", "filter")...)
 	if heard() {
 		t.Error("changes of our own, or of other tables, are heard of")
 	}
