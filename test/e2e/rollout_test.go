@@ -185,7 +185,9 @@ func TestRolloutLosesNothing(t *testing.T) {
 	names := c.servers()
 	var urls []string
 	for _, name := range names {
-		urls = append(urls, c.addresses(name)...)
+		at := c.addresses(name)
+		t.Logf("%s: %s", name, strings.Join(at, ", "))
+		urls = append(urls, at...)
 	}
 	l, posts := &load{method: http.MethodGet}, &load{method: http.MethodPost}
 	ctx, stop := context.WithCancel(t.Context())
