@@ -69,22 +69,25 @@ func (f flows) mine(client net.IP) bool {
 }
 
 // strayed says whether no destination that a packet may have been sent to leads to an endpoint. Where none is known, it was
-// one of a service that is gone, if a pod was led to. (Or a pod's host port: that one's next packet is led there again.)
+// one of a service that is gone, if a pod was led to. (Or a pod's host port: that one's next packet is led there again.) What
+// leads nowhere here, such as a service of which only another node has endpoints, that node's table may have led.
 func (f flows) strayed(sent, led proxy.Endpoint) bool {
+	to := netip.AddrFrom4(led.Address)
 	service := false
 	for _, address := range []proxy.Address{sent.Address, {}} {
 		if address == (proxy.Address{}) && !f.here(sent.Address) {
 			continue
 		}
 		for _, outside := range []bool{false, true} {
-			known, leads := f.table.Leads(proxy.Destination{Address: address, Port: sent.Port, Protocol: proxy.UDP, Outside: outside}, led)
-			if leads {
+			d := proxy.Destination{Address: address, Port: sent.Port, Protocol: proxy.UDP, Outside: outside}
+			known, leads := f.table.Leads(d, led)
+			if leads || f.table.Refuses(d) && f.pods.Contains(to) && !f.own.Contains(to) {
 				return false
 			}
 			service = service || known
 		}
 	}
-	return service || led != sent && f.pods.Contains(netip.AddrFrom4(led.Address))
+	return service || led != sent && f.pods.Contains(to)
 }
 
 // here says whether an address is one of the node's, at which node ports are.
