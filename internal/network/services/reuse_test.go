@@ -142,6 +142,44 @@ func TestNoAnswer(t *testing.T) {
 	})
 }
 
+// TestResetOnceGone: a client that goes on with a connection to a pod that is gone is told so at once, and does not wait for an
+// answer; where another pod serves, and where none does.
+func TestResetOnceGone(t *testing.T) {
+	inMachine(t, func(w *world) {
+		out := w.outside()
+		b, ipB := w.sandbox("b")
+		client, _ := w.sandbox("client")
+		w.serve(b, "tcp4", ":8080", "b")
+		web := service("web", "10.96.0.10", port("http", corev1.ProtocolTCP, 80))
+		web.Spec.Type, web.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30080
+		w.put(web)
+		for how, left := range map[string][]netip.Addr{"another serves": {ipB}, "none serves": nil} {
+			a, ipA := w.sandbox("a")
+			w.put(slice("web", "http", corev1.ProtocolTCP, 8080, ipA))
+			w.settle()
+			accept, shut := w.accepting(a, ":8080")
+			var open []stream
+			for from, to := range map[string]string{"": "10.96.0.10:80", client: "10.96.0.10:80", out: "192.0.2.1:30080"} {
+				open = append(open, stream{client: w.dialFrom(from, 0, to), server: accept()})
+			}
+			w.put(slice("web", "http", corev1.ProtocolTCP, 8080, left...))
+			w.settle()
+			w.must(w.net.Detach("a"))
+			for i, s := range open {
+				_, err := s.client.Write([]byte("!"))
+				w.must(err)
+				w.must(s.client.SetReadDeadline(time.Now().Add(w.patience)))
+				if _, err := s.client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.ECONNREFUSED) {
+					t.Errorf("%s: client %d is told %v", how, i, err)
+				}
+				s.client.Close()
+				s.server.Close()
+			}
+			shut()
+		}
+	})
+}
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {
