@@ -58,18 +58,36 @@ func Limit(pod *corev1.Pod) (limit time.Duration, problem error) {
 	return limit, problem
 }
 
-// Serves says whether connections are led to a pod by way of a service: the pod is ready, and the service is one whose
-// endpoints become unready as their pods go. Those of a service that publishes pods which are not ready never do.
+// Lately is for how long before its deletion a pod that is not ready any more may have been and still be led to: its node
+// says so, then its slices, then every node. A probe that fails once too often on a busy machine makes a pod the first that a
+// controller takes away.
+const Lately = 5 * time.Second
+
+// Serves says whether connections are led to a pod by way of a service: the pod is ready or was so lately, and the service is
+// one whose endpoints become unready as their pods go. Those of a service that publishes pods which are not ready never do.
 func Serves(s *corev1.Service, pod *corev1.Pod) bool {
-	return ready(pod) && s.Namespace == pod.Namespace && s.DeletionTimestamp == nil && len(s.Spec.Selector) > 0 &&
+	return readyLately(pod) && s.Namespace == pod.Namespace && s.DeletionTimestamp == nil && len(s.Spec.Selector) > 0 &&
 		s.Spec.Type != corev1.ServiceTypeExternalName && !s.Spec.PublishNotReadyAddresses &&
 		labels.SelectorFromValidatedSet(s.Spec.Selector).Matches(labels.Set(pod.Labels))
 }
 
-func ready(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+// readyLately says whether a pod is ready, or has ceased to be shortly before its deletion. One that has never been is not ready
+// since it started.
+func readyLately(pod *corev1.Pod) bool {
+	at := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady })
+	if at < 0 {
+		return false
+	}
+	c := &pod.Status.Conditions[at]
+	if c.Status == corev1.ConditionTrue {
+		return true
+	}
+	if pod.DeletionTimestamp == nil || pod.DeletionGracePeriodSeconds == nil || pod.Status.StartTime == nil {
+		return false
+	}
+	const resolution = time.Second // of times in the API
+	deleted := pod.DeletionTimestamp.Add(-time.Duration(*pod.DeletionGracePeriodSeconds) * time.Second)
+	return c.LastTransitionTime.Sub(pod.Status.StartTime.Time) > resolution && deleted.Sub(c.LastTransitionTime.Time) <= Lately
 }
 
 // Left says whether the slices of a service no longer offer a pod, and the latest revision among those that name it: whoever

@@ -49,6 +49,16 @@ func TestServes(t *testing.T) {
 		}
 		return p
 	}
+	// unready has not been ready for so long when it is deleted, a minute after its start.
+	unready := func(since time.Duration) *corev1.Pod {
+		return pod(func(p *corev1.Pod) {
+			start, grace := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), int64(30)
+			p.Status.StartTime = &metav1.Time{Time: start}
+			p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: start.Add(90 * time.Second)}, &grace
+			p.Status.Conditions[0].Status = corev1.ConditionFalse
+			p.Status.Conditions[0].LastTransitionTime = metav1.Time{Time: start.Add(time.Minute - since)}
+		})
+	}
 	service := func(change func(*corev1.Service)) *corev1.Service {
 		s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "a"}, Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "web"}}}
 		if change != nil {
@@ -61,8 +71,16 @@ func TestServes(t *testing.T) {
 		pod     *corev1.Pod
 		want    bool
 	}{
-		"selected":                    {service(nil), pod(nil), true},
-		"not ready":                   {service(nil), pod(func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse }), false},
+		"selected":             {service(nil), pod(nil), true},
+		"not ready":            {service(nil), pod(func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse }), false},
+		"ready until just now": {service(nil), unready(time.Second), true},
+		"ready some time ago":  {service(nil), unready(6 * time.Second), false},
+		"never ready":          {service(nil), unready(time.Minute), false},
+		"never ready, and young": {service(nil), func() *corev1.Pod {
+			p := unready(0)
+			p.Status.StartTime = p.Status.Conditions[0].LastTransitionTime.DeepCopy()
+			return p
+		}(), false},
 		"other labels":                {service(nil), pod(func(p *corev1.Pod) { p.Labels = nil }), false},
 		"another namespace":           {service(func(s *corev1.Service) { s.Namespace = "b" }), pod(nil), false},
 		"no selector":                 {service(func(s *corev1.Service) { s.Spec.Selector = nil }), pod(nil), false},

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,10 +14,14 @@ import (
 
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/client"
 	"coracle/internal/resource"
 )
+
+var lateNames = flag.Int("names", 100, "of how many pods TestNames measures how late their names come; 250 at most")
 
 // peers is a StatefulSet whose pods find each other by name, and a Service beside it.
 const peers = `
@@ -139,9 +145,9 @@ func TestNames(t *testing.T) {
 	}
 
 	t.Log("a name follows its pod's address")
-	p50, p99 := c.nameLatency(server+":53", 100)
-	t.Logf("from the API's acceptance of a pod's address until its name resolves: p50 %s, p99 %s", p50, p99)
-	if p99 > 2*time.Second { // 10 ms is the aim; the machine may be busy with other tests
+	name, seen := c.nameLatency(server+":53", *lateNames)
+	t.Logf("from the API's acceptance of a pod's address until its name resolves: %s; until a watch shows it: %s", name, seen)
+	if p99 := name.of(99); p99 > 2*time.Second { // 10 ms is the aim; the machine may be busy with other tests
 		t.Errorf("p99 is %s", p99)
 	}
 
@@ -240,8 +246,8 @@ func askAlways(t *testing.T, at, name, want string) func() (asked, lost int, lon
 }
 
 // nameLatency gives n pods an address, one after the other, and measures the time from when the API has accepted it
-// until the pod's name resolves.
-func (c *cluster) nameLatency(server string, n int) (p50, p99 time.Duration) {
+// until the pod's name resolves, and on the way until whoever watches the slices has seen it.
+func (c *cluster) nameLatency(server string, n int) (name, seen latency) {
 	c.t.Helper()
 	ctx := c.t.Context()
 	// A node that is there and runs nothing: of the pods bound to it this test says what addresses they have. They are not
@@ -259,13 +265,17 @@ func (c *cluster) nameLatency(server string, n int) (p50, p99 time.Duration) {
 			c.t.Fatal(err)
 		}
 	}
-	client := dns.Client{Timeout: time.Second}
-	conn, err := client.Dial(server)
+	addresses, stop := c.addressesIn("late")
+	defer stop()
+	asker := dns.Client{Timeout: time.Second}
+	conn, err := asker.Dial(server)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer conn.Close()
-	took := make([]time.Duration, 0, n)
+	// Who asks all the time takes the processors from those whom it waits for.
+	tick := time.NewTicker(500 * time.Microsecond)
+	defer tick.Stop()
 	for i := range n {
 		obj, err := c.api.Get(ctx, resource.Pods, "default", fmt.Sprintf("late-%d", i))
 		if err != nil {
@@ -281,16 +291,79 @@ func (c *cluster) nameLatency(server string, n int) (p50, p99 time.Duration) {
 		began := time.Now()
 		question := new(dns.Msg).SetQuestion(fmt.Sprintf("late-%d.late.default.svc.cluster.local.", i), dns.TypeA)
 		for found := false; !found; {
-			m, _, err := client.ExchangeWithConn(question, conn)
+			m, _, err := asker.ExchangeWithConn(question, conn)
 			found = err == nil && len(m.Answer) == 1
 			if time.Since(began) > patience {
 				c.t.Fatalf("late-%d does not resolve: %v %v", i, m, err)
 			}
+			if !found {
+				<-tick.C
+			}
 		}
-		took = append(took, time.Since(began))
+		name = append(name, time.Since(began))
+		seen = append(seen, addresses(pod.Status.PodIP).Sub(began))
 	}
-	slices.Sort(took)
 	c.k("delete", "pods", "-l", "app=late", "--force", "--grace-period=0")
 	c.k("delete", "node", "nowhere")
-	return took[n/2], took[n*99/100]
+	return name, seen
+}
+
+// addressesIn watches the slices of a service. It returns a function that waits until one has an address and says when that
+// was, and one that ends the watch.
+func (c *cluster) addressesIn(service string) (when func(ip string) time.Time, stop func()) {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(c.t.Context())
+	opts := client.ListOptions{Namespace: "default", LabelSelector: discoveryv1.LabelServiceName + "=" + service}
+	w, err := c.api.Watch(ctx, resource.EndpointSlices, opts)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var mu sync.Mutex
+	first := map[string]time.Time{}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for e := range w.ResultChan() {
+			now := time.Now()
+			s, ok := e.Object.(*discoveryv1.EndpointSlice)
+			if !ok {
+				continue
+			}
+			mu.Lock()
+			for _, end := range s.Endpoints {
+				for _, ip := range end.Addresses {
+					if _, known := first[ip]; !known {
+						first[ip] = now
+					}
+				}
+			}
+			mu.Unlock()
+		}
+	}()
+	when = func(ip string) (at time.Time) {
+		eventually(c.t, patience, "a slice with "+ip, func() (known bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			at, known = first[ip]
+			return known
+		})
+		return at
+	}
+	return when, func() {
+		cancel()
+		w.Stop()
+		<-over
+	}
+}
+
+// latency is how long things took.
+type latency []time.Duration
+
+func (l latency) of(percent int) time.Duration {
+	sorted := slices.Sorted(slices.Values(l))
+	return sorted[len(sorted)*percent/100].Round(10 * time.Microsecond)
+}
+
+func (l latency) String() string {
+	return fmt.Sprintf("p50 %s, p90 %s, p99 %s", l.of(50), l.of(90), l.of(99))
 }

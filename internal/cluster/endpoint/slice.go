@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -47,8 +48,13 @@ func planSlices(in plan.Input) plan.Plan {
 			d.deletes = append(d.deletes, sl)
 		}
 	}
-	// New endpoints before old ones go, so that no reader is left with none.
-	actions := append(d.creates, d.updates...)
+	// New endpoints before old ones go, so that no reader is left with none, and that whoever acknowledges the revision at which an
+	// old one went knows of the new one.
+	slices.SortStableFunc(d.updates, func(a, b update) int { return cmp.Compare(b.gain, a.gain) })
+	actions := d.creates
+	for _, u := range d.updates {
+		actions = append(actions, u.Update)
+	}
 	return plan.Plan{Actions: append(actions, deletions(d.deletes, "none of its endpoints are left")...)}
 }
 
@@ -73,11 +79,18 @@ func families(s *corev1.Service) []discoveryv1.AddressType {
 
 // slicing gathers the writes that make a service's slices right.
 type slicing struct {
-	r                plan.Reader
-	service          *corev1.Service
-	labels           map[string]string
-	creates, updates []plan.Action
-	deletes          []*discoveryv1.EndpointSlice
+	r       plan.Reader
+	service *corev1.Service
+	labels  map[string]string
+	creates []plan.Action
+	updates []update
+	deletes []*discoveryv1.EndpointSlice
+}
+
+// update is a write of a slice, and how many more endpoints are ready with it than without.
+type update struct {
+	plan.Update
+	gain int
 }
 
 // group is the endpoints that serve the same ports, and the slices that hold such endpoints now.
@@ -275,7 +288,16 @@ func owns(s *corev1.Service, sl *discoveryv1.EndpointSlice) bool {
 func (d *slicing) update(old *discoveryv1.EndpointSlice, endpoints []discoveryv1.Endpoint) {
 	next := old.DeepCopy()
 	next.Endpoints, next.Labels = orEmpty(endpoints), d.labels
-	d.updates = append(d.updates, plan.Update{Object: next, Because: "its endpoints changed"})
+	d.updates = append(d.updates, update{plan.Update{Object: next, Because: "its endpoints changed"}, ready(next) - ready(old)})
+}
+
+func ready(s *discoveryv1.EndpointSlice) (n int) {
+	for i := range s.Endpoints {
+		if r := s.Endpoints[i].Conditions.Ready; r == nil || *r {
+			n++
+		}
+	}
+	return n
 }
 
 func (d *slicing) create(family discoveryv1.AddressType, ports []port, endpoints []discoveryv1.Endpoint) {

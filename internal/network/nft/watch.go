@@ -1,9 +1,7 @@
 package nft
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +20,7 @@ func WatchOthers(t Table, own *Socket) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := skipPort(fd, own.port); err != nil {
+	if err := hear(fd, own.port, t.Name); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
@@ -30,24 +28,6 @@ func WatchOthers(t Table, own *Socket) (*Watch, error) {
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) // else more is missed, and looked after
 	return &Watch{table: t, file: os.NewFile(uintptr(fd), "nftables watch"), buf: make([]byte, 1<<16)}, nil
-}
-
-// skipPort has the kernel leave out what was caused by the socket of that number: whoever writes a hundred thousand
-// elements need not read of them.
-func skipPort(fd int, port uint32) error {
-	const portOffset = 12 // of nlmsg_pid in struct nlmsghdr
-	want := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
-	program := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: portOffset},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: want, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
-	}
-	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
-	if err != nil {
-		return fmt.Errorf("filter of the nftables watch: %w", err)
-	}
-	return nil
 }
 
 // Wait returns when somebody else has changed the table, or may have: where the kernel had more to tell than there was

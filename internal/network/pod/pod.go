@@ -207,8 +207,8 @@ func (n *Network) Attach(ctx context.Context, netnsPath, sandboxID string) (Atta
 	return at, nil
 }
 
-// Detach removes a sandbox's link, takes back its published ports and frees its address. It succeeds when there is nothing left
-// to do, and does not need the namespace.
+// Detach removes a sandbox's link, takes back its published ports, has the kernel forget its connections and frees its address. It
+// succeeds when there is nothing left to do, and does not need the namespace.
 func (n *Network) Detach(sandboxID string) error {
 	defer n.lock(sandboxID)()
 	if err := n.unplug(n.vethName(sandboxID)); err != nil {
@@ -216,6 +216,11 @@ func (n *Network) Detach(sandboxID string) error {
 	}
 	if err := n.publish(sandboxID, nil); err != nil {
 		return fmt.Errorf("detach pod %s: take back its ports: %w", sandboxID, err)
+	}
+	if ip, ok := n.leases.of(sandboxID); ok {
+		if err := n.forget(ip); err != nil {
+			return fmt.Errorf("detach pod %s: %w", sandboxID, err)
+		}
 	}
 	if err := n.leases.release(sandboxID); err != nil {
 		return fmt.Errorf("detach pod %s: %w", sandboxID, err)

@@ -457,3 +457,44 @@ func BenchmarkAttachDetach(b *testing.B) {
 	}()
 	<-done
 }
+
+// BenchmarkForget is what it costs to have the kernel forget an address of which it remembers nothing, among ten thousand
+// connections of others.
+func BenchmarkForget(b *testing.B) {
+	if os.Getuid() != 0 {
+		b.Skip("needs root to make network namespaces")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			b.Errorf("unshare: %v", err)
+			return
+		}
+		host, err := netns.Get()
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer host.Close()
+		for i := range 10000 {
+			ends := netlink.IPTuple{Protocol: unix.IPPROTO_UDP, SrcIP: net.IPv4(10, 1, 0, 1), DstIP: net.IPv4(10, 2, 0, 1), SrcPort: uint16(i + 1), DstPort: 53}
+			back := netlink.IPTuple{Protocol: unix.IPPROTO_UDP, SrcIP: ends.DstIP, DstIP: ends.SrcIP, SrcPort: 53, DstPort: ends.SrcPort}
+			if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, &netlink.ConntrackFlow{
+				FamilyType: unix.AF_INET, Forward: ends, Reverse: back, TimeOut: 600,
+			}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+		n := &Network{host: host}
+		b.ResetTimer()
+		for range b.N {
+			if err := n.forget(netip.MustParseAddr("10.3.0.1")); err != nil {
+				b.Error(err)
+			}
+		}
+	}()
+	<-done
+}

@@ -87,8 +87,11 @@ func connections(t *testing.T, cidr netip.Prefix) (all []string) {
 		t.Logf("connections cannot be listed here: %v", err)
 	}
 	for _, f := range flows {
-		if (ofRange)(cidr).MatchConntrackFlow(f) {
-			all = append(all, "connection "+f.String())
+		for _, ip := range []net.IP{f.Forward.SrcIP, f.Forward.DstIP, f.Reverse.SrcIP, f.Reverse.DstIP} {
+			if a, ok := netip.AddrFromSlice(ip); ok && cidr.Contains(a.Unmap()) {
+				all = append(all, "connection "+f.String())
+				break
+			}
 		}
 	}
 	return all

@@ -66,6 +66,12 @@ func (t *Table) Leads(d Destination, to Endpoint) (known, leads bool) {
 	return e != nil, e != nil && slices.Contains(e.order, to)
 }
 
+// Refuses says whether a destination is known, and leads nowhere.
+func (t *Table) Refuses(d Destination) bool {
+	e := t.routes[d]
+	return e != nil && len(e.order) == 0
+}
+
 // Apply makes a change, and emits the elements that it takes: as many as endpoints have come, gone or, for one that left a
 // gap, moved. Between Apply and Settle, classes may lack their chains.
 func (t *Table) Apply(c Change, to Emitter) (strays bool) {

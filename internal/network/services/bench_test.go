@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
@@ -112,4 +113,62 @@ func BenchmarkMemory(b *testing.B) {
 			b.ReportMetric(heap()-before, "all-MB")
 		}
 	})
+}
+
+// BenchmarkFirstPacket is what routing adds to the way of a connection's first packet from a pod to an endpoint, among so many
+// services: the kernel carries a datagram there within the call that sends it, so that is what is measured, in turn with
+// one sent to the endpoint itself.
+func BenchmarkFirstPacket(b *testing.B) {
+	for _, n := range []int{100, 30000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			inMachine(b, func(w *world) {
+				w.cfg.Log = slog.New(slog.DiscardHandler)
+				_, ipA := w.sandbox("a")
+				client, _ := w.sandbox("client")
+				fill(w, n, 2)
+				w.put(service("dns", "10.96.255.1", port("", corev1.ProtocolUDP, 53)), slice("dns", "", corev1.ProtocolUDP, 8053, ipA))
+				w.settle()
+				direct := &unix.SockaddrInet4{Addr: ipA.As4(), Port: 8053}
+				service := &unix.SockaddrInet4{Addr: [4]byte{10, 96, 255, 1}, Port: 53}
+				var took [2][]time.Duration
+				b.ResetTimer()
+				err := w.in(client, func() error {
+					for range b.N {
+						for i, to := range []*unix.SockaddrInet4{direct, service} {
+							d, err := firstPacket(to)
+							if err != nil {
+								return err
+							}
+							took[i] = append(took[i], d)
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+				for i := range took {
+					slices.Sort(took[i])
+				}
+				us := func(i, percent int) float64 { return float64(took[i][len(took[i])*percent/100].Nanoseconds()) / 1000 }
+				b.ReportMetric(us(0, 50), "direct-p50-us")
+				b.ReportMetric(us(1, 50), "service-p50-us")
+				b.ReportMetric(us(1, 50)-us(0, 50), "added-p50-us")
+				b.ReportMetric(us(1, 10)-us(0, 10), "added-p10-us")
+			})
+		})
+	}
+}
+
+// firstPacket sends a datagram from a socket of its own.
+func firstPacket(to *unix.SockaddrInet4) (time.Duration, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	var packet [16]byte
+	begin := time.Now()
+	err = unix.Sendto(fd, packet[:], 0, to)
+	return time.Since(begin), err
 }

@@ -46,7 +46,8 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	if err := out.finish(); err != nil {
 		return err
 	}
-	if err := errors.Join(r.endFlows(out.udp), r.forgetClients(out.sticky)); err != nil {
+	// What strayed under an earlier agent may stray still: it may have been killed before it saw to that.
+	if err := errors.Join(r.endFlows(out.udp, w.all), r.forgetClients(out.sticky, w.all)); err != nil {
 		return err
 	}
 	r.written.Add(int64(out.elements))
@@ -55,6 +56,17 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	}
 	if w.all {
 		r.cfg.Log.Info("services lead to their endpoints", "destinations", r.table.Len(), "elements", out.elements, "took", time.Since(begin))
+	}
+	return nil
+}
+
+// commit writes a transaction.
+func (r *Router) commit(b *nft.Batch) error {
+	if err := r.socket.Commit(b); err != nil {
+		return err
+	}
+	if r.wrote != nil {
+		r.wrote()
 	}
 	return nil
 }
@@ -78,13 +90,21 @@ func (r *Router) knowNode() {
 	r.node = n
 }
 
+// names is the address at which the node answers for names: the first of its pods' range. It is not valid while the node has none.
+func (r *Router) names() netip.Addr {
+	if !r.node.Pods.IsValid() {
+		return netip.Addr{}
+	}
+	return r.node.Pods.Addr().Next()
+}
+
 // begin finds out what is in the table, or has it written anew, in the batch that is to come.
 func (r *Router) begin(out *output, anew bool) error {
 	note, there, err := r.socket.Note(r.cfg.table())
 	if err != nil {
 		return err
 	}
-	if there && !anew && string(note) == string(r.cfg.note()) {
+	if there && !anew && string(note) == string(r.cfg.note(r.names())) {
 		loaded, err := r.load(out)
 		if err == nil {
 			r.table = loaded
@@ -97,7 +117,7 @@ func (r *Router) begin(out *output, anew bool) error {
 		out.batch.DeleteTable()
 		out.whole = true // what is led now goes on being led until all of it is there again
 	}
-	r.cfg.build(out.batch)
+	r.cfg.build(out.batch, r.names())
 	r.table = proxy.NewTable(r.node.Pods)
 	return nil
 }
@@ -209,14 +229,14 @@ func (o *output) apply(c proxy.Change) {
 			o.sticky[c.Destination] = true
 		}
 	}
-	if o.batch.Len() > maxBatch && !o.whole {
+	if o.batch.Len() > o.router.room && !o.whole {
 		o.commit()
 	}
 }
 
 func (o *output) commit() {
 	o.router.table.Settle(o)
-	o.err = o.router.socket.Commit(o.batch)
+	o.err = o.router.commit(o.batch)
 	o.batch = nft.NewBatch(o.router.cfg.table())
 }
 

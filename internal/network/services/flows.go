@@ -16,12 +16,15 @@ import (
 // A connection is led once, by its first packet: the kernel remembers where to (conntrack). That is right for streams, which
 // end by themselves; a client's datagrams would go on to an endpoint that is gone for as long as it sends any.
 
-// flows matches the UDP connections whose endpoint is none any more, of some destinations.
+// flows matches the UDP connections whose endpoint is none any more.
 type flows struct {
 	table *proxy.Table
-	of    map[proxy.Destination]bool
-	// local are the node's addresses.
-	local map[proxy.Address]bool
+	// of are the destinations it looks at; all says that it looks at every one.
+	of  map[proxy.Destination]bool
+	all bool
+	// local are the node's addresses, pods those of all pods and own those of the node's.
+	local     map[proxy.Address]bool
+	pods, own netip.Prefix
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
@@ -34,10 +37,13 @@ func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if !ok1 || !ok2 {
 		return false
 	}
+	if f.all {
+		return f.mine(flow.Forward.SrcIP) && f.strayed(sent, led)
+	}
 	d := proxy.Destination{Address: sent.Address, Port: sent.Port, Protocol: proxy.UDP}
 	if known, _ := f.table.Leads(d, led); !known && !f.of[d] {
 		// It may be a node port: of the node's own addresses, whichever of them it was.
-		if !f.local[sent.Address] && sent.Address[0] != loopback.Addr().As4()[0] {
+		if !f.here(sent.Address) {
 			return false
 		}
 		d.Address = proxy.Address{}
@@ -55,6 +61,38 @@ func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	return !leads && !leadsOutside
 }
 
+// mine says whether a client is led by this node's table: the pods of another node of this machine are not.
+func (f flows) mine(client net.IP) bool {
+	e, ok := endpointOf(client, 0)
+	a := netip.AddrFrom4(e.Address)
+	return ok && (!f.pods.Contains(a) || f.own.Contains(a))
+}
+
+// strayed says whether no destination that a packet may have been sent to leads to an endpoint. Where none is known, it was
+// one of a service that is gone, if a pod was led to. (Or a pod's host port: that one's next packet is led there again.) What
+// leads nowhere here, such as a service of which only another node has endpoints, that node's table may have led.
+func (f flows) strayed(sent, led proxy.Endpoint) bool {
+	to := netip.AddrFrom4(led.Address)
+	service := false
+	for _, address := range []proxy.Address{sent.Address, {}} {
+		if address == (proxy.Address{}) && !f.here(sent.Address) {
+			continue
+		}
+		for _, outside := range []bool{false, true} {
+			d := proxy.Destination{Address: address, Port: sent.Port, Protocol: proxy.UDP, Outside: outside}
+			known, leads := f.table.Leads(d, led)
+			if leads || f.table.Refuses(d) && f.pods.Contains(to) && !f.own.Contains(to) {
+				return false
+			}
+			service = service || known
+		}
+	}
+	return service || led != sent && f.pods.Contains(to)
+}
+
+// here says whether an address is one of the node's, at which node ports are.
+func (f flows) here(a proxy.Address) bool { return f.local[a] || loopback.Contains(netip.AddrFrom4(a)) }
+
 func endpointOf(ip net.IP, port uint16) (proxy.Endpoint, bool) {
 	a, ok := netip.AddrFromSlice(ip)
 	if a = a.Unmap(); !ok || !a.Is4() {
@@ -63,10 +101,10 @@ func endpointOf(ip net.IP, port uint16) (proxy.Endpoint, bool) {
 	return proxy.Endpoint{Address: a.As4(), Port: port}, true
 }
 
-// endFlows ends the UDP connections of destinations that have lost an endpoint, or are new, to whom does not serve them. A
-// kernel that cannot be asked keeps them until they time out.
-func (r *Router) endFlows(of map[proxy.Destination]bool) error {
-	if len(of) == 0 {
+// endFlows ends the UDP connections of destinations that have lost an endpoint, or are new, or of all, to whom does not serve
+// them. A kernel that cannot be asked keeps them until they time out.
+func (r *Router) endFlows(of map[proxy.Destination]bool, all bool) error {
+	if len(of) == 0 && !all {
 		return nil
 	}
 	local := map[proxy.Address]bool{}
@@ -81,7 +119,7 @@ func (r *Router) endFlows(of map[proxy.Destination]bool) error {
 	}
 	const attempts = 5
 	for range attempts {
-		_, err = r.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flows{r.table, of, local})
+		_, err = r.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flows{r.table, of, all, local, r.cfg.Pods, r.node.Pods})
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
@@ -97,9 +135,9 @@ func (r *Router) endFlows(of map[proxy.Destination]bool) error {
 	return nil
 }
 
-// forgetClients has the kernel forget which clients stayed with endpoints that destinations have lost.
-func (r *Router) forgetClients(of map[proxy.Destination]bool) error {
-	if len(of) == 0 {
+// forgetClients has the kernel forget which clients stayed with endpoints that destinations have lost, some or all.
+func (r *Router) forgetClients(of map[proxy.Destination]bool, all bool) error {
+	if len(of) == 0 && !all {
 		return nil
 	}
 	var gone [][]byte
@@ -112,7 +150,7 @@ func (r *Router) forgetClients(of map[proxy.Destination]bool) error {
 		outside.Outside = true
 		_, leads := r.table.Leads(d, to)
 		_, leadsOutside := r.table.Leads(outside, to)
-		if (of[d] || of[outside]) && !leads && !leadsOutside {
+		if (all || of[d] || of[outside]) && !leads && !leadsOutside {
 			gone = append(gone, append([]byte{}, e.Key...))
 		}
 		return nil
@@ -123,7 +161,7 @@ func (r *Router) forgetClients(of map[proxy.Destination]bool) error {
 	for _, key := range gone {
 		b := nft.NewBatch(r.cfg.table())
 		b.Delete(string(proxy.StickySet), nft.Element{Key: key})
-		if err := r.socket.Commit(b); err != nil && !errors.Is(err, unix.ENOENT) { // it may have expired meanwhile
+		if err := r.commit(b); err != nil && !errors.Is(err, unix.ENOENT) { // it may have expired meanwhile
 			return err
 		}
 	}

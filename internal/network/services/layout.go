@@ -13,7 +13,7 @@ import (
 )
 
 // layoutVersion changes with what is always in the table: a table of another version is written anew.
-const layoutVersion = 1
+const layoutVersion = 2
 
 // Registers of four bytes, NFT_REG32_00 and on. A key lies in consecutive ones.
 const (
@@ -89,9 +89,9 @@ const (
 	prioritySrc = 100
 )
 
-// build writes all that is in the table always.
-func (c *Config) build(b *nft.Batch) {
-	b.AddTable(c.note())
+// build writes all that is in the table always, given the address at which the node answers for names, if it has one.
+func (c *Config) build(b *nft.Batch, names netip.Addr) {
+	b.AddTable(c.note(names))
 	for _, s := range sets() {
 		b.AddSet(s)
 	}
@@ -103,11 +103,14 @@ func (c *Config) build(b *nft.Batch) {
 	c.buildRemembering(b)
 	c.buildPostrouting(b)
 	c.buildGuard(b)
+	if names.IsValid() {
+		buildNames(b, names)
+	}
 }
 
 // note says by what the table was made.
-func (c *Config) note() []byte {
-	return fmt.Appendf(nil, "coracle services %d %s %s %s %s", layoutVersion, c.Bridge, c.Siblings, c.Services, c.Pods)
+func (c *Config) note(names netip.Addr) []byte {
+	return fmt.Appendf(nil, "coracle services %d %s %s %s %s %s", layoutVersion, c.Bridge, c.Siblings, c.Services, c.Pods, names)
 }
 
 // buildDispatch leads new connections to the chain of their destination's class: from pods of the node, from outside, and
@@ -145,7 +148,7 @@ func (c *Config) buildRefusal(b *nft.Batch) {
 
 	for name, hook := range map[string]uint32{"refuse-forward": unix.NF_INET_FORWARD, "refuse-input": unix.NF_INET_LOCAL_IN, "refuse-output": unix.NF_INET_LOCAL_OUT} {
 		b.AddChain(name, &nft.Hook{Kind: "filter", Number: hook, Priority: 0})
-		b.AddRule(name, join(established(), accept())...)
+		b.AddRule(name, join(known(), accept())...)
 		if hook != unix.NF_INET_LOCAL_OUT {
 			b.AddRule(name, join(fromLink(c.Bridge), gotoChain(chainRefuse))...)
 			b.AddRule(name, join(fromLinks(c.Siblings), accept())...)
@@ -183,6 +186,21 @@ func (c *Config) buildGuard(b *nft.Batch) {
 	b.AddRule(name, join(fromLink(c.Bridge), to(loopback, expr.CmpOpEq), gotoChain(chainDrop))...)
 	b.AddRule(name, join(fromLink(c.Bridge), from(loopback, expr.CmpOpEq), gotoChain(chainDrop))...)
 }
+
+// buildNames keeps connection tracking from questions for names and their answers, which nobody translates: each would take
+// a place in the kernel's memory of connections for half a minute, of which there are not many more than a busy node asks
+// in a second, and questions of one socket would race for it.
+func buildNames(b *nft.Batch, at netip.Addr) {
+	for name, hook := range map[string]uint32{"names-in": unix.NF_INET_PRE_ROUTING, "names-out": unix.NF_INET_LOCAL_OUT} {
+		b.AddChain(name, &nft.Hook{Kind: "filter", Number: hook, Priority: priorityRaw})
+		only := netip.PrefixFrom(at, at.BitLen())
+		b.AddRule(name, join(protocol(unix.IPPROTO_UDP), portAt(destPort, namesPort), to(only, expr.CmpOpEq), []expr.Any{&expr.Notrack{}})...)
+		b.AddRule(name, join(protocol(unix.IPPROTO_UDP), portAt(sourcePort, namesPort), from(only, expr.CmpOpEq), []expr.Any{&expr.Notrack{}})...)
+	}
+}
+
+// namesPort is that of the Domain Name System (RFC 1035 4.2.1).
+const namesPort = 53
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
 

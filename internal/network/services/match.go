@@ -121,6 +121,19 @@ func protocol(n byte) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: r0}, &expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: []byte{n}}}
 }
 
+// Offsets of ports in the headers of TCP and UDP (RFC 9293, RFC 768).
+const (
+	sourcePort = 0
+	destPort   = 2
+)
+
+func portAt(offset uint32, port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: r0, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: binary.BigEndian.AppendUint16(nil, port)},
+	}
+}
+
 // fromLink goes on for packets of a link, fromLinks for those of all links whose names begin so.
 func fromLink(name string) []expr.Any {
 	return linkNamed(append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...))
@@ -143,11 +156,14 @@ func toLoopbackLink(op expr.CmpOp) []expr.Any {
 const (
 	stateEstablished = 1 << 1
 	stateRelated     = 1 << 2
+	stateUntracked   = 1 << 6
 	statusLed        = 1 << 5 // IPS_DST_NAT
 )
 
-func established() []expr.Any {
-	return ctBits(expr.CtKeySTATE, stateEstablished|stateRelated, expr.CmpOpNeq)
+// known goes on for packets that need no look: of connections that had one, and those that somebody has kept from connection
+// tracking, as buildNames does, so that nobody leads them anywhere.
+func known() []expr.Any {
+	return ctBits(expr.CtKeySTATE, stateEstablished|stateRelated|stateUntracked, expr.CmpOpNeq)
 }
 
 // notLed goes on for packets whose destination nobody has changed.

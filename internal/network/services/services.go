@@ -74,6 +74,10 @@ type Router struct {
 	table *proxy.Table
 	// written counts elements, rebuilt tables written anew.
 	written, rebuilt atomic.Int64
+	// room is how many bytes a transaction has at most.
+	room int
+	// wrote, when set, is called after each write to the kernel.
+	wrote func()
 	Progress
 }
 
@@ -97,7 +101,7 @@ func Open(cfg Config) (*Router, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("services: %w", err), watch.Close(), socket.Close())
 	}
-	r := &Router{cfg: cfg, socket: socket, watch: watch, links: links, book: proxy.NewBook()}
+	r := &Router{cfg: cfg, socket: socket, watch: watch, links: links, book: proxy.NewBook(), room: maxBatch}
 	r.changes.init()
 	cfg.Picture.AddIndexes(byService)
 	r.cancel = cfg.Picture.Subscribe(r.changes.saw)

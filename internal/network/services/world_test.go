@@ -49,6 +49,8 @@ type world struct {
 	ready    chan struct{}
 	router   *Router
 	stop     func()
+	over     <-chan struct{} // closed when the router has ended
+	died     int             // how many routers have ended of themselves
 	revision uint64
 	cfg      Config
 	patience time.Duration // of ask
@@ -118,17 +120,26 @@ func (w *world) up(name string) {
 // start is a new router, as of a new agent.
 func (w *world) start() {
 	w.t.Helper()
+	w.live(w.open())
+}
+
+func (w *world) open() *Router {
+	w.t.Helper()
 	r, err := Open(w.cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return r
+}
+
+func (w *world) live(r *Router) {
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
 		r.Run(ctx)
 	}()
-	w.router = r
+	w.router, w.over = r, over
 	w.stop = func() {
 		cancel()
 		<-over
@@ -152,11 +163,14 @@ func (w *world) drop(objects ...plan.Object) {
 	}
 }
 
-// settle waits until the kernel has all that the picture shows.
+// settle waits until the kernel has all that the picture shows. A router that ends before is followed by another.
 func (w *world) settle() {
 	w.t.Helper()
 	// A change of endpoints, of no service, marks the place in the order of changes.
-	w.put(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "marker", Name: "marker"}})
+	mark := func() {
+		w.put(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "marker", Name: "marker"}})
+	}
+	mark()
 	timeout := time.After(30 * time.Second)
 	for {
 		at, later := w.router.Committed()
@@ -165,6 +179,11 @@ func (w *world) settle() {
 		}
 		select {
 		case <-later:
+		case <-w.over:
+			w.died++
+			w.stop()
+			w.start()
+			mark()
 		case <-timeout:
 			w.t.Fatalf("the kernel has revision %d, not %d", at, w.revision)
 		}
