@@ -53,6 +53,7 @@ func TestSystems(t *testing.T) {
 		systems["database and web"], systems["zookeeper"] = databaseAndWeb, zookeeper
 		images = append(images, "postgres", "web", "zookeeper")
 	}
+	t.Parallel()
 	c := newCluster(t, 3).images()
 	c.systemImages(images...)
 	for name, test := range systems {

@@ -48,12 +48,18 @@ func (m *Manager) hostPath(path string, kind *corev1.HostPathType) (source, erro
 	if err != nil {
 		return source{}, err
 	}
-	if len(m.cfg.PodLogs.Below(path)) > 0 {
-		if err := m.cfg.Points.Hold(m.cfg.PodLogs.Home); err != nil {
+	src.host = filepath.Clean(path)
+	below := m.cfg.PodLogs.Below(path)
+	if len(below) == 0 {
+		return src, nil
+	}
+	if err := m.cfg.Points.Hold(m.cfg.PodLogs.Home); err != nil {
+		// Who mounts a directory far above it may well be after something else.
+		if filepath.Dir(below[0].Path) == "." {
 			return source{}, err
 		}
+		m.cfg.Log.Warn("a volume of the host shows no logs of pods", "path", path, "err", err)
 	}
-	src.host = filepath.Clean(path)
 	return src, nil
 }
 

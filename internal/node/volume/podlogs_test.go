@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -88,6 +89,30 @@ func TestLogsOfPods(t *testing.T) {
 	}
 	if left, err := os.ReadDir(host); err != nil || len(left) != 1 {
 		t.Errorf("the host has %v (%v), want what it had", left, err)
+	}
+}
+
+// TestLogsWithoutMountPoint: where the mount points cannot be made, a pod that wants the logs waits and hears why; one that mounts
+// a directory far above starts.
+func TestLogsWithoutMountPoint(t *testing.T) {
+	f, host := withLogs(t)
+	f.m.cfg.Points.Lock = filepath.Join(host, "apt", "file", "lock")
+	if err := os.WriteFile(filepath.Join(host, "apt", "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for path, starts := range map[string]bool{host: false, filepath.Dir(host): true, f.base: true, host + "/pods": true} {
+		pod := podWith("p", corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path}}})
+		_, err := f.mount(pod)
+		if starts != (err == nil) || err != nil && !strings.Contains(err.Error(), "not a directory") {
+			t.Errorf("%s: %v", path, err)
+		}
+		mounts, err := f.m.Mounts(pod, &corev1.Container{Name: "main", VolumeMounts: []corev1.VolumeMount{{Name: "v", MountPath: "/in"}}}, nil)
+		if starts && (err != nil || len(mounts) != 1) {
+			t.Errorf("%s: %d mounts (%v)", path, len(mounts), err)
+		}
+		if err := f.m.Release(pod.UID); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
