@@ -10,6 +10,7 @@ import (
 
 	"coracle/internal/cluster/account"
 	"coracle/internal/cluster/aggregation"
+	"coracle/internal/cluster/balancer"
 	"coracle/internal/cluster/disruption"
 	"coracle/internal/cluster/endpoint"
 	"coracle/internal/cluster/garbage"
@@ -50,6 +51,7 @@ func Controllers(cfg Config) []plan.Controller {
 	out = append(out, namespace.Controller(Kinds()))
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, endpoint.Controllers()...)
+	out = append(out, balancer.Controller())
 	out = append(out, disruption.Controllers()...)
 	out = append(out, usage.Controller())
 	out = append(out, aggregation.Controller())

@@ -286,3 +286,37 @@ func BenchmarkAssign(b *testing.B) {
 		finish(false)
 	}
 }
+
+// TestAskedPorts: a load balancer that is to be given no node ports has those that it names, and nobody else has them.
+func TestAskedPorts(t *testing.T) {
+	b := book(t, "10.96.0.0/16", [2]int{30000, 30015})
+	bare := func(name string, node int32) *corev1.Service {
+		s := service(name, corev1.ServiceTypeLoadBalancer, corev1.ServicePort{Port: 80, NodePort: node}, corev1.ServicePort{Port: 81})
+		no := false
+		s.Spec.AllocateLoadBalancerNodePorts = &no
+		return s
+	}
+	take := func(s *corev1.Service) error {
+		finish, err := b.Assign(s, nil, false)
+		if err == nil {
+			finish(true)
+		}
+		return err
+	}
+	first := bare("a", 30007)
+	if err := take(first); err != nil || first.Spec.Ports[0].NodePort != 30007 || first.Spec.Ports[1].NodePort != 0 {
+		t.Fatalf("ports %v, %v", first.Spec.Ports, err)
+	}
+	for _, s := range []*corev1.Service{bare("b", 30007), service("c", corev1.ServiceTypeNodePort, corev1.ServicePort{Port: 80, NodePort: 30007})} {
+		if err := take(s); err == nil || !strings.Contains(err.Error(), ErrTakenPort.Error()) {
+			t.Errorf("%s has a port of another's too: %v", s.Name, err)
+		}
+	}
+	if err := take(bare("d", 29000)); err == nil || !strings.Contains(err.Error(), "not in the valid range") {
+		t.Errorf("a port out of the range is given: %v", err)
+	}
+	b.Release(first)
+	if err := take(bare("b", 30007)); err != nil {
+		t.Errorf("a port that was given back: %v", err)
+	}
+}

@@ -164,6 +164,8 @@ func (a *assignment) run() field.ErrorList {
 	errs := a.clusterIP()
 	if NeedsNodePorts(a.svc) {
 		errs = append(errs, a.nodePorts()...)
+	} else {
+		errs = append(errs, a.askedPorts()...)
 	}
 	return append(errs, a.healthCheckPort()...)
 }
@@ -286,6 +288,26 @@ func (a *assignment) nodePorts() field.ErrorList {
 			}
 		}
 		given[p.Port] = p.NodePort
+	}
+	return errs
+}
+
+// askedPorts gives a Service that needs no node ports those that it asks for all the same: a load balancer may
+// (allocateLoadBalancerNodePorts), and whose they are counts then too.
+func (a *assignment) askedPorts() field.ErrorList {
+	var errs field.ErrorList
+	for i := range a.svc.Spec.Ports {
+		p := &a.svc.Spec.Ports[i]
+		if p.NodePort == 0 || a.svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+			continue
+		}
+		shared := slices.ContainsFunc(a.svc.Spec.Ports[:i], func(q corev1.ServicePort) bool { return q.Port == p.Port && q.NodePort == p.NodePort })
+		if shared {
+			continue
+		}
+		if err := a.requestPort(p.NodePort); err != nil {
+			errs = append(errs, field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), p.NodePort, err.Error()))
+		}
 	}
 	return errs
 }

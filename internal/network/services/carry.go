@@ -7,8 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"coracle/internal/behind"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
 	"coracle/internal/plan"
@@ -172,12 +172,7 @@ func (r *Router) wants(key plan.Key) ([]proxy.Frontend, proxy.Claimant) {
 	}
 	service := obj.(*corev1.Service)
 	who.Created = service.CreationTimestamp.Unix()
-	objs := r.cfg.Picture.Indexed(resource.EndpointSlices, byService.Name, key.Namespace+"/"+key.Name)
-	all := make([]*discoveryv1.EndpointSlice, len(objs))
-	for i, o := range objs {
-		all[i] = o.(*discoveryv1.EndpointSlice)
-	}
-	return proxy.Routes(service, all, r.node), who
+	return proxy.Routes(service, behind.Slices(r.cfg.Picture, key), r.node), who
 }
 
 // output writes what is emitted into transactions, and commits them as they become full.

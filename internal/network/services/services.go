@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"coracle/internal/behind"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
 	"coracle/internal/view"
@@ -99,7 +100,7 @@ func Open(cfg Config) (*Router, error) {
 	}
 	r := &Router{cfg: cfg, socket: socket, watch: watch, links: links, book: proxy.NewBook()}
 	r.changes.init()
-	cfg.Picture.AddIndexes(byService)
+	cfg.Picture.AddIndexes(behind.Index)
 	r.cancel = cfg.Picture.Subscribe(r.changes.saw)
 	return r, nil
 }
