@@ -15,7 +15,7 @@ var walls = map[string][]string{
 	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {}, "drain": {"plan"},
 	// Which slices are a service's.
 	"behind": {"plan", "resource"},
-	"plan": {"resource"},
+	"plan":   {"resource"},
 	// Files that others change meanwhile, files that must be as they were written, and what libraries log.
 	"filetree": {}, "sealed": {}, "librarylog": {},
 	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.

@@ -31,7 +31,7 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 		r.table = nil
 	}
 	out := &output{
-		router: r, batch: nft.NewBatch(r.cfg.table()), udp: map[proxy.Destination]bool{}, sticky: map[proxy.Destination]bool{},
+		router: r, batch: nft.NewBatch(r.cfg.table()), ports: map[proxy.Destination]bool{}, udp: map[proxy.Destination]bool{}, sticky: map[proxy.Destination]bool{},
 	}
 	if r.table == nil {
 		if err := r.begin(out, w.anew); err != nil {
@@ -43,7 +43,13 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	} else {
 		r.claim(w.services, out)
 	}
-	if err := out.finish(); err != nil {
+	err := out.finish()
+	if r.cfg.Leads != nil { // also after a failure: what of it the kernel has is not known, and no change is told twice
+		for d, leads := range out.ports {
+			r.cfg.Leads(d.Port, d.Protocol, leads)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if err := errors.Join(r.endFlows(out.udp), r.forgetClients(out.sticky)); err != nil {
@@ -185,6 +191,8 @@ type output struct {
 	err      error
 	// seen, when set, loses the destinations that a change is about.
 	seen map[proxy.Destination]bool
+	// ports are the node ports that a change was about, and whether they lead to an endpoint now.
+	ports map[proxy.Destination]bool
 	// udp and sticky are the destinations from which clients may have strayed.
 	udp, sticky map[proxy.Destination]bool
 }
@@ -195,6 +203,9 @@ func (o *output) apply(c proxy.Change) {
 	}
 	if c.Route != nil {
 		delete(o.seen, c.Destination)
+	}
+	if c.Address == (proxy.Address{}) && !c.Outside {
+		o.ports[c.Destination] = c.Route != nil && len(c.Route.Endpoints) > 0
 	}
 	if o.router.table.Apply(c, o) {
 		if c.Protocol == proxy.UDP {

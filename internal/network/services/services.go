@@ -42,7 +42,9 @@ type Config struct {
 	// Picture is what is decided on; it is whole once Ready is closed.
 	Picture *view.View
 	Ready   <-chan struct{}
-	Log     *slog.Logger
+	// Leads, where given, is told which node ports lead to an endpoint from the node itself, and which do so no more.
+	Leads func(port uint16, protocol uint8, leads bool)
+	Log   *slog.Logger
 }
 
 func (c *Config) check() error {
@@ -75,6 +77,8 @@ type Router struct {
 	table *proxy.Table
 	// written counts elements, rebuilt tables written anew.
 	written, rebuilt atomic.Int64
+	// right says that the last look was carried out.
+	right atomic.Bool
 	Progress
 }
 
@@ -111,6 +115,9 @@ func (r *Router) Close() error {
 	r.links.Close()
 	return errors.Join(r.watch.Close(), r.socket.Close())
 }
+
+// Right says whether the kernel has been given what the picture showed when it was last looked at.
+func (r *Router) Right() bool { return r.right.Load() }
 
 // Remove removes the table of a node in the network namespace of the calling thread, if there is one.
 func Remove(table string) error {
@@ -156,6 +163,7 @@ func (r *Router) Run(ctx context.Context) {
 		if err := r.carryOut(ctx, work); err != nil {
 			r.cfg.Log.Warn("write the routes of services; trying again", "err", err, "in", pause)
 			r.table = nil
+			r.right.Store(false)
 			r.changes.everything()
 			select {
 			case <-ctx.Done():
@@ -165,6 +173,7 @@ func (r *Router) Run(ctx context.Context) {
 			continue
 		}
 		pause = firstPause
+		r.right.Store(true)
 		r.Progress.reached(work.revision)
 	}
 }
