@@ -24,6 +24,7 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	begin := time.Now()
 	if w.all {
 		r.knowNode()
+		r.knowRanges()
 		r.book = proxy.NewBook()
 	}
 	if w.anew && r.table != nil {
@@ -90,7 +91,7 @@ func (r *Router) begin(out *output, anew bool) error {
 	if err != nil {
 		return err
 	}
-	if there && !anew && string(note) == string(r.cfg.note()) {
+	if there && !anew && string(note) == string(r.note()) {
 		loaded, err := r.load(out)
 		if err == nil {
 			r.table = loaded
@@ -103,7 +104,7 @@ func (r *Router) begin(out *output, anew bool) error {
 		out.batch.DeleteTable()
 		out.whole = true // what is led now goes on being led until all of it is there again
 	}
-	r.cfg.build(out.batch)
+	r.build(out.batch)
 	r.table = proxy.NewTable(r.node.Pods)
 	return nil
 }

@@ -64,6 +64,8 @@ func (c *changes) saw(ch view.Change) {
 				c.revision = ch.Revision
 			}
 		})
+	case resource.ServiceCIDRs:
+		c.everything()
 	case resource.Nodes:
 		if shape(ch.Before) != shape(ch.After) && ch.After != nil {
 			c.everything()

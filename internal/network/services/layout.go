@@ -13,7 +13,7 @@ import (
 )
 
 // layoutVersion changes with what is always in the table: a table of another version is written anew.
-const layoutVersion = 1
+const layoutVersion = 2
 
 // Registers of four bytes, NFT_REG32_00 and on. A key lies in consecutive ones.
 const (
@@ -90,8 +90,9 @@ const (
 )
 
 // build writes all that is in the table always.
-func (c *Config) build(b *nft.Batch) {
-	b.AddTable(c.note())
+func (r *Router) build(b *nft.Batch) {
+	c, ranges := &r.cfg, append([]netip.Prefix{r.cfg.Services}, r.more...)
+	b.AddTable(r.note())
 	for _, s := range sets() {
 		b.AddSet(s)
 	}
@@ -99,15 +100,20 @@ func (c *Config) build(b *nft.Batch) {
 		b.AddChain(name, nil)
 	}
 	c.buildDispatch(b)
-	c.buildRefusal(b)
+	c.buildRefusal(b, ranges)
 	c.buildRemembering(b)
-	c.buildPostrouting(b)
+	c.buildPostrouting(b, ranges)
 	c.buildGuard(b)
 }
 
 // note says by what the table was made.
-func (c *Config) note() []byte {
-	return fmt.Appendf(nil, "coracle services %d %s %s %s %s", layoutVersion, c.Bridge, c.Siblings, c.Services, c.Pods)
+func (r *Router) note() []byte {
+	c := &r.cfg
+	out := fmt.Appendf(nil, "coracle services %d %s %s %s %s", layoutVersion, c.Bridge, c.Siblings, c.Services, c.Pods)
+	for _, p := range r.more {
+		out = fmt.Appendf(out, " %s", p)
+	}
+	return out
 }
 
 // buildDispatch leads new connections to the chain of their destination's class: from pods of the node, from outside, and
@@ -129,7 +135,7 @@ func (c *Config) buildDispatch(b *nft.Batch) {
 
 // buildRefusal answers for destinations that lead nowhere. Packets that were led elsewhere do not have such a destination
 // any more, whoever led them.
-func (c *Config) buildRefusal(b *nft.Batch) {
+func (c *Config) buildRefusal(b *nft.Batch, ranges []netip.Prefix) {
 	for _, e := range []struct {
 		class proxy.Number
 		chain string
@@ -156,13 +162,15 @@ func (c *Config) buildRefusal(b *nft.Batch) {
 	addByClass(b, chainRefuse, proxy.Services, refusals, notLed(), localOnly(), destination(r0, anyAddress))
 	addByClass(b, chainRefuse, proxy.ServicesOutside, refusals, destination(r0, packetAddress))
 	addByClass(b, chainRefuse, proxy.Services, refusals, destination(r0, packetAddress))
-	b.AddRule(chainRefuse, join(to(c.Services, expr.CmpOpEq), gotoChain(chainReject))...)
+	for _, p := range ranges {
+		b.AddRule(chainRefuse, join(to(p, expr.CmpOpEq), gotoChain(chainReject))...)
+	}
 }
 
 const icmpPortUnreachable = 3
 
 // buildPostrouting gives packets the node's address where their answers would not come back otherwise.
-func (c *Config) buildPostrouting(b *nft.Batch) {
+func (c *Config) buildPostrouting(b *nft.Batch, ranges []netip.Prefix) {
 	const name = "postrouting"
 	b.AddChain(name, &nft.Hook{Kind: "nat", Number: unix.NF_INET_POST_ROUTING, Priority: prioritySrc - natAfterPorts})
 	b.AddRule(name, join(notLed(), accept())...)
@@ -172,7 +180,10 @@ func (c *Config) buildPostrouting(b *nft.Batch) {
 	b.AddRule(name, join(from(c.Pods, expr.CmpOpEq), accept())...)
 	b.AddRule(name, join(localSource(), accept())...)
 	b.AddRule(name, join(original(r0, packetAddress), inSet(r0, proxy.Masquerade), []expr.Any{&expr.Masq{}})...)
-	b.AddRule(name, join(original(r0, anyAddress), inSet(r0, proxy.Masquerade), originalTo(c.Services, expr.CmpOpNeq), []expr.Any{&expr.Masq{}})...)
+	for _, p := range ranges {
+		b.AddRule(name, join(originalTo(p, expr.CmpOpEq), accept())...)
+	}
+	b.AddRule(name, join(original(r0, anyAddress), inSet(r0, proxy.Masquerade), []expr.Any{&expr.Masq{}})...)
 }
 
 // buildGuard keeps pods from the node's loopback addresses, which route_localnet opens for the answers to node ports that

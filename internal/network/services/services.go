@@ -34,8 +34,8 @@ type Config struct {
 	// Bridge is the link of the node's pods. Links whose names begin with Siblings are those of other nodes of this
 	// machine, who see to their pods themselves.
 	Bridge, Siblings string
-	// Pods is the range of the cluster's pods, Services that of its services. Addresses of the latter that no service has
-	// are refused.
+	// Pods is the range of the cluster's pods, Services that of its services, to which the picture's ServiceCIDRs may add
+	// others. Addresses of these that no service has are refused.
 	Pods, Services netip.Prefix
 	// API is where this node reaches the API server, when valid; else its endpoints say.
 	API netip.AddrPort
@@ -73,6 +73,8 @@ type Router struct {
 	changes changes
 	book    *proxy.Book
 	node    proxy.Node
+	// more are the ranges of services besides that of Config.
+	more []netip.Prefix
 	// table is what the kernel holds, nil when that is not known.
 	table *proxy.Table
 	// written counts elements, rebuilt tables written anew.
