@@ -172,7 +172,7 @@ func explain(s *corev1.Service, given []corev1.LoadBalancerIngress, because []ta
 	w := plan.Why{State: plan.Steady}
 	for _, t := range because {
 		w.State = plan.Stuck
-		w.Waits = append(w.Waits, plan.Wait{Reason: "PortTaken", Message: t.String(), On: t.by, Hint: t.remedy()})
+		w.Waits = append(w.Waits, plan.Wait{Reason: "PortTaken", Message: t.String(), Hint: t.remedy()})
 	}
 	if len(given) > 0 || len(because) > 0 {
 		return w

@@ -157,7 +157,7 @@ func release(in plan.Input, c *networkingv1.ServiceCIDR) plan.Plan {
 		p := say(in, c, metav1.ConditionFalse, networkingv1.ServiceCIDRReasonTerminating,
 			"There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR")
 		p.Why = plan.Why{State: plan.Waiting, Next: "let the range go", Waits: []plan.Wait{{
-			Reason: "InUse", On: user, Since: c.DeletionTimestamp.Time, Message: user.String() + " has an address of it",
+			Reason: "InUse", Since: c.DeletionTimestamp.Time, Message: user.String() + " has an address of it",
 			Hint: "delete it, or create a ServiceCIDR that has the address too",
 		}}}
 		return p
