@@ -181,6 +181,12 @@ func (c *cluster) addressesObeyed(networking string) {
 	c.call(c.http, "DELETE", object+"/10.96.0.9", "").want(200)
 	asking("free", "10.96.0.9").want(201)
 
+	port := func(name string) answer {
+		return c.post(services, fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"type":"NodePort","ports":[{"port":80,"nodePort":30700}]}}`, name))
+	}
+	port("np").want(201)
+	port("np2").want(422).wantBody("spec.ports[0].nodePort: Invalid value: 30700: provided port is already allocated")
+
 	cidrs := networking + "servicecidrs"
 	c.post(cidrs, `{"metadata":{"name":"more"},"spec":{"cidrs":["10.97.0.0/16"]}}`).want(201)
 	asking("early", "10.97.0.9").want(422).wantBody("The range of valid IPs is 10.96.0.0/16")
