@@ -214,6 +214,17 @@ func TestPortTaken(t *testing.T) {
 			others: []plan.Object{balanced("np", 8080, func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 80 })},
 			want:   "", says: "a node port of service d/np", moved: balanced("np", 8080),
 		},
+		"an external IP": {
+			others: []plan.Object{balanced("ext", 80, func(s *corev1.Service) {
+				s.Spec.Type, s.Spec.ExternalIPs = corev1.ServiceTypeClusterIP, []string{"192.0.2.1"}
+			})},
+			want: "", says: "at an external IP of service d/ext, which is older", moved: balanced("ext", 80),
+		},
+		"an external IP elsewhere": {
+			others: []plan.Object{balanced("ext", 80, func(s *corev1.Service) {
+				s.Spec.Type, s.Spec.ExternalIPs = corev1.ServiceTypeClusterIP, []string{"192.0.2.9"}
+			})}, want: "192.0.2.1",
+		},
 		"a host port": {
 			others: []plan.Object{hostPort("p", "a", 80)}, want: "", says: "a host port of pod d/p", moved: hostPort("p", "a", 80),
 		},

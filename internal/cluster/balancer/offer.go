@@ -176,6 +176,13 @@ func takenAt(r plan.Reader, s *corev1.Service, p *corev1.ServicePort, h host) (t
 			return t, true
 		}
 	}
+	for _, o := range r.Indexed(resource.Services, indexPorts, external+word) {
+		other := o.(*corev1.Service)
+		if other.UID != s.UID && elder(other, s) && slices.Contains(other.Spec.ExternalIPs, h.address.String()) {
+			t.by, t.whose = plan.RefOf(o), "at an external IP of service "+plan.KeyOf(o).String()+", which is older"
+			return t, true
+		}
+	}
 	for _, o := range r.Indexed(resource.Services, indexPorts, balanced+word) {
 		other := o.(*corev1.Service)
 		wanted := other.Spec.LoadBalancerIP //nolint:staticcheck // clients still write it

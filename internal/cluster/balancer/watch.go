@@ -3,6 +3,7 @@ package balancer
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -20,6 +21,7 @@ const (
 
 	balanced = "balanced "
 	nodePort = "node "
+	external = "external "
 	address  = "at "
 	all      = "all"
 )
@@ -43,12 +45,18 @@ func portsWanted(o plan.Object) []string {
 	var out []string
 	mine := ours(s)
 	if mine {
-		out = append(out, all, address+s.Spec.LoadBalancerIP) //nolint:staticcheck // clients still write it
+		out = append(out, all)
+	}
+	if mine || len(s.Spec.ExternalIPs) > 0 {
+		out = append(out, address+strings.Join(s.Spec.ExternalIPs, " ")+" "+s.Spec.LoadBalancerIP) //nolint:staticcheck // clients still write it
 	}
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
 		if mine {
 			out = append(out, balanced+portWord(p.Protocol, p.Port))
+		}
+		if len(s.Spec.ExternalIPs) > 0 {
+			out = append(out, external+portWord(p.Protocol, p.Port))
 		}
 		if p.NodePort != 0 {
 			out = append(out, nodePort+portWord(p.Protocol, p.NodePort))
@@ -103,7 +111,7 @@ func rivals(values func(plan.Object) []string) func(plan.Reader, plan.Object, pl
 }
 
 func trim(word string) (port string, ok bool) {
-	for _, kind := range []string{balanced, nodePort} {
+	for _, kind := range []string{balanced, nodePort, external} {
 		if len(word) > len(kind) && word[:len(kind)] == kind {
 			return word[len(kind):], true
 		}

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -59,12 +58,13 @@ func contains(wide, narrow netip.Prefix) bool {
 	return wide.Bits() <= narrow.Bits() && wide.Contains(narrow.Addr())
 }
 
-// ownRoutes marks the routes that are made here (rtnetlink(7): above RTPROT_STATIC, who made them defines it).
-const ownRoutes = 0xc0
+// ownRoutes marks the routes that are made here, by agents of whatever node (rtnetlink(7): above RTPROT_STATIC, who made them
+// defines it; iproute2 names none of this number).
+const ownRoutes = 0xac
 
 // routeRanges gives the node a route to each range by the bridge, as the configured one has, so that connecting to an
-// address of it comes before the table's rules at all. It leaves out, and returns without, those that the machine has a
-// route to already which is not a node's.
+// address of it comes before the table's rules at all. It leaves out, and returns without, those that the machine, or
+// another cluster on it, reaches others by.
 func (r *Router) routeRanges(want []netip.Prefix) ([]netip.Prefix, error) {
 	bridge, err := r.links.LinkByName(r.cfg.Bridge)
 	if err != nil {
@@ -77,11 +77,10 @@ func (r *Router) routeRanges(want []netip.Prefix) ([]netip.Prefix, error) {
 	if err != nil {
 		return want, fmt.Errorf("routes: %w", err)
 	}
-	siblings := map[int]bool{}
 	var own []netlink.Route
 	var use []netip.Prefix
 	for _, p := range want {
-		if at, is := r.inUse(p, routes, siblings); is {
+		if at, is := r.inUse(p, routes); is {
 			r.cfg.Log.Warn("services cannot have the addresses of a range: the machine reaches others by them", "range", p.String(), "route", at)
 			continue
 		}
@@ -113,19 +112,12 @@ func (r *Router) routeRanges(want []netip.Prefix) ([]netip.Prefix, error) {
 // rangeMetric is worse than any that others give a route.
 const rangeMetric = 1 << 30
 
-// inUse says whether a range overlaps with what a route leads to that is not the default one, nor a node's of this machine.
-func (r *Router) inUse(p netip.Prefix, routes []netlink.Route, siblings map[int]bool) (string, bool) {
+// inUse says whether a range overlaps with what a route leads to that is neither the default one nor an agent's, nor that
+// to the configured range.
+func (r *Router) inUse(p netip.Prefix, routes []netlink.Route) (string, bool) {
 	for i := range routes {
 		to, ok := prefixOf(routes[i].Dst)
-		if !ok || to.Bits() == 0 || !to.Overlaps(p) {
-			continue
-		}
-		index := routes[i].LinkIndex
-		if _, known := siblings[index]; !known {
-			link, err := r.links.LinkByIndex(index)
-			siblings[index] = err == nil && strings.HasPrefix(link.Attrs().Name, r.cfg.Siblings)
-		}
-		if !siblings[index] {
+		if ok && to.Bits() > 0 && to.Overlaps(p) && to != r.cfg.Services.Masked() && routes[i].Protocol != ownRoutes {
 			return to.String(), true
 		}
 	}

@@ -66,3 +66,16 @@ func TestMoreRanges(t *testing.T) {
 		}
 	})
 }
+
+// TestWiderRange: a range that holds the configured one adds what that has not.
+func TestWiderRange(t *testing.T) {
+	inMachine(t, func(w *world) {
+		client, _ := w.sandbox("client")
+		w.put(moreRange("wider", "10.96.0.0/14", metav1.ConditionTrue))
+		w.settle()
+		for _, from := range []string{client, ""} {
+			w.wantRefused(from, "tcp4", "10.96.9.9:80")
+			w.wantRefused(from, "tcp4", "10.99.9.9:80")
+		}
+	})
+}
