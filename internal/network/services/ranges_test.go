@@ -70,10 +70,14 @@ func TestMoreRanges(t *testing.T) {
 // TestWiderRange: a range that holds the configured one adds what that has not.
 func TestWiderRange(t *testing.T) {
 	inMachine(t, func(w *world) {
+		a, ipA := w.sandbox("a")
 		client, _ := w.sandbox("client")
-		w.put(moreRange("wider", "10.96.0.0/14", metav1.ConditionTrue))
+		w.serve(a, "tcp4", ":8080", "a")
+		w.put(moreRange("wider", "10.96.0.0/14", metav1.ConditionTrue),
+			service("web", "10.99.0.10", port("http", corev1.ProtocolTCP, 80)), slice("web", "http", corev1.ProtocolTCP, 8080, ipA))
 		w.settle()
 		for _, from := range []string{client, ""} {
+			w.want(from, "tcp4", "10.99.0.10:80", "a")
 			w.wantRefused(from, "tcp4", "10.96.9.9:80")
 			w.wantRefused(from, "tcp4", "10.99.9.9:80")
 		}
