@@ -12,6 +12,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -59,6 +60,8 @@ type Server struct {
 	open map[int32]*listener
 	// wanted is the port of each service that has one.
 	wanted map[plan.Key]int32
+	// failed are the services whose port could not be opened last time: that is told once.
+	failed map[plan.Key]bool
 	// busy are the goroutines of listeners.
 	busy sync.WaitGroup
 }
@@ -172,11 +175,13 @@ func (s *Server) follow() (done bool) {
 			continue
 		}
 		if err := s.listen(key, port); err != nil {
-			s.cfg.Log.Warn("load balancers are not answered whether this node has endpoints; trying again", "service", key.String(), "port", port, "err", err)
+			if !s.failed[key] {
+				s.cfg.Log.Warn("load balancers are not answered whether this node has endpoints; trying again", "service", key.String(), "port", port, "err", err)
+			}
 			again[key], done = true, false
 		}
 	}
-	s.moved = again
+	s.moved, s.failed = again, maps.Clone(again)
 	return done
 }
 
