@@ -133,8 +133,7 @@ func TestNetworkingKinds(t *testing.T) {
 		}
 	}
 	warned(c.post(networking+"namespaces/default/networkpolicies", `{"metadata":{"name":"plain"},"spec":{"podSelector":{}}}`).want(201), "not enforced yet")
-	warned(c.post(networking+"ipaddresses", `{"metadata":{"name":"10.96.0.9"},"spec":{"parentRef":{"resource":"services","namespace":"default","name":"x"}}}`).want(201), "not obeyed yet")
-	warned(c.post(networking+"servicecidrs", `{"metadata":{"name":"more"},"spec":{"cidrs":["10.97.0.0/16"]}}`).want(201), "not obeyed yet")
+	c.addressesObeyed(networking)
 
 	ingress := `{"metadata":{"name":%q%s},"spec":{"defaultBackend":{"service":{"name":"web","port":{"number":80}}}}}`
 	ingresses := networking + "namespaces/default/ingresses"
@@ -163,4 +162,43 @@ func waitUntil(t *testing.T, what string, holds func() bool) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// addressesObeyed: cluster IPs are given from each ServiceCIDR that is ready, and not what an IPAddress reserves.
+func (c *cluster) addressesObeyed(networking string) {
+	c.t.Helper()
+	const services = "/api/v1/namespaces/default/services"
+	asking := func(name, ip string) answer {
+		return c.post(services, fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"clusterIP":%q,"ports":[{"port":80}]}}`, name, ip))
+	}
+	parent := `"spec":{"parentRef":{"resource":"services","namespace":"default","name":"x"}}}`
+	object := networking + "ipaddresses"
+	c.post(object, `{"metadata":{"name":"10.96.0.9"},`+parent).want(201)
+	c.post(object, `{"metadata":{"name":"10.96.0.9"},`+parent).want(409)
+	asking("taken", "10.96.0.9").want(422).wantBody("provided IP is already allocated")
+	asking("first", "10.96.0.10").want(201)
+	c.post(object, `{"metadata":{"name":"10.96.0.10"},`+parent).want(409).wantBody("a Service has the address")
+	c.call(c.http, "DELETE", object+"/10.96.0.9", "").want(200)
+	asking("free", "10.96.0.9").want(201)
+
+	port := func(name string) answer {
+		return c.post(services, fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"type":"NodePort","ports":[{"port":80,"nodePort":30700}]}}`, name))
+	}
+	port("np").want(201)
+	port("np2").want(422).wantBody("spec.ports[0].nodePort: Invalid value: 30700: provided port is already allocated")
+
+	cidrs := networking + "servicecidrs"
+	c.post(cidrs, `{"metadata":{"name":"more"},"spec":{"cidrs":["10.97.0.0/16"]}}`).want(201)
+	asking("early", "10.97.0.9").want(422).wantBody("The range of valid IPs is 10.96.0.0/16")
+	ready := func(is string) {
+		c.t.Helper()
+		c.call(c.http, "PUT", cidrs+"/more/status", `{"metadata":{"name":"more"},"status":{"conditions":[{"type":"Ready","status":"`+is+
+			`","reason":"X","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`).want(200)
+	}
+	ready("True")
+	asking("more", "10.97.0.9").want(201).wantField("spec.clusterIP", "10.97.0.9")
+	asking("twice", "10.97.0.9").want(422).wantBody("provided IP is already allocated")
+	ready("False")
+	asking("late", "10.97.0.10").want(422)
+	c.call(c.http, "PATCH", services+"/more", `{"spec":{"type":"NodePort"}}`, "Content-Type", "application/merge-patch+json").want(200) // it keeps what it has
 }

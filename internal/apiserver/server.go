@@ -25,6 +25,7 @@ import (
 	"coracle/internal/apiserver/measure"
 	"coracle/internal/apiserver/openapi"
 	"coracle/internal/kind"
+	"coracle/internal/kind/address"
 	"coracle/internal/pki"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
@@ -173,8 +174,12 @@ func (s *Server) groups() ([]group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
+	book, err := address.New(s.cfg.ServiceCIDR, [2]int{})
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: Config.ServiceCIDR: %w", err)
+	}
 	for _, k := range kinds {
-		o := newObject(k, stored[k.Resource], s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR})
+		o := newObject(k, stored[k.Resource], s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR, Book: book})
 		o.grants = grantingOf(s.authz, k.Resource)
 		s.objects[k.Resource] = o
 		gv := k.GVK().GroupVersion()

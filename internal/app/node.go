@@ -196,7 +196,7 @@ func runNode(ctx context.Context, r role, name string) error {
 		return fmt.Errorf("--%s (in %s: podUserIDs): %w", users.Flag, r.dir.ConfigFile(), err)
 	}
 	picture, pictured := view.New(), make(chan struct{})
-	router, err := services.Open(routing(r.cfg, name, picture, pictured, r.log))
+	ways, err := openWays(routing(r.cfg, name, picture, pictured, r.log))
 	if err != nil {
 		return err
 	}
@@ -208,9 +208,9 @@ func runNode(ctx context.Context, r role, name string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer parts.Wait()
 	defer cancel()
-	parts.Go(func() { router.Run(ctx) })
+	parts.Go(func() { ways.run(ctx) })
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: router.Committed, AwaitRouted: ask, Names: names,
+		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: ways.router.Committed, AwaitRouted: ask, Names: names,
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,

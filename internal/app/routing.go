@@ -1,10 +1,19 @@
 package app
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"coracle/internal/network/healthcheck"
+	"coracle/internal/network/proxy"
+	"coracle/internal/network/relay"
 	"coracle/internal/network/services"
 	"coracle/internal/runtime"
 	"coracle/internal/view"
@@ -37,4 +46,43 @@ func apiFor(listen string) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return a
+}
+
+// ways are how a node is reached as services are: by the kernel, at ::1, and by load balancers that ask for its health.
+type ways struct {
+	router *services.Router
+	relay  *relay.Relay
+	health *healthcheck.Server
+	links  *netlink.Handle
+}
+
+func openWays(cfg services.Config) (*ways, error) {
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	w := &ways{relay: relay.New(cfg.Log, nil), links: links}
+	cfg.Leads = func(port uint16, protocol uint8, leads bool) {
+		if protocol != proxy.SCTP {
+			w.relay.Set(relay.Port{Number: port, UDP: protocol == proxy.UDP}, leads)
+		}
+	}
+	if w.router, err = services.Open(cfg); err != nil {
+		links.Close()
+		return nil, err
+	}
+	w.health = healthcheck.New(healthcheck.Config{
+		Node: cfg.Node, Picture: cfg.Picture, Ready: cfg.Ready, Routed: w.router.Right, Here: healthcheck.Machine(links, cfg.Siblings), Log: cfg.Log,
+	})
+	return w, nil
+}
+
+// run serves them until ctx ends, and leaves what the kernel was told.
+func (w *ways) run(ctx context.Context) {
+	var parts sync.WaitGroup
+	parts.Go(func() { w.router.Run(ctx) })
+	parts.Go(func() { w.health.Run(ctx) })
+	parts.Wait()
+	w.relay.Close()
+	w.links.Close()
 }

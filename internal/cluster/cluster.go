@@ -10,11 +10,13 @@ import (
 
 	"coracle/internal/cluster/account"
 	"coracle/internal/cluster/aggregation"
+	"coracle/internal/cluster/balancer"
 	"coracle/internal/cluster/disruption"
 	"coracle/internal/cluster/endpoint"
 	"coracle/internal/cluster/garbage"
 	"coracle/internal/cluster/namespace"
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/cluster/serviceip"
 	"coracle/internal/cluster/usage"
 	"coracle/internal/cluster/volume"
 	"coracle/internal/kind"
@@ -50,10 +52,21 @@ func Controllers(cfg Config) []plan.Controller {
 	out = append(out, namespace.Controller(Kinds()))
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, endpoint.Controllers()...)
+	out = append(out, balancer.Controller())
+	out = append(out, serviceip.Controllers(serviceip.Config{Taken: takenRanges(cfg)})...)
 	out = append(out, disruption.Controllers()...)
 	out = append(out, usage.Controller())
 	out = append(out, aggregation.Controller())
 	out = append(out, garbage.Controllers(owned())...)
+	return out
+}
+
+// takenRanges are those that no service may have addresses of.
+func takenRanges(cfg Config) []netip.Prefix {
+	out := []netip.Prefix{SimulatedRange}
+	if cfg.PodRange.IsValid() {
+		out = append(out, cfg.PodRange)
+	}
 	return out
 }
 

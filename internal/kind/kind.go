@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
 
+	"coracle/internal/kind/address"
 	"coracle/internal/resource"
 )
 
@@ -99,6 +100,8 @@ type Cluster struct {
 	// ServiceRange is where cluster IPs come from. Its first address is left to the caller
 	// (the kubernetes service); IPv4 or IPv6.
 	ServiceRange netip.Prefix
+	// Book knows who has which address, for the kinds that share it; nil has each go by itself.
+	Book *address.Services
 	// NodePorts is the inclusive range of node ports; the zero value means 30000-32767.
 	NodePorts [2]int
 }

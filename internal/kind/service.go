@@ -122,9 +122,12 @@ func reachedFromOutside(s *corev1.Service) bool {
 
 // serviceHooks gives and takes back addresses around the writes of a cluster's Services.
 func serviceHooks(c Cluster) Hooks {
-	book, err := address.New(c.ServiceRange, c.NodePorts)
-	if err != nil {
-		return Hooks{Restore: func([]runtime.Object) error { return err }}
+	book := c.Book
+	if book == nil {
+		var err error
+		if book, err = address.New(c.ServiceRange, c.NodePorts); err != nil {
+			return Hooks{Restore: func([]runtime.Object) error { return err }}
+		}
 	}
 	assign := func(svc, old *corev1.Service, dryRun bool) (Finish, error) {
 		finish, err := book.Assign(svc, old, dryRun)

@@ -13,12 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 
+	"coracle/internal/kind/address"
 	"coracle/internal/kind/check"
 	"coracle/internal/resource"
 )
 
 // OwnServiceCIDR is the name of the range that cluster IPs come from: the server makes it, and puts it right.
-const OwnServiceCIDR = "kubernetes"
+const OwnServiceCIDR = address.Own
 
 // serviceCIDRs are the ranges of cluster IPs.
 var serviceCIDRs = Kind{
@@ -30,13 +31,7 @@ var serviceCIDRs = Kind{
 			return append(validMeta(&c.ObjectMeta, false, validation.NameIsDNSSubdomain), validateRanges(c.Spec.CIDRs, &c.Spec)...)
 		},
 		validateUpdate: validateServiceCIDRUpdate,
-		warn: func(c, old *networkingv1.ServiceCIDR) []string {
-			if c.Name == OwnServiceCIDR && (old == nil || len(old.Spec.CIDRs) == len(c.Spec.CIDRs)) {
-				return nil
-			}
-			return []string{warnRange}
-		},
-		resets: []string{"status"},
+		resets:         []string{"status"},
 	}),
 	Status: newStrategy(resource.ServiceCIDRs, rules[*networkingv1.ServiceCIDR]{
 		prepareUpdate: func(c, old *networkingv1.ServiceCIDR) { c.Spec = old.Spec },
@@ -49,6 +44,7 @@ var serviceCIDRs = Kind{
 		ageColumn()),
 	GetAttrs:         attrsOf(resource.ServiceCIDRs, selectable[*networkingv1.ServiceCIDR]{}),
 	SelectableFields: metaFields(resource.ServiceCIDRs),
+	Hooks:            serviceCIDRHooks,
 }
 
 // validateRanges takes one range, or one of each family.
@@ -104,7 +100,6 @@ var ipAddresses = Kind{
 		validateUpdate: func(a, old *networkingv1.IPAddress) field.ErrorList {
 			return check.Unchanged(specPath.Child("parentRef"), a.Spec.ParentRef, old.Spec.ParentRef)
 		},
-		warn: func(*networkingv1.IPAddress, *networkingv1.IPAddress) []string { return []string{warnAddress} },
 	}),
 	Columns: newTable(func(a *networkingv1.IPAddress, now time.Time) []any {
 		return []any{a.Name, parentName(a.Spec.ParentRef), age(a.CreationTimestamp, now)}
@@ -113,6 +108,7 @@ var ipAddresses = Kind{
 		ageColumn()),
 	GetAttrs:         attrsOf(resource.IPAddresses, selectable[*networkingv1.IPAddress]{}),
 	SelectableFields: metaFields(resource.IPAddresses),
+	Hooks:            ipAddressHooks,
 }
 
 func nameIsIP(name string, _ bool) []string {

@@ -14,7 +14,7 @@ import (
 )
 
 // pictured are the kinds of the picture.
-var pictured = []resource.Resource{resource.Nodes, resource.Services, resource.EndpointSlices}
+var pictured = []resource.Resource{resource.Nodes, resource.Services, resource.EndpointSlices, resource.ServiceCIDRs}
 
 // album keeps the picture on disk, beside those who read it. At rest it writes nothing.
 type album struct {

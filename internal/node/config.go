@@ -19,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/behind"
 	"coracle/internal/client"
 	"coracle/internal/node/podlogs"
 	"coracle/internal/node/sysctl"
@@ -110,7 +111,7 @@ func (c *Config) complete() error {
 		c.Pictured = make(chan struct{})
 	}
 	if c.Picture != nil {
-		c.Picture.AddIndexes(slicesOfService, slicesLeaving)
+		c.Picture.AddIndexes(behind.Index, slicesLeaving)
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = MostPods

@@ -15,24 +15,20 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/behind"
 	"coracle/internal/drain"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
 
-// Indexes of the picture: the slices of a service, and those that have an endpoint whose pod is going.
-var (
-	slicesOfService = plan.Index{Resource: resource.EndpointSlices, Name: "node/service", Values: func(o plan.Object) []string {
-		return []string{o.GetNamespace() + "/" + o.GetLabels()[discoveryv1.LabelServiceName]}
-	}}
-	slicesLeaving = plan.Index{Resource: resource.EndpointSlices, Name: "node/leaving", Values: func(o plan.Object) []string {
-		if drain.Leaving(o.(*discoveryv1.EndpointSlice)) {
-			return []string{"true"}
-		}
-		return nil
-	}}
-)
+// slicesLeaving finds the slices of the picture that have an endpoint whose pod is going.
+var slicesLeaving = plan.Index{Resource: resource.EndpointSlices, Name: "node/leaving", Values: func(o plan.Object) []string {
+	if drain.Leaving(o.(*discoveryv1.EndpointSlice)) {
+		return []string{"true"}
+	}
+	return nil
+}}
 
 // drainTimedOut is the reason of the event that tells of a pod that was stopped before every node had let go of it.
 const drainTimedOut = "DrainTimedOut"
@@ -159,11 +155,7 @@ func (a *agent) awaitLeft(ctx context.Context, pod *corev1.Pod) (revision uint64
 
 func (a *agent) left(pod *corev1.Pod) (revision uint64, left bool) {
 	for _, s := range a.leading(pod) {
-		var of []*discoveryv1.EndpointSlice
-		for _, o := range a.cfg.Picture.Indexed(resource.EndpointSlices, slicesOfService.Name, s.Namespace+"/"+s.Name) {
-			of = append(of, o.(*discoveryv1.EndpointSlice))
-		}
-		n, left := drain.Left(plan.KeyOf(pod), of)
+		n, left := drain.Left(plan.KeyOf(pod), behind.Slices(a.cfg.Picture, plan.KeyOf(s)))
 		if !left {
 			return 0, false
 		}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/dns"
@@ -16,6 +18,7 @@ import (
 	"coracle/internal/dns/upstream"
 	"coracle/internal/node/container"
 	"coracle/internal/resource"
+	"coracle/internal/servicerange"
 	"coracle/internal/view"
 )
 
@@ -73,8 +76,24 @@ func (n *names) ours(a netip.Addr) bool {
 	return n.at.IsValid() && a == n.at
 }
 
+// ranges are the cluster's own, those of the ServiceCIDRs among them.
+func (n *names) ranges() []netip.Prefix {
+	out := slices.Clone(n.a.cfg.Names.Ranges)
+	for _, o := range n.a.cfg.Picture.List(resource.ServiceCIDRs, "") {
+		if c := o.(*networkingv1.ServiceCIDR); servicerange.Holds(c) {
+			out = append(out, servicerange.Of(c)...)
+		}
+	}
+	return out
+}
+
 // changed brings the zone in line with the picture.
 func (n *names) changed(ch view.Change) {
+	if ch.Resource == resource.ServiceCIDRs {
+		ranges := n.ranges()
+		n.server.Change(func(z *dns.Zone) { z.Claim(ranges...) })
+		return
+	}
 	if ch.Resource != resource.Services && ch.Resource != resource.EndpointSlices {
 		return
 	}

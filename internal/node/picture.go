@@ -30,6 +30,7 @@ func (a *agent) followCluster(ctx context.Context) {
 		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + a.cfg.Name, Keep: KeepOf},
 		view.Source{Resource: resource.Services, Keep: KeepOf},
 		view.Source{Resource: resource.EndpointSlices, Keep: KeepOf},
+		view.Source{Resource: resource.ServiceCIDRs},
 	)
 	<-following.Synced()
 	if ctx.Err() == nil {

@@ -31,7 +31,7 @@ type fault struct {
 
 // TestCatalogue plants each fault of the catalogue, and cures it by its remedy.
 func TestCatalogue(t *testing.T) {
-	catalogue := [][]fault{rollingFaults, quotaFaults, podFaults, roomFaults, volumeFaults}
+	catalogue := [][]fault{rollingFaults, quotaFaults, podFaults, roomFaults, volumeFaults, serviceFaults}
 	seen := map[string]bool{}
 	for _, f := range concat(catalogue) {
 		if seen[f.name] {

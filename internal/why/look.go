@@ -5,13 +5,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"coracle/internal/plan"
-	"coracle/internal/resource"
-	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 )
 
 // look explains, from the object itself, kinds that no planner speaks for.
@@ -21,41 +18,14 @@ func (w *walk) look(obj plan.Object) (plan.State, []plan.Wait) {
 		return w.lookAtPod(o)
 	case *corev1.Service:
 		return w.lookAtService(o)
+	case *networkingv1.ServiceCIDR:
+		return w.lookAtRange(o)
 	case *corev1.ResourceQuota:
 		return lookAtQuota(o)
 	case *corev1.Node:
 		return lookAtNode(o)
 	}
 	return "", nil
-}
-
-// lookAtService explains a service whose selector finds no pod that is ready.
-func (w *walk) lookAtService(s *corev1.Service) (plan.State, []plan.Wait) {
-	if len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {
-		return plan.Steady, nil
-	}
-	selector := labels.SelectorFromSet(s.Spec.Selector)
-	var waits []plan.Wait
-	for _, o := range w.r.List(resource.Pods, s.Namespace) {
-		pod, ok := o.(*corev1.Pod)
-		if !ok || !selector.Matches(labels.Set(pod.Labels)) {
-			continue
-		}
-		if podstate.Ready(pod) && pod.DeletionTimestamp == nil {
-			return plan.Steady, nil
-		}
-		if len(waits) < few {
-			v := diagnose.Pod(w.r, pod, 0, w.now)
-			waits = append(waits, v.Wait)
-		}
-	}
-	if len(waits) == 0 {
-		return plan.Stuck, []plan.Wait{{
-			Reason: "NoPods", Message: "no pod has the labels of its selector: " + selector.String(),
-			Hint: "correct the service's selector or the pods' labels, or start the pods",
-		}}
-	}
-	return plan.Waiting, waits
 }
 
 // few is how many objects of a sort an explanation names.

@@ -7,6 +7,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/component-helpers/resource"
 
@@ -48,6 +49,9 @@ func summary(r plan.Reader, obj plan.Object) string {
 		return nodeSummary(o)
 	case *corev1.ResourceQuota:
 		return quotaSummary(o)
+	case *networkingv1.ServiceCIDR:
+		used, all := addressesUsed(r, o)
+		return fmt.Sprintf("services have %d of its %d addresses", used, all)
 	case *corev1.Namespace:
 		return phase(string(o.Status.Phase))
 	}

@@ -101,7 +101,7 @@ type Word struct {
 type Said func(resource.Resource, plan.Key) []Word
 
 // Explain answers for one object, and false when there is no such object. The reader must have the
-// indexes that diagnose.Indexes declares; it need not be of one instant, because the words of the
+// indexes that diagnose.Indexes declares, and behind.Index; it need not be of one instant, because the words of the
 // controllers are not.
 func Explain(r plan.Reader, said Said, res resource.Resource, key plan.Key, now time.Time) (*Report, bool) {
 	if _, ok := r.Get(res, key.Namespace, key.Name); !ok {

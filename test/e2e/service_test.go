@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -12,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestServices: a pod and the node reach a service by its cluster IP and by its node port, one without endpoints refuses at
-// once, and a pod reaches the API with what is mounted into it.
+// TestServices: a pod and the node reach a service by its cluster IP, by its node port and by its load balancer, one without
+// endpoints refuses at once, and a pod reaches the API with what is mounted into it.
 func TestServices(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2).images().withEmbedded()
@@ -27,6 +28,16 @@ apiVersion: v1
 kind: Service
 metadata: {name: empty}
 spec: {selector: {app: none}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: balanced}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  allocateLoadBalancerNodePorts: false
+  selector: {app: web}
+  ports: [{port: 28417, targetPort: http}]
 ---
 apiVersion: v1
 kind: Pod
@@ -90,11 +101,24 @@ spec:
 		resp.Body.Close()
 	}
 	once := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for _, at := range []string{web, "127.0.0.1:" + port} {
+	eventually(t, patience, "an address of the load balancer", func() bool { return field("balanced", ".status.loadBalancer.ingress[0].ip") != "" })
+	machine := field("balanced", ".status.loadBalancer.ingress[0].ip")
+	if got := c.try("exec", "web-1", "--", "wget", "-q", "-O", "-", "http://"+machine+":28417/"); got.out != "web\n" {
+		t.Errorf("a pod asks the load balancer: %q, %s", got.out, got.errs)
+	}
+	ways := []string{web, "127.0.0.1:" + port, machine + ":28417", machine + ":" + field("balanced", ".spec.healthCheckNodePort")}
+	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil { // else the machine has no IPv6
+		l.Close()
+		ways = append(ways, "[::1]:"+port)
+	}
+	for _, at := range ways {
 		resp, err := once.Get("http://" + at + "/")
 		if err != nil {
 			t.Errorf("the node asks %s: %v", at, err)
 			continue
+		}
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("the node asks %s: %s", at, resp.Status)
 		}
 		resp.Body.Close()
 	}

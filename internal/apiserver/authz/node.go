@@ -33,6 +33,7 @@ var nodeRules = map[string][]string{
 	"/services":                                      readVerbs, // pods' environment
 	"/endpoints":                                     {"get"},
 	"discovery.k8s.io/endpointslices":                readVerbs, // what stands behind a service
+	"networking.k8s.io/servicecidrs":                 readVerbs, // addresses that no service has are refused
 	"storage.k8s.io/storageclasses":                  {"get"},
 	"node.k8s.io/runtimeclasses":                     {"get"}, // the handler of a pod's class
 	"/events":                                        writeVerbs,

@@ -1,7 +1,9 @@
 package address
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -262,9 +264,12 @@ func TestBookMatchesServices(t *testing.T) {
 			}
 		}
 		for n := range 32 {
-			if b.ips.taken.has(n) != again.ips.taken.has(n) {
-				t.Fatalf("address %d: taken %v, held %v", n, b.ips.taken.has(n), again.ips.taken.has(n))
+			if b.ips.pools[0].taken.has(n) != again.ips.pools[0].taken.has(n) {
+				t.Fatalf("address %d: taken %v, held %v", n, b.ips.pools[0].taken.has(n), again.ips.pools[0].taken.has(n))
 			}
+		}
+		if !maps.Equal(b.ips.taken, again.ips.taken) {
+			t.Fatalf("taken %v, held %v", b.ips.taken, again.ips.taken)
 		}
 		for n := range 16 {
 			if b.ports.taken.has(n) != again.ports.taken.has(n) {
@@ -284,5 +289,109 @@ func BenchmarkAssign(b *testing.B) {
 			b.Fatal(err)
 		}
 		finish(false)
+	}
+}
+
+// TestAskedPorts: a load balancer that is to be given no node ports has those that it names, and nobody else has them.
+func TestAskedPorts(t *testing.T) {
+	b := book(t, "10.96.0.0/16", [2]int{30000, 30015})
+	bare := func(name string, node int32) *corev1.Service {
+		s := service(name, corev1.ServiceTypeLoadBalancer, corev1.ServicePort{Port: 80, NodePort: node}, corev1.ServicePort{Port: 81})
+		no := false
+		s.Spec.AllocateLoadBalancerNodePorts = &no
+		return s
+	}
+	take := func(s *corev1.Service) error {
+		finish, err := b.Assign(s, nil, false)
+		if err == nil {
+			finish(true)
+		}
+		return err
+	}
+	first := bare("a", 30007)
+	if err := take(first); err != nil || first.Spec.Ports[0].NodePort != 30007 || first.Spec.Ports[1].NodePort != 0 {
+		t.Fatalf("ports %v, %v", first.Spec.Ports, err)
+	}
+	for _, s := range []*corev1.Service{bare("b", 30007), service("c", corev1.ServiceTypeNodePort, corev1.ServicePort{Port: 80, NodePort: 30007})} {
+		if err := take(s); err == nil || !strings.Contains(err.Error(), ErrTakenPort.Error()) {
+			t.Errorf("%s has a port of another's too: %v", s.Name, err)
+		}
+	}
+	if err := take(bare("d", 29000)); err == nil || !strings.Contains(err.Error(), "not in the valid range") {
+		t.Errorf("a port out of the range is given: %v", err)
+	}
+	b.Release(first)
+	if err := take(bare("b", 30007)); err != nil {
+		t.Errorf("a port that was given back: %v", err)
+	}
+}
+
+// TestSeveralRanges: addresses come from each range, the first's before the others'; overlapping ones share what is taken; a
+// range that goes takes nothing from those who have its addresses, and what an IPAddress reserves is given to nobody.
+func TestSeveralRanges(t *testing.T) {
+	b := book(t, "10.0.0.0/30", [2]int{})
+	give := func() (string, error) {
+		s := service("a", corev1.ServiceTypeClusterIP)
+		finish, err := b.Assign(s, nil, false)
+		if err == nil {
+			finish(true)
+		}
+		return s.Spec.ClusterIP, err
+	}
+	for range 2 {
+		if ip, err := give(); err != nil || !strings.HasPrefix(ip, "10.0.0.") {
+			t.Fatalf("%s, %v", ip, err)
+		}
+	}
+	if _, err := give(); err == nil || !strings.Contains(err.Error(), "no address of 10.0.0.0/30 is free") || !strings.Contains(err.Error(), "ServiceCIDR") {
+		t.Errorf("a range that is full: %v", err)
+	}
+	set := func(name string, prefixes ...string) {
+		t.Helper()
+		var list []netip.Prefix
+		for _, p := range prefixes {
+			list = append(list, netip.MustParsePrefix(p))
+		}
+		if err := b.SetRange(name, list...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("more", "10.1.0.0/30", "fd00::/120")
+	set("over", "10.1.0.0/29")
+	set(Own, "10.9.0.0/16")
+	if err := b.Reserve(netip.MustParseAddr("10.1.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	for range 5 {
+		ip, err := give()
+		if err != nil || got[ip] || !strings.HasPrefix(ip, "10.1.0.") || ip == "10.1.0.1" {
+			t.Fatalf("%q after %v: %v", ip, got, err)
+		}
+		got[ip] = true
+	}
+	if _, err := give(); err == nil {
+		t.Error("an address too many")
+	}
+	if err := b.Reserve(netip.MustParseAddr("10.1.0.2")); !errors.Is(err, ErrOfService) {
+		t.Errorf("a service's address is reserved: %v", err)
+	}
+	set("over")
+	set("more")
+	asked := service("b", corev1.ServiceTypeClusterIP)
+	asked.Spec.ClusterIP, asked.Spec.ClusterIPs = "10.1.0.6", []string{"10.1.0.6"}
+	if _, err := b.Assign(asked, nil, false); err == nil || !strings.Contains(err.Error(), "not in the valid range. The range of valid IPs is 10.0.0.0/30") {
+		t.Errorf("an address of a range that is gone: %v", err)
+	}
+	set("again", "10.1.0.0/29")
+	if ip, err := give(); err == nil {
+		t.Errorf("%s is given twice, because its range was away", ip)
+	}
+	b.Unreserve(netip.MustParseAddr("10.1.0.1"))
+	if ip, err := give(); err != nil || ip != "10.1.0.1" {
+		t.Errorf("what was reserved: %s, %v", ip, err)
+	}
+	if err := b.SetRange("tiny", netip.MustParsePrefix("10.2.0.0/32")); err == nil {
+		t.Error("a range of one address is taken")
 	}
 }

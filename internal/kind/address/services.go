@@ -16,7 +16,7 @@ import (
 // Services knows the addresses of the Services of one cluster. It is safe for concurrent use.
 type Services struct {
 	mu     sync.Mutex
-	ips    *ipPool
+	ips    ranges
 	ports  *pool
 	family corev1.IPFamily
 	low    int
@@ -38,7 +38,7 @@ func New(prefix netip.Prefix, nodePorts [2]int) (*Services, error) {
 		return nil, fmt.Errorf("node ports %d-%d: not a range within 1-65535", low, high)
 	}
 	size := high - low + 1
-	s := &Services{ips: ips, ports: newPool(size, 0, size, 16, 128), family: corev1.IPv4Protocol, low: low, high: high}
+	s := &Services{ips: ranges{pools: []named{{Own, ips}}, taken: map[netip.Addr]mark{}, reserved: map[netip.Addr]int{}}, ports: newPool(size, 0, size, 16, 128), family: corev1.IPv4Protocol, low: low, high: high}
 	if prefix.Addr().Is6() {
 		s.family = corev1.IPv6Protocol
 	}
@@ -49,8 +49,8 @@ func New(prefix netip.Prefix, nodePorts [2]int) (*Services, error) {
 func (s *Services) Restore(svc *corev1.Service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n := range s.held(svc).ips {
-		s.ips.taken.add(n)
+	for ip := range s.held(svc).ips {
+		s.ips.take(ip, ofService)
 	}
 	for n := range s.held(svc).ports {
 		s.ports.taken.add(n)
@@ -62,27 +62,30 @@ func (s *Services) Release(svc *corev1.Service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held(svc)
-	for n := range h.ips {
-		s.ips.taken.remove(n)
+	for ip := range h.ips {
+		s.ips.release(ip, ofService)
 	}
 	for n := range h.ports {
 		s.ports.taken.remove(n)
 	}
 }
 
-// holding is what a Service has, by place in the pools.
-type holding struct{ ips, ports map[int]bool }
+// holding is what a Service has: ports by their place in the pool.
+type holding struct {
+	ips   map[netip.Addr]bool
+	ports map[int]bool
+}
+
+func newHolding() holding { return holding{map[netip.Addr]bool{}, map[int]bool{}} }
 
 func (s *Services) held(svc *corev1.Service) holding {
-	h := holding{map[int]bool{}, map[int]bool{}}
+	h := newHolding()
 	if svc == nil || !NeedsClusterIP(svc) {
 		return h
 	}
 	for _, text := range svc.Spec.ClusterIPs {
 		if ip, err := netip.ParseAddr(text); err == nil {
-			if n, ok := s.ips.offset(ip); ok {
-				h.ips[n] = true
-			}
+			h.ips[ip] = true
 		}
 	}
 	add := func(port int32) {
@@ -104,7 +107,7 @@ func (s *Services) held(svc *corev1.Service) holding {
 func (s *Services) Assign(svc, old *corev1.Service, dry bool) (finish func(success bool), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := assignment{book: s, svc: svc, before: s.held(old), claimed: holding{map[int]bool{}, map[int]bool{}}}
+	a := assignment{book: s, svc: svc, before: s.held(old), claimed: newHolding()}
 	if errs := a.run(); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, svc.Name, errs)
 	}
@@ -114,8 +117,8 @@ func (s *Services) Assign(svc, old *corev1.Service, dry bool) (finish func(succe
 	if dry {
 		return func(bool) {}, nil
 	}
-	for n := range a.claimed.ips {
-		s.ips.taken.add(n)
+	for ip := range a.claimed.ips {
+		s.ips.take(ip, ofService)
 	}
 	for n := range a.claimed.ports {
 		s.ports.taken.add(n)
@@ -132,9 +135,9 @@ func (s *Services) settle(a *assignment, success bool) {
 		now = s.held(a.svc)
 	}
 	for _, h := range []holding{a.claimed, a.before} {
-		for n := range h.ips {
-			if !now.ips[n] {
-				s.ips.taken.remove(n)
+		for ip := range h.ips {
+			if !now.ips[ip] {
+				s.ips.release(ip, ofService)
 			}
 		}
 		for n := range h.ports {
@@ -164,6 +167,8 @@ func (a *assignment) run() field.ErrorList {
 	errs := a.clusterIP()
 	if NeedsNodePorts(a.svc) {
 		errs = append(errs, a.nodePorts()...)
+	} else {
+		errs = append(errs, a.askedPorts()...)
 	}
 	return append(errs, a.healthCheckPort()...)
 }
@@ -213,18 +218,19 @@ func other(f corev1.IPFamily) corev1.IPFamily {
 }
 
 func (a *assignment) clusterIP() field.ErrorList {
-	s, ips := &a.svc.Spec, a.book.ips
+	s := &a.svc.Spec
 	if Headless(a.svc) {
 		return nil
 	}
 	if len(s.ClusterIPs) == 0 || s.ClusterIPs[0] == "" {
-		n, ok := ips.pick(a.claimed.ips)
+		ip, ok := a.book.ips.pick(a.book.family)
 		if !ok {
-			a.failed = fmt.Errorf("failed to allocate a serviceIP: %w", ErrFull)
+			a.failed = fmt.Errorf("failed to allocate a serviceIP: %w: no address of %s is free; delete services, or create a ServiceCIDR with another range",
+				ErrFull, a.book.ips.list())
 			return nil
 		}
-		a.claimed.ips[n] = true
-		s.ClusterIP = ips.address(n).String()
+		a.claimed.ips[ip] = true
+		s.ClusterIP = ip.String()
 		s.ClusterIPs = []string{s.ClusterIP}
 		return nil
 	}
@@ -238,22 +244,21 @@ func (a *assignment) clusterIP() field.ErrorList {
 }
 
 func (a *assignment) requestIP(text string) error {
-	ips := a.book.ips
+	ips := &a.book.ips
 	ip, err := netip.ParseAddr(text)
 	if err != nil {
 		// Validation has the better words for it.
 		return nil
 	}
-	n, ok := ips.offset(ip)
 	switch {
-	case !ok:
-		return fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %v", ip, ips.prefix)
-	case a.before.ips[n]:
+	case a.before.ips[ip]:
 		return nil
-	case ips.taken.has(n) || a.claimed.ips[n]:
+	case !ips.gives(ip):
+		return fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %v", ip, ips.list())
+	case ips.taken[ip] != 0 || a.claimed.ips[ip]:
 		return ErrTakenIP
 	}
-	a.claimed.ips[n] = true
+	a.claimed.ips[ip] = true
 	return nil
 }
 
@@ -286,6 +291,26 @@ func (a *assignment) nodePorts() field.ErrorList {
 			}
 		}
 		given[p.Port] = p.NodePort
+	}
+	return errs
+}
+
+// askedPorts gives a Service that needs no node ports those that it asks for all the same: a load balancer may
+// (allocateLoadBalancerNodePorts), and whose they are counts then too.
+func (a *assignment) askedPorts() field.ErrorList {
+	var errs field.ErrorList
+	for i := range a.svc.Spec.Ports {
+		p := &a.svc.Spec.Ports[i]
+		if p.NodePort == 0 || a.svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+			continue
+		}
+		shared := slices.ContainsFunc(a.svc.Spec.Ports[:i], func(q corev1.ServicePort) bool { return q.Port == p.Port && q.NodePort == p.NodePort })
+		if shared {
+			continue
+		}
+		if err := a.requestPort(p.NodePort); err != nil {
+			errs = append(errs, field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), p.NodePort, err.Error()))
+		}
 	}
 	return errs
 }

@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"cmp"
 	"net/netip"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -126,7 +125,7 @@ func (r *routing) port(p *corev1.ServicePort, all []*discoveryv1.EndpointSlice) 
 		}
 	}
 	if s.Type == corev1.ServiceTypeLoadBalancer {
-		r.balanced(func(ip string) (Destination, bool) { return at(ip, p.Port) }, cluster, local)
+		r.balanced(p, at, cluster, local)
 	}
 	if p.NodePort > 0 && p.NodePort <= 65535 && s.Type != corev1.ServiceTypeClusterIP {
 		r.external(Destination{Port: uint16(p.NodePort), Protocol: proto}, cluster, local)
@@ -144,37 +143,6 @@ func (r *routing) external(d Destination, cluster, local Route) {
 	r.out = append(r.out, Frontend{d, cluster})
 	d.Outside = true
 	r.out = append(r.out, Frontend{d, local})
-}
-
-// balanced adds the addresses that a load balancer has given the service, unless packets only reach the node with its own
-// address (ipMode Proxy, KEP-1860).
-func (r *routing) balanced(at func(ip string) (Destination, bool), cluster, local Route) {
-	for _, in := range r.service.Status.LoadBalancer.Ingress {
-		if in.IPMode != nil && *in.IPMode != corev1.LoadBalancerIPModeVIP {
-			continue
-		}
-		d, ok := at(in.IP)
-		if !ok {
-			continue
-		}
-		cluster.Sources = sourcesOf(&r.service.Spec)
-		local.Sources = cluster.Sources
-		r.external(d, cluster, local)
-	}
-}
-
-func sourcesOf(s *corev1.ServiceSpec) []netip.Prefix {
-	var out []netip.Prefix
-	for _, text := range s.LoadBalancerSourceRanges {
-		if p, err := netip.ParsePrefix(text); err == nil && p.Addr().Is4() {
-			out = append(out, p.Masked())
-		}
-	}
-	slices.SortFunc(out, func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
-	// A range within another is said already; the kernel refuses ranges that overlap.
-	return slices.CompactFunc(out, func(wide, narrow netip.Prefix) bool { return wide.Contains(narrow.Addr()) })
 }
 
 func stickyOf(s *corev1.Service) uint32 {

@@ -102,6 +102,21 @@ func TestRoutes(t *testing.T) {
 		{"external IPs", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.1", "127.0.0.1"} },
 			[]*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs")},
 			[]string{"10.96.0.1:80/6 -> 2:8080", "198.51.100.1:80/6 masquerade -> 2:8080"}},
+		{"load balancer", func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeLoadBalancer
+			proxied := corev1.LoadBalancerIPModeProxy
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{
+				{IP: "192.0.2.1"}, {IP: "192.0.2.2", IPMode: &proxied}, {Hostname: "lb.example.com"}, {IP: "fd00::1"},
+				{IP: "192.0.2.3", Ports: []corev1.PortStatus{{Port: 80, Protocol: corev1.ProtocolTCP, Error: new(string)}}},
+				{IP: "192.0.2.4", Ports: []corev1.PortStatus{{Port: 80, Protocol: corev1.ProtocolUDP, Error: new(string)}}},
+			}
+		}, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs")},
+			[]string{"10.96.0.1:80/6 -> 2:8080", "192.0.2.1:80/6 masquerade -> 2:8080", "192.0.2.4:80/6 masquerade -> 2:8080"}},
+		{"load balancer for nobody of this family", func(s *corev1.Service) {
+			s.Spec.Type, s.Spec.LoadBalancerSourceRanges = corev1.ServiceTypeLoadBalancer, []string{"2001:db8::/32"}
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.1"}}
+		}, []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs")},
+			[]string{"10.96.0.1:80/6 -> 2:8080", "192.0.2.1:80/6 masquerade drop ->"}},
 		{"external name", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
 			[]*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs")}, nil},
 		{"headless", func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "None", []string{"None"} },
@@ -125,5 +140,31 @@ func TestRoutes(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 			}
 		})
+	}
+}
+
+// TestSources: who may come is what the spec says, or else the annotation; what cannot be read opens nothing.
+func TestSources(t *testing.T) {
+	for _, c := range []struct {
+		spec       []string
+		annotation string
+		want       string
+		limited    bool
+	}{
+		{nil, "", "[]", false},
+		{[]string{"10.1.0.0/16", " 10.0.0.0/8 ", "192.0.2.7/32"}, "", "[10.0.0.0/8 192.0.2.7/32]", true},
+		{[]string{"010.1.0.0/16"}, "", "[10.1.0.0/16]", true},
+		{[]string{"10.1.2.3/16"}, "", "[10.1.0.0/16]", true},
+		{[]string{"0.0.0.0/0", "10.0.0.0/8"}, "", "[0.0.0.0/0]", true},
+		{[]string{"10.2.0.0/16", "10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/24", "11.0.0.0/8"}, "", "[10.0.0.0/8 11.0.0.0/8]", true},
+		{[]string{"2001:db8::/32"}, "", "[]", true},
+		{nil, "10.0.0.0/8, 192.0.2.0/24", "[10.0.0.0/8 192.0.2.0/24]", true},
+		{[]string{"10.0.0.0/8"}, "192.0.2.0/24", "[10.0.0.0/8]", true},
+	} {
+		s := &corev1.Service{Spec: corev1.ServiceSpec{LoadBalancerSourceRanges: c.spec}}
+		s.Annotations = map[string]string{corev1.AnnotationLoadBalancerSourceRangesKey: c.annotation}
+		if got, limited := sourcesOf(s); fmt.Sprint(got) != c.want || limited != c.limited {
+			t.Errorf("%q, %q: %v, %v; want %s, %v", c.spec, c.annotation, got, limited, c.want, c.limited)
+		}
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"coracle/internal/behind"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
 	"coracle/internal/plan"
@@ -24,6 +24,7 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	begin := time.Now()
 	if w.all {
 		r.knowNode()
+		r.knowRanges()
 		r.book = proxy.NewBook()
 	}
 	if w.anew && r.table != nil {
@@ -31,7 +32,7 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 		r.table = nil
 	}
 	out := &output{
-		router: r, batch: nft.NewBatch(r.cfg.table()), udp: map[proxy.Destination]bool{}, sticky: map[proxy.Destination]bool{},
+		router: r, batch: nft.NewBatch(r.cfg.table()), ports: map[proxy.Destination]bool{}, udp: map[proxy.Destination]bool{}, sticky: map[proxy.Destination]bool{},
 	}
 	if r.table == nil {
 		if err := r.begin(out, w.anew); err != nil {
@@ -43,7 +44,13 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 	} else {
 		r.claim(w.services, out)
 	}
-	if err := out.finish(); err != nil {
+	err := out.finish()
+	if r.cfg.Leads != nil { // also after a failure: what of it the kernel has is not known, and no change is told twice
+		for d, leads := range out.ports {
+			r.cfg.Leads(d.Port, d.Protocol, leads)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	// What strayed under an earlier agent may stray still: it may have been killed before it saw to that.
@@ -104,7 +111,7 @@ func (r *Router) begin(out *output, anew bool) error {
 	if err != nil {
 		return err
 	}
-	if there && !anew && string(note) == string(r.cfg.note(r.names())) {
+	if there && !anew && string(note) == string(r.note()) {
 		loaded, err := r.load(out)
 		if err == nil {
 			r.table = loaded
@@ -117,7 +124,7 @@ func (r *Router) begin(out *output, anew bool) error {
 		out.batch.DeleteTable()
 		out.whole = true // what is led now goes on being led until all of it is there again
 	}
-	r.cfg.build(out.batch, r.names())
+	r.build(out.batch)
 	r.table = proxy.NewTable(r.node.Pods)
 	return nil
 }
@@ -192,12 +199,7 @@ func (r *Router) wants(key plan.Key) ([]proxy.Frontend, proxy.Claimant) {
 	}
 	service := obj.(*corev1.Service)
 	who.Created = service.CreationTimestamp.Unix()
-	objs := r.cfg.Picture.Indexed(resource.EndpointSlices, byService.Name, key.Namespace+"/"+key.Name)
-	all := make([]*discoveryv1.EndpointSlice, len(objs))
-	for i, o := range objs {
-		all[i] = o.(*discoveryv1.EndpointSlice)
-	}
-	return proxy.Routes(service, all, r.node), who
+	return proxy.Routes(service, behind.Slices(r.cfg.Picture, key), r.node), who
 }
 
 // output writes what is emitted into transactions, and commits them as they become full.
@@ -210,6 +212,8 @@ type output struct {
 	err      error
 	// seen, when set, loses the destinations that a change is about.
 	seen map[proxy.Destination]bool
+	// ports are the node ports that a change was about, and whether they lead to an endpoint now.
+	ports map[proxy.Destination]bool
 	// udp and sticky are the destinations from which clients may have strayed.
 	udp, sticky map[proxy.Destination]bool
 }
@@ -220,6 +224,9 @@ func (o *output) apply(c proxy.Change) {
 	}
 	if c.Route != nil {
 		delete(o.seen, c.Destination)
+	}
+	if c.Address == (proxy.Address{}) && !c.Outside {
+		o.ports[c.Destination] = c.Route != nil && len(c.Route.Endpoints) > 0
 	}
 	if o.router.table.Apply(c, o) {
 		if c.Protocol == proxy.UDP {

@@ -4,21 +4,12 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"coracle/internal/behind"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
-
-// byService finds the slices of a service, by the label that names it.
-var byService = plan.Index{Resource: resource.EndpointSlices, Name: "routing/service", Values: func(o plan.Object) []string {
-	name := o.GetLabels()[discoveryv1.LabelServiceName]
-	if name == "" {
-		return nil
-	}
-	return []string{o.GetNamespace() + "/" + name}
-}}
 
 // changes gathers what is to be looked at again, while an earlier look is carried out.
 type changes struct {
@@ -66,12 +57,15 @@ func (c *changes) saw(ch view.Change) {
 	case resource.EndpointSlices:
 		c.note(func() {
 			c.touch(ch.Before, ch.After, func(o plan.Object) plan.Key {
-				return plan.Key{Namespace: o.GetNamespace(), Name: o.GetLabels()[discoveryv1.LabelServiceName]}
+				key, _ := behind.ServiceOf(o)
+				return key
 			})
 			if whole(ch) {
 				c.revision = ch.Revision
 			}
 		})
+	case resource.ServiceCIDRs:
+		c.everything()
 	case resource.Nodes:
 		if shape(ch.Before) != shape(ch.After) && ch.After != nil {
 			c.everything()

@@ -89,9 +89,10 @@ const (
 	prioritySrc = 100
 )
 
-// build writes all that is in the table always, given the address at which the node answers for names, if it has one.
-func (c *Config) build(b *nft.Batch, names netip.Addr) {
-	b.AddTable(c.note(names))
+// build writes all that is in the table always.
+func (r *Router) build(b *nft.Batch) {
+	c, ranges, names := &r.cfg, append([]netip.Prefix{r.cfg.Services}, r.more...), r.names()
+	b.AddTable(r.note())
 	for _, s := range sets() {
 		b.AddSet(s)
 	}
@@ -99,9 +100,9 @@ func (c *Config) build(b *nft.Batch, names netip.Addr) {
 		b.AddChain(name, nil)
 	}
 	c.buildDispatch(b)
-	c.buildRefusal(b)
+	c.buildRefusal(b, ranges)
 	c.buildRemembering(b)
-	c.buildPostrouting(b)
+	c.buildPostrouting(b, ranges)
 	c.buildGuard(b)
 	if names.IsValid() {
 		buildNames(b, names)
@@ -109,8 +110,13 @@ func (c *Config) build(b *nft.Batch, names netip.Addr) {
 }
 
 // note says by what the table was made.
-func (c *Config) note(names netip.Addr) []byte {
-	return fmt.Appendf(nil, "coracle services %d %s %s %s %s %s", layoutVersion, c.Bridge, c.Siblings, c.Services, c.Pods, names)
+func (r *Router) note() []byte {
+	c := &r.cfg
+	out := fmt.Appendf(nil, "coracle services %d %s %s %s %s %s", layoutVersion, c.Bridge, c.Siblings, c.Services, c.Pods, r.names())
+	for _, p := range r.more {
+		out = fmt.Appendf(out, " %s", p)
+	}
+	return out
 }
 
 // buildDispatch leads new connections to the chain of their destination's class: from pods of the node, from outside, and
@@ -132,7 +138,7 @@ func (c *Config) buildDispatch(b *nft.Batch) {
 
 // buildRefusal answers for destinations that lead nowhere. Packets that were led elsewhere do not have such a destination
 // any more, whoever led them.
-func (c *Config) buildRefusal(b *nft.Batch) {
+func (c *Config) buildRefusal(b *nft.Batch, ranges []netip.Prefix) {
 	for _, e := range []struct {
 		class proxy.Number
 		chain string
@@ -159,13 +165,15 @@ func (c *Config) buildRefusal(b *nft.Batch) {
 	addByClass(b, chainRefuse, proxy.Services, refusals, notLed(), localOnly(), destination(r0, anyAddress))
 	addByClass(b, chainRefuse, proxy.ServicesOutside, refusals, destination(r0, packetAddress))
 	addByClass(b, chainRefuse, proxy.Services, refusals, destination(r0, packetAddress))
-	b.AddRule(chainRefuse, join(to(c.Services, expr.CmpOpEq), gotoChain(chainReject))...)
+	for _, p := range ranges {
+		b.AddRule(chainRefuse, join(to(p, expr.CmpOpEq), gotoChain(chainReject))...)
+	}
 }
 
 const icmpPortUnreachable = 3
 
 // buildPostrouting gives packets the node's address where their answers would not come back otherwise.
-func (c *Config) buildPostrouting(b *nft.Batch) {
+func (c *Config) buildPostrouting(b *nft.Batch, ranges []netip.Prefix) {
 	const name = "postrouting"
 	b.AddChain(name, &nft.Hook{Kind: "nat", Number: unix.NF_INET_POST_ROUTING, Priority: prioritySrc - natAfterPorts})
 	b.AddRule(name, join(notLed(), accept())...)
@@ -175,7 +183,10 @@ func (c *Config) buildPostrouting(b *nft.Batch) {
 	b.AddRule(name, join(from(c.Pods, expr.CmpOpEq), accept())...)
 	b.AddRule(name, join(localSource(), accept())...)
 	b.AddRule(name, join(original(r0, packetAddress), inSet(r0, proxy.Masquerade), []expr.Any{&expr.Masq{}})...)
-	b.AddRule(name, join(original(r0, anyAddress), inSet(r0, proxy.Masquerade), originalTo(c.Services, expr.CmpOpNeq), []expr.Any{&expr.Masq{}})...)
+	for _, p := range ranges {
+		b.AddRule(name, join(originalTo(p, expr.CmpOpEq), accept())...)
+	}
+	b.AddRule(name, join(original(r0, anyAddress), inSet(r0, proxy.Masquerade), []expr.Any{&expr.Masq{}})...)
 }
 
 // buildGuard keeps pods from the node's loopback addresses, which route_localnet opens for the answers to node ports that

@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"coracle/internal/behind"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
 	"coracle/internal/view"
@@ -33,15 +34,17 @@ type Config struct {
 	// Bridge is the link of the node's pods. Links whose names begin with Siblings are those of other nodes of this
 	// machine, who see to their pods themselves.
 	Bridge, Siblings string
-	// Pods is the range of the cluster's pods, Services that of its services. Addresses of the latter that no service has
-	// are refused.
+	// Pods is the range of the cluster's pods, Services that of its services, to which the picture's ServiceCIDRs may add
+	// others. Addresses of these that no service has are refused.
 	Pods, Services netip.Prefix
 	// API is where this node reaches the API server, when valid; else its endpoints say.
 	API netip.AddrPort
 	// Picture is what is decided on; it is whole once Ready is closed.
 	Picture *view.View
 	Ready   <-chan struct{}
-	Log     *slog.Logger
+	// Leads, where given, is told which node ports lead to an endpoint from the node itself, and which do so no more.
+	Leads func(port uint16, protocol uint8, leads bool)
+	Log   *slog.Logger
 }
 
 func (c *Config) check() error {
@@ -70,6 +73,8 @@ type Router struct {
 	changes changes
 	book    *proxy.Book
 	node    proxy.Node
+	// more are the ranges of services besides that of Config.
+	more []netip.Prefix
 	// table is what the kernel holds, nil when that is not known.
 	table *proxy.Table
 	// written counts elements, rebuilt tables written anew.
@@ -78,6 +83,8 @@ type Router struct {
 	room int
 	// wrote, when set, is called after each write to the kernel.
 	wrote func()
+	// right says that the last look was carried out.
+	right atomic.Bool
 	Progress
 }
 
@@ -103,7 +110,7 @@ func Open(cfg Config) (*Router, error) {
 	}
 	r := &Router{cfg: cfg, socket: socket, watch: watch, links: links, book: proxy.NewBook(), room: maxBatch}
 	r.changes.init()
-	cfg.Picture.AddIndexes(byService)
+	cfg.Picture.AddIndexes(behind.Index)
 	r.cancel = cfg.Picture.Subscribe(r.changes.saw)
 	return r, nil
 }
@@ -114,6 +121,9 @@ func (r *Router) Close() error {
 	r.links.Close()
 	return errors.Join(r.watch.Close(), r.socket.Close())
 }
+
+// Right says whether the kernel has been given what the picture showed when it was last looked at.
+func (r *Router) Right() bool { return r.right.Load() }
 
 // Remove removes the table of a node in the network namespace of the calling thread, if there is one.
 func Remove(table string) error {
@@ -159,6 +169,7 @@ func (r *Router) Run(ctx context.Context) {
 		if err := r.carryOut(ctx, work); err != nil {
 			r.cfg.Log.Warn("write the routes of services; trying again", "err", err, "in", pause)
 			r.table = nil
+			r.right.Store(false)
 			r.changes.everything()
 			select {
 			case <-ctx.Done():
@@ -168,6 +179,7 @@ func (r *Router) Run(ctx context.Context) {
 			continue
 		}
 		pause = firstPause
+		r.right.Store(true)
 		r.Progress.reached(work.revision)
 	}
 }

@@ -344,6 +344,17 @@ func (w *world) wantRefused(path, network, address string) {
 	}
 }
 
+// wantSilence: there is no answer at all.
+func (w *world) wantSilence(path, network, address string) {
+	w.t.Helper()
+	defer func(d time.Duration) { w.patience = d }(w.patience)
+	w.patience = 100 * time.Millisecond
+	var late net.Error
+	if got, _, err := w.ask(path, network, address); !errors.As(err, &late) || !late.Timeout() {
+		w.t.Errorf("from %q to %s %s: %q, %v; want silence", filepath.Base(path), network, address, got, err)
+	}
+}
+
 func service(name, ip string, ports ...corev1.ServicePort) *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},

@@ -17,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"coracle/internal/filetree"
 	"coracle/internal/plan"
@@ -47,6 +48,7 @@ var kinds = map[string]struct {
 	resource.Services.Plural:       {resource.Services, func() plan.Object { return &corev1.Service{} }},
 	resource.EndpointSlices.Plural: {resource.EndpointSlices, func() plan.Object { return &discoveryv1.EndpointSlice{} }},
 	resource.Nodes.Plural:          {resource.Nodes, func() plan.Object { return &corev1.Node{} }},
+	resource.ServiceCIDRs.Plural:   {resource.ServiceCIDRs, func() plan.Object { return &networkingv1.ServiceCIDR{} }},
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -1,0 +1,36 @@
+package proxy
+
+import (
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// HealthChecked says whether load balancers ask each node if it has endpoints of a service.
+func HealthChecked(s *corev1.Service) bool {
+	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal &&
+		s.Spec.HealthCheckNodePort > 0 && s.Spec.HealthCheckNodePort <= 65535
+}
+
+// LocalEndpoints counts the endpoints in the slices of a service that are ready, on a node or where here says, each address
+// once.
+func LocalEndpoints(all []*discoveryv1.EndpointSlice, node string, here func(netip.Addr) bool) int {
+	seen := map[Address]bool{}
+	for _, sl := range all {
+		if sl.AddressType != discoveryv1.AddressTypeIPv4 {
+			continue
+		}
+		for i := range sl.Endpoints {
+			e := &sl.Endpoints[i]
+			c, ok := candidateOf(e, 1)
+			if !ok || !c.ready || seen[c.Address] {
+				continue
+			}
+			if c.node == node || here != nil && here(netip.AddrFrom4(c.Address)) {
+				seen[c.Address] = true
+			}
+		}
+	}
+	return len(seen)
+}
