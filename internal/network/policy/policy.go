@@ -61,6 +61,7 @@ type pod struct {
 	labels labels.Set
 	addrs  []netip.Addr
 	ports  []corev1.ContainerPort
+	names  bool // it is the name server
 }
 
 // podOf returns what policies see of a pod; nil for one that is not in the pods' network, or no longer.
@@ -68,7 +69,7 @@ func podOf(p *corev1.Pod) *pod {
 	if p == nil || p.Spec.HostNetwork || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 		return nil
 	}
-	out := &pod{key: Key{p.Namespace, p.Name}, labels: p.Labels}
+	out := &pod{key: Key{p.Namespace, p.Name}, labels: p.Labels, names: isNames(p)}
 	for _, ip := range p.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil {
 			out.addrs = append(out.addrs, a.Unmap())
