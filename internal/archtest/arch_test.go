@@ -13,7 +13,9 @@ import (
 var walls = map[string][]string{
 	// Values: they know nothing of the rest.
 	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {}, "drain": {"plan"},
-	"plan": {"resource"},
+	// What nodes are told of pods, with the server's end of it.
+	"peers": {"plan", "resource", "view"},
+	"plan":  {"resource"},
 	// Files that others change meanwhile, files that must be as they were written, and what libraries log.
 	"filetree": {}, "sealed": {}, "librarylog": {},
 	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.
@@ -43,13 +45,13 @@ var walls = map[string][]string{
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme"},
 	"store":     {},
-	"apiserver": {"client", "drain", "eviction", "kind", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
+	"apiserver": {"client", "drain", "eviction", "kind", "peers", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// What names of the cluster lead to, and its sockets.
 	"dns": {},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
 	"node":    {"client", "dns", "drain", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "sealed", "view"},
 	"runtime": {"filetree", "network", "version"},
-	"network": {"filetree", "plan", "resource", "view"},
+	"network": {"filetree", "peers", "plan", "resource", "sealed", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
 	"why": {"dns", "fit", "plan", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
@@ -88,11 +90,12 @@ var (
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
 		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
 		"internal/apiserver/fairness", "internal/apiserver/authz/rbac", "internal/apiserver/authz/policy", "internal/dns", "internal/drain",
-		"internal/network/policy", "internal/network/proxy"}
+		"internal/network/policy", "internal/network/proxy", "internal/peers"}
 	impure = map[string]string{
 		"internal/dns/serve":         "the sockets",
 		"internal/dns/upstream":      "it asks other name servers",
 		"internal/workload/scenario": "the test harness reads and rewrites golden files",
+		"internal/peers/tell":        "the server's shell, which tells",
 		"internal/event/writer":      "the shell that writes what the recorder says",
 	}
 )

@@ -39,7 +39,7 @@ func TestIngress(t *testing.T) {
 		}
 		all := []string{"tcp4 8080", "tcp4 9000", "tcp4 9001", "tcp4 9002", "udp4 8080"}
 		w.want(front, web.ip, true, all...)
-		going, err := w.dial(front, "tcp4", netip.AddrPortFrom(web.ip, 8080))
+		going, err := w.dial(front, "tcp4", netip.AddrPortFrom(web.ip, 8080), patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +55,7 @@ func TestIngress(t *testing.T) {
 		}
 		w.want(nil, web.ip, true, all...)
 		w.want(web, web.ip, true, all...)
-		if err := w.echo(going); err != nil {
+		if err := echo(going, patience); err != nil {
 			t.Errorf("a connection that was open: %v", err)
 		}
 
@@ -168,7 +168,7 @@ func TestUnknown(t *testing.T) {
 		prober := w.pod("ops", "prober", "")
 		first := w.pod("ops", "first", "")
 		w.serve(first, "udp4", 8080)
-		flow, err := w.dial(prober, "udp4", netip.AddrPortFrom(first.ip, 8080))
+		flow, err := w.dial(prober, "udp4", netip.AddrPortFrom(first.ip, 8080), patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,20 +177,19 @@ func TestUnknown(t *testing.T) {
 		if err := w.net.Detach("ops-first"); err != nil {
 			t.Fatal(err)
 		}
-		for range 300 { // until the address comes round again
-			if err := w.echo(flow); err == nil {
+		for range 30 { // until the address comes round again
+			if err := echo(flow, denied); err == nil {
 				t.Fatal("somebody answers at an address that is nobody's")
 			}
 			b := w.sandbox("shop", "next", "")
 			if b.ip == first.ip {
 				w.serve(b, "udp4", 8080)
-				w.patience /= 4
-				if err := w.echo(flow); err == nil {
+				if err := echo(flow, denied); err == nil {
 					t.Error("before its rules stand a pod answers to a connection of another's")
 				}
 				w.want(prober, b.ip, false, "udp4 8080")
 				w.stand(b)
-				if err := w.echo(flow); err == nil {
+				if err := echo(flow, denied); err == nil {
 					t.Error("a pod answers to a connection of another's")
 				}
 				return
@@ -198,7 +197,6 @@ func TestUnknown(t *testing.T) {
 			if err := w.net.Detach("shop-next"); err != nil {
 				t.Fatal(err)
 			}
-			w.patience = 1e6
 		}
 		t.Error("the address has not come round")
 	})

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ import (
 
 const (
 	bridge   = "cor-test2"
-	podRange = "10.244.1.0/24"
+	podRange = "10.244.1.0/28"
 	ofPods   = "10.244.0.0/16"
 	nodeName = "one"
 )
@@ -39,14 +40,19 @@ const (
 // world is a machine in a network namespace of its own, with one node whose pods are governed.
 type world struct {
 	t    testing.TB
+	host string // path of the namespace
 	net  *pod.Network
 	iso  *Isolation
 	stop func()
 	cfg  Config
 	uids int
-	// patience is how long an answer is waited for.
-	patience time.Duration
 }
+
+// An answer that should come is waited for so long, and one that should not.
+const (
+	patience = 5 * time.Second
+	denied   = 150 * time.Millisecond
+)
 
 // inMachine runs a test in a network namespace, on a thread that is thrown away afterwards.
 func inMachine(t testing.TB, test func(w *world)) {
@@ -63,7 +69,7 @@ func inMachine(t testing.TB, test func(w *world)) {
 			t.Errorf("unshare: %v", err)
 			return
 		}
-		w := &world{t: t, patience: 400 * time.Millisecond}
+		w := &world{t: t, host: fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())}
 		lo, err := netlink.LinkByName("lo")
 		if err == nil {
 			err = netlink.LinkSetUp(lo)
@@ -220,13 +226,14 @@ func labelsOf(text string) map[string]string {
 
 // in runs f on a thread inside a sandbox; nil is the node.
 func (w *world) in(b *box, f func() error) error {
-	if b == nil {
-		return f()
+	path := w.host
+	if b != nil {
+		path = b.path
 	}
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		ns, err := netns.GetFromPath(b.path)
+		ns, err := netns.GetFromPath(path)
 		if err == nil {
 			err = netns.Set(ns)
 			ns.Close()
@@ -286,13 +293,13 @@ func (w *world) serve(b *box, network string, ports ...int) {
 	}
 }
 
-// dial opens a connection that answers; it fails where none comes to be within the patience.
-func (w *world) dial(from *box, network string, to netip.AddrPort) (c net.Conn, err error) {
+// dial opens a connection that answers; it fails where none comes to be within some time.
+func (w *world) dial(from *box, network string, to netip.AddrPort, within time.Duration) (c net.Conn, err error) {
 	err = w.in(from, func() error {
-		if c, err = net.DialTimeout(network, to.String(), w.patience); err != nil {
+		if c, err = net.DialTimeout(network, to.String(), within); err != nil {
 			return err
 		}
-		return w.echo(c)
+		return echo(c, within)
 	})
 	if err != nil && c != nil {
 		c.Close()
@@ -300,8 +307,8 @@ func (w *world) dial(from *box, network string, to netip.AddrPort) (c net.Conn, 
 	return c, err
 }
 
-func (w *world) echo(c net.Conn) error {
-	if err := c.SetDeadline(time.Now().Add(w.patience)); err != nil {
+func echo(c net.Conn, within time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(c, "?\n"); err != nil {
@@ -314,14 +321,25 @@ func (w *world) echo(c net.Conn) error {
 // want holds connections, "tcp4 8080" and so on, against whether they should come to be.
 func (w *world) want(from *box, to netip.Addr, allowed bool, what ...string) {
 	w.t.Helper()
-	for _, text := range what {
+	within := denied
+	if allowed {
+		within = patience
+	}
+	results := make([]error, len(what))
+	var all sync.WaitGroup
+	for i, text := range what {
 		network, port, _ := strings.Cut(text, " ")
-		c, err := w.dial(from, network, netip.MustParseAddrPort(to.String()+":"+port))
-		if err == nil {
-			c.Close()
-		}
+		all.Go(func() {
+			c, err := w.dial(from, network, netip.MustParseAddrPort(to.String()+":"+port), within)
+			if results[i] = err; err == nil {
+				c.Close()
+			}
+		})
+	}
+	all.Wait()
+	for i, err := range results {
 		if (err == nil) != allowed {
-			w.t.Errorf("%s to %s %s: %v; want it allowed: %v", nameOf(from), to, text, err, allowed)
+			w.t.Errorf("%s to %s %s: %v; want it allowed: %v", nameOf(from), to, what[i], err, allowed)
 		}
 	}
 }
