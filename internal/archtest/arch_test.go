@@ -53,7 +53,7 @@ var walls = map[string][]string{
 	"runtime": {"filetree", "network", "version"},
 	"network": {"filetree", "peers", "plan", "resource", "sealed", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
-	"why": {"dns", "fit", "plan", "quota", "resource", "scheduler", "workload"},
+	"why": {"dns", "fit", "network", "plan", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
 	"app":      nil,
 	"archtest": {},
