@@ -372,3 +372,19 @@ func TestDiff(t *testing.T) {
 		}
 	})
 }
+
+// TestBlocks: ranges are read in each form that the API takes.
+func TestBlocks(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.0.0.0/8": "10.0.0.0/8", "010.000.1.0/24": "10.0.1.0/24", "10.1.2.3/8": "10.0.0.0/8", "::ffff:10.0.0.0/104": "10.0.0.0/8", "2001:db8::1/32": "2001:db8::/32",
+		"none": "invalid Prefix",
+	} {
+		if b := blockOf(&networkingv1.IPBlock{CIDR: text}); b.cidr.String() != want {
+			t.Errorf("%s is read as %s", text, b.cidr)
+		}
+	}
+	b := blockOf(&networkingv1.IPBlock{CIDR: "0.0.0.0/0", Except: []string{"010.0.0.0/8"}})
+	if b.holds(netip.MustParseAddr("10.2.3.4")) || !b.holds(netip.MustParseAddr("11.2.3.4")) {
+		t.Error("an exception is not heeded")
+	}
+}
