@@ -35,7 +35,7 @@ const (
 	isolationSlow = 2 * time.Second
 )
 
-// notIsolated is the reason of the event of a pod whose rules do not stand yet.
+// notIsolated is the reason of the event, and of the containers, of a pod whose rules do not stand yet.
 const notIsolated = "NetworkPolicyNotReady"
 
 // followPeers has the isolation told of the cluster, by servers whose word counts.

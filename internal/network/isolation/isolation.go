@@ -148,7 +148,9 @@ func (i *Isolation) Run(ctx context.Context) {
 			}
 			continue
 		}
-		i.failed(err)
+		if i.failed(err); pause > firstPause {
+			i.damaged = true // what is in the table is not what it says: it is written anew, whole
+		}
 		i.cfg.Log.Warn("write the rules of network policies; trying again", "err", err, "in", pause)
 		i.held = nil
 		select {
