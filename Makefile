@@ -100,6 +100,10 @@ deletions: deps ## Delete 1,000 pods of a StatefulSet with KUBECTL=path (or the 
 rollouts: deps ## Update, scale and drain a server 100 times under 2,000 requests a second, a million at least: none may fail
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestRolloutLosesNothing$$' -rollouts $(or $(ROUNDS),100) -rollouts.rate $(or $(RATE),2000) -rollouts.requests $(or $(REQUESTS),1000000) -rollouts.lost 0 -timeout 0
 
+.PHONY: leaks
+leaks: deps ## Start STARTS (1,000) pods under a policy that denies all, and count the packets that get through: none may
+	$(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestNoPacketLeaks$$' -leaks $(or $(STARTS),1000) -timeout 0
+
 .PHONY: churn
 churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -run '^TestChurn$$' -churn.rounds $(or $(ROUNDS),100) -churn.seed $(or $(SEED),1) -timeout 0

@@ -24,7 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-var leakStarts = flag.Int("leaks", 40, "how many pods TestNoPacketLeaks starts under a policy that denies everything")
+var leakStarts = flag.Int("leaks", 20, "how many pods TestNoPacketLeaks starts under a policy that denies everything")
 
 const deniesAll = `
 apiVersion: v1

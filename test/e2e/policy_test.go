@@ -136,6 +136,17 @@ func TestPolicies(t *testing.T) {
 		t.Error("the name server answers where nothing is allowed")
 	}
 
+	why := func(code int, words ...string) {
+		t.Helper()
+		r := c.run(c.command("why", "pod/front", "-n", "shop", "--to", "svc/web:80"))
+		for _, word := range words {
+			if r.code() != code || !strings.Contains(r.out, word) {
+				t.Errorf("why says (%d, want %d) without %q:\n%s%s", r.code(), code, word, r.out, r.errs)
+			}
+		}
+	}
+	why(2, "DeniedByNetworkPolicy", "egress of Pod shop/front is governed by NetworkPolicy nothing", "ingress of Pod shop/web is governed by NetworkPolicy nothing")
+
 	// From the web's side, what front may not send yet; then from its own.
 	c.apply(allow("to-web", "web", "Ingress", `{podSelector: {matchLabels: {app: front}}}`, `{port: 8080, endPort: 8081}`))
 	denied("front", web+":8080")
@@ -146,6 +157,7 @@ func TestPolicies(t *testing.T) {
 	denied("front", web+":8082")
 	denied("other", web+":8080")
 	eventually(t, patience, "the name server answers", func() bool { return lookUp() == nil })
+	why(0, "egress by spec.egress[0] of NetworkPolicy shop/from-front", "ingress by spec.ingress[0] of NetworkPolicy shop/to-web")
 
 	going, err := dial("front", service+":80", 5*time.Second)
 	if err != nil {
