@@ -86,6 +86,9 @@ func Open(cfg Config) (*Isolation, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("isolation: %w", err), socket.Close())
 	}
+	if err := watch.Mute(); err != nil { // there is no table yet
+		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
+	}
 	flows, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
@@ -173,7 +176,8 @@ func (i *Isolation) watchOthers(ctx context.Context) {
 			}
 			return
 		}
-		i.put(func(s *state) { s.damaged, s.held = true, nil })
+		missed := i.watch.Missed() // then it is read again, else written
+		i.put(func(s *state) { s.damaged, s.held = s.damaged || !missed, nil })
 	}
 }
 

@@ -1,9 +1,12 @@
 package isolation
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -277,5 +280,49 @@ func TestDamage(t *testing.T) {
 		}
 		w.settle()
 		w.want(front, web.ip, false, "tcp4 8080")
+	})
+}
+
+// TestAlone: without a server, after the machine has started anew, a pod stands by the policies that the agent before knew; where
+// none was ever told of any, none stands.
+func TestAlone(t *testing.T) {
+	inMachine(t, func(w *world) {
+		w.iso.Settle()
+		w.iso.Alone()
+		early := w.sandbox("shop", "early", "")
+		short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := w.iso.Stand(short, early.pod, []string{early.ip.String()}); err == nil {
+			t.Error("a pod stands by policies that nobody has told of")
+		}
+		spec := deny("Ingress")
+		spec.PodSelector = *selects("app=web")
+		w.tell(space("shop", ""), policyOf("shop", "p", spec))
+		w.settle()
+		w.stop()
+		if err := Remove(w.cfg.Table); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		web, front := w.sandbox("shop", "web", "app=web"), w.sandbox("shop", "front", "")
+		w.iso.Alone()
+		w.iso.Settle()
+		for _, b := range []*box{web, front} {
+			if err := w.iso.Stand(t.Context(), b.pod, []string{b.ip.String()}); err != nil {
+				t.Fatal(err)
+			}
+			w.serve(b, "tcp4", 8080)
+		}
+		w.want(front, web.ip, false, "tcp4 8080")
+		w.want(web, front.ip, true, "tcp4 8080")
+		// Once a server tells, a pod waits for its word.
+		w.tell(space("shop", ""))
+		w.want(front, web.ip, true, "tcp4 8080")
+		next := w.sandbox("shop", "next", "")
+		short, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := w.iso.Stand(short, next.pod, []string{next.ip.String()}); err == nil || !strings.Contains(err.Error(), "has not told this node yet") {
+			t.Errorf("a pod that the server has not told of: %v", err)
+		}
 	})
 }

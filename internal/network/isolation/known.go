@@ -90,8 +90,11 @@ func (s *state) recall() {
 		return
 	}
 	c, err := s.known.read()
-	if err != nil || c == nil {
-		s.recalled = err
+	if err != nil {
+		s.log.Error("the policies that an earlier agent kept cannot be read: no pod begins before a server tells of them", "err", err)
+		return
+	}
+	if c == nil {
 		return
 	}
 	for i := range c.Namespaces {

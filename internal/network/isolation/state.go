@@ -1,6 +1,8 @@
 package isolation
 
 import (
+	"log/slog"
+
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
@@ -22,13 +24,14 @@ type state struct {
 	policies   map[policy.Key]*networkingv1.NetworkPolicy
 	namespaces map[string]map[string]string
 	known      *known // what is on disk
-	recalled   error  // why that could not be read
-	unkept     bool   // policies or namespaces have changed since they were written down
+	log        *slog.Logger
+	unkept     bool // policies or namespaces have changed since they were written down
 	// held is what the kernel holds, nil when that is not known.
 	held *held
 }
 
 func (s *state) init(cfg Config) {
+	s.log = cfg.Log
 	s.node, s.known = cfg.Node, &known{dir: cfg.Dir}
 	s.book = policy.NewBook(func(p *corev1.Pod) bool { return p.Spec.NodeName == cfg.Node }, cfg.Aliases...)
 	s.others, s.own, s.hidden = map[policy.Key]bool{}, map[policy.Key]bool{}, map[policy.Key]*peers.Pod{}
