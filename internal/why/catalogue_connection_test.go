@@ -102,6 +102,24 @@ func TestConnectionsExplained(t *testing.T) {
 				})
 			},
 		},
+		"both ends by one policy": {
+			plant: func(w *world) {
+				pair(w)
+				p := isolating("all", "x", "Ingress", "Egress")
+				p.Spec.PodSelector = metav1.LabelSelector{}
+				w.make(p)
+			},
+			ask: "pod/x-1:8080", state: plan.Stuck, summary: "egress by no rule, ingress by no rule", code: "DeniedByNetworkPolicy", remedy: "spec.egress",
+			cure: func(w *world) {
+				if report, text := w.connection("a", "pod/x-1:8080", ""); len(report.Causes) != 2 || !strings.Contains(report.Causes[1].Hint, "spec.ingress") {
+					w.t.Errorf("of two ends that deny is told\n%s", text)
+				}
+				change(w, "all", func(p *networkingv1.NetworkPolicy) {
+					p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{To: withLabel("x")}}
+					p.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: withLabel("a")}}
+				})
+			},
+		},
 		"another port": {
 			plant: func(w *world) {
 				pair(w)

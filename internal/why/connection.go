@@ -207,9 +207,8 @@ func (c *connecting) side(s *policy.Side, at *arrival) string {
 	}
 	message := fmt.Sprintf("%s of Pod %s is governed by NetworkPolicy %s, and no rule allows %s port %d with %s",
 		direction, s.Pod, governing, c.to.Protocol, at.port, c.farOf(s, at))
-	c.e.Waits = append(c.e.Waits, c.on(resource.NetworkPolicies, plan.Key(s.Isolates[0]), Wait{
-		Reason: "DeniedByNetworkPolicy", Message: message, Hint: c.remedy(s, at),
-	}))
+	first := subject(resource.NetworkPolicies, plan.Key(s.Isolates[0]))
+	c.e.Waits = append(c.e.Waits, Wait{Reason: "DeniedByNetworkPolicy", Message: message, Hint: c.remedy(s, at), On: &first})
 	return direction + " by no rule"
 }
 
