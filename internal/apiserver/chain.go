@@ -28,6 +28,7 @@ import (
 	"coracle/internal/apiserver/gate"
 	"coracle/internal/apiserver/measure"
 	waits "coracle/internal/drain"
+	"coracle/internal/peers"
 )
 
 // chain is everything between the connection and the handler of a resource, in one function
@@ -215,7 +216,7 @@ func fromHere(peer string) bool {
 
 // isLongRunning says which requests may last as long as the client likes.
 func isLongRunning(info *request.RequestInfo) bool {
-	if info.Verb == "watch" || info.Verb == "proxy" || info.Path == waits.Path {
+	if info.Verb == "watch" || info.Verb == "proxy" || info.Path == waits.Path || info.Path == peers.Path {
 		return true
 	}
 	return info.IsResourceRequest && (info.Subresource == "log" || isConnection(info.Subresource))

@@ -123,8 +123,8 @@ func TestNetworkingKinds(t *testing.T) {
 	})
 
 	policy := `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"deny","namespace":"default"},"spec":{"podSelector":{}}}`
-	k.says(policy, []string{"apply", "-f", "-"}, "Warning: NetworkPolicy is not enforced yet", "deny created")
-	k.says("", []string{"label", "netpol", "deny", "a=b"}, "Warning: NetworkPolicy is not enforced yet")
+	k.says(policy, []string{"apply", "-f", "-"}, "deny created")
+	k.says("", []string{"label", "netpol", "deny", "a=b"}, "deny labeled")
 	k.says("", []string{"describe", "netpol", "deny"}, "Allowing ingress traffic", "Policy Types: Ingress")
 	warned := func(a answer, want string) {
 		t.Helper()
@@ -132,7 +132,9 @@ func TestNetworkingKinds(t *testing.T) {
 			t.Errorf("warned with %q, want %q", got, want)
 		}
 	}
-	warned(c.post(networking+"namespaces/default/networkpolicies", `{"metadata":{"name":"plain"},"spec":{"podSelector":{}}}`).want(201), "not enforced yet")
+	if told := c.post(networking+"namespaces/default/networkpolicies", `{"metadata":{"name":"plain"},"spec":{"podSelector":{}}}`).want(201).header.Get("Warning"); told != "" {
+		t.Errorf("of a policy is warned with %q", told)
+	}
 	c.addressesObeyed(networking)
 
 	ingress := `{"metadata":{"name":%q%s},"spec":{"defaultBackend":{"service":{"name":"web","port":{"number":80}}}}}`

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,10 @@ const whyPath = "/coracle/why/"
 // namesPath begins, below whyPath, the paths at which a server explains names: NAMESPACE/NAME follow, the namespace being
 // that of the pod that would ask.
 const namesPath = "dns/"
+
+// connectionPath begins, below whyPath, the paths at which a server explains connections: NAMESPACE/POD follow, and
+// ?to=TARGET&protocol=TCP.
+const connectionPath = "connection/"
 
 // longestName bounds the names that are explained: a DNS name has 253 bytes, one that is read by a search list fewer.
 const longestName = 255
@@ -106,6 +111,9 @@ func (e *explainer) explain(req *http.Request) (*why.Report, error) {
 		e.addLogs(req.Context(), src, report)
 		return report, nil
 	}
+	if about, is := strings.CutPrefix(path, connectionPath); is {
+		return src.connection(about, req.URL.Query())
+	}
 	res, key, err := parseWhyPath(path)
 	if err != nil {
 		return nil, err
@@ -156,6 +164,23 @@ func (e *explainer) addLogs(ctx context.Context, src *source, report *why.Report
 		log.Fill(raw)
 		c.Log = &log
 	}
+}
+
+// connection explains a connection of a pod.
+func (s *source) connection(about string, query url.Values) (*why.Report, error) {
+	namespace, name, ok := strings.Cut(about, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+		return nil, apierrors.NewBadRequest("the path must be " + whyPath + connectionPath + "NAMESPACE/POD?to=TARGET")
+	}
+	target, err := why.ParseTarget(query.Get("to"), namespace, query.Get("protocol"))
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	report, found := why.Connection(s.picture, s.said, plan.Key{Namespace: namespace, Name: name}, target, time.Now())
+	if !found {
+		return nil, apierrors.NewNotFound(resource.Pods.GroupResource(), name)
+	}
+	return report, nil
 }
 
 func (s *source) whole() bool {

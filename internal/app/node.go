@@ -24,6 +24,7 @@ import (
 	"coracle/internal/client/remote"
 	"coracle/internal/dns"
 	"coracle/internal/filetree"
+	"coracle/internal/network/isolation"
 	"coracle/internal/network/services"
 	"coracle/internal/node"
 	"coracle/internal/node/sysctl"
@@ -204,13 +205,23 @@ func runNode(ctx context.Context, r role, name string) error {
 	if err != nil {
 		return err
 	}
+	isolated, err := isolation.Open(isolating(r, name))
+	if err != nil {
+		return err
+	}
+	hear, err := askPeers(api.Config())
+	if err != nil {
+		return err
+	}
 	var parts sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer parts.Wait()
 	defer cancel()
 	parts.Go(func() { ways.run(ctx) })
+	parts.Go(func() { isolated.Run(ctx) })
 	return node.Run(ctx, node.Config{
 		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: ways.router.Committed, AwaitRouted: ask, Names: names,
+		Isolation: isolated, FollowPeers: func(ctx context.Context) error { return hear(ctx, isolated.Hear) },
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
@@ -279,6 +290,9 @@ func stopNode(ctx context.Context, dir DataDir, cfg ClusterConfig, name string, 
 		return fmt.Errorf("node %s: %w", name, err)
 	}
 	if err := services.Remove(servicesTable(cfg, name)); err != nil {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	if err := isolation.Remove(policiesTable(cfg, name)); err != nil {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
 	if err := users.Forget(users.Dir, agentDir(dir, name)); err != nil {

@@ -23,6 +23,8 @@ import (
 	"coracle/internal/librarylog"
 	"coracle/internal/loop"
 	"coracle/internal/node"
+	"coracle/internal/peers"
+	"coracle/internal/peers/tell"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -121,10 +123,12 @@ func runServer(ctx context.Context, r role) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
+	var api *apiserver.Server
+	told := newPeerTeller(func() client.Interface { return api.Client() })
 	explain, led := &explainer{names: why.Names{Domain: r.cfg.Domain, Ranges: []netip.Prefix{r.cfg.PodCIDR, r.cfg.ServiceCIDR}}}, newRoutes()
-	api, err := apiserver.New(apiserver.Config{
+	api, err = apiserver.New(apiserver.Config{
 		Store: st, PKI: authority, Advertise: advertise, Endpoint: endpointFor(advertise), ServiceCIDR: r.cfg.ServiceCIDR,
-		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}, drain.Path: led},
+		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}, drain.Path: led, peers.Path: told},
 	})
 	if err != nil {
 		return errors.Join(err, st.Close())
@@ -136,7 +140,7 @@ func runServer(ctx context.Context, r role) error {
 	var parts sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parts.Go(func() { runControllers(ctx, r, api.Client(), authority, explain, led) })
+	parts.Go(func() { runControllers(ctx, r, api.Client(), authority, explain, led, told) })
 	r.ready(nil)
 	err = api.Serve(ctx, listener)
 	cancel()
@@ -163,15 +167,16 @@ func openStore(r role) (*store.Store, error) {
 }
 
 // runControllers runs everything that decides, on one shared picture of the cluster.
-func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *explainer, led *routes) {
+func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *explainer, led *routes, told peerTeller) {
 	picture := view.New()
 	decide := loop.New(api, picture, controllers(r, authority), loop.Options{Log: r.log})
 	place := scheduler.New(api, picture, func(e plan.Event) { decide.Tell("default-scheduler", e) })
 	simulate := fleet.New(api, picture, func(e plan.Event) { decide.Tell(fleet.Name, e) }, fleet.Options{Version: version.Version, Log: r.log})
-	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources(), fleet.Resources())...)
+	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources(), fleet.Resources(), tell.Resources())...)
 	explain.follow(api, picture, decide, following)
 	var parts sync.WaitGroup
 	parts.Go(func() { led.follow(ctx, picture, following.Synced()) })
+	parts.Go(func() { told.Follow(ctx, picture, following.Synced()) })
 	parts.Go(func() { decide.Run(ctx, following.Synced()) })
 	for _, run := range []func(context.Context){place.Run, simulate.Run} {
 		parts.Go(func() {

@@ -28,7 +28,7 @@ import (
 const notSteady = exitCode(2)
 
 func newWhy() *cobra.Command {
-	var namespace, output, kubeconfig string
+	var namespace, output, kubeconfig, to, protocol string
 	cmd := &cobra.Command{
 		Use:   "why KIND/NAME",
 		Short: "Explain what an object waits for, down to the root cause",
@@ -37,18 +37,29 @@ from object to object (Deployment, ReplicaSet, Pod, claim, class, node) to the r
 dns/NAME says what the cluster's name servers answer, from which objects, and why a name does not
 exist; NAME in full, or as a pod of the namespace may write it.
 
+pod/NAME --to TARGET says whether network policies let the pod connect there, by which rule of which
+policy or by none, and to which endpoint a service would lead it. TARGET is pod/NAME:PORT, svc/NAME:PORT
+or ADDRESS:PORT; a NAME of another namespace is NAMESPACE/NAME.
+
 The exit code is 0 when the object is steady, 2 when something is yet to happen or stuck,
 and 1 when the question cannot be answered.`,
 		Example: `  coracle why deploy/web
   coracle why -n shop statefulset db
   coracle why pod/db-0 -o json
-  coracle why dns/db-0.db`,
+  coracle why dns/db-0.db
+  coracle why pod/web-0 --to svc/db:5432`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "text" && output != "json" {
 				return fmt.Errorf("--output %q: it is text or json", output)
 			}
 			path, err := whyPathFor(args)
+			switch {
+			case cmd.Flags().Changed("to"):
+				path, err = whyConnection(args, to, protocol)
+			case protocol != "":
+				return errors.New("--protocol is that of a connection: say where it goes to with --to")
+			}
 			if err != nil {
 				return err
 			}
@@ -65,6 +76,8 @@ and 1 when the question cannot be answered.`,
 	}
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "the object's namespace (default: the kubeconfig's)")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVar(&to, "to", "", "explain the pod's connection to pod/NAME:PORT, svc/NAME:PORT or ADDRESS:PORT")
+	cmd.Flags().StringVar(&protocol, "protocol", "", "of that connection: tcp, udp or sctp (default tcp)")
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", kubeconfigUsage)
 	return cmd
 }
@@ -95,6 +108,22 @@ func whyPathFor(args []string) (func(namespace string) string, error) {
 		return nil, err
 	}
 	return func(namespace string) string { return whyPathOf(res, plan.Key{Namespace: namespace, Name: name}) }, nil
+}
+
+// whyConnection returns the path at which a server explains a pod's connection.
+func whyConnection(args []string, to, protocol string) (func(namespace string) string, error) {
+	res, name, err := parseObject(args)
+	if err != nil {
+		return nil, err
+	}
+	if res != resource.Pods {
+		return nil, fmt.Errorf("%s: --to is about a pod's connection: name a pod, as in pod/web-0", strings.Join(args, " "))
+	}
+	if _, err := why.ParseTarget(to, metav1.NamespaceDefault, protocol); err != nil {
+		return nil, fmt.Errorf("--to %w", err)
+	}
+	query := url.Values{"to": {to}, "protocol": {protocol}}.Encode()
+	return func(namespace string) string { return whyPath + connectionPath + namespace + "/" + name + "?" + query }, nil
 }
 
 // parseObject reads KIND/NAME or KIND NAME.

@@ -15,7 +15,9 @@ var walls = map[string][]string{
 	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {}, "drain": {"plan"},
 	// Which slices are a service's, and which ranges services have addresses of.
 	"behind": {"plan", "resource"}, "servicerange": {},
-	"plan": {"resource"},
+	// What nodes are told of pods, with the server's end of it.
+	"peers": {"plan", "resource", "view"},
+	"plan":  {"resource"},
 	// Files that others change meanwhile, files that must be as they were written, and what libraries log.
 	"filetree": {}, "sealed": {}, "librarylog": {},
 	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.
@@ -47,15 +49,15 @@ var walls = map[string][]string{
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme", "servicerange"},
 	"store":     {},
-	"apiserver": {"client", "drain", "eviction", "kind", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
+	"apiserver": {"client", "drain", "eviction", "kind", "peers", "pki", "plan", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// What names of the cluster lead to, and its sockets.
 	"dns": {},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
 	"node":    {"behind", "client", "dns", "drain", "event", "filetree", "fit", "plan", "podclaim", "reclaim", "resource", "sealed", "servicerange", "view"},
 	"runtime": {"filetree", "network", "version"},
-	"network": {"behind", "filetree", "plan", "resource", "servicerange", "view"},
+	"network": {"behind", "filetree", "peers", "plan", "resource", "sealed", "servicerange", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
-	"why": {"behind", "dns", "fit", "plan", "quota", "resource", "scheduler", "workload"},
+	"why": {"behind", "dns", "fit", "network", "plan", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
 	"app":      nil,
 	"archtest": {},
@@ -92,10 +94,11 @@ var (
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
 		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
 		"internal/apiserver/fairness", "internal/apiserver/authz/rbac", "internal/apiserver/authz/policy", "internal/dns", "internal/drain",
-		"internal/network/policy", "internal/network/proxy"}
+		"internal/network/policy", "internal/network/proxy", "internal/peers"}
 	impure = map[string]string{
 		"internal/dns/serve":    "the sockets",
 		"internal/dns/upstream": "it asks other name servers",
+		"internal/peers/tell":   "the server's shell, which tells",
 		"internal/event/writer": "the shell that writes what the recorder says",
 	}
 )

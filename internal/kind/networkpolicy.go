@@ -37,7 +37,7 @@ var networkPolicies = Kind{
 			return validateNetworkPolicy(&p.Spec, &old.Spec)
 		},
 		warn: func(p, _ *networkingv1.NetworkPolicy) []string {
-			return append(warnBlocks(&p.Spec), warnPolicy)
+			return warnBlocks(&p.Spec)
 		},
 	}),
 	Columns: newTable(func(p *networkingv1.NetworkPolicy, now time.Time) []any {

@@ -112,7 +112,7 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	}
 	var loops sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		a.keepNode, a.followRuntime, a.followPods, a.followCluster, a.acknowledge, a.followVolumes, a.standAlone, a.events.run, face,
+		a.keepNode, a.followRuntime, a.followPods, a.followCluster, a.followPeers, a.acknowledge, a.followVolumes, a.standAlone, a.events.run, face,
 	} {
 		loops.Go(func() { loop(ctx) })
 	}

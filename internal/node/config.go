@@ -70,6 +70,10 @@ type Config struct {
 	// AwaitRouted waits until all nodes have come to a revision of the EndpointSlices: to all. At the end of ctx it
 	// returns who is behind. Nil has pods that serve stopped as soon as they are deleted.
 	AwaitRouted func(ctx context.Context, revision uint64) (all uint64, behind []string, err error)
+	// Isolation, when set, governs the node's pods by the network policies that FollowPeers has it told of: that returns
+	// when the server tells no more.
+	Isolation   Isolation
+	FollowPeers func(context.Context) error
 	// Names, when set, has the node answer for the cluster's names, by the Picture; pods ask it unless ClusterDNS says otherwise.
 	Names *NamesConfig
 	// Capacity overrides what the machine is found to have.
@@ -106,6 +110,9 @@ func (c *Config) complete() error {
 	}
 	if c.Names != nil && c.Picture == nil {
 		return errors.New("node: Names: they are answered from the Picture; give one")
+	}
+	if (c.Isolation == nil) != (c.FollowPeers == nil) {
+		return errors.New("node: Isolation, FollowPeers: give both or none")
 	}
 	if c.Pictured == nil {
 		c.Pictured = make(chan struct{})

@@ -196,5 +196,9 @@ func (a *agent) recallPods(ctx context.Context) error {
 	for _, w := range a.allWorkers() {
 		w.tell(func() {})
 	}
+	if a.cfg.Isolation != nil {
+		a.cfg.Isolation.Alone()
+	}
+	a.settle(ctx)
 	return nil
 }

@@ -148,6 +148,9 @@ func (n *names) serveIn(cidr string) {
 		return
 	}
 	n.server.Change(func(z *dns.Zone) { z.Serve(at) })
+	if n.a.cfg.Isolation != nil {
+		n.a.cfg.Isolation.Names(at)
+	}
 	n.serve()
 }
 

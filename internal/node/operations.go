@@ -108,6 +108,7 @@ func (w *worker) do(ctx context.Context, step podsync.Step, op *operation) error
 	case podsync.KillContainer:
 		return w.kill(ctx, pod, facts, s, op)
 	case podsync.StopSandbox:
+		w.release(ctx, pod)
 		ctx, cancel := context.WithTimeout(ctx, callTime)
 		defer cancel()
 		_, err := w.a.cri.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.ID})

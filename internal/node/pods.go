@@ -109,7 +109,7 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 	if err := a.users.Keep(there); err != nil {
 		a.cfg.Log.Warn("take back users of pods that are gone", "err", err)
 	}
-	a.nowListed()
+	a.nowListed(ctx)
 	return nil
 }
 
@@ -300,7 +300,7 @@ func (a *agent) answers() {
 }
 
 // nowListed lets the workers begin: every pod of this node is known.
-func (a *agent) nowListed() {
+func (a *agent) nowListed(ctx context.Context) {
 	a.mu.Lock()
 	first := !a.listed
 	a.listed = true
@@ -309,6 +309,7 @@ func (a *agent) nowListed() {
 		for _, w := range a.allWorkers() {
 			w.tell(func() {})
 		}
+		a.settle(ctx)
 	}
 }
 

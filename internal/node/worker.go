@@ -31,7 +31,9 @@ type worker struct {
 
 	wake    chan struct{}
 	recall  recall
-	stopped atomic.Bool // nothing of the pod runs any more
+	stopped atomic.Bool   // nothing of the pod runs any more
+	looked  chan struct{} // closed once it is known what the runtime has of the pod
+	look    func()        // closes it
 
 	mu    sync.Mutex // guards all below
 	pod   *corev1.Pod
@@ -49,6 +51,7 @@ type worker struct {
 	measure      time.Time // when volumes with a size limit are measured next
 	evicted      *podsync.Stop
 	ending       time.Time
+	left         bool // its addresses are not its own any more, or soon
 	drainBegun   bool // it is known whether the pod drains: draining
 	draining     bool
 	failures     map[string]podsync.Failure
@@ -75,6 +78,8 @@ func newWorker(a *agent, pod *corev1.Pod, gone bool) *worker {
 		wake: make(chan struct{}, 1), failures: map[string]podsync.Failure{}, busy: map[string]*operation{},
 		probes: map[string]*probed{}, messages: map[string]string{}, ends: map[string]chan struct{}{}, awaited: map[objects.Ref]func(){},
 	}
+	w.looked = make(chan struct{})
+	w.look = sync.OnceFunc(func() { close(w.looked) })
 	w.refuseSysctls()
 	return w
 }
@@ -114,6 +119,7 @@ func (w *worker) adopt(pod *corev1.Pod) {
 			w.remount = true
 		}
 		w.pod = pod
+		w.govern()
 	}
 }
 
@@ -127,6 +133,7 @@ func (w *worker) forgetFailure(key string) { delete(w.failures, key) }
 
 // run works until the pod has finished or ctx ends.
 func (w *worker) run(ctx context.Context) {
+	defer w.look()
 	defer w.stopProbes()
 	defer w.stopAwaiting()
 	defer w.tell(func() {
@@ -187,6 +194,8 @@ func (w *worker) observe(ctx context.Context, retry *time.Duration) (again time.
 	w.readMessages(&world)
 	w.mu.Lock()
 	w.world, w.seen = world, writes
+	w.govern()
+	w.look()
 	w.meet()
 	w.closeEnds()
 	w.mu.Unlock()

@@ -168,6 +168,16 @@ var podFaults = []fault{
 		cure: func(w *world) { w.make(account("robot")) },
 	},
 	{
+		name: "pod: its network policies do not stand on its node",
+		plant: func(w *world) {
+			w.make(node("n1", "4"), solo())
+			w.pods("solo", waiting("NetworkPolicyNotReady", "the pod's network policies do not stand: the API server has not told this node yet which network policies there are"))
+		},
+		res: resource.Pods, of: "solo", state: plan.Waiting, kind: "Pod", object: "solo", code: "NetworkPolicyNotReady",
+		says: "has not told this node yet", remedy: "starts by itself",
+		cure: func(w *world) { w.pods("solo", ready) },
+	},
+	{
 		name: "pod: the image is not there, another tag of it is",
 		plant: func(w *world) {
 			w.make(node("n1", "4", holding("docker.io/library/app:0.9")), solo())

@@ -122,7 +122,7 @@ func buildTools() error {
 	if err := os.WriteFile(filepath.Join(bin, "busybox"), raw, 0o755); err != nil {
 		return err
 	}
-	for _, applet := range []string{"sh", "cat", "echo", "sleep", "nc", "httpd", "wget", "ls", "rm", "touch", "test", "env", "true", "false", "mkdir", "date", "seq", "mv"} {
+	for _, applet := range []string{"sh", "cat", "echo", "sleep", "nc", "httpd", "wget", "ls", "rm", "touch", "test", "env", "true", "false", "mkdir", "date", "seq", "mv", "nslookup"} {
 		if err := os.Symlink("busybox", filepath.Join(bin, applet)); err != nil {
 			return err
 		}

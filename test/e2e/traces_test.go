@@ -92,8 +92,10 @@ func (c *cluster) traces() []string {
 		if _, err := net.InterfaceByName("cor-" + id); err == nil {
 			found = append(found, "bridge cor-"+id)
 		}
-		if exec.Command("nft", "list", "table", "ip", "coracle-pod-"+id).Run() == nil {
-			found = append(found, "nft table coracle-pod-"+id)
+		for _, table := range []string{"coracle-pod-" + id, "coracle-services-" + id, "coracle-policies-" + id} {
+			if exec.Command("nft", "list", "table", "ip", table).Run() == nil {
+				found = append(found, "nft table "+table)
+			}
 		}
 		named, _ := filepath.Glob("/run/netns/*" + id + "*")
 		for _, path := range named {
@@ -134,6 +136,8 @@ func (c *cluster) sweep() {
 	for _, node := range c.nodes {
 		id := c.nodeID(node)
 		_ = exec.Command("ip", "link", "delete", "cor-"+id).Run()
-		_ = exec.Command("nft", "delete", "table", "ip", "coracle-pod-"+id).Run()
+		for _, table := range []string{"coracle-pod-" + id, "coracle-services-" + id, "coracle-policies-" + id} {
+			_ = exec.Command("nft", "delete", "table", "ip", table).Run()
+		}
 	}
 }

@@ -215,6 +215,13 @@ func TestRules(t *testing.T) {
 		{path(robot, "get", "/metrics"), false},
 		{path(robot, "get", "/coracle/why/pods/n/p"), false},
 		{path(node, "get", "/coracle/why/pods/n/p"), false},
+		{path(node, "get", "/coracle/peers"), true}, // labels and addresses of all pods, for network policies
+		{path(node, "get", "/coracle/peers/x"), false},
+		{path(node, "post", "/coracle/peers"), false},
+		{path(node, "get", "/coracle/routed"), true},
+		{path(nobody, "get", "/coracle/peers"), false},
+		{path(impostor, "get", "/coracle/peers"), false},
+		{of(node, "list", "networking.k8s.io", "networkpolicies", "", "", ""), false},
 		{path(master, "get", "/coracle/why/pods/n/p"), true},
 		{of(robot, "create", "authorization.k8s.io", "selfsubjectaccessreviews", "", "", ""), true},
 		{of(robot, "create", "authorization.k8s.io", "subjectaccessreviews", "", "", ""), false},

@@ -10,16 +10,17 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"coracle/internal/drain"
+	"coracle/internal/peers"
 	"coracle/internal/podclaim"
 	"coracle/internal/reclaim"
 )
 
 // What a node may do is upstream's
 // (https://kubernetes.io/docs/reference/access-authn-authz/node/, with AuthorizeNodeWithSelectors,
-// KEP-4601), less what no agent here has a use for, and with four rights of its own: the volumes
+// KEP-4601), less what no agent here has a use for, and with five rights of its own: the volumes
 // that it is to reclaim, the class that says where such a volume is kept, the namespace
-// kube-system, whose UID is the cluster's identity, and how far all nodes lead connections (package drain). What only the body of a request tells is left to
-// admission (NodeRestriction).
+// kube-system, whose UID is the cluster's identity, how far all nodes lead connections (package drain), and what network
+// policies look at of all pods (package peers). What only the body of a request tells is left to admission (NodeRestriction).
 
 const noRelation = "no relationship found between node '%s' and this object"
 
@@ -47,7 +48,7 @@ var nodeRules = map[string][]string{
 func (a *Authorizer) node(node string, attr authorizer.Attributes) string {
 	refused := fmt.Sprintf("node '%s' cannot do that", node)
 	if !attr.IsResourceRequest() {
-		if attr.GetVerb() == "get" && attr.GetPath() == drain.Path {
+		if attr.GetVerb() == "get" && (attr.GetPath() == drain.Path || attr.GetPath() == peers.Path) {
 			return ""
 		}
 		return refused

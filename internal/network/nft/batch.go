@@ -69,8 +69,10 @@ type Hook struct {
 // Element is one of a set. Data is nil in sets; in maps of verdicts, Goto names the chain instead.
 type Element struct {
 	Key, Data []byte
-	// End is the last key of a range; nil for one key.
+	// End is the last key of a range; nil for one key. Sets of one field have ranges otherwise: as two elements each, the
+	// second of which Ends it, its key being the first one behind.
 	End  []byte
+	Ends bool
 	Goto string
 }
 
@@ -312,6 +314,9 @@ func (b *Batch) element(kind uint16, set string, e Element) {
 	if e.End != nil {
 		w.value(setElemKeyEnd, e.End)
 	}
+	if e.Ends {
+		w.number(setElemFlags, unix.NFT_SET_ELEM_INTERVAL_END)
+	}
 	switch {
 	case e.Goto != "":
 		data := w.open(unix.NFTA_SET_ELEM_DATA)
@@ -333,6 +338,7 @@ const (
 	setDescConcat  = 2          // NFTA_SET_DESC_CONCAT
 	setFieldLength = 1          // NFTA_SET_FIELD_LEN
 	setConcat      = 0x80       // NFT_SET_CONCAT
+	setElemFlags   = 3          // NFTA_SET_ELEM_FLAGS
 	setElemKeyEnd  = 10         // NFTA_SET_ELEM_KEY_END
 	verdictGoto    = 0xfffffffc // NFT_GOTO, -4
 )

@@ -63,6 +63,21 @@ func (s *Socket) Note(t Table) (note []byte, ok bool, err error) {
 	return note, ok, err
 }
 
+// Sets returns the names of the sets and maps of a table.
+func (s *Socket) Sets(t Table) (names []string, err error) {
+	err = s.request(t, unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, func(w *writer) { w.text(unix.NFTA_SET_TABLE, t.Name) }, func(body []byte) error {
+		if of := textOf(find(body, unix.NFTA_SET_TABLE)); of != t.Name {
+			return fmt.Errorf("a set of table %s was told of", of)
+		}
+		names = append(names, textOf(find(body, unix.NFTA_SET_NAME)))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the sets of nftables table %s: %w", t.Name, err)
+	}
+	return names, nil
+}
+
 // Elements calls f for each element of a set. What it is given it may not keep.
 func (s *Socket) Elements(t Table, set string, f func(Element) error) error {
 	err := s.request(t, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, func(w *writer) {

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,8 @@ type Watch struct {
 	table Table
 	file  *os.File
 	buf   []byte
+	// missed says that the last Wait ended because there was more to hear than room for it.
+	missed bool
 }
 
 // WatchOthers watches a table in the network namespace of the calling thread, for changes not made through own.
@@ -37,6 +40,7 @@ func (w *Watch) Wait() error {
 	if err != nil {
 		return err
 	}
+	w.missed = false
 	for {
 		changed := false
 		var failed error
@@ -51,6 +55,7 @@ func (w *Watch) Wait() error {
 		case err != nil:
 			return err
 		case errors.Is(failed, unix.ENOBUFS):
+			w.missed = true
 			return nil
 		case failed != nil:
 			return failed
@@ -58,6 +63,30 @@ func (w *Watch) Wait() error {
 			return nil
 		}
 	}
+}
+
+// Missed says whether the last Wait returned because something was missed: of whatever table. It is for who waits.
+func (w *Watch) Missed() bool { return w.missed }
+
+// Listen has changes heard, Mute has them not heard: what others write to tables of their own costs who listens.
+func (w *Watch) Listen() error { return w.member(unix.NETLINK_ADD_MEMBERSHIP) }
+
+// Mute is the opposite of Listen.
+func (w *Watch) Mute() error { return w.member(unix.NETLINK_DROP_MEMBERSHIP) }
+
+func (w *Watch) member(option int) error {
+	conn, err := w.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = conn.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, option, unix.NFNLGRP_NFTABLES)
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("nftables watch: %w", err)
+	}
+	return nil
 }
 
 func (w *Watch) concerns(h header, body []byte) bool {

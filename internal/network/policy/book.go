@@ -1,12 +1,9 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -24,13 +21,24 @@ type Book struct {
 	namespaces map[string]labels.Set
 	policies   map[string]map[Key]*compiled // by namespace
 
+	// sets by name; near are those chosen from one namespace's pods, by that, and far those of any.
 	sets   map[string]*set
+	near   map[string]map[string]*set
+	far    map[string]*set
 	chains map[string]*chain
 	// members has the pods of each; of two that share an address for a moment, the newer counts.
 	members map[Member][]*entry
+	// governing counts policies: without one there are no members.
+	governing int
+	// aliases are addresses under which the node is reached by another.
+	aliases []Alias
 
 	touched changes
 }
+
+// Alias says that what is sent to Shown arrives as sent to Real, where no policy would look for it: the API server's, which
+// listens at the node's loopback address. Blocks have Real where they have Shown.
+type Alias struct{ Shown, Real netip.Addr }
 
 // entry is a pod of the book.
 type entry struct {
@@ -39,59 +47,22 @@ type entry struct {
 	chains map[Direction]string
 }
 
-// set is one of the table, with how often each element is in it and how many rules of chains refer to it.
-type set struct {
-	source
-	shape    Shape
-	refs     int
-	elements map[Element]int
-}
-
-// source is what a set is made of: a block, pods, or the endpoints that pods have by the name of a port. Of both, those
-// of the pods that are in the block.
-type source struct {
-	block     *block
-	selection *selection
-	port      port
-}
-
-func (s *source) id() string {
-	var parts []string
-	if s.block != nil {
-		parts = append(parts, s.block.id())
-	}
-	if s.selection != nil {
-		parts = append(parts, s.selection.id())
-	}
-	if s.port.name != "" {
-		parts = append(parts, "port "+s.port.name+"/"+string(s.port.Protocol))
-	}
-	return strings.Join(parts, " ")
-}
-
-func (s *source) of(p *pod) []Element {
-	out := p.addresses()
-	if s.port.name != "" {
-		out = p.endpoints(s.port.name, s.port.Protocol)
-	}
-	if s.block != nil {
-		out = slices.DeleteFunc(out, func(e Element) bool { return !s.block.holds(e.First) })
-	}
-	return out
-}
-
 type chain struct {
 	rules Chain
 	refs  int
 }
 
 // NewBook returns a book of nothing.
-func NewBook(local func(*corev1.Pod) bool) *Book {
+func NewBook(local func(*corev1.Pod) bool, aliases ...Alias) *Book {
 	return &Book{
 		local: local, pods: map[string]map[Key]*entry{}, namespaces: map[string]labels.Set{}, policies: map[string]map[Key]*compiled{},
-		sets: map[string]*set{}, chains: map[string]*chain{}, members: map[Member][]*entry{}, touched: newChanges(),
+		sets: map[string]*set{}, near: map[string]map[string]*set{}, far: map[string]*set{}, chains: map[string]*chain{},
+		members: map[Member][]*entry{}, aliases: aliases, touched: newChanges(),
 	}
 }
+
+// Governs says whether there is any policy.
+func (b *Book) Governs() bool { return b.governing > 0 }
 
 // Pod notes a pod as it is now; what says nothing new costs little.
 func (b *Book) Pod(p *corev1.Pod) {
@@ -101,7 +72,7 @@ func (b *Book) Pod(p *corev1.Pod) {
 		b.drop(key)
 		return
 	}
-	e, local := b.pods[key.Namespace][key], b.local(p)
+	e, local := b.pods[key.Namespace][key], b.local(p) && !next.names
 	if e != nil && e.local == local && alike(e.pod, next) {
 		return
 	}
@@ -157,17 +128,49 @@ func (b *Book) Policy(p *networkingv1.NetworkPolicy) {
 	if b.policies[p.Namespace] == nil {
 		b.policies[p.Namespace] = map[Key]*compiled{}
 	}
-	b.policies[p.Namespace][Key{p.Namespace, p.Name}] = compile(p)
+	key := Key{p.Namespace, p.Name}
+	if b.policies[p.Namespace][key] == nil {
+		b.governing++
+	}
+	b.policies[p.Namespace][key] = compile(p)
+	if b.governing == 1 {
+		b.rejudgeAll()
+		return
+	}
 	b.rejudge(p.Namespace)
 }
 
 // NoPolicy forgets a policy.
 func (b *Book) NoPolicy(key Key) {
+	if b.policies[key.Namespace][key] == nil {
+		return
+	}
+	b.governing--
 	delete(b.policies[key.Namespace], key)
 	if len(b.policies[key.Namespace]) == 0 {
 		delete(b.policies, key.Namespace)
 	}
+	if b.governing == 0 {
+		b.rejudgeAll()
+		return
+	}
 	b.rejudge(key.Namespace)
+}
+
+// Policies returns the keys of the policies that there are.
+func (b *Book) Policies() []Key {
+	var out []Key
+	for _, all := range b.policies {
+		out = slices.AppendSeq(out, maps.Keys(all))
+	}
+	return out
+}
+
+// rejudgeAll judges every pod, when the first policy has come or the last has gone.
+func (b *Book) rejudgeAll() {
+	for namespace := range b.pods {
+		b.rejudge(namespace)
+	}
 }
 
 func (b *Book) rejudge(namespace string) {
@@ -178,9 +181,11 @@ func (b *Book) rejudge(namespace string) {
 
 // count adds a pod to the sets that it belongs in, or takes it out, by times.
 func (b *Book) count(e *entry, ns labels.Set, times int) {
-	for id, s := range b.sets {
-		if s.selection != nil && s.selection.holds(e.pod, ns) {
-			b.add(id, s, s.of(e.pod), times)
+	for _, sets := range []map[string]*set{b.near[e.key.Namespace], b.far} {
+		for name, s := range sets {
+			if s.selection.holds(e.pod, ns) {
+				b.add(name, s, s.of(e.pod), times)
+			}
 		}
 	}
 }
@@ -195,24 +200,28 @@ func (b *Book) add(id string, s *set, elements []Element, times int) {
 	}
 }
 
-// judge puts a pod of this node under the chains that its policies make for it.
+// judge puts a pod of this node under the chains that its policies make for it, or under that of those that none selects:
+// so who is no member is not known.
 func (b *Book) judge(e *entry) {
 	if !e.local {
 		return
 	}
 	for _, d := range directions {
+		if b.governing == 0 {
+			b.join(e, d, "", nil)
+			continue
+		}
 		var selecting []*compiled
 		for _, p := range b.policies[e.key.Namespace] {
 			if _, governs := p.rules[d]; governs && p.pods.Matches(e.labels) {
 				selecting = append(selecting, p)
 			}
 		}
-		if len(selecting) == 0 {
-			b.join(e, d, "", nil)
-			continue
-		}
 		slices.SortFunc(selecting, func(a, b *compiled) int { return compare(a.key, b.key) })
 		w := writing{target: e.pod, direction: d}
+		if len(selecting) == 0 {
+			w.allow(peer{}, nil)
+		}
 		for _, p := range selecting {
 			for i := range p.rules[d] {
 				w.rule(&p.rules[d][i])
@@ -261,136 +270,4 @@ func (b *Book) chainOf(m Member, before string, e *entry) string {
 		return last.chains[m.Direction]
 	}
 	return before
-}
-
-func (b *Book) acquire(name string, w *writing) {
-	c := b.chains[name]
-	if c == nil {
-		c = &chain{rules: w.rules}
-		b.chains[name] = c
-		b.touched.chain(name, false)
-		for _, src := range w.sources {
-			b.use(src)
-		}
-	}
-	c.refs++
-}
-
-func (b *Book) release(name string) {
-	c := b.chains[name]
-	if c.refs--; c.refs > 0 {
-		return
-	}
-	b.touched.chain(name, true)
-	delete(b.chains, name)
-	for _, r := range c.rules {
-		if s := b.sets[r.Set]; s != nil {
-			if s.refs--; s.refs == 0 {
-				for el := range s.elements {
-					b.touched.element(r.Set, el, true)
-				}
-				b.touched.set(r.Set, true)
-				delete(b.sets, r.Set)
-			}
-		}
-	}
-}
-
-// use counts a use of a set, and fills it if it is the first.
-func (b *Book) use(src source) {
-	id := src.id()
-	if s := b.sets[id]; s != nil {
-		s.refs++
-		return
-	}
-	s := &set{source: src, refs: 1, elements: map[Element]int{}}
-	b.sets[id] = s
-	b.touched.set(id, false)
-	switch {
-	case src.selection == nil:
-		s.shape = Ranges
-		b.add(id, s, src.block.ranges(), 1)
-		return
-	case src.port.name != "":
-		s.shape = Endpoints
-	}
-	fill := func(namespace string) {
-		for _, e := range b.pods[namespace] {
-			if src.selection.holds(e.pod, b.namespaces[namespace]) {
-				b.add(id, s, src.of(e.pod), 1)
-			}
-		}
-	}
-	if src.selection.namespaces == nil {
-		fill(src.selection.namespace)
-		return
-	}
-	for namespace := range b.pods {
-		fill(namespace)
-	}
-}
-
-// writing is a chain in the making, for one pod and direction.
-type writing struct {
-	target    *pod
-	direction Direction
-	rules     Chain
-	sources   []source // of each rule that has a set
-}
-
-// name is the same for chains that mean the same.
-func (w *writing) name() string {
-	var text strings.Builder
-	for _, r := range w.rules {
-		fmt.Fprintf(&text, "%s %v\n", r.Set, r.Ports)
-	}
-	sum := sha256.Sum256([]byte(text.String()))
-	return hex.EncodeToString(sum[:8])
-}
-
-func (w *writing) rule(r *rule) {
-	peers := r.peers
-	if len(peers) == 0 {
-		peers = []peer{{}}
-	}
-	for _, p := range peers {
-		if len(r.ports) == 0 {
-			w.allow(p, nil)
-		}
-		for i := range r.ports {
-			w.port(p, &r.ports[i])
-		}
-	}
-}
-
-// port allows a peer at a port. A name is looked up in the connection's target: of what comes in that is the pod itself, of
-// what goes out each peer.
-func (w *writing) port(p peer, at *port) {
-	switch {
-	case at.name == "":
-		w.allow(p, &at.Ports)
-	case w.direction == Ingress:
-		for _, n := range w.target.numbers(at.name, at.Protocol) {
-			w.allow(p, &Ports{at.Protocol, n, n})
-		}
-	default:
-		s := p.selection
-		if s == nil {
-			s = &selection{namespaces: labels.Everything(), pods: labels.Everything()}
-		}
-		w.from(source{p.block, s, *at}, &Ports{Protocol: at.Protocol})
-	}
-}
-
-func (w *writing) allow(p peer, ports *Ports) {
-	if p.block == nil && p.selection == nil {
-		w.rules = append(w.rules, Allow{Ports: ports})
-		return
-	}
-	w.from(source{block: p.block, selection: p.selection}, ports)
-}
-
-func (w *writing) from(s source, ports *Ports) {
-	w.rules = append(w.rules, Allow{Set: s.id(), Ports: ports})
-	w.sources = append(w.sources, s)
 }

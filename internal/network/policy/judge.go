@@ -47,8 +47,8 @@ type Side struct {
 func Judge(in Picture, from, to End, protocol corev1.Protocol, number uint16) Verdict {
 	v := Verdict{Allowed: true}
 	source, target := podOf(from.Pod), podOf(to.Pod)
-	if source != nil && target != nil && source.key == target.key {
-		return v
+	if source != nil && (source.names || target != nil && source.key == target.key) {
+		return v // from the node, or of a pod with itself
 	}
 	var policies []*compiled
 	for _, p := range in.Policies {
@@ -60,7 +60,7 @@ func Judge(in Picture, from, to End, protocol corev1.Protocol, number uint16) Ve
 		if d == Ingress {
 			near, far, addr = target, source, from.Addr
 		}
-		if near == nil {
+		if near == nil || near.names {
 			continue
 		}
 		side := Side{Direction: d, Pod: near.key}
@@ -74,7 +74,7 @@ func Judge(in Picture, from, to End, protocol corev1.Protocol, number uint16) Ve
 				continue
 			}
 			side.Rule = slices.IndexFunc(rules, func(r rule) bool {
-				return r.hasPeer(in, far, addr) && r.hasPort(target, protocol, number)
+				return r.hasPeer(in, far, addr, protocol, number) && r.hasPort(target, protocol, number)
 			})
 			if side.Allowed = side.Rule >= 0; side.Allowed {
 				side.By = p.key
@@ -92,13 +92,16 @@ func Judge(in Picture, from, to End, protocol corev1.Protocol, number uint16) Ve
 	return v
 }
 
-func (r *rule) hasPeer(in Picture, far *pod, addr netip.Addr) bool {
+func (r *rule) hasPeer(in Picture, far *pod, addr netip.Addr, protocol corev1.Protocol, number uint16) bool {
 	if len(r.peers) == 0 {
 		return true
 	}
 	return slices.ContainsFunc(r.peers, func(p peer) bool {
 		if p.block != nil {
 			return p.block.holds(addr.Unmap())
+		}
+		if far != nil && far.names && !asksNames(protocol, number) {
+			return false
 		}
 		return far != nil && p.selection.holds(far, labels.Set(in.Namespaces[far.key.Namespace]))
 	})

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	netutils "k8s.io/utils/net"
 )
 
 // Key names a pod or a policy.
@@ -61,6 +62,7 @@ type pod struct {
 	labels labels.Set
 	addrs  []netip.Addr
 	ports  []corev1.ContainerPort
+	names  bool // it is the name server
 }
 
 // podOf returns what policies see of a pod; nil for one that is not in the pods' network, or no longer.
@@ -68,7 +70,7 @@ func podOf(p *corev1.Pod) *pod {
 	if p == nil || p.Spec.HostNetwork || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 		return nil
 	}
-	out := &pod{key: Key{p.Namespace, p.Name}, labels: p.Labels}
+	out := &pod{key: Key{p.Namespace, p.Name}, labels: p.Labels, names: isNames(p)}
 	for _, ip := range p.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil {
 			out.addrs = append(out.addrs, a.Unmap())
@@ -220,17 +222,35 @@ func peersOf(in []networkingv1.NetworkPolicyPeer, namespace string) []peer {
 }
 
 func blockOf(in *networkingv1.IPBlock) *block {
-	cidr, err := netip.ParsePrefix(in.CIDR)
-	if err != nil {
+	cidr, ok := prefixOf(in.CIDR)
+	if !ok {
 		return &block{}
 	}
-	b := &block{cidr: cidr.Masked()}
+	b := &block{cidr: cidr}
 	for _, text := range in.Except {
-		if e, err := netip.ParsePrefix(text); err == nil {
-			b.except = append(b.except, e.Masked())
+		if e, ok := prefixOf(text); ok {
+			b.except = append(b.except, e)
 		}
 	}
 	return b
+}
+
+// prefixOf reads a range as the API takes it: with leading zeros too, and IPv4 in the clothes of IPv6.
+func prefixOf(text string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		_, sloppy, err := netutils.ParseCIDRSloppy(text)
+		if err != nil {
+			return netip.Prefix{}, false
+		}
+		a, _ := netip.AddrFromSlice(sloppy.IP)
+		bits, _ := sloppy.Mask.Size()
+		p = netip.PrefixFrom(a, bits)
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), p.IsValid()
 }
 
 func portsOf(in []networkingv1.NetworkPolicyPort) []port {

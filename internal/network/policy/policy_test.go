@@ -110,6 +110,12 @@ func (t *Table) carry(f interface{ Fatalf(string, ...any) }, d Delta) {
 	}
 }
 
+// The node's name server, and where the API server is reached.
+var (
+	namesAt = netip.MustParseAddr("10.0.0.33")
+	api     = Alias{netip.MustParseAddr("10.0.0.35"), netip.MustParseAddr("127.0.0.1")}
+)
+
 // world is a cluster, as the book is told of it.
 type world struct {
 	book       *Book
@@ -121,19 +127,23 @@ type world struct {
 
 var (
 	someNames  = rapid.SampledFrom([]string{"a", "b", "c"})
+	someSpaces = rapid.SampledFrom([]string{"a", "b", metav1.NamespaceSystem})
 	someValues = rapid.SampledFrom([]string{"x", "y"})
 	someLabels = rapid.Custom(func(t *rapid.T) map[string]string {
 		return rapid.MapOfN(rapid.SampledFrom([]string{"k", "l"}), someValues, 0, 2).Draw(t, "labels")
 	})
 	someSelector = rapid.Custom(func(t *rapid.T) *metav1.LabelSelector {
 		s := &metav1.LabelSelector{MatchLabels: someLabels.Draw(t, "match")}
+		if rapid.IntRange(0, 4).Draw(t, "names") == 0 {
+			s.MatchLabels = map[string]string{"k8s-app": "kube-dns"}
+		}
 		if rapid.IntRange(0, 3).Draw(t, "expression") == 0 {
 			s.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "k", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"x"}}}
 		}
 		return s
 	})
 	someProtocol = rapid.SampledFrom([]corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP})
-	somePorts    = rapid.SampledFrom([]uint16{80, 81, 443, 8080})
+	somePorts    = rapid.SampledFrom([]uint16{53, 80, 81, 443, 8080})
 	someAddress  = rapid.Custom(func(t *rapid.T) netip.Addr {
 		return netip.AddrFrom4([4]byte{10, 0, 0, byte(rapid.IntRange(0, 31).Draw(t, "address"))})
 	})
@@ -159,7 +169,7 @@ var (
 		out := networkingv1.NetworkPolicyPort{Protocol: &protocol}
 		switch rapid.IntRange(0, 3).Draw(t, "port") {
 		case 1:
-			name := intstr.FromString(someNames.Draw(t, "name"))
+			name := intstr.FromString(rapid.SampledFrom([]string{"a", "b", "c", NamesPort, NamesStream}).Draw(t, "name"))
 			out.Port = &name
 		case 2:
 			number := intstr.FromInt32(int32(somePorts.Draw(t, "number")))
@@ -173,7 +183,7 @@ var (
 )
 
 func (w *world) drawPod(t *rapid.T) *corev1.Pod {
-	key := Key{someNames.Draw(t, "namespace"), "p" + someNames.Draw(t, "pod")}
+	key := Key{someSpaces.Draw(t, "namespace"), "p" + someNames.Draw(t, "pod")}
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Labels: someLabels.Draw(t, "labels")}}
 	p.Spec.NodeName = rapid.SampledFrom([]string{here, "there"}).Draw(t, "node")
 	p.Spec.HostNetwork = rapid.IntRange(0, 9).Draw(t, "host network") == 0
@@ -196,7 +206,7 @@ func (w *world) drawPod(t *rapid.T) *corev1.Pod {
 }
 
 func drawPolicy(t *rapid.T) *networkingv1.NetworkPolicy {
-	p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: someNames.Draw(t, "namespace"), Name: someNames.Draw(t, "policy")}}
+	p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: someSpaces.Draw(t, "namespace"), Name: someNames.Draw(t, "policy")}}
 	p.Spec.PodSelector = *someSelector.Draw(t, "selector")
 	p.Spec.PolicyTypes = rapid.SliceOfNDistinct(rapid.SampledFrom([]networkingv1.PolicyType{
 		networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress,
@@ -217,7 +227,7 @@ func (w *world) agree(t *rapid.T) {
 		t.Fatalf("the table is\n%v\nand what was told of it comes to\n%v", whole, w.kernel)
 	}
 	picture := Picture{Policies: slices.Collect(maps.Values(w.policies)), Namespaces: w.namespaces}
-	ends := []End{{Addr: netip.MustParseAddr("10.0.0.40")}, {Addr: netip.MustParseAddr("192.0.2.1")}}
+	ends := []End{{Addr: netip.MustParseAddr("10.0.0.40")}, {Addr: netip.MustParseAddr("192.0.2.1")}, {Addr: namesAt, Pod: NameServer(namesAt)}, {Addr: api.Shown}}
 	for _, key := range slices.SortedFunc(maps.Keys(w.pods), compare) {
 		if p := w.pods[key]; podOf(p) != nil && len(p.Status.PodIPs) > 0 {
 			ends = append(ends, End{netip.MustParseAddr(p.Status.PodIPs[0].IP), p})
@@ -238,7 +248,14 @@ func (w *world) agree(t *rapid.T) {
 				if !isHere(near.Pod) {
 					continue
 				}
-				if got := w.kernel.allows(side.Direction, from.Addr, to.Addr, protocol, port); got != side.Allowed {
+				arrives := to.Addr
+				if arrives == api.Shown {
+					arrives = api.Real
+				}
+				if side.Pod == (Key{metav1.NamespaceSystem, namesOf}) {
+					t.Fatal("the name server is governed")
+				}
+				if got := w.kernel.allows(side.Direction, from.Addr, arrives, protocol, port); got != side.Allowed {
 					t.Fatalf("%s -> %s %s/%d: the table says %v, judged %+v", from.Addr, to.Addr, protocol, port, got, side)
 				}
 			}
@@ -250,9 +267,10 @@ func (w *world) agree(t *rapid.T) {
 func TestBook(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{
-			book: NewBook(isHere), kernel: Table{map[string]Set{}, map[string]Chain{}, map[Member]string{}},
+			book: NewBook(isHere, api), kernel: Table{map[string]Set{}, map[string]Chain{}, map[Member]string{}},
 			pods: map[Key]*corev1.Pod{}, policies: map[Key]*networkingv1.NetworkPolicy{}, namespaces: map[string]map[string]string{},
 		}
+		w.book.Pod(NameServer(namesAt))
 		t.Repeat(map[string]func(*rapid.T){
 			"pod": func(t *rapid.T) {
 				p := w.drawPod(t)
@@ -260,17 +278,17 @@ func TestBook(t *testing.T) {
 				w.book.Pod(p)
 			},
 			"no pod": func(t *rapid.T) {
-				key := Key{someNames.Draw(t, "namespace"), "p" + someNames.Draw(t, "pod")}
+				key := Key{someSpaces.Draw(t, "namespace"), "p" + someNames.Draw(t, "pod")}
 				delete(w.pods, key)
 				w.book.NoPod(key)
 			},
 			"namespace": func(t *rapid.T) {
-				name, l := someNames.Draw(t, "namespace"), someLabels.Draw(t, "labels")
+				name, l := someSpaces.Draw(t, "namespace"), someLabels.Draw(t, "labels")
 				w.namespaces[name] = l
 				w.book.Namespace(name, l)
 			},
 			"no namespace": func(t *rapid.T) {
-				name := someNames.Draw(t, "namespace")
+				name := someSpaces.Draw(t, "namespace")
 				delete(w.namespaces, name)
 				w.book.Namespace(name, nil)
 			},
@@ -280,7 +298,7 @@ func TestBook(t *testing.T) {
 				w.book.Policy(p)
 			},
 			"no policy": func(t *rapid.T) {
-				key := Key{someNames.Draw(t, "namespace"), someNames.Draw(t, "policy")}
+				key := Key{someSpaces.Draw(t, "namespace"), someNames.Draw(t, "policy")}
 				delete(w.policies, key)
 				w.book.NoPolicy(key)
 			},
@@ -290,7 +308,7 @@ func TestBook(t *testing.T) {
 			w.book.NoPolicy(key)
 		}
 		w.kernel.carry(t, w.book.Take())
-		if len(w.kernel.Sets)+len(w.kernel.Chains)+len(w.kernel.Members) > 0 {
+		if w.book.Governs() || len(w.kernel.Sets)+len(w.kernel.Chains)+len(w.kernel.Members) > 0 {
 			t.Fatalf("without policies there is left %v", w.kernel)
 		}
 	})
@@ -326,5 +344,47 @@ func BenchmarkPod(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestDiff: what makes one table of another, done to the one, is the other.
+func TestDiff(t *testing.T) {
+	draw := func(t *rapid.T) Table {
+		w := &world{book: NewBook(isHere, api), pods: map[Key]*corev1.Pod{}}
+		for range rapid.IntRange(0, 6).Draw(t, "pods") {
+			p := w.drawPod(t)
+			w.pods[Key{p.Namespace, p.Name}] = p
+			w.book.Pod(p)
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "policies") {
+			w.book.Policy(drawPolicy(t))
+		}
+		return w.book.Table()
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		from, to := draw(t), draw(t)
+		from.carry(t, Diff(from, to))
+		if !reflect.DeepEqual(from, to) {
+			t.Fatalf("comes to\n%v\nnot\n%v", from, to)
+		}
+		if d := Diff(from, to); !d.Empty() {
+			t.Fatalf("between equals there is %+v", d)
+		}
+	})
+}
+
+// TestBlocks: ranges are read in each form that the API takes.
+func TestBlocks(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.0.0.0/8": "10.0.0.0/8", "010.000.1.0/24": "10.0.1.0/24", "10.1.2.3/8": "10.0.0.0/8", "::ffff:10.0.0.0/104": "10.0.0.0/8", "2001:db8::1/32": "2001:db8::/32",
+		"none": "invalid Prefix",
+	} {
+		if b := blockOf(&networkingv1.IPBlock{CIDR: text}); b.cidr.String() != want {
+			t.Errorf("%s is read as %s", text, b.cidr)
+		}
+	}
+	b := blockOf(&networkingv1.IPBlock{CIDR: "0.0.0.0/0", Except: []string{"010.0.0.0/8"}})
+	if b.holds(netip.MustParseAddr("10.2.3.4")) || !b.holds(netip.MustParseAddr("11.2.3.4")) {
+		t.Error("an exception is not heeded")
 	}
 }

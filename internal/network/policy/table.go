@@ -2,13 +2,14 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
 // Table is what a kernel looks connections up in. A packet that begins a connection is looked up in the members of Egress by
-// its source and in those of Ingress by its destination, after services have been resolved. Who is no member is not
-// isolated; who is one, gets through if a rule of its chain allows it.
+// its source and in those of Ingress by its destination, after services have been resolved. While there is any policy every
+// pod of the node is a member; those that none selects are under a chain that allows everything.
 type Table struct {
 	Sets    map[string]Set
 	Chains  map[string]Chain
@@ -78,8 +79,8 @@ type SetChange struct {
 	Remove []Element
 }
 
-// ranges returns a block without its exceptions, as ranges in order.
-func (b *block) ranges() []Element {
+// ranges returns a block without its exceptions, as ranges in order. Of an alias it has both addresses or none.
+func (b *block) ranges(aliases []Alias) []Element {
 	if !b.cidr.IsValid() {
 		return nil
 	}
@@ -89,6 +90,14 @@ func (b *block) ranges() []Element {
 			out = without(out, span(e))
 		}
 	}
+	for _, a := range aliases {
+		one := Element{First: a.Real, Last: a.Real}
+		out = without(out, one)
+		if b.holds(a.Shown) {
+			out = append(out, one)
+		}
+	}
+	slices.SortFunc(out, order)
 	return out
 }
 

@@ -272,6 +272,9 @@ func containers(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		if w.Reason == "CreateContainerConfigError" {
 			hint = configHint(pod, s.Name)
 		}
+		if w.Reason == "NetworkPolicyNotReady" { // it passes when the node is told, or can write
+			hint = "the pod starts by itself once its node has the rules of network policies; the node's log says what keeps it from writing them"
+		}
 		if w.Reason == "CreateContainerError" {
 			hint = usersHint(pod, w.Message)
 		}

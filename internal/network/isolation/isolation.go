@@ -1,0 +1,280 @@
+// Package isolation has the kernel of one node hold what package policy decides, so that network policies govern its pods: in
+// an nftables table of the node's own, by element.
+//
+// It owns that table, the reading of what an earlier agent left in it, the watch for others who change it, and the word when
+// a pod's rules stand. It is told of the node's own pods by the agent, of all others and of policies by the server (package
+// peers), and keeps the policies on disk for a start without a server. It refuses decisions, and tables of others: they are
+// not even listed.
+//
+// There is a table while the cluster has any policy. Then what comes from the bridge or goes there without belonging to a
+// pod that is known is dropped: a pod has no connection before its rules stand.
+package isolation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/network/nft"
+	"coracle/internal/network/policy"
+	"coracle/internal/peers"
+)
+
+// Config says whose pods are governed.
+type Config struct {
+	// Node is the node's name.
+	Node string
+	// Table names the table (family ip), unique on the machine.
+	Table string
+	// Bridge is the link of the node's pods.
+	Bridge string
+	// Aliases are addresses at which pods reach the node by another.
+	Aliases []policy.Alias
+	// Dir is where policies are kept for a start without a server.
+	Dir string
+	Log *slog.Logger
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Node == "", c.Table == "", c.Bridge == "", c.Dir == "":
+		return errors.New("isolation: Node, Table, Bridge and Dir must be named")
+	case len(c.Bridge) >= unix.IFNAMSIZ:
+		return fmt.Errorf("isolation: Bridge %q: a link name has at most %d bytes", c.Bridge, unix.IFNAMSIZ-1)
+	}
+	return nil
+}
+
+func (c *Config) table() nft.Table { return nft.Table{Family: unix.NFPROTO_IPV4, Name: c.Table} }
+
+// Isolation governs a node's pods. Make it with Open; its methods may be called at any time from any goroutine.
+type Isolation struct {
+	cfg    Config
+	socket *nft.Socket
+	watch  *nft.Watch
+	flows  *netlink.Handle
+	inbox
+	// state is that of the goroutine of Run.
+	state
+	// written counts elements, rebuilt tables written anew.
+	written, rebuilt atomic.Int64
+}
+
+// Open prepares the isolation of pods in the network namespace of the calling thread. Nothing is written before Run.
+func Open(cfg Config) (*Isolation, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	socket, err := nft.Open()
+	if err != nil {
+		return nil, fmt.Errorf("isolation: %w", err)
+	}
+	watch, err := nft.WatchOthers(cfg.table(), socket)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("isolation: %w", err), socket.Close())
+	}
+	if err := watch.Mute(); err != nil { // there is no table yet
+		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
+	}
+	flows, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
+	}
+	i := &Isolation{cfg: cfg, socket: socket, watch: watch, flows: flows}
+	i.inbox.init()
+	i.state.init(cfg)
+	return i, nil
+}
+
+// Close lets go of the sockets and leaves the table as it is.
+func (i *Isolation) Close() error {
+	i.flows.Close()
+	return errors.Join(i.watch.Close(), i.socket.Close())
+}
+
+// Remove removes the table of a node in the network namespace of the calling thread, if there is one.
+func Remove(table string) error {
+	socket, err := nft.Open()
+	if err != nil {
+		return fmt.Errorf("isolation: %w", err)
+	}
+	defer socket.Close()
+	b := nft.NewBatch(nft.Table{Family: unix.NFPROTO_IPV4, Name: table})
+	b.AddTable(nil) // so that there is one to delete
+	b.DeleteTable()
+	return socket.Commit(b)
+}
+
+// Pauses after a failed write, doubling.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// Run keeps the table true to what it is told until ctx ends, and then leaves it as it is. It begins when a server has told
+// of the whole cluster (Hear), or when there is none (Alone).
+func (i *Isolation) Run(ctx context.Context) {
+	var others sync.WaitGroup
+	watching, cancel := context.WithCancel(ctx)
+	defer others.Wait()
+	defer cancel()
+	others.Go(func() { i.watchOthers(watching) })
+	pause := firstPause
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-i.wake:
+		}
+		changes, upTo := i.take()
+		for _, change := range changes {
+			change(&i.state)
+		}
+		stands, err := i.carryOut()
+		if err == nil {
+			pause = firstPause
+			if stands {
+				i.reached(upTo)
+			}
+			continue
+		}
+		if i.failed(err); pause > firstPause {
+			i.damaged = true // what is in the table is not what it says: it is written anew, whole
+		}
+		i.cfg.Log.Warn("write the rules of network policies; trying again", "err", err, "in", pause)
+		i.held = nil
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastPause)
+		i.nudge()
+	}
+}
+
+// watchOthers has the table written anew when somebody else has changed it.
+func (i *Isolation) watchOthers(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { i.watch.Close() })
+	defer stop()
+	for ctx.Err() == nil {
+		if err := i.watch.Wait(); err != nil {
+			if ctx.Err() == nil {
+				i.cfg.Log.Error("who else changes the table of network policies is not seen any more", "err", err)
+			}
+			return
+		}
+		missed := i.watch.Missed() // then it is read again, else written
+		i.put(func(s *state) { s.damaged, s.held = s.damaged || !missed, nil })
+	}
+}
+
+// Hear takes in what a server tells of the cluster.
+func (i *Isolation) Hear(m *peers.Message) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case m.Begin:
+		i.story, i.begun = nil, true
+	case m.End:
+		story := i.story
+		i.story, i.begun = nil, false
+		i.marks = map[types.UID]uint64{}
+		for _, part := range story {
+			i.mark(part)
+		}
+		i.alone = false
+		i.append(func(s *state) { s.hearAll(story) })
+	case i.begun:
+		i.story = append(i.story, m)
+	default:
+		i.mark(m)
+		i.append(func(s *state) { s.hear(m) })
+	}
+}
+
+// Names has policies for the name server mean the node's own, at an address.
+func (i *Isolation) Names(at netip.Addr) {
+	i.put(func(s *state) { s.book.Pod(policy.NameServer(at)) })
+}
+
+// Settle says that every pod of the node is known by now: other addresses are nobody's.
+func (i *Isolation) Settle() {
+	i.put(func(s *state) { s.settled, s.held = true, nil })
+}
+
+// Alone says that no server will tell soon: what is known from the disk holds.
+func (i *Isolation) Alone() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.alone = true
+	i.append(func(s *state) { s.recall() })
+}
+
+// Note takes in a pod of the node as it is now, with the addresses of its sandbox.
+func (i *Isolation) Note(pod *corev1.Pod, ips []string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.note(pod, ips)
+}
+
+// Stand waits until the rules for a pod of the node stand, as policies were when the pod was bound to it. It fails at the end
+// of ctx, and says what is lacking.
+func (i *Isolation) Stand(ctx context.Context, pod *corev1.Pod, ips []string) error {
+	if len(ips) == 0 || pod.Spec.HostNetwork {
+		return nil
+	}
+	i.mu.Lock()
+	at := i.note(pod, ips)
+	for {
+		marked, known := i.marks[pod.UID]
+		if (known || i.alone) && i.done >= max(at, marked) {
+			i.mu.Unlock()
+			return nil
+		}
+		lacking := i.lacking(known)
+		moved := i.moved
+		i.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return lacking
+		case <-moved:
+		}
+		i.mu.Lock()
+	}
+}
+
+// Leave forgets a pod whose sandbox goes, before its address is given to another. It waits for the kernel to have done so, or
+// for ctx.
+func (i *Isolation) Leave(ctx context.Context, pod *corev1.Pod) {
+	i.mu.Lock()
+	key := policy.Key{Namespace: pod.Namespace, Name: pod.Name}
+	if known, ok := i.local[key]; !ok || known.uid != pod.UID {
+		i.mu.Unlock()
+		return
+	}
+	delete(i.local, key)
+	at := i.append(func(s *state) { s.leave(key) })
+	for i.done < at && ctx.Err() == nil {
+		moved := i.moved
+		i.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-moved:
+		}
+		i.mu.Lock()
+	}
+	i.mu.Unlock()
+}
