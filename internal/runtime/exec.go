@@ -146,7 +146,8 @@ const execPatience = 5 * time.Second
 
 // startExec starts a command in a container, and closes what it hands over. It
 // fails when ctx ends first, or when the command does not start for want of
-// pids: then it says so. A command that starts too late is killed.
+// pids: then it says so. A command that starts too late is killed, and the next of its
+// container waits for that.
 func (s *service) startExec(ctx context.Context, c *ctr, cmd []string, tty bool, theirs stdio) (*container.Process, error) {
 	levels := s.pidsLevels(c)
 	if err := pidsFull(levels); err != nil {
