@@ -188,6 +188,9 @@ func there(path string) bool {
 func (p Points) locked(f func() error) error {
 	for {
 		dir, err := filetree.MakeDir(p.lock(), 0o700)
+		if errors.Is(err, fs.ErrNotExist) && there(filepath.Dir(p.lock())) {
+			continue // another removed it between its making and its opening
+		}
 		if err != nil {
 			return fmt.Errorf("lock %s: %w", p.lock(), err)
 		}
