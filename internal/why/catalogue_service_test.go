@@ -250,12 +250,11 @@ func TestServiceNotes(t *testing.T) {
 				w.make(node("n1", "4"), solo(openPort("web", 8080)), leading(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromInt32(8080) }))
 				w.pods("solo", ready)
 				w.make(node("n2", "4"))
-				report, text := w.why(resource.Services, "web")
-				if strings.Contains(text, tt.want) {
+				if _, text := w.why(resource.Services, "web"); strings.Contains(text, tt.want) {
 					t.Errorf("noted before it is so:\n%s", text)
 				}
 				edit(w, resource.Services, "web", func(o plan.Object) { tt.change(o.(*corev1.Service)) })
-				report, text = w.why(resource.Services, "web")
+				report, text := w.why(resource.Services, "web")
 				if !report.Steady() || len(report.Causes) > 0 || !strings.Contains(text, tt.want) {
 					t.Errorf("want steady, and %q:\n%s", tt.want, text)
 				}

@@ -30,9 +30,10 @@ func zookeeper(c *cluster) {
 			now, leader = roles(), ""
 			followers := 0
 			for pod, role := range now {
-				if role == "leader" {
+				switch role {
+				case "leader":
 					leader = pod
-				} else if role == "follower" {
+				case "follower":
 					followers++
 				}
 			}

@@ -177,7 +177,7 @@ func explain(s *corev1.Service, given []corev1.LoadBalancerIngress, because []ta
 	if len(given) > 0 || len(because) > 0 {
 		return w
 	}
-	if wanted := s.Spec.LoadBalancerIP; wanted != "" { //nolint:staticcheck // clients still write it
+	if wanted := s.Spec.LoadBalancerIP; wanted != "" { // deprecated, and clients still write it
 		return plan.Why{State: plan.Stuck, Waits: []plan.Wait{{
 			Reason: "AddressNotHere", Message: fmt.Sprintf("spec.loadBalancerIP %s is the address of no node that is ready", wanted),
 			Hint: "remove spec.loadBalancerIP, or name the address of a node (kubectl get nodes -o wide)",

@@ -89,7 +89,7 @@ func excluded(n *corev1.Node) bool {
 }
 
 func byAddress(nodes []*corev1.Node, s *corev1.Service) []host {
-	wanted := s.Spec.LoadBalancerIP //nolint:staticcheck // clients still write it
+	wanted := s.Spec.LoadBalancerIP // deprecated, and clients still write it
 	var out []host
 	for _, n := range nodes {
 		a, ok := addressOf(n)
@@ -185,7 +185,7 @@ func takenAt(r plan.Reader, s *corev1.Service, p *corev1.ServicePort, h host) (t
 	}
 	for _, o := range r.Indexed(resource.Services, indexPorts, balanced+word) {
 		other := o.(*corev1.Service)
-		wanted := other.Spec.LoadBalancerIP //nolint:staticcheck // clients still write it
+		wanted := other.Spec.LoadBalancerIP // deprecated, and clients still write it
 		if other.UID != s.UID && elder(other, s) && (wanted == "" || wanted == h.address.String()) {
 			t.by, t.whose = plan.RefOf(o), "the port of service "+plan.KeyOf(o).String()+", which is older"
 			return t, true

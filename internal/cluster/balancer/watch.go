@@ -48,7 +48,7 @@ func portsWanted(o plan.Object) []string {
 		out = append(out, all)
 	}
 	if mine || len(s.Spec.ExternalIPs) > 0 {
-		out = append(out, address+strings.Join(s.Spec.ExternalIPs, " ")+" "+s.Spec.LoadBalancerIP) //nolint:staticcheck // clients still write it
+		out = append(out, address+strings.Join(s.Spec.ExternalIPs, " ")+" "+s.Spec.LoadBalancerIP) // deprecated, and clients still write it
 	}
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]

@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -261,5 +260,5 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if a.Endpoints == 0 || !a.Healthy {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = io.WriteString(w, string(body))
+	_, _ = w.Write(body)
 }

@@ -15,7 +15,7 @@ func Machine(links *netlink.Handle, siblings string) func() func(netip.Addr) boo
 	return func() func(netip.Addr) bool {
 		var own []netip.Addr
 		var ranges []netip.Prefix
-		addrs, _ := links.AddrList(nil, unix.AF_INET) //nolint:errcheck // what was listed counts
+		addrs, _ := links.AddrList(nil, unix.AF_INET) // what was listed counts
 		for _, a := range addrs {
 			ip, ok := netip.AddrFromSlice(a.IP.To4())
 			if !ok {

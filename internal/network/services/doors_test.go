@@ -110,7 +110,7 @@ func (w *world) health(from string, port int) (code int, header http.Header, bod
 			return err
 		}
 		client := http.Client{Timeout: w.patience, Transport: &http.Transport{
-			Dial: func(string, string) (net.Conn, error) { return conn, nil }, DisableKeepAlives: true,
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }, DisableKeepAlives: true,
 		}}
 		res, err := client.Get("http://node/healthz")
 		if err != nil {

@@ -217,6 +217,6 @@ func (p Points) lockedBy(dir *filetree.Dir, f func() error) (done bool, err erro
 	if same, err := above.Same(filepath.Base(p.lock()), dir); !same || err != nil {
 		return false, err
 	}
-	defer os.Remove(p.lock()) //nolint:errcheck // it stays where it is not empty, which it always is
+	defer os.Remove(p.lock()) // another may be about to lock it, and sees that it is no more
 	return true, f()
 }

@@ -92,7 +92,7 @@ func (w *world) hear(node string) func() string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(req) //nolint:bodyclose // who reads it closes it
 	if err != nil {
 		w.t.Fatal(err)
 	}

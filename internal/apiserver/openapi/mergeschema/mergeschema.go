@@ -50,7 +50,5 @@ var (
 	scalarBoolean = schema.Boolean
 	scalarUntyped = schema.Untyped
 
-	relationAssociative = schema.Associative
-	relationAtomic      = schema.Atomic
-	relationSeparable   = schema.Separable
+	relationSeparable = schema.Separable
 )
