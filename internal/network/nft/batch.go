@@ -369,3 +369,16 @@ func (b *Batch) complete() (raw []byte, last uint32, err error) {
 	b.control(unix.NFNL_MSG_BATCH_END)
 	return b.w.buf, last, b.err
 }
+
+// Remove removes a table in the network namespace of the calling thread, if there is one.
+func Remove(t Table) error {
+	socket, err := Open()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	b := NewBatch(t)
+	b.AddTable(nil) // so that there is one to delete
+	b.DeleteTable()
+	return socket.Commit(b)
+}

@@ -127,15 +127,10 @@ func (r *Router) Right() bool { return r.right.Load() }
 
 // Remove removes the table of a node in the network namespace of the calling thread, if there is one.
 func Remove(table string) error {
-	socket, err := nft.Open()
-	if err != nil {
+	if err := nft.Remove(nft.Table{Family: unix.NFPROTO_IPV4, Name: table}); err != nil {
 		return fmt.Errorf("services: %w", err)
 	}
-	defer socket.Close()
-	b := nft.NewBatch(nft.Table{Family: unix.NFPROTO_IPV4, Name: table})
-	b.AddTable(nil) // so that there is one to delete
-	b.DeleteTable()
-	return socket.Commit(b)
+	return nil
 }
 
 // Pauses after a failed write, doubling.
