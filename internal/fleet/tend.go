@@ -11,6 +11,7 @@ import (
 
 	"coracle/internal/fleet/life"
 	"coracle/internal/kind"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -34,7 +35,7 @@ func (f *Fleet) tendNode(ctx context.Context, name string) time.Time {
 		}
 		written, err := f.client.Update(ctx, next, part)
 		if err != nil {
-			return f.failed(ctx, item{sort: aNode, key: plan.Key{Name: name}}, err)
+			return f.failed(ctx, item{sort: aNode, key: object.Key{Name: name}}, err)
 		}
 		node = written.(*corev1.Node)
 	}
@@ -58,12 +59,12 @@ func (f *Fleet) checkNode(node *corev1.Node) {
 	}
 }
 
-func (f *Fleet) complain(about plan.Object, p life.Problem) {
-	f.tell(plan.Event{Regarding: plan.RefOf(about), Type: corev1.EventTypeWarning, Reason: "InvalidSimulation", Message: p.String()})
+func (f *Fleet) complain(about object.Object, p life.Problem) {
+	f.tell(plan.Event{Regarding: object.RefOf(about), Type: corev1.EventTypeWarning, Reason: "InvalidSimulation", Message: p.String()})
 }
 
 // tendPod writes what becomes of a pod, and returns when to look again.
-func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
+func (f *Fleet) tendPod(ctx context.Context, key object.Key, e *entry) time.Time {
 	o, ok := f.view.Get(resource.Pods, key.Namespace, key.Name)
 	if !ok {
 		return time.Time{}
@@ -91,12 +92,12 @@ func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
 		}
 		e.since = step.Since
 		for _, t := range step.Told {
-			f.tell(plan.Event{Regarding: plan.RefOf(pod), Type: t.Type, Reason: t.Reason, Message: t.Message})
+			f.tell(plan.Event{Regarding: object.RefOf(pod), Type: t.Type, Reason: t.Reason, Message: t.Message})
 		}
 	}
 	if step.Gone {
 		zero := int64(0)
-		if _, err := f.client.Delete(ctx, plan.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+		if _, err := f.client.Delete(ctx, object.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
 			return f.failed(ctx, item{key: key}, err)
 		}
 	}
@@ -109,7 +110,7 @@ func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
 }
 
 // addressFor is the address for a pod that has none, kept until its object tells it.
-func (f *Fleet) addressFor(pod *corev1.Pod, key plan.Key, e *entry) netip.Addr {
+func (f *Fleet) addressFor(pod *corev1.Pod, key object.Key, e *entry) netip.Addr {
 	if pod.Status.PodIP != "" || pod.Spec.HostNetwork || pod.DeletionTimestamp != nil || life.Terminal(pod) {
 		return none
 	}

@@ -3,6 +3,7 @@ package plan
 import (
 	"slices"
 
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -13,18 +14,18 @@ type Guard interface{ guard() }
 
 // Alive holds while this very object exists and is not being deleted. Adoption uses it, so that a dying owner never takes
 // an orphan.
-type Alive struct{ Ref }
+type Alive struct{ object.Ref }
 
 // Absent holds while no such object exists, or, of a Ref with a UID, while that very object does not. A Reader's word
 // that an owner is gone is not enough to delete on.
-type Absent struct{ Ref }
+type Absent struct{ object.Ref }
 
 // Empty holds while a namespace has no object of these kinds.
 type Empty struct {
 	Namespace string
 	Kinds     []resource.Resource
 	// Match narrows it to some objects; nil means all. It is pure.
-	Match func(Object) bool
+	Match func(object.Object) bool
 }
 
 func (Alive) guard()  {}
@@ -32,7 +33,7 @@ func (Absent) guard() {}
 func (Empty) guard()  {}
 
 // AllAbsent is a guard for each of the objects.
-func AllAbsent(refs ...Ref) []Guard {
+func AllAbsent(refs ...object.Ref) []Guard {
 	guards := make([]Guard, len(refs))
 	for i, ref := range refs {
 		guards[i] = Absent{ref}
@@ -51,9 +52,9 @@ func HasGuard[G Guard](guards []Guard) bool {
 // Lookup asks the API for what there is now.
 type Lookup interface {
 	// Find returns an object, or nil where there is none.
-	Find(res resource.Resource, key Key) (Object, error)
+	Find(res resource.Resource, key object.Key) (object.Object, error)
 	// All returns every object of a kind in a namespace, or everywhere when namespace is empty.
-	All(res resource.Resource, namespace string) ([]Object, error)
+	All(res resource.Resource, namespace string) ([]object.Object, error)
 }
 
 // Hold says whether every guard holds. An error is one of the Lookup.
@@ -77,7 +78,7 @@ func holds(api Lookup, g Guard) (bool, error) {
 	case Empty:
 		for _, res := range g.Kinds {
 			items, err := api.All(res, g.Namespace)
-			if err != nil || slices.ContainsFunc(items, func(o Object) bool { return g.Match == nil || g.Match(o) }) {
+			if err != nil || slices.ContainsFunc(items, func(o object.Object) bool { return g.Match == nil || g.Match(o) }) {
 				return false, err
 			}
 		}

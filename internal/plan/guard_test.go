@@ -8,18 +8,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
 // shelf is all that there is of a kind.
-type shelf []plan.Object
+type shelf []object.Object
 
 var errShelf = errors.New("the API does not answer")
 
-func (s shelf) Find(_ resource.Resource, key plan.Key) (plan.Object, error) {
+func (s shelf) Find(_ resource.Resource, key object.Key) (object.Object, error) {
 	for _, o := range s {
-		if plan.KeyOf(o) == key {
+		if object.KeyOf(o) == key {
 			return o, nil
 		}
 	}
@@ -29,7 +30,7 @@ func (s shelf) Find(_ resource.Resource, key plan.Key) (plan.Object, error) {
 	return nil, nil
 }
 
-func (s shelf) All(resource.Resource, string) ([]plan.Object, error) {
+func (s shelf) All(resource.Resource, string) ([]object.Object, error) {
 	if s == nil {
 		return nil, errShelf
 	}
@@ -39,7 +40,7 @@ func (s shelf) All(resource.Resource, string) ([]plan.Object, error) {
 func TestHold(t *testing.T) {
 	alive := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "alive", UID: "1"}}
 	dying := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "dying", UID: "2", DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)}}}
-	named := func(o *corev1.Pod) plan.Ref { return plan.RefOf(o) }
+	named := func(o *corev1.Pod) object.Ref { return object.RefOf(o) }
 	other := named(alive)
 	other.UID = "another"
 	anyOf := named(alive)
@@ -63,7 +64,7 @@ func TestHold(t *testing.T) {
 		"absent, but going":       {plan.AllAbsent(named(dying)), false},
 		"one of two absent":       {plan.AllAbsent(gone, named(alive)), false},
 		"empty, but not":          {[]plan.Guard{plan.Empty{Namespace: "n", Kinds: pods}}, false},
-		"empty of what is not":    {[]plan.Guard{plan.Empty{Namespace: "n", Kinds: pods, Match: func(plan.Object) bool { return false }}}, true},
+		"empty of what is not":    {[]plan.Guard{plan.Empty{Namespace: "n", Kinds: pods, Match: func(object.Object) bool { return false }}}, true},
 		"empty of no kind":        {[]plan.Guard{plan.Empty{Namespace: "n"}}, true},
 		"alive, and one that not": {[]plan.Guard{plan.Alive{Ref: named(alive)}, plan.Absent{Ref: named(alive)}}, false},
 	} {

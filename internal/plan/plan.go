@@ -1,7 +1,7 @@
 // Package plan is the vocabulary of decisions: what a controller wants done, the next status,
 // when to look again, what to tell the user, and why.
 //
-// It owns values only. A planner reads a Reader at one instant and returns a Plan; package loop
+// It owns values only. A planner reads an object.Reader at one instant and returns a Plan; package loop
 // carries plans out; package sim and the rehearsal carry out the same plans in a virtual world.
 // It refuses I/O, clocks, randomness and logging.
 package plan
@@ -11,98 +11,17 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
-
-// Object is any API object. Objects reached through a Reader are shared and must not be
-// changed: take a DeepCopy first.
-type Object interface {
-	metav1.Object
-	runtime.Object
-}
-
-// Key names the object a decision is about. Namespace is empty for cluster-scoped kinds.
-type Key struct {
-	Namespace string
-	Name      string
-}
-
-// String prints "namespace/name", or the name alone where there is no namespace.
-func (k Key) String() string {
-	if k.Namespace == "" {
-		return k.Name
-	}
-	return k.Namespace + "/" + k.Name
-}
-
-// KeyOf returns the key of an object.
-func KeyOf(o metav1.Object) Key { return Key{o.GetNamespace(), o.GetName()} }
-
-// Ref names one object of one kind, and its identity where that matters.
-type Ref struct {
-	Resource resource.Resource
-	Key
-	// UID, when set, is a precondition: the action applies to this very object or to none.
-	UID types.UID
-}
-
-// String prints "pods default/web-0".
-func (r Ref) String() string { return r.Resource.String() + " " + r.Key.String() }
-
-// RefOf returns the reference to an object, UID included.
-func RefOf(o Object) Ref {
-	return Ref{Resource: resource.Of(o), Key: KeyOf(o), UID: o.GetUID()}
-}
-
-// Reader is a consistent picture of the cluster. All results are shared and immutable, and come
-// in a stable order (by namespace, then name).
-type Reader interface {
-	// Get returns one object.
-	Get(res resource.Resource, namespace, name string) (Object, bool)
-	// List returns every object of a kind in a namespace, or everywhere when namespace is empty.
-	// Prefer Indexed: a list costs what the cluster is large.
-	List(res resource.Resource, namespace string) []Object
-	// Indexed returns the objects of a kind that an Index files under value.
-	Indexed(res resource.Resource, index, value string) []Object
-}
-
-// Any says whether a kind has any object in a namespace, or anywhere when namespace is empty. A
-// Reader that has a method of this name answers without making the list.
-func Any(r Reader, res resource.Resource, namespace string) bool {
-	if quick, ok := r.(interface {
-		Any(res resource.Resource, namespace string) bool
-	}); ok {
-		return quick.Any(res, namespace)
-	}
-	return len(r.List(res, namespace)) > 0
-}
-
-// Indexes that every Reader keeps for every kind, from object metadata alone.
-const (
-	// ByController files an object under the UID of its controlling owner reference.
-	ByController = "controller"
-	// ByOrphan files an object without a controlling owner under its namespace.
-	ByOrphan = "orphan"
-	// ByOwner files an object under the UID of each of its owner references.
-	ByOwner = "owner"
-)
-
-// Index files objects of one kind under values of its own choosing.
-type Index struct {
-	Resource resource.Resource
-	Name     string
-	Values   func(Object) []string
-}
 
 // Watch says which decisions a change to another object bears on.
 type Watch struct {
 	Resource resource.Resource
 	// Keys returns the primaries to look at again. Either of before and after may be nil
 	// (created, deleted); both are set on an update.
-	Keys func(r Reader, before, after Object) []Key
+	Keys func(r object.Reader, before, after object.Object) []object.Key
 }
 
 // Controller is a planner with what it must be told about.
@@ -113,7 +32,7 @@ type Controller struct {
 	// asks for a new plan.
 	For     resource.Resource
 	Watches []Watch
-	Indexes []Index
+	Indexes []object.Index
 	// Signs are heartbeats whose last sight the planner is told of (Input.Witness). They ask for no
 	// decision.
 	Signs []Sign
@@ -123,7 +42,7 @@ type Controller struct {
 	// Cares says whether a change to a primary bears on its decision; nil means that each does.
 	// Either of before and after may be nil (created, deleted). It is for planners that look at
 	// little of an object that changes often.
-	Cares func(before, after Object) bool
+	Cares func(before, after object.Object) bool
 	// Whole makes one decision about all objects of the kind together, under the zero Key: for
 	// what cannot be decided object by object, such as handing out ranges of which no two may
 	// be alike.
@@ -138,8 +57,8 @@ type Controller struct {
 
 // Input is everything a decision may depend on.
 type Input struct {
-	Reader Reader
-	Key    Key
+	Reader object.Reader
+	Key    object.Key
 	// Now is the one instant of this decision.
 	Now time.Time
 	// Witness is what was seen of the signs that controllers name.
@@ -165,7 +84,7 @@ type Plan struct {
 	Actions []Action
 	// Status is the primary with its next status, or nil to leave it. It is written through the
 	// status subresource after the actions, also when one of them failed.
-	Status Object
+	Status object.Object
 	// Again is the earliest time to look again though nothing changes; zero means never.
 	Again  time.Time
 	Events []Event
@@ -175,7 +94,7 @@ type Plan struct {
 // Action is one write. The set is closed: Create, Update, Delete, Evict.
 type Action interface {
 	// Target names what is written. A Create with GenerateName has an empty name.
-	Target() Ref
+	Target() object.Ref
 	// Reason says why, for the log line and for `coracle why`.
 	Reason() string
 	action()
@@ -183,7 +102,7 @@ type Action interface {
 
 // Create makes an object. An empty name with a GenerateName lets the API choose the name.
 type Create struct {
-	Object  Object
+	Object  object.Object
 	Because string
 	// Done and Failed, when set, are told once the outcome is known; see TellName and TellError.
 	Done, Failed *Event
@@ -199,7 +118,7 @@ const (
 
 // Update replaces an object on condition that it still has Object's resourceVersion.
 type Update struct {
-	Object Object
+	Object object.Object
 	// Subresource is "", "status" or, for a namespace, "finalize".
 	Subresource string
 	Because     string
@@ -211,7 +130,7 @@ type Update struct {
 
 // Delete deletes an object on condition of the target's UID.
 type Delete struct {
-	Object Ref
+	Object object.Ref
 	// GraceSeconds overrides the object's own grace period when set.
 	GraceSeconds *int64
 	// ResourceVersion, when set, is a precondition: the object is as it was when it was read.
@@ -227,25 +146,25 @@ type Delete struct {
 
 // Evict asks the eviction subresource of a pod, which honours disruption budgets (policy/v1).
 type Evict struct {
-	Pod     Ref
+	Pod     object.Ref
 	Because string
 	// Done and Failed, when set, are told once the outcome is known.
 	Done, Failed *Event
 }
 
 // Target implements Action.
-func (a Create) Target() Ref {
-	return Ref{Resource: resource.Of(a.Object), Key: KeyOf(a.Object)}
+func (a Create) Target() object.Ref {
+	return object.Ref{Resource: resource.Of(a.Object), Key: object.KeyOf(a.Object)}
 }
 
 // Target implements Action.
-func (a Update) Target() Ref { return RefOf(a.Object) }
+func (a Update) Target() object.Ref { return object.RefOf(a.Object) }
 
 // Target implements Action.
-func (a Delete) Target() Ref { return a.Object }
+func (a Delete) Target() object.Ref { return a.Object }
 
 // Target implements Action.
-func (a Evict) Target() Ref { return a.Pod }
+func (a Evict) Target() object.Ref { return a.Pod }
 
 // Reason implements Action.
 func (a Create) Reason() string { return a.Because }
@@ -266,7 +185,7 @@ func (Evict) action()  {}
 
 // Event is something to tell the user about an object.
 type Event struct {
-	Regarding Ref
+	Regarding object.Ref
 	// Field is the part of the object that it is about, such as spec.containers{main}; "" for all of it.
 	Field string
 	// Type is corev1.EventTypeNormal or EventTypeWarning.
@@ -312,7 +231,7 @@ type Wait struct {
 	Reason  string
 	Message string
 	// On is the object waited for, the next link of the chain; zero when there is none.
-	On Ref
+	On object.Ref
 	// Since is when the wait began; zero when not known.
 	Since time.Time
 	// Hint is what the user can do about it, if anything.

@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -12,7 +13,7 @@ import (
 type Sign struct {
 	Resource resource.Resource
 	// Given says whether a change to an object is a sign; before is nil when it is new.
-	Given func(before, after Object) bool
+	Given func(before, after object.Object) bool
 }
 
 // Witness is what whoever decides has seen with its own eyes, on its own clock. It is no object's timestamp, which some
@@ -31,11 +32,11 @@ type Witness struct {
 
 // Signs tell when an object was last seen to give a sign.
 type Signs interface {
-	Last(res resource.Resource, key Key) (at time.Duration, seen bool)
+	Last(res resource.Resource, key object.Key) (at time.Duration, seen bool)
 }
 
 // Last is when an object gave a sign last, or else when the witness woke: before that it could not have seen one.
-func (w Witness) Last(res resource.Resource, key Key) time.Duration {
+func (w Witness) Last(res resource.Resource, key object.Key) time.Duration {
 	if w.Signs != nil {
 		if at, seen := w.Signs.Last(res, key); seen {
 			return max(at, w.Awake)
@@ -48,7 +49,7 @@ func (w Witness) Last(res resource.Resource, key Key) time.Duration {
 type Succession struct {
 	Resource resource.Resource
 	// Of says whether an object is one that the controller might have made; nil means that each is.
-	Of func(Object) bool
+	Of func(object.Object) bool
 }
 
 // Parting is how an object went whose name may be given again.
@@ -66,5 +67,5 @@ const Recall = 10 * time.Second
 
 // Partings tell how the last object of a name went, if it went within Recall.
 type Partings interface {
-	Parted(res resource.Resource, key Key) (Parting, bool)
+	Parted(res resource.Resource, key object.Key) (Parting, bool)
 }

@@ -7,12 +7,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/placement"
 )
 
 // look explains, from the object itself, kinds that no planner speaks for.
-func (w *walk) look(obj plan.Object) (plan.State, []plan.Wait) {
+func (w *walk) look(obj object.Object) (plan.State, []plan.Wait) {
 	switch o := obj.(type) {
 	case *corev1.Pod:
 		return w.lookAtPod(o)

@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -15,7 +16,7 @@ import (
 func stale() plan.Controller {
 	return plan.Controller{
 		Name: "disruption-controller", For: resource.Pods, Plan: planStale,
-		Cares: func(before, after plan.Object) bool {
+		Cares: func(before, after object.Object) bool {
 			return after != nil && announced(after.(*corev1.Pod)) != nil && (before == nil || announced(before.(*corev1.Pod)) == nil)
 		},
 	}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -25,7 +26,7 @@ func planSlices(in plan.Input) plan.Plan {
 		return plan.Plan{} // its slices go with it, by their owner reference
 	}
 	var mine []*discoveryv1.EndpointSlice
-	for _, o := range in.Reader.Indexed(resource.EndpointSlices, plan.ByController, string(s.UID)) {
+	for _, o := range in.Reader.Indexed(resource.EndpointSlices, object.ByController, string(s.UID)) {
 		if sl := o.(*discoveryv1.EndpointSlice); sl.Labels[discoveryv1.LabelManagedBy] == SliceManager && sl.DeletionTimestamp == nil {
 			mine = append(mine, sl)
 		}
@@ -61,7 +62,7 @@ func planSlices(in plan.Input) plan.Plan {
 func deletions(list []*discoveryv1.EndpointSlice, because string) []plan.Action {
 	var out []plan.Action
 	for _, sl := range list {
-		out = append(out, plan.Delete{Object: plan.RefOf(sl), Because: because})
+		out = append(out, plan.Delete{Object: object.RefOf(sl), Because: because})
 	}
 	return out
 }
@@ -79,7 +80,7 @@ func families(s *corev1.Service) []discoveryv1.AddressType {
 
 // slicing gathers the writes that make a service's slices right.
 type slicing struct {
-	r       plan.Reader
+	r       object.Reader
 	service *corev1.Service
 	labels  map[string]string
 	creates []plan.Action

@@ -9,6 +9,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -19,12 +20,12 @@ func readiness() plan.Controller {
 	return plan.Controller{
 		Name: "node-lifecycle-controller", For: resource.Pods, Cares: readinessCares,
 		Watches: []plan.Watch{podsOf(readyChanged)},
-		Indexes: []plan.Index{PodsByNode},
+		Indexes: []object.Index{PodsByNode},
 		Plan:    planReadiness,
 	}
 }
 
-func readinessCares(before, after plan.Object) bool {
+func readinessCares(before, after object.Object) bool {
 	return after != nil && podReady(after.(*corev1.Pod)) && (before == nil || !podReady(before.(*corev1.Pod)))
 }
 
@@ -48,7 +49,7 @@ func planReadiness(in plan.Input) plan.Plan {
 	return plan.Plan{
 		Actions: []plan.Action{plan.Update{Object: next, Subresource: "status", Because: "its node " + node.Name + " is not ready"}},
 		Events: []plan.Event{{
-			Regarding: plan.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "NodeNotReady", Message: "Node is not ready",
+			Regarding: object.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "NodeNotReady", Message: "Node is not ready",
 		}},
 	}
 }
@@ -75,12 +76,12 @@ func eviction() plan.Controller {
 	return plan.Controller{
 		Name: "taint-eviction-controller", For: resource.Pods, Cares: evictionCares,
 		Watches: []plan.Watch{podsOf(noExecuteChanged)},
-		Indexes: []plan.Index{PodsByNode},
+		Indexes: []object.Index{PodsByNode},
 		Plan:    planEviction,
 	}
 }
 
-func evictionCares(before, after plan.Object) bool {
+func evictionCares(before, after object.Object) bool {
 	if after == nil {
 		return false
 	}
@@ -127,7 +128,7 @@ func planEviction(in plan.Input) plan.Plan {
 		return plan.Plan{Again: at, Why: plan.Why{
 			State: plan.Waiting, Next: "delete the pod",
 			Waits: []plan.Wait{{
-				Reason: "TolerationRunsOut", On: plan.RefOf(node), Since: since(pod, taint),
+				Reason: "TolerationRunsOut", On: object.RefOf(node), Since: since(pod, taint),
 				Message: fmt.Sprintf("the pod tolerates taint %s of node %s until %s", taint.ToString(), node.Name, at.UTC().Format(time.RFC3339)),
 			}},
 		}}
@@ -136,10 +137,10 @@ func planEviction(in plan.Input) plan.Plan {
 	return plan.Plan{
 		Actions: append(disrupted(pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", "", because, in.Now),
 			plan.Delete{
-				Object: plan.RefOf(pod), Because: because,
+				Object: object.RefOf(pod), Because: because,
 				Done: &plan.Event{
-					Regarding: plan.RefOf(pod), Type: corev1.EventTypeNormal, Reason: "TaintManagerEviction",
-					Message: "Marking for deletion Pod " + plan.KeyOf(pod).String(),
+					Regarding: object.RefOf(pod), Type: corev1.EventTypeNormal, Reason: "TaintManagerEviction",
+					Message: "Marking for deletion Pod " + object.KeyOf(pod).String(),
 				},
 			}),
 	}

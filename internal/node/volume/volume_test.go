@@ -25,7 +25,7 @@ import (
 	"coracle/internal/filetree/scratch"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // tokens answers token requests, which the fake cluster does not.
@@ -35,7 +35,7 @@ type tokens struct {
 	now   func() time.Time
 }
 
-func (c *tokens) CreateSub(_ context.Context, ref plan.Ref, sub string, obj any) (any, error) {
+func (c *tokens) CreateSub(_ context.Context, ref object.Ref, sub string, obj any) (any, error) {
 	request, ok := obj.(*authenticationv1.TokenRequest)
 	if !ok || sub != "token" {
 		return nil, fmt.Errorf("%s of %s", sub, ref.Resource)

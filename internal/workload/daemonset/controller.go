@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
@@ -69,19 +70,19 @@ func Controller() plan.Controller {
 }
 
 // lacks says that a daemon is missing somewhere, by the status.
-func lacks(o plan.Object) bool {
+func lacks(o object.Object) bool {
 	ds, ok := o.(*appsv1.DaemonSet)
 	return ok && (ds.Status.ObservedGeneration < ds.Generation || ds.Status.CurrentNumberScheduled < ds.Status.DesiredNumberScheduled ||
 		ds.Status.UpdatedNumberScheduled < ds.Status.DesiredNumberScheduled)
 }
 
-func alike(before, after plan.Object) bool {
+func alike(before, after object.Object) bool {
 	a, ok1 := before.(*corev1.Pod)
 	b, ok2 := after.(*corev1.Pod)
 	return ok1 && ok2 && podstate.Alike(a, b)
 }
 
-func selectorOf(o plan.Object) labels.Selector {
+func selectorOf(o object.Object) labels.Selector {
 	ds, ok := o.(*appsv1.DaemonSet)
 	if !ok {
 		return nil
@@ -95,17 +96,17 @@ func selectorOf(o plan.Object) labels.Selector {
 
 // nodeKeys: a node that comes or goes bears on every DaemonSet, one that changes on those whose
 // answer to it changes. Heartbeats, images, resources and addresses bear on none.
-func nodeKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+func nodeKeys(r object.Reader, before, after object.Object) []object.Key {
 	old, _ := before.(*corev1.Node)
 	node, _ := after.(*corev1.Node)
 	if old != nil && node != nil && sameNode(old, node) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.List(resource.DaemonSets, "") {
 		ds, ok := o.(*appsv1.DaemonSet)
 		if ok && (old == nil || node == nil || touches(ds, old, node)) {
-			keys = append(keys, plan.KeyOf(ds))
+			keys = append(keys, object.KeyOf(ds))
 		}
 	}
 	return keys

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/podstate"
 )
@@ -151,7 +152,7 @@ func (d *decision) noteHeld() {
 	d.wait(plan.Wait{
 		Reason:  "Held",
 		Message: fmt.Sprintf("%d nodes stay at %s (%s)", old, d.revisionText(hashOf(d.heldAt)), strings.Join(by, ", ")),
-		On:      plan.RefOf(d.set),
+		On:      object.RefOf(d.set),
 		Hint:    "change or remove the annotation to go on",
 	})
 }

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
@@ -55,7 +56,7 @@ func (d *decision) absences() (reason, message string) {
 		d.notes = append(d.notes, plan.Wait{
 			Reason:  a.reason,
 			Message: fmt.Sprintf("%s no pod %s: %s", nodesRun(len(a.nodes)), a.text, nodeNames(a.nodes)),
-			On:      plan.RefOf(a.nodes[0]),
+			On:      object.RefOf(a.nodes[0]),
 			Hint:    a.hint,
 		})
 	}
@@ -129,7 +130,7 @@ func (d *decision) unavailable() []plan.Wait {
 		}
 	}
 	if more > 0 {
-		waits = append(waits, plan.Wait{Reason: "MorePods", Message: fmt.Sprintf("%d more pods are not available", more), On: plan.RefOf(d.set)})
+		waits = append(waits, plan.Wait{Reason: "MorePods", Message: fmt.Sprintf("%d more pods are not available", more), On: object.RefOf(d.set)})
 	}
 	return waits
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/kubectl/pkg/polymorphichelpers"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -66,7 +67,7 @@ func follow(t *testing.T, w *model.World, controllers []plan.Controller, healthy
 		moved = false
 		for _, c := range controllers {
 			for _, o := range w.List(c.For, "") {
-				if p := c.Plan(plan.Input{Reader: w, Key: plan.KeyOf(o), Now: w.Now}); len(p.Actions) > 0 || p.Status != nil {
+				if p := c.Plan(plan.Input{Reader: w, Key: object.KeyOf(o), Now: w.Now}); len(p.Actions) > 0 || p.Status != nil {
 					w.Apply(p)
 					moved = true
 				}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario"
@@ -156,7 +157,7 @@ func (m *machine) plan() {
 	if len(objs) == 0 {
 		return
 	}
-	key := plan.KeyOf(objs[rapid.IntRange(0, len(objs)-1).Draw(m.t, "object")])
+	key := object.KeyOf(objs[rapid.IntRange(0, len(objs)-1).Draw(m.t, "object")])
 	id := c.Name + " " + key.String()
 	if m.flying[id] != nil {
 		return
@@ -182,11 +183,11 @@ func (m *machine) foresee(p plan.Plan) {
 	for _, a := range p.Actions {
 		set, ok := a.Target(), false
 		if u, isUpdate := a.(plan.Update); isUpdate {
-			set, ok = plan.RefOf(u.Object), set.Resource == resource.ReplicaSets
+			set, ok = object.RefOf(u.Object), set.Resource == resource.ReplicaSets
 		}
 		if d, isDelete := a.(plan.Delete); isDelete && set.Resource == resource.Pods {
 			if o, there := m.w.Get(resource.Pods, set.Namespace, set.Name); there {
-				set, ok = plan.Ref{Key: plan.Key{Name: d.Object.Name}, UID: o.GetOwnerReferences()[0].UID}, true
+				set, ok = object.Ref{Key: object.Key{Name: d.Object.Name}, UID: o.GetOwnerReferences()[0].UID}, true
 			}
 		}
 		if ok {
@@ -195,9 +196,9 @@ func (m *machine) foresee(p plan.Plan) {
 	}
 }
 
-func readyPods(r plan.Reader, owner types.UID) int {
+func readyPods(r object.Reader, owner types.UID) int {
 	n := 0
-	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(owner)) {
+	for _, o := range r.Indexed(resource.Pods, object.ByController, string(owner)) {
 		if p := o.(*corev1.Pod); podstate.Active(p) && podstate.Ready(p) {
 			n++
 		}
@@ -414,9 +415,9 @@ func (m *machine) converge() {
 		m.w.Now = m.w.Now.Add(3 * time.Second)
 		for _, c := range m.controllers {
 			for _, o := range m.w.List(c.For, "") {
-				id := c.Name + " " + plan.KeyOf(o).String()
+				id := c.Name + " " + object.KeyOf(o).String()
 				m.catchUp()
-				p := c.Plan(plan.Input{Reader: m.view, Key: plan.KeyOf(o), Now: m.w.Now, Last: m.last[id]})
+				p := c.Plan(plan.Input{Reader: m.view, Key: object.KeyOf(o), Now: m.w.Now, Last: m.last[id]})
 				for _, a := range p.Actions {
 					m.forgive(a)
 				}

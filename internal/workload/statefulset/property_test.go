@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	kinds "coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -31,7 +32,7 @@ type machine struct {
 
 const ns, name = "default", "web"
 
-var key = plan.Key{Namespace: ns, Name: name}
+var key = object.Key{Namespace: ns, Name: name}
 
 func newMachine(t *rapid.T) *machine {
 	m := &machine{w: model.New(epoch, statefulset.Controller()), t: t}
@@ -153,7 +154,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"delete": func(t *rapid.T) {
 			p := m.pod(t, live)
-			m.w.Apply(plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(p)}}})
+			m.w.Apply(plan.Plan{Actions: []plan.Action{plan.Delete{Object: object.RefOf(p)}}})
 		},
 		"collect": func(*rapid.T) { m.w.Collect() },
 		"wait": func(t *rapid.T) {
