@@ -19,8 +19,8 @@ func record(r *Recorder, component string, e plan.Event, now time.Time) (*corev1
 	return w.Event, ok
 }
 
-func say(object, reason, message string) plan.Event {
-	return plan.Event{Regarding: object.Ref{Resource: resource.Pods, Key: object.Key{Namespace: "d", Name: object}}, Type: "Normal", Reason: reason, Message: message}
+func say(pod, reason, message string) plan.Event {
+	return plan.Event{Regarding: object.Ref{Resource: resource.Pods, Key: object.Key{Namespace: "d", Name: pod}}, Type: "Normal", Reason: reason, Message: message}
 }
 
 func TestRepeatsAreCounted(t *testing.T) {

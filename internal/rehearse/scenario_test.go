@@ -133,9 +133,9 @@ func (in *Input) flag(t *testing.T, flag string) {
 	case "verbose":
 		in.Verbose = true
 	case string(Scale), string(Restart), string(Delete):
-		object, number, _ := strings.Cut(value, "=")
+		target, number, _ := strings.Cut(value, "=")
 		n, _ := strconv.Atoi(number)
-		word, name, _ := strings.Cut(object, "/")
+		word, name, _ := strings.Cut(target, "/")
 		for _, k := range kind.All() {
 			if k.Singular == word {
 				in.Changes = append(in.Changes, Change{Verb: Verb(name2verb(flag)), Replicas: int32(n),

@@ -22,7 +22,7 @@ func run(t *testing.T, c *fake.Cluster) *looptest.Cluster {
 	return looptest.Run(t, c, append(account.Controllers("PEM"), namespace.Controller(resource.All()))...)
 }
 
-func object(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "d", Name: name} }
+func meta(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "d", Name: name} }
 
 func TestEmptyNamespaceGoesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -47,12 +47,12 @@ func TestPodsGoFirstAndFinalizersAreNamed(t *testing.T) {
 		c := run(t, fake.New())
 		ns := looptest.Make(c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "d"}})
 		for i := range 50 {
-			looptest.Make(c, &corev1.Pod{ObjectMeta: object(fmt.Sprintf("quick-%d", i))})
+			looptest.Make(c, &corev1.Pod{ObjectMeta: meta(fmt.Sprintf("quick-%d", i))})
 		}
-		held := object("held")
+		held := meta("held")
 		held.Finalizers = []string{"example.com/hold"}
 		looptest.Make(c, &corev1.Pod{ObjectMeta: held})
-		looptest.Make(c, &corev1.Secret{ObjectMeta: object("secret")})
+		looptest.Make(c, &corev1.Secret{ObjectMeta: meta("secret")})
 		synctest.Wait()
 		looptest.Remove(c, ns, "")
 		looptest.Settle(c)
@@ -104,7 +104,7 @@ func TestContentUnseenIsNotLeftBehind(t *testing.T) {
 		c := run(t, f)
 		ns := looptest.Make(c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "d"}})
 		synctest.Wait()
-		looptest.Make(c, &corev1.Secret{ObjectMeta: object("unseen")})
+		looptest.Make(c, &corev1.Secret{ObjectMeta: meta("unseen")})
 		looptest.Remove(c, ns, "")
 		synctest.Wait()
 		if looptest.Find[*corev1.Namespace](c, resource.Namespaces, "", "d") == nil {
