@@ -18,9 +18,8 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/fleet/life"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/placement"
 )
 
 // apiTimeout bounds the questions that a command asks the API.
@@ -121,12 +120,12 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 	fmt.Fprintln(w, "\nNODE\tSTATE\tPOD RANGE\tRUNNING PODS")
 	for _, o := range nodes {
 		n := o.(*corev1.Node)
-		if kind.Simulated(n) {
+		if nodestate.Simulated(n) {
 			sims.count(n, running[n.Name])
 			continue
 		}
 		state := nodeState(n)
-		all = all && nodeReady(n)
+		all = all && nodestate.Ready(n)
 		if holdReason(n) != "" {
 			held = append(held, n)
 		}
@@ -152,7 +151,7 @@ func (s *simulated) count(n *corev1.Node, pods int) {
 	s.nodes++
 	s.pods += pods
 	switch {
-	case nodeReady(n):
+	case nodestate.Ready(n):
 		s.ready++
 	case life.Silent(n):
 		s.silent++ // as somebody wants it
@@ -169,14 +168,9 @@ func (s *simulated) state() string {
 	return fmt.Sprintf("%d Ready, %d silent", s.ready, s.silent)
 }
 
-func nodeReady(n *corev1.Node) bool {
-	ready, _ := placement.Ready(n)
-	return ready
-}
-
 func nodeState(n *corev1.Node) string {
 	state := "NotReady"
-	if nodeReady(n) {
+	if nodestate.Ready(n) {
 		state = "Ready"
 	}
 	if reason := holdReason(n); reason != "" {

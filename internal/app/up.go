@@ -22,6 +22,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/node/users"
+	"coracle/internal/nodestate"
 	"coracle/internal/pki"
 	"coracle/internal/resource"
 )
@@ -300,7 +301,7 @@ func awaitNodes(ctx context.Context, dir DataDir, names []string) error {
 		return err
 	}
 	note := func(o runtime.Object) {
-		if n, ok := o.(*corev1.Node); ok && (nodeReady(n) || holdReason(n) != "") {
+		if n, ok := o.(*corev1.Node); ok && (nodestate.Ready(n) || holdReason(n) != "") {
 			delete(waiting, n.Name)
 		}
 	}

@@ -12,53 +12,55 @@ import (
 // first name. A room that is missing here has not been thought about: add it, with as little as will do.
 var walls = map[string][]string{
 	// Values: they know nothing of the rest.
-	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {}, "drain": {"object"},
+	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {}, "drain": {"nodestate", "object"},
 	// Which slices are a service's, and which ranges services have addresses of.
 	"behind": {"object", "resource"}, "servicerange": {},
 	// What nodes are told of pods, with the server's end of it.
-	"peers": {"object", "resource", "view"},
+	"peers": {"object", "podstate", "resource", "view"},
+	// Facts about one pod and one node.
+	"podstate": {}, "nodestate": {},
 	// How the house speaks of API objects, and of decisions about them.
 	"object": {"resource"}, "plan": {"object", "resource"},
 	// Files that others change meanwhile, files that must be as they were written, and what libraries log.
 	"filetree": {}, "sealed": {}, "librarylog": {},
 	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.
-	"client": {"eviction", "object", "resource", "scheme"},
+	"client": {"eviction", "object", "podstate", "resource", "scheme"},
 	"view":   {"client", "object", "resource"},
 	// What is told of objects, and the one shell that writes it.
 	"event": {"client", "object", "plan"},
 	// Decisions. They know neither the loop that runs them nor one another's shells;
 	// cluster uses the arithmetic of kind and what workload/placement says of nodes.
-	"workload": {"object", "plan", "podclaim", "quota", "resource"},
-	"cluster":  {"behind", "kind", "object", "plan", "podclaim", "quota", "reclaim", "resource", "servicerange", "workload"},
+	"workload": {"nodestate", "object", "plan", "podclaim", "podstate", "quota", "resource"},
+	"cluster":  {"behind", "kind", "nodestate", "object", "plan", "podclaim", "podstate", "quota", "reclaim", "resource", "servicerange", "workload"},
 	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
-	"quota": {"kind", "resource"},
+	"quota": {"kind", "podstate", "resource"},
 	// What a node takes: the scheduler, nodes and simulated nodes judge by it.
 	"fit": {"workload"},
 	// The shells of decisions know no kind's business. The scheduler asks nodes by the predicates of
 	// workload/placement, as the DaemonSet planner does.
 	"loop":      {"client", "event", "object", "plan", "resource", "view"},
-	"scheduler": {"client", "fit", "object", "plan", "podclaim", "resource", "view", "workload"},
+	"scheduler": {"client", "fit", "object", "plan", "podclaim", "podstate", "resource", "view", "workload"},
 	// scenario carries plans out in a model of the API, for golden tests of planners.
-	"scenario": {"loop", "object", "plan", "resource", "scheme", "workload"},
+	"scenario": {"loop", "object", "plan", "podstate", "resource", "scheme", "workload"},
 	// sim runs them all in virtual time.
-	"sim": {"client", "cluster", "loop", "object", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
+	"sim": {"client", "cluster", "loop", "object", "plan", "podstate", "reclaim", "resource", "scheduler", "view", "workload"},
 	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
 	// live as simulated ones do, and explains the end as why does.
-	"rehearse": {"apiserver", "client", "cluster", "eviction", "fit", "fleet", "kind", "loop", "object", "plan", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
+	"rehearse": {"apiserver", "client", "cluster", "eviction", "fit", "fleet", "kind", "loop", "nodestate", "object", "plan", "podstate", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
 	// fleet plays nodes, for whom nodelife looks as for any other.
-	"fleet": {"client", "cluster", "fit", "kind", "object", "plan", "podclaim", "reclaim", "resource", "view"},
+	"fleet": {"client", "cluster", "fit", "nodestate", "object", "plan", "podclaim", "reclaim", "resource", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
-	"kind":      {"resource", "scheme", "servicerange"},
+	"kind":      {"podstate", "resource", "scheme", "servicerange"},
 	"store":     {},
-	"apiserver": {"client", "drain", "eviction", "kind", "object", "peers", "pki", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
+	"apiserver": {"client", "drain", "eviction", "kind", "nodestate", "object", "peers", "pki", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// What names of the cluster lead to, and its sockets.
 	"dns": {},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"behind", "client", "dns", "drain", "event", "filetree", "fit", "object", "plan", "podclaim", "reclaim", "resource", "sealed", "servicerange", "view"},
+	"node":    {"behind", "client", "dns", "drain", "event", "filetree", "fit", "object", "plan", "podclaim", "podstate", "reclaim", "resource", "sealed", "servicerange", "view"},
 	"runtime": {"filetree", "network", "version"},
-	"network": {"behind", "filetree", "object", "peers", "resource", "sealed", "servicerange", "view"},
+	"network": {"behind", "filetree", "object", "peers", "podstate", "resource", "sealed", "servicerange", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
-	"why": {"behind", "dns", "fit", "network", "object", "plan", "quota", "resource", "scheduler", "workload"},
+	"why": {"behind", "dns", "fit", "network", "nodestate", "object", "plan", "podstate", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
 	"app":      nil,
 	"archtest": {},
@@ -91,7 +93,7 @@ func TestWalls(t *testing.T) {
 
 // pure are the folders whose code decides and does nothing else; impure are exceptions below them.
 var (
-	pure = []string{"internal/behind", "internal/servicerange", "internal/object", "internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
+	pure = []string{"internal/behind", "internal/servicerange", "internal/podstate", "internal/nodestate", "internal/object", "internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
 		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
 		"internal/apiserver/fairness", "internal/apiserver/authz/rbac", "internal/apiserver/authz/policy", "internal/dns", "internal/drain",

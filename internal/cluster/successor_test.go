@@ -95,7 +95,7 @@ func TestDeletionsAreSeen(t *testing.T) {
 		return ok
 	})
 	w.make(&appsv1.StatefulSet{ObjectMeta: in(ns, "db"), Spec: appsv1.StatefulSetSpec{
-		Replicas: ptr(int32(replicas)), ServiceName: "db", Selector: selector("db"), Template: graceful("db"),
+		Replicas: new(int32(replicas)), ServiceName: "db", Selector: selector("db"), Template: graceful("db"),
 		PodManagementPolicy: appsv1.ParallelPodManagement,
 	}})
 	var clients sync.WaitGroup
@@ -116,7 +116,7 @@ func TestDeletionsAreSeen(t *testing.T) {
 // graceful is a template whose pods are stopped by their node before they go.
 func graceful(app string) (t corev1.PodTemplateSpec) {
 	t = template(app)
-	t.Spec.TerminationGracePeriodSeconds = ptr(int64(1))
+	t.Spec.TerminationGracePeriodSeconds = new(int64(1))
 	return t
 }
 

@@ -211,8 +211,6 @@ func selector(app string) *metav1.LabelSelector {
 
 func in(ns, name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: ns, Name: name} }
 
-func ptr[T any](v T) *T { return &v }
-
 func deploymentOf(ns string, replicas int32) *appsv1.Deployment {
 	return &appsv1.Deployment{ObjectMeta: in(ns, "web"), Spec: appsv1.DeploymentSpec{Replicas: &replicas, Selector: selector("web"), Template: template("web")}}
 }
@@ -231,7 +229,7 @@ func TestWholeCluster(t *testing.T) {
 		Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromString("web")}},
 	}})
 	w.make(&policyv1.PodDisruptionBudget{ObjectMeta: in(ns, "web"), Spec: policyv1.PodDisruptionBudgetSpec{
-		Selector: selector("web"), MaxUnavailable: ptr(intstr.FromInt32(2)),
+		Selector: selector("web"), MaxUnavailable: new(intstr.FromInt32(2)),
 	}})
 	w.make(deploymentOf(ns, 10))
 	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
@@ -241,7 +239,7 @@ func TestWholeCluster(t *testing.T) {
 	db := template("db")
 	db.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
 	w.make(&appsv1.StatefulSet{ObjectMeta: in(ns, "db"), Spec: appsv1.StatefulSetSpec{
-		Replicas: ptr(int32(3)), ServiceName: "db", Selector: selector("db"), Template: db,
+		Replicas: new(int32(3)), ServiceName: "db", Selector: selector("db"), Template: db,
 		VolumeClaimTemplates: []corev1.PersistentVolumeClaim{claim},
 	}})
 	w.make(&appsv1.DaemonSet{ObjectMeta: in(ns, "log"), Spec: appsv1.DaemonSetSpec{Selector: selector("log"), Template: template("log")}})
@@ -274,7 +272,7 @@ func TestWholeCluster(t *testing.T) {
 
 	// A foreground deletion leaves no ReplicaSet and no pod before the Deployment itself goes.
 	ref := object.Ref{Resource: resource.Deployments, Key: object.Key{Namespace: ns, Name: "web"}}
-	if _, err := w.Delete(t.Context(), ref, metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationForeground)}); err != nil {
+	if _, err := w.Delete(t.Context(), ref, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)}); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the Deployment gone", func() bool { return w.count(resource.Deployments, ns, nil) == 0 })

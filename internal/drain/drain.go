@@ -19,6 +19,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 )
 
@@ -132,8 +133,4 @@ func Acknowledged(l *coordinationv1.Lease) (revision uint64, ok bool) {
 
 // Counts says whether a node's acknowledgement is waited for: one that is not ready leads nobody anywhere, or cannot say
 // so, and would hold up everybody.
-func Counts(n *corev1.Node) bool {
-	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
-}
+func Counts(n *corev1.Node) bool { return nodestate.Ready(n) }

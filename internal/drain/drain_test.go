@@ -11,8 +11,6 @@ import (
 	"coracle/internal/object"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func TestLimit(t *testing.T) {
 	for _, c := range []struct {
 		annotation string
@@ -103,7 +101,7 @@ func TestLeft(t *testing.T) {
 	slice := func(revision string, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
 		return &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{ResourceVersion: revision}, Endpoints: endpoints}
 	}
-	yes, no := ptr(true), ptr(false)
+	yes, no := new(true), new(false)
 	for name, c := range map[string]struct {
 		slices   []*discoveryv1.EndpointSlice
 		revision uint64

@@ -6,7 +6,7 @@
 // then or until the next moment that life names; it has no goroutine for a node or a pod, and
 // remembers nothing that the cluster's objects do not say, so it can be killed at any time. It
 // refuses decisions, which are life's, and nodes that do not carry the annotation
-// kind.SimulatedNode: those have agents of their own.
+// nodestate.SimulatedAnnotation: those have agents of their own.
 package fleet
 
 import (
@@ -22,7 +22,7 @@ import (
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/fit"
 	"coracle/internal/fleet/life"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -173,7 +173,7 @@ var heard = Resources()
 
 // nodeChanged keeps the fleet's list of nodes true. f.mu is held.
 func (f *Fleet) nodeChanged(before, after *corev1.Node) {
-	if after == nil || !kind.Simulated(after) {
+	if after == nil || !nodestate.Simulated(after) {
 		if before != nil && f.nodes[before.Name] != nil {
 			delete(f.nodes, before.Name)
 			f.nudge() // the heart may have nothing left to beat for

@@ -22,8 +22,8 @@ import (
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/fleet"
 	"coracle/internal/fleet/life"
-	"coracle/internal/kind"
 	"coracle/internal/loop/looptest"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/reclaim"
@@ -81,7 +81,7 @@ func (w *world) events(reason string) (out []string) {
 
 func (w *world) node(name, cidr string) *corev1.Node {
 	return looptest.Make(w.Cluster, &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{kind.SimulatedNode: "true"}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{nodestate.SimulatedAnnotation: "true"}},
 		Spec:       corev1.NodeSpec{PodCIDR: cidr},
 	})
 }

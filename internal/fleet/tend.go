@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/fleet/life"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -24,7 +24,7 @@ func (f *Fleet) tendNode(ctx context.Context, name string) time.Time {
 	}
 	node := o.(*corev1.Node)
 	f.checkNode(node)
-	for kind.Simulated(node) {
+	for nodestate.Simulated(node) {
 		step := life.NextNode(node, f.opts.Version, time.Now())
 		next, part := step.Object, ""
 		if step.Status != nil {
@@ -71,7 +71,7 @@ func (f *Fleet) tendPod(ctx context.Context, key object.Key, e *entry) time.Time
 	}
 	pod := o.(*corev1.Pod)
 	no, ok := f.view.Get(resource.Nodes, "", pod.Spec.NodeName)
-	if !ok || !kind.Simulated(no.(*corev1.Node)) || life.Silent(no.(*corev1.Node)) {
+	if !ok || !nodestate.Simulated(no.(*corev1.Node)) || life.Silent(no.(*corev1.Node)) {
 		return time.Time{}
 	}
 	now := time.Now()

@@ -58,13 +58,6 @@ var nodes = Kind{
 	SelectableFields: append(metaFields(resource.Nodes), nodeFields.names...),
 }
 
-// SimulatedNode is the annotation with which a node says that nothing stands behind it: its pods
-// are played by the server (package fleet) and have no containers.
-const SimulatedNode = "coracle.io/simulated"
-
-// Simulated says whether a node is one that the server plays.
-func Simulated(n *corev1.Node) bool { return n.Annotations[SimulatedNode] == "true" }
-
 func defaultNode(n *corev1.Node) {
 	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
 		n.Status.Allocatable = n.Status.Capacity.DeepCopy()

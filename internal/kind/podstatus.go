@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/kind/podspec"
+	"coracle/internal/podstate"
 )
 
 // podSummary is a pod in the few words of `kubectl get pods`.
@@ -44,14 +45,14 @@ func summarize(p *corev1.Pod) podSummary {
 		}
 	}
 	initializing := s.initContainers(p, sidecars)
-	if !initializing || condition(p, corev1.PodInitialized) {
+	if !initializing || podstate.True(p, corev1.PodInitialized) {
 		s.mainContainers(p, sidecars)
 	}
 	if p.DeletionTimestamp != nil {
 		switch {
 		case p.Status.Reason == "NodeLost":
 			s.word = "Unknown"
-		case p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded:
+		case !podstate.Ended(p):
 			s.word = "Terminating"
 		}
 	}
@@ -109,7 +110,7 @@ func (s *podSummary) mainContainers(p *corev1.Pod, sidecars map[string]bool) {
 	}
 	if s.word == "Completed" && running {
 		s.word = "NotReady"
-		if condition(p, corev1.PodReady) {
+		if podstate.Ready(p) {
 			s.word = "Running"
 		}
 	}
@@ -126,22 +127,13 @@ func exitWord(t *corev1.ContainerStateTerminated) string {
 	}
 }
 
-func condition(p *corev1.Pod, want corev1.PodConditionType) bool {
-	for i := range p.Status.Conditions {
-		if p.Status.Conditions[i].Type == want {
-			return p.Status.Conditions[i].Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
-
 func readinessGates(p *corev1.Pod) string {
 	if len(p.Spec.ReadinessGates) == 0 {
 		return none
 	}
 	open := 0
 	for _, gate := range p.Spec.ReadinessGates {
-		if condition(p, gate.ConditionType) {
+		if podstate.True(p, gate.ConditionType) {
 			open++
 		}
 	}

@@ -132,7 +132,7 @@ func TestRoomIsFreeOnceUsed(t *testing.T) {
 		w.create("next", shaped(hostPort(8080)))
 		w.settle(time.Second)
 		w.want("next", "Running ready main=running")
-		w.delete("next", ptr(int64(0)))
+		w.delete("next", new(int64(0)))
 		w.create("after", shaped(hostPort(8080)))
 		w.settle(5 * time.Second)
 		w.want("after", "Running ready main=running")

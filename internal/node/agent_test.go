@@ -23,8 +23,6 @@ import (
 
 func clientList(namespace string) client.ListOptions { return client.ListOptions{Namespace: namespace} }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestPodRunsAndGoes(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.create("web", one("server:1"))
@@ -272,7 +270,7 @@ func TestContainersThatCannotStart(t *testing.T) {
 	noMap := one("server:1")
 	noMap.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}}}}
 	root := one("server:1")
-	root.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsNonRoot: ptr(true)}
+	root.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsNonRoot: new(true)}
 	for name, c := range map[string]struct {
 		spec          corev1.PodSpec
 		fail          string // the CRI call that fails
@@ -353,12 +351,12 @@ func TestTermination(t *testing.T) {
 	}{
 		"graceful":          {one("server:1"), []deletion{{0, nil}}, 0},
 		"stubborn":          {stubborn, []deletion{{0, nil}}, 30 * time.Second},
-		"grace of the call": {stubborn, []deletion{{0, ptr(int64(5))}}, 5 * time.Second},
-		"shortened":         {stubborn, []deletion{{0, nil}, {10 * time.Second, ptr(int64(12))}}, 12 * time.Second},
-		"forced":            {stubborn, []deletion{{0, ptr(int64(0))}}, 2 * time.Second},
-		"forced later":      {stubborn, []deletion{{0, nil}, {10 * time.Second, ptr(int64(0))}}, 10 * time.Second},
+		"grace of the call": {stubborn, []deletion{{0, new(int64(5))}}, 5 * time.Second},
+		"shortened":         {stubborn, []deletion{{0, nil}, {10 * time.Second, new(int64(12))}}, 12 * time.Second},
+		"forced":            {stubborn, []deletion{{0, new(int64(0))}}, 2 * time.Second},
+		"forced later":      {stubborn, []deletion{{0, nil}, {10 * time.Second, new(int64(0))}}, 10 * time.Second},
 		"hook":              {hooked, []deletion{{0, nil}}, 3 * time.Second},
-		"endless hook":      {sleeper, []deletion{{0, ptr(int64(10))}}, 10 * time.Second},
+		"endless hook":      {sleeper, []deletion{{0, new(int64(10))}}, 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -387,7 +385,7 @@ func TestProbes(t *testing.T) {
 	t.Run("liveness", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			spec := one("sick:1")
-			spec.TerminationGracePeriodSeconds = ptr(int64(5))
+			spec.TerminationGracePeriodSeconds = new(int64(5))
 			spec.Containers[0].LivenessProbe = &corev1.Probe{ProbeHandler: exec, PeriodSeconds: 5, FailureThreshold: 3}
 			w.create("pod", spec)
 			w.settle(9 * time.Second)
@@ -483,7 +481,7 @@ func TestPostStart(t *testing.T) {
 func TestActiveDeadline(t *testing.T) {
 	inWorld(t, func(w *world) {
 		spec := one("server:1")
-		spec.ActiveDeadlineSeconds = ptr(int64(10))
+		spec.ActiveDeadlineSeconds = new(int64(10))
 		w.create("pod", spec)
 		w.settle(9 * time.Second)
 		w.want("pod", "Running ready main=running")
@@ -642,7 +640,7 @@ func TestForceDeletedWhileTheAgentWasDown(t *testing.T) {
 		w.settle(time.Second)
 		w.stop()
 		<-w.ended
-		w.delete("pod", ptr(int64(0)))
+		w.delete("pod", new(int64(0)))
 		w.create("pod", one("server:1"))
 		w.start()
 		w.settle(time.Second)
@@ -675,7 +673,7 @@ func TestRuntimeAway(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.create("pod", one("server:1"))
 		w.settle(time.Second)
-		w.failing.Store(ptr("everything"))
+		w.failing.Store(new("everything"))
 		w.create("late", one("server:1"))
 		w.settle(20 * time.Second)
 		if c := nodeReady(w.node()); c.Status != corev1.ConditionTrue {

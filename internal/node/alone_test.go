@@ -247,7 +247,7 @@ func TestMachineRestartsWithoutServer(t *testing.T) {
 			t.Errorf("run: %v %v %v", a, b, c)
 		}
 		w.apiAway.Store(false)
-		w.delete("doomed", ptr(int64(0)))
+		w.delete("doomed", new(int64(0)))
 		w.settle(time.Minute)
 		w.want("web", "Running ready main=running*1")
 		w.want("doomed", "gone")

@@ -188,13 +188,13 @@ func TestRealPodSharesAndIsolates(t *testing.T) {
 	side.VolumeMounts = server.VolumeMounts
 	server.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(8080)}}, PeriodSeconds: 1}
 	spec := corev1.PodSpec{
-		Containers: []corev1.Container{server, side}, Subdomain: "web", ShareProcessNamespace: ptr(true),
-		TerminationGracePeriodSeconds: ptr(int64(1)),
-		SecurityContext:               &corev1.PodSecurityContext{FSGroup: ptr(int64(4321)), RunAsGroup: ptr(int64(99))},
+		Containers: []corev1.Container{server, side}, Subdomain: "web", ShareProcessNamespace: new(true),
+		TerminationGracePeriodSeconds: new(int64(1)),
+		SecurityContext:               &corev1.PodSecurityContext{FSGroup: new(int64(4321)), RunAsGroup: new(int64(99))},
 		Volumes:                       []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
 	}
 	m.create("web-0", spec)
-	other := corev1.PodSpec{Containers: []corev1.Container{sh("sleep 1000")}, TerminationGracePeriodSeconds: ptr(int64(1))}
+	other := corev1.PodSpec{Containers: []corev1.Container{sh("sleep 1000")}, TerminationGracePeriodSeconds: new(int64(1))}
 	m.create("other", other)
 	m.untilState("web-0", "Running ready main=running side=running")
 	m.untilState("other", "Running ready main=running")
@@ -246,10 +246,10 @@ func BenchmarkRealPodStart(b *testing.B) {
 	for b.Loop() {
 		name := fmt.Sprint("pod", n)
 		n++
-		m.create(name, corev1.PodSpec{Containers: []corev1.Container{sh("sleep 1000")}, TerminationGracePeriodSeconds: ptr(int64(0))})
+		m.create(name, corev1.PodSpec{Containers: []corev1.Container{sh("sleep 1000")}, TerminationGracePeriodSeconds: new(int64(0))})
 		m.untilState(name, "Running ready main=running")
 		b.StopTimer()
-		m.delete(name, ptr(int64(0)))
+		m.delete(name, new(int64(0)))
 		b.StartTimer()
 	}
 }

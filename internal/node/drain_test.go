@@ -124,7 +124,7 @@ func (w *served) alive() bool { return len(w.images("server:1")) > 0 }
 func TestDrain(t *testing.T) {
 	inServed(t, func(w *served) {
 		w.serving("a")
-		w.delete("a", ptr(int64(30)))
+		w.delete("a", new(int64(30)))
 		w.settle(300 * time.Millisecond)
 		if !w.alive() {
 			t.Fatal("stopped while the service offers it")
@@ -183,7 +183,7 @@ func TestDrainIsBounded(t *testing.T) {
 					w.editPod("a", func(p *corev1.Pod) { p.Annotations = map[string]string{drain.Timeout: c.timeout} })
 				}
 				w.settle(time.Second)
-				w.delete("a", ptr(int64(30)))
+				w.delete("a", new(int64(30)))
 				c.prepare(w)
 				if c.limit > 0 {
 					w.settle(c.limit - 50*time.Millisecond)
@@ -213,7 +213,7 @@ func TestDrainsTogether(t *testing.T) {
 			w.serving(name)
 		}
 		for _, name := range names {
-			w.delete(name, ptr(int64(30)))
+			w.delete(name, new(int64(30)))
 		}
 		var at uint64
 		for _, name := range names {
@@ -237,7 +237,7 @@ func TestNothingToDrain(t *testing.T) {
 	inServed(t, func(w *served) {
 		w.create("a", one("server:1"))
 		w.settle(5 * time.Second)
-		w.delete("a", ptr(int64(30)))
+		w.delete("a", new(int64(30)))
 		w.settle(10 * time.Millisecond)
 		if w.alive() || w.asked > 0 {
 			t.Errorf("it runs: %v; asked %d times", w.alive(), w.asked)

@@ -39,14 +39,14 @@ func TestRealEnding(t *testing.T) {
 
 	// One that ignores TERM is killed; a shorter grace period given later counts at once.
 	pod("stubborn", "trap '' TERM; echo $$ > /data/stubborn; while :; do sleep 0.05; done", nil)
-	m.delete("stubborn", ptr(int64(1000))) // longer than is waited below
+	m.delete("stubborn", new(int64(1000))) // longer than is waited below
 	m.until("the kill is under way", func() bool { return m.pod("stubborn").DeletionTimestamp != nil })
-	m.delete("stubborn", ptr(int64(1)))
+	m.delete("stubborn", new(int64(1)))
 	m.untilState("stubborn", "gone")
 
 	// An agent that restarts in the middle of it ends it.
 	pod("resumed", "trap '' TERM; while :; do sleep 0.05; done", nil)
-	m.delete("resumed", ptr(int64(3)))
+	m.delete("resumed", new(int64(3)))
 	m.restartAgent()
 	m.untilState("resumed", "gone")
 	m.until("nothing is left in the runtime", func() bool {

@@ -111,7 +111,7 @@ func TestVolumeKindsHeld(t *testing.T) {
 			"nfs":     {NFS: &corev1.NFSVolumeSource{Server: "s", Path: "/"}},
 			"csi":     {CSI: &corev1.CSIVolumeSource{Driver: "d"}},
 			"git":     {GitRepo: &corev1.GitRepoVolumeSource{Repository: "r"}},
-			"trusted": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Path: "p", Name: ptr("b")}}}}},
+			"trusted": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Path: "p", Name: new("b")}}}}},
 			"vouched": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{KeyPath: "p"}}}}},
 			"huge":    {EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumHugePages}},
 		} {
@@ -153,7 +153,7 @@ func TestEnvFileAwaited(t *testing.T) {
 	inWorld(t, func(w *world) {
 		spec := one("server:1")
 		spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
-		from := &corev1.FileKeySelector{VolumeName: "v", Path: "set/env", Key: "COLOUR", Optional: ptr(false)}
+		from := &corev1.FileKeySelector{VolumeName: "v", Path: "set/env", Key: "COLOUR", Optional: new(false)}
 		spec.Containers[0].Env = []corev1.EnvVar{{Name: "PAINT", ValueFrom: &corev1.EnvVarSource{FileKeyRef: from}}}
 		p := w.create("painter", spec)
 		w.settle(2 * time.Second)
@@ -223,7 +223,7 @@ func TestNamesOfPods(t *testing.T) {
 		many.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}}
 		w.create("many", many)
 		long := one("server:1")
-		long.Hostname, long.Subdomain, long.SetHostnameAsFQDN = strings.Repeat("a", 60), "sub", ptr(true)
+		long.Hostname, long.Subdomain, long.SetHostnameAsFQDN = strings.Repeat("a", 60), "sub", new(true)
 		w.create("long", long)
 		w.settle(5 * time.Second)
 		w.want("many", "Running ready main=running")

@@ -24,7 +24,7 @@ func TestRealHostPort(t *testing.T) {
 	l.Close()
 	server := sh("while :; do echo pong | nc -l -p 8080; done")
 	server.Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: int32(port)}}
-	m.create("web", corev1.PodSpec{Containers: []corev1.Container{server}, TerminationGracePeriodSeconds: ptr(int64(1))})
+	m.create("web", corev1.PodSpec{Containers: []corev1.Container{server}, TerminationGracePeriodSeconds: new(int64(1))})
 	ask := func() string {
 		conn, err := net.DialTimeout("tcp", fmt.Sprintf("%s:%d", host, port), time.Second)
 		if err != nil {

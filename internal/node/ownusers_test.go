@@ -15,7 +15,7 @@ import (
 // apart is a pod with users of its own, and a volume.
 func apart() corev1.PodSpec {
 	spec := one("server:1")
-	spec.HostUsers = ptr(false)
+	spec.HostUsers = new(false)
 	spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 	spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
 	return spec
@@ -56,7 +56,7 @@ func TestHostUsers(t *testing.T) {
 		w.create("one", apart())
 		w.create("two", apart())
 		plain := apart()
-		plain.HostUsers = ptr(true)
+		plain.HostUsers = new(true)
 		w.create("plain", plain)
 		w.settle(2 * time.Second)
 		first, second := w.usersOf("one"), w.usersOf("two")
@@ -90,7 +90,7 @@ func TestHostUsers(t *testing.T) {
 		// What went while no agent looked is given back too.
 		w.stop()
 		<-w.ended
-		w.delete("two", ptr(int64(0)))
+		w.delete("two", new(int64(0)))
 		w.start()
 		w.settle(time.Minute)
 		if left, err := os.ReadDir(w.cfg.UsersBook); err != nil || len(left) != 0 {
@@ -105,7 +105,7 @@ func TestHostUsersHeld(t *testing.T) {
 		w.runtime.NoUsers = true
 		w.create("apart", apart())
 		shared := apart()
-		shared.HostUsers = ptr(true)
+		shared.HostUsers = new(true)
 		w.create("shared", shared)
 		w.settle(2 * time.Second)
 		w.held("apart", "FailedCreatePodSandBox", `user namespaces (hostUsers: false): runtime handler "" does not support user namespaces`)

@@ -37,7 +37,7 @@ func TestProbesOfStoppingContainersRest(t *testing.T) {
 	t.Run("by its own probe", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			spec := one("dire:1")
-			spec.TerminationGracePeriodSeconds = ptr(int64(20))
+			spec.TerminationGracePeriodSeconds = new(int64(20))
 			spec.Containers[0].LivenessProbe = probeEvery(1, 3)
 			w.create("pod", spec)
 			w.settle(20 * time.Second)
@@ -62,7 +62,7 @@ func TestProbesOfStoppingContainersRest(t *testing.T) {
 					spec.Containers[0].ReadinessProbe = probeEvery(1, 1000)
 				case "of a sidecar":
 					side := *spec.Containers[0].DeepCopy()
-					side.Name, side.RestartPolicy, side.LivenessProbe = "side", ptr(corev1.ContainerRestartPolicyAlways), probeEvery(1, 1000)
+					side.Name, side.RestartPolicy, side.LivenessProbe = "side", new(corev1.ContainerRestartPolicyAlways), probeEvery(1, 1000)
 					spec.InitContainers = []corev1.Container{side}
 				default:
 					spec.Containers[0].LivenessProbe = probeEvery(1, 1000)

@@ -38,7 +38,7 @@ func TestRealStreams(t *testing.T) {
 	server := sh("while :; do echo pong | nc -l -p 8080; done")
 	server.Name = "server"
 	m.create("pod", corev1.PodSpec{
-		Containers: []corev1.Container{main, server}, RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: ptr(int64(1)),
+		Containers: []corev1.Container{main, server}, RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: new(int64(1)),
 	})
 	m.untilState("pod", "Running ready main=running server=running")
 

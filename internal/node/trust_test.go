@@ -277,7 +277,7 @@ func TestDamagedRecordHolds(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(w.cfg.Dir, "lineage.json"), []byte(`{"cluster":`), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		w.delete("web", ptr(int64(0)))
+		w.delete("web", new(int64(0)))
 		w.start()
 		w.settle(time.Minute)
 		w.holds(before, lineage.RecordDamaged)
@@ -304,7 +304,7 @@ func TestReclaimHolds(t *testing.T) {
 			Spec: corev1.PersistentVolumeSpec{
 				PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
 				PersistentVolumeSource: corev1.PersistentVolumeSource{
-					HostPath: &corev1.HostPathVolumeSource{Path: path, Type: ptr(corev1.HostPathDirectoryOrCreate)},
+					HostPath: &corev1.HostPathVolumeSource{Path: path, Type: new(corev1.HostPathDirectoryOrCreate)},
 				},
 				NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 					MatchExpressions: []corev1.NodeSelectorRequirement{

@@ -9,6 +9,7 @@ import (
 	quantity "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -124,7 +125,7 @@ func Bears(res resource.Resource, before, after runtime.Object) bool {
 	switch is := after.(type) {
 	case *corev1.Pod:
 		was, ok := before.(*corev1.Pod)
-		return !ok || ended(was) != ended(is) || !was.DeletionTimestamp.Equal(is.DeletionTimestamp) || ends(was) != ends(is)
+		return !ok || podstate.Ended(was) != podstate.Ended(is) || !was.DeletionTimestamp.Equal(is.DeletionTimestamp) || ends(was) != ends(is)
 	case *corev1.PersistentVolumeClaim:
 		was, ok := before.(*corev1.PersistentVolumeClaim)
 		return !ok || !Equal(Usage(res, was, time.Time{}), Usage(res, is, time.Time{})) || !slices.Equal(attributesClasses(was), attributesClasses(is))
@@ -133,8 +134,4 @@ func Bears(res resource.Resource, before, after runtime.Object) bool {
 		return !ok || !Equal(Usage(res, was, time.Time{}), Usage(res, is, time.Time{}))
 	}
 	return false
-}
-
-func ended(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }

@@ -20,6 +20,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler/place"
 	"coracle/internal/scheduler/queue"
@@ -182,7 +183,7 @@ func (s *Scheduler) changed(ch view.Change, now time.Time) {
 func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 	after, _ := ch.After.(*corev1.Pod)
 	before, _ := ch.Before.(*corev1.Pod)
-	if after == nil || finished(after) {
+	if after == nil || podstate.Ended(after) {
 		gone := after
 		if gone == nil {
 			gone = before
@@ -224,11 +225,6 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 	case it != nil && !changed:
 		it.Pod.Object = after
 	}
-}
-
-// finished pods use nothing any more.
-func finished(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
 // countsElse says whether an assigned pod counts differently than before: resized in place,

@@ -14,10 +14,10 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/podstate"
 )
 
 // checks holds a world against the promises.

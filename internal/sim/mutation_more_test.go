@@ -15,10 +15,10 @@ import (
 	"coracle/internal/cluster/disruption"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/daemonset"
 	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/rollout"
 	"coracle/internal/workload/statefulset"
 )

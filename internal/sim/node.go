@@ -14,10 +14,10 @@ import (
 
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/podstate"
 )
 
 const heartbeat = 10 * time.Second

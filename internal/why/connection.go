@@ -16,6 +16,7 @@ import (
 	"coracle/internal/network/policy"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -165,7 +166,7 @@ func (c *connecting) explain() {
 }
 
 func governable(p *corev1.Pod) bool {
-	return !p.Spec.HostNetwork && len(p.Status.PodIPs) > 0 && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+	return !p.Spec.HostNetwork && len(p.Status.PodIPs) > 0 && !podstate.Ended(p)
 }
 
 // judge says what the policies of both ends say of a connection to a arrival.

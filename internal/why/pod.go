@@ -10,9 +10,9 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/podstate"
 )
 
 func (w *walk) lookAtPod(pod *corev1.Pod) (plan.State, []plan.Wait) {

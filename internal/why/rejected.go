@@ -10,8 +10,8 @@ import (
 	"coracle/internal/fit"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // rejected explains a pod that its node refused. The refusal is of some time ago, and a pod that has ended is not tried

@@ -11,6 +11,7 @@ import (
 	helper "k8s.io/component-helpers/resource"
 
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler/place"
 	"coracle/internal/workload/diagnose"
@@ -75,7 +76,7 @@ func (w *walk) trial(pod *corev1.Pod) *trial {
 		}
 		for _, o := range w.r.List(resource.Pods, "") {
 			p, ok := o.(*corev1.Pod)
-			if ok && p.Spec.NodeName != "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+			if ok && p.Spec.NodeName != "" && !podstate.Ended(p) {
 				counted := w.room.state.NewPod(p)
 				w.room.state.AddPod(counted, p.Spec.NodeName)
 				if p.DeletionTimestamp != nil {

@@ -13,12 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/behind"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 )
 
 // lookAtService explains a service that leads nowhere, and notes what it leads to less than one might think. Who has a port
@@ -256,7 +256,7 @@ func (w *walk) localNotes(s *corev1.Service, ready []*corev1.Pod) []plan.Wait {
 		if !ok {
 			continue
 		}
-		if is, _ := placement.Ready(n); is && !slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Spec.NodeName == n.Name }) {
+		if is := nodestate.Ready(n); is && !slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Spec.NodeName == n.Name }) {
 			without = append(without, n.Name)
 		}
 	}

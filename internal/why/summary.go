@@ -12,6 +12,7 @@ import (
 	"k8s.io/component-helpers/resource"
 
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	known "coracle/internal/resource"
 )
 
@@ -115,7 +116,7 @@ func shortage(r object.Reader, pod *corev1.Pod, message string) string {
 	}
 	for _, o := range r.List(known.Pods, "") {
 		p, ok := o.(*corev1.Pod)
-		if !ok || free[p.Spec.NodeName] == nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		if !ok || free[p.Spec.NodeName] == nil || podstate.Ended(p) {
 			continue
 		}
 		for name, q := range resource.PodRequests(p, resource.PodResourcesOptions{}) {

@@ -14,6 +14,7 @@ import (
 
 	"coracle/internal/eviction"
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -82,7 +83,7 @@ func graceOf(obj object.Object, asked *int64) int64 {
 	if !ok {
 		return 0
 	}
-	if pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if pod.Spec.NodeName == "" || podstate.Ended(pod) {
 		return 0
 	}
 	if asked != nil {

@@ -12,10 +12,9 @@ import (
 	"k8s.io/utils/ptr"
 
 	"coracle/internal/behind"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/resource"
-	"coracle/internal/workload/placement"
 )
 
 // host is an address with the nodes that have it: nodes of one machine share one.
@@ -57,8 +56,8 @@ func hosts(r object.Reader, s *corev1.Service) []host {
 	var open, closed []*corev1.Node
 	for _, o := range r.List(resource.Nodes, "") {
 		n := o.(*corev1.Node)
-		switch ready, _ := placement.Ready(n); {
-		case !ready || kind.Simulated(n) || n.DeletionTimestamp != nil || excluded(n):
+		switch ready := nodestate.Ready(n); {
+		case !ready || nodestate.Simulated(n) || n.DeletionTimestamp != nil || excluded(n):
 		case n.Spec.Unschedulable:
 			closed = append(closed, n)
 		default:

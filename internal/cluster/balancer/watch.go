@@ -8,10 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/behind"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/placement"
 )
 
 // indexPorts files services and pods under the ports that they want of nodes' addresses; services with a load balancer of
@@ -71,7 +71,7 @@ func portsWanted(o object.Object) []string {
 // hostPorts are the ports that a pod has of its node, for as long as it has not ended.
 func hostPorts(o object.Object) []string {
 	pod, ok := o.(*corev1.Pod)
-	if !ok || pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if !ok || pod.Spec.NodeName == "" || podstate.Ended(pod) {
 		return nil
 	}
 	var out []string
@@ -142,9 +142,9 @@ func shape(o object.Object) (out struct {
 		return out
 	}
 	out.there = true
-	out.ready, _ = placement.Ready(n)
+	out.ready = nodestate.Ready(n)
 	out.closed = n.Spec.Unschedulable
-	out.out = kind.Simulated(n) || n.DeletionTimestamp != nil || excluded(n)
+	out.out = nodestate.Simulated(n) || n.DeletionTimestamp != nil || excluded(n)
 	if a, ok := addressOf(n); ok {
 		out.address = a.String()
 	}

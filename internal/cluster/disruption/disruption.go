@@ -22,6 +22,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -65,7 +66,7 @@ func namespaceOf(before, after object.Object) string {
 }
 
 func altered(was, is *corev1.Pod) bool {
-	return isReady(was) != isReady(is) || (was.DeletionTimestamp == nil) != (is.DeletionTimestamp == nil) ||
+	return podstate.Ready(was) != podstate.Ready(is) || (was.DeletionTimestamp == nil) != (is.DeletionTimestamp == nil) ||
 		!apiequality.Semantic.DeepEqual(was.Labels, is.Labels) || !apiequality.Semantic.DeepEqual(was.OwnerReferences, is.OwnerReferences)
 }
 
@@ -109,12 +110,6 @@ func guards(b *policyv1.PodDisruptionBudget) labels.Selector {
 		return labels.Nothing()
 	}
 	return s
-}
-
-func isReady(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 func planBudget(in plan.Input) plan.Plan {
@@ -307,7 +302,7 @@ func disrupted(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, now time.Tim
 func healthy(pods []*corev1.Pod, disrupted map[string]metav1.Time) int32 {
 	var n int32
 	for _, p := range pods {
-		if _, evicted := disrupted[p.Name]; !evicted && p.DeletionTimestamp == nil && isReady(p) {
+		if _, evicted := disrupted[p.Name]; !evicted && p.DeletionTimestamp == nil && podstate.Ready(p) {
 			n++
 		}
 	}

@@ -67,11 +67,11 @@ func TestCounts(t *testing.T) {
 		min, max *intstr.IntOrString
 		want     string
 	}{
-		{"min number", ptr(number(7)), nil, "expected 9, desired 7, healthy 8, allowed 1, SufficientPods"},
-		{"min share", ptr(share("75%")), nil, "expected 10, desired 8, healthy 8, allowed 0, InsufficientPods"},
-		{"max number", nil, ptr(number(3)), "expected 10, desired 7, healthy 8, allowed 1, SufficientPods"},
-		{"max share", nil, ptr(share("25%")), "expected 10, desired 7, healthy 8, allowed 1, SufficientPods"},
-		{"max all", nil, ptr(share("100%")), "expected 10, desired 0, healthy 8, allowed 8, SufficientPods"},
+		{"min number", new(number(7)), nil, "expected 9, desired 7, healthy 8, allowed 1, SufficientPods"},
+		{"min share", new(share("75%")), nil, "expected 10, desired 8, healthy 8, allowed 0, InsufficientPods"},
+		{"max number", nil, new(number(3)), "expected 10, desired 7, healthy 8, allowed 1, SufficientPods"},
+		{"max share", nil, new(share("25%")), "expected 10, desired 7, healthy 8, allowed 1, SufficientPods"},
+		{"max all", nil, new(share("100%")), "expected 10, desired 0, healthy 8, allowed 8, SufficientPods"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -84,12 +84,10 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestScaleAndReadinessAreFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := world(t, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: ptr(intstr.FromString("50%"))})
-		looptest.Edit(c, resource.Deployments, "d", "web", func(d *appsv1.Deployment) { d.Spec.Replicas = ptr(int32(14)) })
+		c := world(t, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(intstr.FromString("50%"))})
+		looptest.Edit(c, resource.Deployments, "d", "web", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(14)) })
 		synctest.Wait()
 		if got, want := show(c), "expected 14, desired 7, healthy 8, allowed 1, SufficientPods"; got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
@@ -105,7 +103,7 @@ func TestScaleAndReadinessAreFollowed(t *testing.T) {
 // TestEvictedPodCountsAsGone for two minutes; if it is then still there, it counts again.
 func TestEvictedPodCountsAsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := world(t, policyv1.PodDisruptionBudgetSpec{MinAvailable: ptr(intstr.FromInt32(5))})
+		c := world(t, policyv1.PodDisruptionBudgetSpec{MinAvailable: new(intstr.FromInt32(5))})
 		looptest.Edit(c, resource.PodDisruptionBudgets, "d", "b", func(b *policyv1.PodDisruptionBudget) {
 			b.Status.DisruptedPods = map[string]metav1.Time{"web-1-3": metav1.NewTime(time.Now()), "no-such-pod": metav1.NewTime(time.Now())}
 			b.Status.DisruptionsAllowed--
@@ -128,7 +126,7 @@ func TestEvictedPodCountsAsGone(t *testing.T) {
 
 func TestWhatCannotBeCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := world(t, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: ptr(intstr.FromInt32(3))})
+		c := world(t, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(intstr.FromInt32(3))})
 		looptest.Make(c, &corev1.Pod{ObjectMeta: meta("bare")})
 		synctest.Wait()
 		if got := looptest.Reasons(c, budget(c)); !slices.Contains(got, "UnmanagedPods") {

@@ -8,6 +8,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -24,7 +25,7 @@ func stale() plan.Controller {
 
 // announced returns the condition of a living pod that says it is about to be disrupted.
 func announced(p *corev1.Pod) *corev1.PodCondition {
-	if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+	if p.DeletionTimestamp != nil || podstate.Ended(p) {
 		return nil
 	}
 	at := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {

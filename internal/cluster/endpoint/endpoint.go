@@ -16,6 +16,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -80,7 +81,7 @@ func altered(was, is *corev1.Pod) bool {
 		return true
 	}
 	return was.UID != is.UID || was.Spec.NodeName != is.Spec.NodeName || was.Spec.Hostname != is.Spec.Hostname ||
-		(was.DeletionTimestamp == nil) != (is.DeletionTimestamp == nil) || ended(was) != ended(is) || isReady(was) != isReady(is) ||
+		(was.DeletionTimestamp == nil) != (is.DeletionTimestamp == nil) || podstate.Ended(was) != podstate.Ended(is) || podstate.Ready(was) != podstate.Ready(is) ||
 		!slices.Equal(was.Status.PodIPs, is.Status.PodIPs) || was.Status.PodIP != is.Status.PodIP || !maps.Equal(was.Labels, is.Labels)
 }
 
@@ -94,16 +95,6 @@ func selects(s *corev1.Service, p *corev1.Pod) bool {
 		}
 	}
 	return true
-}
-
-func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-}
-
-func isReady(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 func ownerOfSlice(_ object.Reader, before, after object.Object) []object.Key {
@@ -157,7 +148,7 @@ func backends(r object.Reader, s *corev1.Service) []backend {
 	var out []backend
 	for _, o := range r.List(resource.Pods, s.Namespace) {
 		p := o.(*corev1.Pod)
-		if selects(s, p) && !ended(p) && p.Status.PodIP != "" {
+		if selects(s, p) && !podstate.Ended(p) && p.Status.PodIP != "" {
 			out = append(out, backend{p, portsOf(s, p)})
 		}
 	}
@@ -275,5 +266,3 @@ func getService(in plan.Input) *corev1.Service {
 	}
 	return nil
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -11,6 +11,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -91,9 +92,9 @@ func subsetsOf(s *corev1.Service, all []backend) (out []corev1.EndpointSubset, c
 		}
 		a := corev1.EndpointAddress{IP: address, TargetRef: targetRef(b.pod), Hostname: hostnameOf(s, b.pod)}
 		if b.pod.Spec.NodeName != "" {
-			a.NodeName = ptr(b.pod.Spec.NodeName)
+			a.NodeName = new(b.pod.Spec.NodeName)
 		}
-		if isReady(b.pod) || s.Spec.PublishNotReadyAddresses {
+		if podstate.Ready(b.pod) || s.Spec.PublishNotReadyAddresses {
 			out[at].Addresses = append(out[at].Addresses, a)
 		} else {
 			out[at].NotReadyAddresses = append(out[at].NotReadyAddresses, a)

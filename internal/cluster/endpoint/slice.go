@@ -14,6 +14,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -157,18 +158,18 @@ func fromSlice(ports []discoveryv1.EndpointPort) []port {
 func toSlice(ports []port) []discoveryv1.EndpointPort {
 	out := []discoveryv1.EndpointPort{}
 	for _, p := range ports {
-		out = append(out, discoveryv1.EndpointPort{Name: ptr(p.name), Protocol: ptr(p.protocol), Port: ptr(p.number), AppProtocol: p.appProtocol})
+		out = append(out, discoveryv1.EndpointPort{Name: new(p.name), Protocol: new(p.protocol), Port: new(p.number), AppProtocol: p.appProtocol})
 	}
 	return out
 }
 
 func (d *slicing) endpoint(p *corev1.Pod, address string) discoveryv1.Endpoint {
-	serving, terminating := isReady(p), p.DeletionTimestamp != nil
+	serving, terminating := podstate.Ready(p), p.DeletionTimestamp != nil
 	e := discoveryv1.Endpoint{
 		Addresses: []string{address},
 		Conditions: discoveryv1.EndpointConditions{
-			Ready:   ptr(d.service.Spec.PublishNotReadyAddresses || serving && !terminating),
-			Serving: ptr(serving), Terminating: ptr(terminating),
+			Ready:   new(d.service.Spec.PublishNotReadyAddresses || serving && !terminating),
+			Serving: new(serving), Terminating: new(terminating),
 		},
 		TargetRef: targetRef(p),
 	}
@@ -178,7 +179,7 @@ func (d *slicing) endpoint(p *corev1.Pod, address string) discoveryv1.Endpoint {
 	if p.Spec.NodeName == "" {
 		return e
 	}
-	e.NodeName = ptr(p.Spec.NodeName)
+	e.NodeName = new(p.Spec.NodeName)
 	if o, ok := d.r.Get(resource.Nodes, "", p.Spec.NodeName); ok {
 		if zone := o.GetLabels()[corev1.LabelTopologyZone]; zone != "" {
 			e.Zone = &zone

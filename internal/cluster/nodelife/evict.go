@@ -11,6 +11,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -26,18 +27,12 @@ func readiness() plan.Controller {
 }
 
 func readinessCares(before, after object.Object) bool {
-	return after != nil && podReady(after.(*corev1.Pod)) && (before == nil || !podReady(before.(*corev1.Pod)))
-}
-
-func podReady(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+	return after != nil && podstate.Ready(after.(*corev1.Pod)) && (before == nil || !podstate.Ready(before.(*corev1.Pod)))
 }
 
 func planReadiness(in plan.Input) plan.Plan {
 	pod, node := podAndNode(in)
-	if node == nil || isReady(node) || !podReady(pod) {
+	if node == nil || isReady(node) || !podstate.Ready(pod) {
 		return plan.Plan{}
 	}
 	next := pod.DeepCopy()
@@ -114,7 +109,7 @@ func noExecuteChanged(before, after *corev1.Node) bool {
 
 func planEviction(in plan.Input) plan.Plan {
 	pod, node := podAndNode(in)
-	if node == nil || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if node == nil || pod.DeletionTimestamp != nil || podstate.Ended(pod) {
 		return plan.Plan{}
 	}
 	at, taint, never := evictionTime(pod, noExecute(node))
@@ -221,7 +216,7 @@ func matches(tol *corev1.Toleration, t *corev1.Taint) bool {
 // the decision to delete, so it precedes the deletion and need not be repeated.
 func disrupted(pod *corev1.Pod, reason, message string, phase corev1.PodPhase, because string, now time.Time) []plan.Action {
 	next := pod.DeepCopy()
-	if phase != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+	if phase != "" && !podstate.Ended(pod) {
 		next.Status.Phase = phase
 	}
 	at := slices.IndexFunc(next.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })

@@ -11,6 +11,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -69,7 +70,7 @@ func judge(in plan.Input) plan.Plan {
 		next = node.DeepCopy()
 		declareSilent(next, in.Now)
 	}
-	ready := nodeCondition(next, corev1.NodeReady)
+	ready := nodestate.Condition(next, corev1.NodeReady)
 	if next != node && !apiequality.Semantic.DeepEqual(node.Status, next.Status) {
 		p.Status = next
 		if isReady(node) && !isReady(next) {
@@ -102,7 +103,7 @@ func reported(before, after object.Object) bool {
 	if before == nil || before.GetUID() != after.GetUID() {
 		return true
 	}
-	was, is := nodeCondition(before.(*corev1.Node), corev1.NodeReady), nodeCondition(after.(*corev1.Node), corev1.NodeReady)
+	was, is := nodestate.Condition(before.(*corev1.Node), corev1.NodeReady), nodestate.Condition(after.(*corev1.Node), corev1.NodeReady)
 	if is == nil || is.Status == corev1.ConditionUnknown {
 		return false // nobody says so of himself
 	}
@@ -112,7 +113,7 @@ func reported(before, after object.Object) bool {
 // silence is for how long a node has not been heard of though the server listened, and how long it is given.
 func silence(w plan.Witness, node *corev1.Node) (silent, grace time.Duration) {
 	grace = StartupGrace
-	if nodeCondition(node, corev1.NodeReady) != nil {
+	if nodestate.Condition(node, corev1.NodeReady) != nil {
 		grace = Grace
 	}
 	last := max(w.Last(resource.Nodes, object.Key{Name: node.Name}), w.Last(resource.Leases, object.Key{Namespace: LeaseNamespace, Name: LeaseOf(node)}))
@@ -150,7 +151,7 @@ func declareSilent(node *corev1.Node, now time.Time) {
 	for _, kind := range []corev1.NodeConditionType{
 		corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure,
 	} {
-		c := nodeCondition(node, kind)
+		c := nodestate.Condition(node, kind)
 		switch {
 		case c == nil:
 			node.Status.Conditions = append(node.Status.Conditions, corev1.NodeCondition{
@@ -190,7 +191,7 @@ func taintsFor(node *corev1.Node, evict bool, now time.Time) (taints []corev1.Ta
 		wanted[t] = wanted[t] || on
 	}
 	for _, m := range conditionTaints {
-		c := nodeCondition(node, m.condition)
+		c := nodestate.Condition(node, m.condition)
 		on := c != nil && c.Status == m.status
 		note(m.key, corev1.TaintEffectNoSchedule, on)
 		if m.condition == corev1.NodeReady {
@@ -208,7 +209,7 @@ func taintsFor(node *corev1.Node, evict bool, now time.Time) (taints []corev1.Ta
 		}
 		if t.Effect == corev1.TaintEffectNoExecute && t.TimeAdded == nil {
 			// Pods that tolerate it for a time need to know since when.
-			t.TimeAdded = ptr(metav1.NewTime(now.Truncate(time.Second)))
+			t.TimeAdded = new(metav1.NewTime(now.Truncate(time.Second)))
 			undated = append(undated, t.ToString())
 		}
 		taints = append(taints, t)
@@ -227,7 +228,7 @@ func taintsFor(node *corev1.Node, evict bool, now time.Time) (taints []corev1.Ta
 		return 1
 	})
 	for _, t := range missing {
-		t.TimeAdded = ptr(metav1.NewTime(now.Truncate(time.Second)))
+		t.TimeAdded = new(metav1.NewTime(now.Truncate(time.Second)))
 		taints = append(taints, t)
 		added = append(added, t.ToString())
 	}
@@ -251,8 +252,6 @@ func changes(lapsed, undated, added []string) string {
 	}
 	return strings.Join(out, "; ")
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func whyNode(node *corev1.Node, ready *corev1.NodeCondition, heard time.Time) plan.Why {
 	switch {

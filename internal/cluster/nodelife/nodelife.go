@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -105,21 +106,8 @@ func nodeOrNil(o object.Object) *corev1.Node {
 	return o.(*corev1.Node)
 }
 
-func nodeCondition(n *corev1.Node, kind corev1.NodeConditionType) *corev1.NodeCondition {
-	for i := range n.Status.Conditions {
-		if n.Status.Conditions[i].Type == kind {
-			return &n.Status.Conditions[i]
-		}
-	}
-	return nil
-}
-
 func isReady(n *corev1.Node) bool {
-	if n == nil {
-		return false
-	}
-	c := nodeCondition(n, corev1.NodeReady)
-	return c != nil && c.Status == corev1.ConditionTrue
+	return n != nil && nodestate.Ready(n)
 }
 
 func readyChanged(before, after *corev1.Node) bool { return isReady(before) != isReady(after) }

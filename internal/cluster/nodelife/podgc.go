@@ -9,6 +9,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -77,7 +78,7 @@ func collect(in plan.Input, pod *corev1.Pod, when []plan.Guard, message, because
 		marks[i] = mark
 	}
 	return plan.Plan{Actions: append(marks, plan.Delete{
-		Object: object.RefOf(pod), GraceSeconds: ptr(int64(0)), When: when, Because: because,
+		Object: object.RefOf(pod), GraceSeconds: new(int64(0)), When: when, Because: because,
 	})}
 }
 
@@ -99,7 +100,7 @@ func terminatedCollector(keep int) plan.Controller {
 }
 
 func ended(p *corev1.Pod) bool {
-	return p.DeletionTimestamp == nil && (p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed)
+	return p.DeletionTimestamp == nil && (podstate.Ended(p))
 }
 
 func planTerminated(in plan.Input, keep int) plan.Plan {
@@ -114,7 +115,7 @@ func planTerminated(in plan.Input, keep int) plan.Plan {
 	var p plan.Plan
 	for _, o := range oldest[:len(oldest)-keep] {
 		p.Actions = append(p.Actions, plan.Delete{
-			Object: object.RefOf(o), GraceSeconds: ptr(int64(0)), Because: fmt.Sprintf("more than %d pods have ended", keep),
+			Object: object.RefOf(o), GraceSeconds: new(int64(0)), Because: fmt.Sprintf("more than %d pods have ended", keep),
 		})
 	}
 	return p

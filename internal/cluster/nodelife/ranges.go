@@ -6,7 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -73,7 +73,7 @@ func (cfg Config) planRanges(in plan.Input) plan.Plan {
 
 // rangeFor is the range of which a node gets a part.
 func (cfg Config) rangeFor(node *corev1.Node) netip.Prefix {
-	if kind.Simulated(node) && cfg.SimulatedRange.IsValid() {
+	if nodestate.Simulated(node) && cfg.SimulatedRange.IsValid() {
 		return cfg.SimulatedRange
 	}
 	return cfg.PodRange

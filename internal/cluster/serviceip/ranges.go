@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -135,7 +136,7 @@ func (cfg Config) judge(r object.Reader, c *networkingv1.ServiceCIDR) (reason, m
 			}
 		}
 		for _, o := range r.List(resource.Nodes, "") {
-			if kind.Simulated(o.(*corev1.Node)) {
+			if nodestate.Simulated(o.(*corev1.Node)) {
 				continue
 			}
 			for _, ip := range nodeAddresses(o) {

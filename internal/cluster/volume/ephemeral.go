@@ -10,6 +10,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 )
@@ -34,7 +35,7 @@ func ephemeralCares(before, after object.Object) bool {
 
 // wantsClaims says whether a pod is to have claims made for it.
 func wantsClaims(pod *corev1.Pod) bool {
-	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if pod.DeletionTimestamp != nil || podstate.Ended(pod) {
 		return false
 	}
 	for i := range pod.Spec.Volumes {

@@ -9,6 +9,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -49,7 +50,7 @@ func (d *decision) bindForPlaced(class *storagev1.StorageClass) bool {
 func (d *decision) placed() (*corev1.Pod, *corev1.Node) {
 	for _, o := range d.r.Indexed(resource.Pods, indexUsers, object.KeyOf(d.claim).String()) {
 		pod := o.(*corev1.Pod)
-		if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil || podstate.Ended(pod) {
 			continue
 		}
 		if node := getNode(d.r, pod.Spec.NodeName); node != nil {

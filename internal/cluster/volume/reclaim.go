@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/reclaim"
@@ -192,9 +192,9 @@ func reclaimer(r object.Reader, pv *corev1.PersistentVolume) (node string, gone 
 	for _, o := range r.List(resource.Nodes, "") {
 		n := o.(*corev1.Node)
 		switch {
-		case !kind.Simulated(n) && nodeReady(n):
+		case !nodestate.Simulated(n) && nodeReady(n):
 			return n.Name, nil
-		case !kind.Simulated(n):
+		case !nodestate.Simulated(n):
 			real = true
 		case played == "" && nodeReady(n):
 			played = n.Name

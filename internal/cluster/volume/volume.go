@@ -16,12 +16,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podclaim"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
-	"coracle/internal/workload/placement"
 )
 
 // The built-in provisioners.
@@ -148,11 +148,7 @@ func getNode(r object.Reader, name string) *corev1.Node {
 
 // nodeReady says whether there is a node and it is ready.
 func nodeReady(n *corev1.Node) bool {
-	if n == nil {
-		return false
-	}
-	ready, _ := placement.Ready(n)
-	return ready
+	return n != nil && nodestate.Ready(n)
 }
 
 func keysOf(objects []object.Object) []object.Key {

@@ -68,9 +68,9 @@ func TestPodResources(t *testing.T) {
 }
 
 func TestNonRoot(t *testing.T) {
-	yes := &corev1.SecurityContext{RunAsNonRoot: ptr(true)}
+	yes := &corev1.SecurityContext{RunAsNonRoot: new(true)}
 	with := func(uid int64) *corev1.SecurityContext {
-		return &corev1.SecurityContext{RunAsNonRoot: ptr(true), RunAsUser: &uid}
+		return &corev1.SecurityContext{RunAsNonRoot: new(true), RunAsUser: &uid}
 	}
 	for name, c := range map[string]struct {
 		security *corev1.SecurityContext
@@ -80,8 +80,8 @@ func TestNonRoot(t *testing.T) {
 		"not asked":    {nil, ImageUser{}, ""},
 		"user given":   {with(5), ImageUser{}, ""},
 		"root given":   {with(0), ImageUser{}, "runAsUser breaks non-root policy"},
-		"image's user": {yes, ImageUser{UID: ptr(int64(7))}, ""},
-		"image's root": {yes, ImageUser{UID: ptr(int64(0))}, "image will run as root"},
+		"image's user": {yes, ImageUser{UID: new(int64(7))}, ""},
+		"image's root": {yes, ImageUser{UID: new(int64(0))}, "image will run as root"},
 		"image's name": {yes, ImageUser{Name: "nginx"}, "image has non-numeric user (nginx), cannot verify user is non-root"},
 		"image mute":   {yes, ImageUser{}, "image will run as root"},
 	} {
@@ -94,13 +94,13 @@ func TestNonRoot(t *testing.T) {
 
 func TestSecurity(t *testing.T) {
 	pod := &corev1.Pod{Spec: corev1.PodSpec{
-		ShareProcessNamespace: ptr(true),
-		SecurityContext:       &corev1.PodSecurityContext{RunAsUser: ptr(int64(10)), RunAsGroup: ptr(int64(20)), FSGroup: ptr(int64(30)), SupplementalGroups: []int64{40}},
+		ShareProcessNamespace: new(true),
+		SecurityContext:       &corev1.PodSecurityContext{RunAsUser: new(int64(10)), RunAsGroup: new(int64(20)), FSGroup: new(int64(30)), SupplementalGroups: []int64{40}},
 	}}
 	got := security(pod, &corev1.Container{SecurityContext: &corev1.SecurityContext{
-		RunAsUser: ptr(int64(11)), AllowPrivilegeEscalation: ptr(false), ReadOnlyRootFilesystem: ptr(true),
+		RunAsUser: new(int64(11)), AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
 		Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}, Drop: []corev1.Capability{"ALL"}},
-	}}, ImageUser{UID: ptr(int64(99))}, "/seccomp")
+	}}, ImageUser{UID: new(int64(99))}, "/seccomp")
 	want := &runtimeapi.LinuxContainerSecurityContext{
 		RunAsUser: &runtimeapi.Int64Value{Value: 11}, RunAsGroup: &runtimeapi.Int64Value{Value: 20}, SupplementalGroups: []int64{40, 30},
 		NoNewPrivs: true, ReadonlyRootfs: true, MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
@@ -111,7 +111,7 @@ func TestSecurity(t *testing.T) {
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	privileged := security(pod, &corev1.Container{SecurityContext: &corev1.SecurityContext{Privileged: ptr(true)}}, ImageUser{}, "")
+	privileged := security(pod, &corev1.Container{SecurityContext: &corev1.SecurityContext{Privileged: new(true)}}, ImageUser{}, "")
 	if !privileged.Privileged || privileged.MaskedPaths != nil || privileged.Seccomp.ProfileType != runtimeapi.SecurityProfile_Unconfined {
 		t.Errorf("privileged: %v", privileged)
 	}
@@ -119,14 +119,14 @@ func TestSecurity(t *testing.T) {
 
 // TestGroupAlone: CRI takes no group without a user, so the agent says who the container is anyway.
 func TestGroupAlone(t *testing.T) {
-	pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{RunAsGroup: ptr(int64(50))}}}
+	pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{RunAsGroup: new(int64(50))}}}
 	for name, tt := range map[string]struct {
 		image ImageUser
 		user  *int64
 		named string
 	}{
-		"image mute":   {ImageUser{}, ptr(int64(0)), ""},
-		"image's user": {ImageUser{UID: ptr(int64(7))}, ptr(int64(7)), ""},
+		"image mute":   {ImageUser{}, new(int64(0)), ""},
+		"image's user": {ImageUser{UID: new(int64(7))}, new(int64(7)), ""},
 		"image's name": {ImageUser{Name: "web"}, nil, "web"},
 	} {
 		sc := security(pod, &corev1.Container{}, tt.image, "")
@@ -140,7 +140,7 @@ func TestGroupAlone(t *testing.T) {
 	if sc := sandboxSecurity(pod, ""); sc.RunAsGroup != nil {
 		t.Errorf("sandbox: %v", sc)
 	}
-	pod.Spec.SecurityContext.RunAsUser = ptr(int64(8))
+	pod.Spec.SecurityContext.RunAsUser = new(int64(8))
 	if sc := sandboxSecurity(pod, ""); sc.RunAsGroup.GetValue() != 50 || sc.RunAsUser.GetValue() != 8 {
 		t.Errorf("sandbox with a user: %v", sc)
 	}
@@ -160,9 +160,9 @@ func TestDNS(t *testing.T) {
 		"cluster, host's net":     {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirstWithHostNet, HostNetwork: true}, d, cluster},
 		"default":                 {corev1.PodSpec{DNSPolicy: corev1.DNSDefault}, d, host},
 		"a cluster without a DNS": {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst}, DNS{Domain: "cluster.local", Host: d.Host}, host},
-		"none": {corev1.PodSpec{DNSPolicy: corev1.DNSNone, DNSConfig: &corev1.PodDNSConfig{Nameservers: []string{"1.1.1.1"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ptr("2")}}}}, d,
+		"none": {corev1.PodSpec{DNSPolicy: corev1.DNSNone, DNSConfig: &corev1.PodDNSConfig{Nameservers: []string{"1.1.1.1"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: new("2")}}}}, d,
 			&runtimeapi.DNSConfig{Servers: []string{"1.1.1.1"}, Options: []string{"ndots:2"}}},
-		"more": {corev1.PodSpec{DNSConfig: &corev1.PodDNSConfig{Searches: []string{"corp", "extra"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ptr("1")}, {Name: "rotate"}}}}, d,
+		"more": {corev1.PodSpec{DNSConfig: &corev1.PodDNSConfig{Searches: []string{"corp", "extra"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: new("1")}, {Name: "rotate"}}}}, d,
 			&runtimeapi.DNSConfig{Servers: cluster.Servers, Searches: append(append([]string{}, cluster.Searches...), "extra"), Options: []string{"ndots:1", "rotate"}}},
 	} {
 		got, wrong := c.dns.Config(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Spec: c.spec})
@@ -244,7 +244,7 @@ func TestHostnameFault(t *testing.T) {
 	if fault := HostnameFault(pod, "cluster.local"); fault != "" {
 		t.Error(fault)
 	}
-	pod.Spec.SetHostnameAsFQDN = ptr(true)
+	pod.Spec.SetHostnameAsFQDN = new(true)
 	if fault := HostnameFault(pod, "cluster.local"); !strings.Contains(fault, "is too long (64 characters is the max, 65 characters requested)") {
 		t.Error(fault)
 	}
@@ -312,11 +312,11 @@ func TestContainerConfig(t *testing.T) {
 	c := corev1.Container{
 		Name: "main", Image: "i:1", Command: []string{"run", "$(WHO)"}, Args: []string{"$(NOT_SET)", "$$(WHO)"}, WorkingDir: "/w",
 		Env: []corev1.EnvVar{{Name: "WHO", Value: "me"}}, Stdin: true, TTY: true, TerminationMessagePath: "/dev/termination-log",
-		Lifecycle: &corev1.Lifecycle{StopSignal: ptr(corev1.SIGUSR1)},
+		Lifecycle: &corev1.Lifecycle{StopSignal: new(corev1.SIGUSR1)},
 	}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: corev1.PodSpec{Containers: []corev1.Container{c}}}
 	o := Options{Environment: &Environment{}, ImageRef: "sha256:1", QOS: corev1.PodQOSBestEffort, Mounts: []Mount{
-		{ContainerPath: "/d", HostPath: "/h", ReadOnly: true, Recursive: true, Propagation: ptr(corev1.MountPropagationHostToContainer)},
+		{ContainerPath: "/d", HostPath: "/h", ReadOnly: true, Recursive: true, Propagation: new(corev1.MountPropagationHostToContainer)},
 	}}
 	o.Step.Attempt, o.Step.Crashes = 3, 2
 	got, err := Container(context.Background(), pod, &c, o)
@@ -340,7 +340,7 @@ func TestContainerConfig(t *testing.T) {
 func TestSandboxFields(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	pod := &corev1.Pod{Spec: corev1.PodSpec{
-		HostUsers: ptr(false), Overhead: amounts("250m", "64Mi"),
+		HostUsers: new(false), Overhead: amounts("250m", "64Mi"),
 		InitContainers: []corev1.Container{
 			{Name: "init", Ports: []corev1.ContainerPort{{ContainerPort: 1, HostPort: 1}}},
 			{Name: "side", RestartPolicy: &always, Ports: []corev1.ContainerPort{{ContainerPort: 2, HostPort: 20, HostIP: "127.0.0.1", Protocol: corev1.ProtocolUDP}}},
@@ -359,7 +359,7 @@ func TestSandboxFields(t *testing.T) {
 	if diff := cmp.Diff(ports, cfg.PortMappings, protocmp.Transform()); diff != "" {
 		t.Errorf("ports (-want +got):\n%s", diff)
 	}
-	plain := Sandbox(&corev1.Pod{Spec: corev1.PodSpec{HostUsers: ptr(true)}}, SandboxOptions{})
+	plain := Sandbox(&corev1.Pod{Spec: corev1.PodSpec{HostUsers: new(true)}}, SandboxOptions{})
 	if plain.Linux.Overhead != nil || plain.Linux.SecurityContext.NamespaceOptions.UsernsOptions != nil {
 		t.Errorf("a plain pod: %v", plain.Linux)
 	}

@@ -35,8 +35,6 @@ func (s stock) Secret(_ context.Context, _, name string) (*corev1.Secret, error)
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, name)
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func ref(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
 
 func TestEnv(t *testing.T) {
@@ -87,8 +85,8 @@ func TestEnv(t *testing.T) {
 		"secret key":     {c: corev1.Container{Env: []corev1.EnvVar{{Name: "S", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: ref("sec"), Key: "KEY"}}}}}, want: append([]string{"S=s3cret"}, service...)},
 		"missing key":    {c: corev1.Container{Env: []corev1.EnvVar{{Name: "S", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: ref("sec"), Key: "NO"}}}}}, fails: "couldn't find key NO in Secret ns/sec"},
 		"missing map":    {c: corev1.Container{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("no")}}}}, fails: `configmaps "no" not found`},
-		"optional map":   {c: corev1.Container{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("no"), Optional: ptr(true)}}}}, want: service},
-		"optional key":   {c: corev1.Container{Env: []corev1.EnvVar{{Name: "S", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: ref("cm"), Key: "NO", Optional: ptr(true)}}}}}, want: service},
+		"optional map":   {c: corev1.Container{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("no"), Optional: new(true)}}}}, want: service},
+		"optional key":   {c: corev1.Container{Env: []corev1.EnvVar{{Name: "S", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: ref("cm"), Key: "NO", Optional: new(true)}}}}}, want: service},
 		"pod IP":         {c: corev1.Container{Env: []corev1.EnvVar{field("status.podIP")}}, want: append([]string{"F=10.0.0.1"}, service...)},
 		"pod IPs":        {c: corev1.Container{Env: []corev1.EnvVar{field("status.podIPs")}}, want: append([]string{"F=10.0.0.1,fd00::1"}, service...)},
 		"label":          {c: corev1.Container{Env: []corev1.EnvVar{field("metadata.labels['app']")}}, want: append([]string{"F=web"}, service...)},

@@ -87,11 +87,11 @@ func TestFileKeyRef(t *testing.T) {
 	}{
 		"found":             {corev1.FileKeySelector{VolumeName: "v", Path: "good", Key: "A"}, "X=b c", ""},
 		"no key":            {corev1.FileKeySelector{VolumeName: "v", Path: "good", Key: "B"}, "", `couldn't find key B in file good of volume "v"`},
-		"no key, optional":  {corev1.FileKeySelector{VolumeName: "v", Path: "good", Key: "B", Optional: ptr(true)}, "", ""},
-		"no file":           {corev1.FileKeySelector{VolumeName: "v", Path: "none", Key: "A", Optional: ptr(false)}, "", `couldn't find file none of volume "v"`},
-		"no file, optional": {corev1.FileKeySelector{VolumeName: "v", Path: "none", Key: "A", Optional: ptr(true)}, "", ""},
-		"bad":               {corev1.FileKeySelector{VolumeName: "v", Path: "bad", Key: "A", Optional: ptr(true)}, "", `file bad of volume "v": line 1`},
-		"broken, optional":  {corev1.FileKeySelector{VolumeName: "broken", Path: "x", Key: "A", Optional: ptr(true)}, "", "volume is broken"},
+		"no key, optional":  {corev1.FileKeySelector{VolumeName: "v", Path: "good", Key: "B", Optional: new(true)}, "", ""},
+		"no file":           {corev1.FileKeySelector{VolumeName: "v", Path: "none", Key: "A", Optional: new(false)}, "", `couldn't find file none of volume "v"`},
+		"no file, optional": {corev1.FileKeySelector{VolumeName: "v", Path: "none", Key: "A", Optional: new(true)}, "", ""},
+		"bad":               {corev1.FileKeySelector{VolumeName: "v", Path: "bad", Key: "A", Optional: new(true)}, "", `file bad of volume "v": line 1`},
+		"broken, optional":  {corev1.FileKeySelector{VolumeName: "broken", Path: "x", Key: "A", Optional: new(true)}, "", "volume is broken"},
 	} {
 		c := &corev1.Container{Env: []corev1.EnvVar{{Name: "X", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &x.ref}}}}
 		vars, err := e.Env(context.Background(), &corev1.Pod{}, c)

@@ -163,7 +163,7 @@ func TestSubPathsStayInTheVolume(t *testing.T) {
 			pairs := traps(t, volume, h)[:2]
 			pod := podWith("p-"+strings.ReplaceAll(sub, "/", "-"), corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{
 				HostPath: &corev1.HostPathVolumeSource{Path: volume}}})
-			pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: ptr(int64(4242))}
+			pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: new(int64(4242))}
 			f.mustMount(pod)
 			c := &corev1.Container{Name: "main", VolumeMounts: []corev1.VolumeMount{{Name: "v", MountPath: "/v", SubPathExpr: sub}}}
 			over := attack(t, volume, pairs, 3, swaps/4)
@@ -238,7 +238,7 @@ func TestWritingStaysInTheVolume(t *testing.T) {
 		}
 	}()
 	for n := range int64(300) {
-		_, _ = write(dir, files(n), ptr(int64(4242)), time.Now()) // an error is an answer too
+		_, _ = write(dir, files(n), new(int64(4242)), time.Now()) // an error is an answer too
 	}
 	close(stop)
 	<-done

@@ -67,7 +67,7 @@ func TestBuiltInVolumesStayInTheirRoot(t *testing.T) {
 			}
 			f.pv("x", func(v *corev1.PersistentVolume, _ *corev1.PersistentVolumeClaim) { x.change(f, v) })
 			pod := podWith("p", claimVolume("x"))
-			pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: ptr(int64(4242))}
+			pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: new(int64(4242))}
 			_, err = f.mount(pod)
 			if x.part == "" {
 				if err != nil {
@@ -210,9 +210,9 @@ func TestTokensStayInTheVolume(t *testing.T) {
 		t.Run(strings.ReplaceAll(name, "/", " "), func(t *testing.T) {
 			f, h := newFixture(t), newHost(t)
 			pod := podWith("p", corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-				Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr(int64(3600))}}}}}})
+				Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: new(int64(3600))}}}}}})
 			pod.Spec.ServiceAccountName = "robot"
-			pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: ptr(int64(4242))}
+			pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: new(int64(4242))}
 			f.mustMount(pod)
 			at := filepath.Join(f.path(pod, "v"), name)
 			if err := os.RemoveAll(at); err != nil {

@@ -51,7 +51,7 @@ func (f *fixture) node() {
 
 func (f *fixture) drop(res served.Resource, namespace, name string) {
 	f.Helper()
-	if _, err := f.cluster.Delete(context.Background(), object.Ref{Resource: res, Key: object.Key{Namespace: namespace, Name: name}}, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))}); err != nil {
+	if _, err := f.cluster.Delete(context.Background(), object.Ref{Resource: res, Key: object.Key{Namespace: namespace, Name: name}}, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
 		f.Fatal(err)
 	}
 }

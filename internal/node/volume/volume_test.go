@@ -174,9 +174,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-func quantity(s string) *resource.Quantity { return ptr(resource.MustParse(s)) }
-
-func ptr[T any](v T) *T { return &v }
+func quantity(s string) *resource.Quantity { return new(resource.MustParse(s)) }
 
 func local(name string) corev1.LocalObjectReference {
 	return corev1.LocalObjectReference{Name: name}
@@ -194,12 +192,12 @@ func TestFilesFromTheAPI(t *testing.T) {
 			want:   []string{"a 0644 1", "b 0644 2", "bin 0644 \x00\x01"},
 		},
 		"items and modes": {
-			source: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: local("cm"), DefaultMode: ptr(int32(0o400)),
-				Items: []corev1.KeyToPath{{Key: "a", Path: "deep/er/a"}, {Key: "b", Path: "b", Mode: ptr(int32(0o711))}}}},
+			source: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: local("cm"), DefaultMode: new(int32(0o400)),
+				Items: []corev1.KeyToPath{{Key: "a", Path: "deep/er/a"}, {Key: "b", Path: "b", Mode: new(int32(0o711))}}}},
 			want: []string{"b 0711 2", "deep/er/a 0400 1"},
 		},
 		"secret":           {source: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "sec"}}, want: []string{"password 0644 sesame"}},
-		"optional, absent": {source: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "none", Optional: ptr(true)}}},
+		"optional, absent": {source: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "none", Optional: new(true)}}},
 		"absent":           {source: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "none"}}, fails: `MountVolume.SetUp failed for volume "v" : secrets "none" not found`},
 		"absent key": {
 			source: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: local("cm"), Items: []corev1.KeyToPath{{Key: "x", Path: "x"}}}},
@@ -220,7 +218,7 @@ func TestFilesFromTheAPI(t *testing.T) {
 		"projected": {
 			source: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
 				{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: local("cm"), Items: []corev1.KeyToPath{{Key: "a", Path: "ca.crt"}}}},
-				{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr(int64(3600))}},
+				{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: new(int64(3600))}},
 				{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}}},
 			}}},
 			want: []string{"ca.crt 0644 1", "namespace 0644 ns", "token 0644 token-1-of-default-for-p"},
@@ -378,7 +376,7 @@ func TestEmptyDirs(t *testing.T) {
 	pod := podWith("p",
 		corev1.Volume{Name: "disk", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		corev1.Volume{Name: "memory", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &limit}}})
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: ptr(int64(4321))}
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: new(int64(4321))}
 	f.mustMount(pod)
 	for _, name := range []string{"disk", "memory"} {
 		path := f.path(pod, name)
@@ -434,10 +432,10 @@ func TestTokensAreRenewed(t *testing.T) {
 	needRoot(t)
 	f := newFixture(t)
 	pod := podWith("p", corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-		{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr(int64(1000))}},
+		{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: new(int64(1000))}},
 	}}}})
 	pod.Spec.ServiceAccountName = "robot"
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr(int64(1234))}
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(1234))}
 	began := f.now
 	if again := f.mustMount(pod); again.Sub(began) != 800*time.Second {
 		t.Errorf("renewal after %s", again.Sub(began))
@@ -525,7 +523,7 @@ func (f *fixture) pv(name string, change func(*corev1.PersistentVolume, *corev1.
 		ObjectMeta: metav1.ObjectMeta{Name: "pv-" + name, Annotations: map[string]string{provisionedBy: localClass}, Finalizers: []string{DataFinalizer}},
 		Spec: corev1.PersistentVolumeSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
-			PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path, Type: ptr(corev1.HostPathDirectoryOrCreate)}},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path, Type: new(corev1.HostPathDirectoryOrCreate)}},
 			ClaimRef:               &corev1.ObjectReference{},
 		},
 	}

@@ -18,9 +18,9 @@ import (
 	"coracle/internal/fleet/life"
 	"coracle/internal/loop"
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // forever is past the end of any rehearsal: heartbeats of living nodes are taken to come until then, and cost nothing.

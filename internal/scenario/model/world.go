@@ -313,23 +313,21 @@ func setDefaults(o object.Object) {
 		s := &o.Spec
 		s.Replicas = cmp.Or(s.Replicas, &one)
 		s.Strategy.Type = cmp.Or(s.Strategy.Type, appsv1.RollingUpdateDeploymentStrategyType)
-		s.ProgressDeadlineSeconds = cmp.Or(s.ProgressDeadlineSeconds, ptr(int32(600)))
-		s.RevisionHistoryLimit = cmp.Or(s.RevisionHistoryLimit, ptr(int32(10)))
+		s.ProgressDeadlineSeconds = cmp.Or(s.ProgressDeadlineSeconds, new(int32(600)))
+		s.RevisionHistoryLimit = cmp.Or(s.RevisionHistoryLimit, new(int32(10)))
 	case *appsv1.ReplicaSet:
 		o.Spec.Replicas = cmp.Or(o.Spec.Replicas, &one)
 	case *corev1.ReplicationController:
 		o.Spec.Replicas = cmp.Or(o.Spec.Replicas, &one)
 	case *appsv1.StatefulSet:
 		o.Spec.Replicas = cmp.Or(o.Spec.Replicas, &one)
-		o.Spec.RevisionHistoryLimit = cmp.Or(o.Spec.RevisionHistoryLimit, ptr(int32(10)))
+		o.Spec.RevisionHistoryLimit = cmp.Or(o.Spec.RevisionHistoryLimit, new(int32(10)))
 		o.Spec.PodManagementPolicy = cmp.Or(o.Spec.PodManagementPolicy, appsv1.OrderedReadyPodManagement)
 		o.Spec.UpdateStrategy.Type = cmp.Or(o.Spec.UpdateStrategy.Type, appsv1.RollingUpdateStatefulSetStrategyType)
 	case *appsv1.DaemonSet:
-		o.Spec.RevisionHistoryLimit = cmp.Or(o.Spec.RevisionHistoryLimit, ptr(int32(10)))
+		o.Spec.RevisionHistoryLimit = cmp.Or(o.Spec.RevisionHistoryLimit, new(int32(10)))
 		o.Spec.UpdateStrategy.Type = cmp.Or(o.Spec.UpdateStrategy.Type, appsv1.RollingUpdateDaemonSetStrategyType)
 	case *corev1.Pod:
 		o.Status.Phase = cmp.Or(o.Status.Phase, corev1.PodPending)
 	}
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -17,13 +17,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/revision"
 	"coracle/internal/workload/succession"
@@ -114,8 +115,8 @@ func nodeKeys(r object.Reader, before, after object.Object) []object.Key {
 
 // sameNode says whether two states of a node are the same in all that any DaemonSet looks at.
 func sameNode(a, b *corev1.Node) bool {
-	x, _ := placement.Ready(a)
-	y, _ := placement.Ready(b)
+	x := nodestate.Ready(a)
+	y := nodestate.Ready(b)
 	return x == y && maps.Equal(a.Labels, b.Labels) && sameTaints(a.Spec.Taints, b.Spec.Taints)
 }
 
@@ -136,7 +137,7 @@ func touches(ds *appsv1.DaemonSet, old, node *corev1.Node) bool {
 	if _, canary := ds.Annotations[CanarySelector]; canary && !maps.Equal(old.Labels, node.Labels) {
 		return true
 	}
-	x, _ := placement.Ready(old)
-	y, _ := placement.Ready(node)
+	x := nodestate.Ready(old)
+	y := nodestate.Ready(node)
 	return x != y && (is.Cause == placement.Fits || is.Stays)
 }

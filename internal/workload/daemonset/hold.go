@@ -10,7 +10,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 )
 
 // hold marks the nodes that the rolling update shall not reach: all when paused, those outside the

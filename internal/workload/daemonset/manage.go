@@ -11,9 +11,9 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 )
 
 // manage gives every wanted node its pod, takes pods from the others, and leaves one pod per node:

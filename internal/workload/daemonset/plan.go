@@ -11,13 +11,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
 )
 
@@ -138,8 +139,9 @@ func (d *decision) survey(pods []*corev1.Pod) {
 		if s.wanted() {
 			d.desired++
 		}
-		if ready, c := placement.Ready(node); !ready {
-			s.lost = c.LastTransitionTime.Time.Before(since)
+		if !nodestate.Ready(node) {
+			c := nodestate.Condition(node, corev1.NodeReady)
+			s.lost = c == nil || c.LastTransitionTime.Time.Before(since)
 		}
 		place[node.Name] = len(d.spots)
 		d.spots = append(d.spots, s)

@@ -9,7 +9,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 )
 
 // scaled returns a number or a percentage of the wanted nodes, rounded up.

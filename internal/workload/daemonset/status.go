@@ -12,7 +12,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 	"coracle/internal/workload/progress"
 	"coracle/internal/workload/revision"
 )

@@ -8,11 +8,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 )
 
 // absence is one cause for which nodes run no pod of the set.
@@ -79,7 +80,7 @@ func (d *decision) absence(s *spot, add func(reason, text, hint string, node *co
 		return // it is being made
 	}
 	best := s.pods[0]
-	ready, _ := placement.Ready(s.node)
+	ready := nodestate.Ready(s.node)
 	switch {
 	case best.Status.Phase == corev1.PodRunning && ready || podstate.Ended(best):
 	case best.Spec.NodeName == "":

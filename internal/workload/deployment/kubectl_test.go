@@ -14,10 +14,10 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/replicaset"
 )
 
@@ -27,7 +27,7 @@ func TestRolloutStatus(t *testing.T) {
 	controllers := []plan.Controller{deployment.Controller(), replicaset.Controller()}
 	w := model.New(epoch, controllers...)
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}}
-	d.Spec.Replicas = ptr(int32(3))
+	d.Spec.Replicas = new(int32(3))
 	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	d.Spec.Template.Labels = map[string]string{"app": "web"}
 	w.Put(d)

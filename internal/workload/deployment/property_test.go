@@ -15,12 +15,12 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scenario"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/deployment"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/replicaset"
 )
 
@@ -63,11 +63,11 @@ func newMachine(t *rapid.T) *machine {
 	m.check = invariant.All(invariant.OneController, invariant.Surge(), invariant.CanaryHeld(), invariant.OneTemplate(),
 		invariant.Available(func(*appsv1.Deployment) int32 { return m.excuse }))
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{}}}
-	d.Spec.Replicas = ptr(rapid.Int32Range(0, 8).Draw(t, "replicas"))
+	d.Spec.Replicas = new(rapid.Int32Range(0, 8).Draw(t, "replicas"))
 	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	d.Spec.Template.Labels = map[string]string{"app": "web"}
 	d.Spec.Template.Spec.Containers = []corev1.Container{{Name: "main", Image: "web:0"}}
-	d.Spec.RevisionHistoryLimit = ptr(rapid.Int32Range(0, 3).Draw(t, "history"))
+	d.Spec.RevisionHistoryLimit = new(rapid.Int32Range(0, 3).Draw(t, "history"))
 	d.Spec.MinReadySeconds = rapid.SampledFrom([]int32{0, 0, 5}).Draw(t, "minReady")
 	d.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType
 	if m.rolling {
@@ -82,13 +82,11 @@ func newMachine(t *rapid.T) *machine {
 	return m
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func (m *machine) drawStrategy() appsv1.DeploymentStrategy {
 	amount := rapid.SampledFrom([]intstr.IntOrString{intstr.FromInt32(0), intstr.FromInt32(1), intstr.FromInt32(3),
 		intstr.FromString("25%"), intstr.FromString("50%"), intstr.FromString("100%")})
 	return appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{
-		MaxSurge: ptr(amount.Draw(m.t, "surge")), MaxUnavailable: ptr(amount.Draw(m.t, "unavailable"))}}
+		MaxSurge: new(amount.Draw(m.t, "surge")), MaxUnavailable: new(amount.Draw(m.t, "unavailable"))}}
 }
 
 func (m *machine) drawAnnotations() map[string]string {

@@ -16,9 +16,11 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podclaim"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
 )
@@ -53,19 +55,10 @@ func Cause(r object.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verd
 	}
 	v := Verdict{Wait: plan.Wait{Reason: "MinReadySeconds", On: object.RefOf(pod)}}
 	v.Message = fmt.Sprintf("pod %s is ready, and must stay so for %d seconds to count as available", pod.Name, minReady)
-	if c := condition(pod, corev1.PodReady); c != nil {
+	if c := podstate.Condition(pod, corev1.PodReady); c != nil {
 		v.Since = c.LastTransitionTime.Time
 	}
 	return v
-}
-
-func condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == kind {
-			return &pod.Status.Conditions[i]
-		}
-	}
-	return nil
 }
 
 func terminating(r object.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) {
@@ -108,12 +101,12 @@ func Host(r object.Reader, pod *corev1.Pod) (node *corev1.Node, gone, lost bool)
 		return nil, true, true
 	}
 	node, _ = obj.(*corev1.Node)
-	ready, _ := placement.Ready(node)
+	ready := nodestate.Ready(node)
 	return node, false, !ready
 }
 
 func ended(_ object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
-	if pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded {
+	if !podstate.Ended(pod) {
 		return Verdict{}, false
 	}
 	v := Verdict{}
@@ -144,7 +137,7 @@ func unscheduled(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) 
 	if name := pod.Spec.SchedulerName; name != "" && name != corev1.DefaultSchedulerName {
 		return otherScheduler(pod), true
 	}
-	if c := condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+	if c := podstate.Condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
 		v.Message = fmt.Sprintf("pod %s cannot be scheduled: %s", pod.Name, c.Message)
 		v.Hint = roomHint(pod, c.Message)
@@ -241,10 +234,11 @@ func nodeLost(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		return v, true
 	}
 	v.On = object.RefOf(node)
-	_, c := placement.Ready(node)
-	v.Since = c.LastTransitionTime.Time
-	if c.Message != "" {
-		v.Message += ": " + c.Message
+	if c := nodestate.Condition(node, corev1.NodeReady); c != nil {
+		v.Since = c.LastTransitionTime.Time
+		if c.Message != "" {
+			v.Message += ": " + c.Message
+		}
 	}
 	return v, true
 }
@@ -281,7 +275,7 @@ func containers(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		}
 		v := Verdict{Stuck: stuck}
 		v.Reason, v.Hint = w.Reason, hint
-		if c := condition(pod, corev1.ContainersReady); c != nil && c.Status == corev1.ConditionFalse {
+		if c := podstate.Condition(pod, corev1.ContainersReady); c != nil && c.Status == corev1.ConditionFalse {
 			v.Since = c.LastTransitionTime.Time
 		}
 		v.Message = fmt.Sprintf("pod %s: container %s: %s", pod.Name, s.Name, w.Reason)
@@ -298,7 +292,7 @@ func containers(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 }
 
 func notReady(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
-	c := condition(pod, corev1.PodReady)
+	c := podstate.Condition(pod, corev1.PodReady)
 	if c != nil && c.Status == corev1.ConditionTrue && pod.Status.Phase == corev1.PodRunning {
 		return Verdict{}, false
 	}

@@ -17,8 +17,6 @@ import (
 	"coracle/internal/workload/diagnose"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func at(seconds int) metav1.Time {
@@ -45,7 +43,7 @@ func world() *model.World {
 	node("good", corev1.ConditionTrue)
 	w.Put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "apart"}, Status: corev1.NodeStatus{
 		Conditions:      []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
-		RuntimeHandlers: []corev1.NodeRuntimeHandler{{Features: &corev1.NodeRuntimeHandlerFeatures{UserNamespaces: ptr(true)}}}}})
+		RuntimeHandlers: []corev1.NodeRuntimeHandler{{Features: &corev1.NodeRuntimeHandlerFeatures{UserNamespaces: new(true)}}}}})
 	node("lost", corev1.ConditionUnknown)
 	w.Put(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "usual"}, Handler: "coracle"})
 	w.Put(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "boxed"}, Handler: "kata"})
@@ -113,7 +111,7 @@ func TestPod(t *testing.T) {
 	ownUser := func(message string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {
 			waits("CreateContainerError", message)(p)
-			p.Spec.HostUsers = ptr(false)
+			p.Spec.HostUsers = new(false)
 		}
 	}
 	for _, tc := range []struct {
@@ -164,16 +162,16 @@ func TestPod(t *testing.T) {
 			waits("CreateContainerConfigError", "seLinuxOptions")(p)
 			p.Spec.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: "s0"}}
 		}, "CreateContainerConfigError", "seLinuxOptions", "pods p", metav1.Time{}, true, "leave seLinuxOptions out"},
-		{"class that is not there", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr("none") }),
+		{"class that is not there", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = new("none") }),
 			"FailedCreatePodSandBox", "cannot start on node good: it failed", "runtimeclasses none", at(11), false, "see that the RuntimeClass exists"},
-		{"class of a handler that is not there", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr("boxed") }),
+		{"class of a handler that is not there", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = new("boxed") }),
 			"FailedCreatePodSandBox", "it failed", "runtimeclasses boxed", at(11), true, `no runtime of node good has the handler "kata"`},
-		{"class that is no fault", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr("usual") }),
+		{"class that is no fault", cannotStart(func(p *corev1.Pod) { p.Spec.RuntimeClassName = new("usual") }),
 			"FailedCreatePodSandBox", "it failed", "pods p", at(11), false, ""},
-		{"users of its own", cannotStart(func(p *corev1.Pod) { p.Spec.HostUsers = ptr(false) }),
+		{"users of its own", cannotStart(func(p *corev1.Pod) { p.Spec.HostUsers = new(false) }),
 			"FailedCreatePodSandBox", "it failed", "pods p", at(11), true, "leave hostUsers out"},
 		{"users all given", cannotStart(func(p *corev1.Pod) {
-			p.Spec.HostUsers, p.Spec.NodeName = ptr(false), "apart"
+			p.Spec.HostUsers, p.Spec.NodeName = new(false), "apart"
 			p.Status.Conditions[0].Message = "users for the pod, of 110 times 65536 from 65536 on: all are given"
 		}), "FailedCreatePodSandBox", "all are given", "pods p", at(11), true, "delete pods with hostUsers: false that have ended"},
 		{"users who cannot be shown a volume", ownUser("mount /v: the file system at /v (nfs4) cannot be shown to users of the pod's own"),

@@ -9,12 +9,13 @@ import (
 	nodev1 "k8s.io/api/node/v1"
 
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
 // held explains a pod whose node says that it cannot even begin: its condition PodReadyToStartContainers has a reason.
 func held(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
-	c := condition(pod, corev1.PodReadyToStartContainers)
+	c := podstate.Condition(pod, corev1.PodReadyToStartContainers)
 	if c == nil || c.Status != corev1.ConditionFalse || c.Reason == "" {
 		return Verdict{}, false
 	}

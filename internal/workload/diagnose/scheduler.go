@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/podstate"
 )
 
 // gated explains a pod that no scheduler looks at until its gates are removed (KEP-3521).
@@ -28,7 +30,7 @@ func otherScheduler(pod *corev1.Pod) Verdict {
 	v.Reason, v.Since = "OtherScheduler", pod.CreationTimestamp.Time
 	v.Message = fmt.Sprintf("pod %s waits for a scheduler called %q, which has not said anything about it", pod.Name, name)
 	v.Hint = fmt.Sprintf("start the scheduler %q, or leave schedulerName out: the cluster's own is %q", name, corev1.DefaultSchedulerName)
-	if c := condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+	if c := podstate.Condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		v.Stuck, v.Since, v.Hint = false, c.LastTransitionTime.Time, ""
 		v.Message = fmt.Sprintf("pod %s: the scheduler %q says: %s", pod.Name, name, c.Message)
 	}

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -40,7 +41,7 @@ func troubleIndex() object.Index {
 
 // unmade says why a node does not get a pod ready for its containers: its last word, as long as the pod has no sandbox.
 func unmade(r object.Reader, pod *corev1.Pod) (Verdict, bool) {
-	if c := condition(pod, corev1.PodReadyToStartContainers); c != nil && c.Status == corev1.ConditionTrue {
+	if c := podstate.Condition(pod, corev1.PodReadyToStartContainers); c != nil && c.Status == corev1.ConditionTrue {
 		return Verdict{}, false
 	}
 	var last *corev1.Event

@@ -14,8 +14,8 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // DaemonSetPlan holds when a plan for a DaemonSet keeps every promise that a single plan can break:

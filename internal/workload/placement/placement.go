@@ -153,17 +153,6 @@ func TaintText(t *corev1.Taint) string {
 	return b.String()
 }
 
-// Ready says whether a node's Ready condition is True, and since when it has its present value.
-// A node without the condition is not ready.
-func Ready(node *corev1.Node) (ready bool, since corev1.NodeCondition) {
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue, c
-		}
-	}
-	return false, corev1.NodeCondition{}
-}
-
 // Pinned returns the one node that every term of a pod's required node affinity names (matchFields
 // metadata.name), as daemon pods do; empty when they name none or several: the terms are
 // alternatives, so a term that names none lets the pod go elsewhere.

@@ -12,11 +12,11 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/replicaset"
 )
 
@@ -28,14 +28,14 @@ func drawWorld(t *rapid.T) (*model.World, []plan.Controller) {
 	var owners []object.Object
 	for _, app := range []string{"a", "b"} {
 		set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: app}}
-		set.Spec.Replicas = ptr(rapid.Int32Range(0, 5).Draw(t, "replicas"))
+		set.Spec.Replicas = new(rapid.Int32Range(0, 5).Draw(t, "replicas"))
 		set.Spec.MinReadySeconds = rapid.SampledFrom([]int32{0, 10}).Draw(t, "minReady")
 		set.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}
 		set.Spec.Template.Labels = map[string]string{"app": app}
 		owners = append(owners, w.Put(set))
 	}
 	rc := &corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Name: "c"}}
-	rc.Spec.Replicas = ptr(rapid.Int32Range(0, 3).Draw(t, "replicas"))
+	rc.Spec.Replicas = new(rapid.Int32Range(0, 3).Draw(t, "replicas"))
 	rc.Spec.Selector = map[string]string{"app": "c"}
 	rc.Spec.Template = &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: rc.Spec.Selector}}
 	owners = append(owners, w.Put(rc))
@@ -44,8 +44,6 @@ func drawWorld(t *rapid.T) (*model.World, []plan.Controller) {
 	}
 	return w, controllers
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func drawPod(t *rapid.T, name string, owners []object.Object) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name,

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/object"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 )
 
 // set is what a ReplicaSet and a ReplicationController have in common.

@@ -11,7 +11,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 )
 
 // Reasons of the ReplicaFailure condition and of the events that go with it.

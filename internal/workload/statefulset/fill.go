@@ -9,9 +9,9 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
 	"coracle/internal/workload/succession"
 )

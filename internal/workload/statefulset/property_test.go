@@ -14,6 +14,7 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	kinds "coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/invariant"
@@ -205,7 +206,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 					switch {
 					case !live(pod):
 						m.w.Remove(kinds.Pods, ns, pod.Name)
-					case pod.Spec.Containers[0].Image != "bad" && pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded:
+					case pod.Spec.Containers[0].Image != "bad" && !podstate.Ended(pod):
 						m.setReady(pod, corev1.ConditionTrue)
 					}
 				}
@@ -242,7 +243,7 @@ func (m *machine) converge() {
 				m.w.Remove(kinds.Pods, ns, pod.Name)
 			case pod.Labels["app"] != "web": // the user takes away what is in the way
 				m.w.Remove(kinds.Pods, ns, pod.Name)
-			case pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded && pod.Spec.Containers[0].Image != "bad":
+			case !podstate.Ended(pod) && pod.Spec.Containers[0].Image != "bad":
 				m.setReady(pod, corev1.ConditionTrue)
 			case pod.Spec.Containers[0].Image == "bad" && m.onDelete():
 				m.w.Remove(kinds.Pods, ns, pod.Name)

@@ -22,6 +22,12 @@ func Condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodConditi
 	return nil
 }
 
+// True reports whether the pod's condition of that type is true.
+func True(pod *corev1.Pod, kind corev1.PodConditionType) bool {
+	c := Condition(pod, kind)
+	return c != nil && c.Status == corev1.ConditionTrue
+}
+
 // Ended reports whether the pod has come to its end: phase Succeeded or Failed.
 func Ended(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
@@ -39,10 +45,7 @@ func Terminating(pod *corev1.Pod) bool {
 }
 
 // Ready reports whether the pod's Ready condition is true.
-func Ready(pod *corev1.Pod) bool {
-	c := Condition(pod, corev1.PodReady)
-	return c != nil && c.Status == corev1.ConditionTrue
-}
+func Ready(pod *corev1.Pod) bool { return True(pod, corev1.PodReady) }
 
 // ReadySince returns the instant from which the pod has been ready without a break. It is false
 // when the pod is not ready; the instant is zero when the node did not say.
