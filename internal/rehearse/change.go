@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +17,7 @@ import (
 	"coracle/internal/kind"
 	"coracle/internal/object"
 	"coracle/internal/resource"
+	"coracle/internal/workload"
 )
 
 // Verb is what is done to an object.
@@ -143,13 +143,10 @@ func (ch Change) edit(ctx context.Context, api client.Interface, change func(obj
 }
 
 func template(o object.Object) *corev1.PodTemplateSpec {
-	switch o := o.(type) {
-	case *appsv1.Deployment:
-		return &o.Spec.Template
-	case *appsv1.StatefulSet:
-		return &o.Spec.Template
-	case *appsv1.DaemonSet:
-		return &o.Spec.Template
+	if k := workload.Of(o); k != nil {
+		if t := k.Template(o); t != nil {
+			return t
+		}
 	}
 	return &corev1.PodTemplateSpec{}
 }

@@ -5,14 +5,13 @@ import (
 	"reflect"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/rehearse/virtual"
 	"coracle/internal/resource"
+	"coracle/internal/workload"
 )
 
 // workloadKinds are followed through a rehearsal.
@@ -46,25 +45,12 @@ type track struct {
 
 // amountOf reads a workload's status.
 func amountOf(o object.Object) amount {
-	wanted := func(n *int32) int32 {
-		if n == nil {
-			return 1
-		}
-		return *n
+	k := workload.Of(o)
+	if k == nil {
+		return amount{}
 	}
-	switch o := o.(type) {
-	case *appsv1.Deployment:
-		return amount{o.Status.AvailableReplicas, wanted(o.Spec.Replicas)}
-	case *appsv1.StatefulSet:
-		return amount{o.Status.AvailableReplicas, wanted(o.Spec.Replicas)}
-	case *appsv1.DaemonSet:
-		return amount{o.Status.NumberAvailable, o.Status.DesiredNumberScheduled}
-	case *appsv1.ReplicaSet:
-		return amount{o.Status.AvailableReplicas, wanted(o.Spec.Replicas)}
-	case *corev1.ReplicationController:
-		return amount{o.Status.AvailableReplicas, wanted(o.Spec.Replicas)}
-	}
-	return amount{}
+	p := k.Progress(o)
+	return amount{p.Available, p.Wanted}
 }
 
 // follow begins to follow a workload that no other workload controls.
@@ -177,15 +163,8 @@ func sameButStatus(a, b object.Object) bool {
 // onlyScaled says that two objects differ in nothing but the number of pods wanted, and status.
 func onlyScaled(a, b object.Object) bool {
 	b = b.DeepCopyObject().(object.Object)
-	switch b := b.(type) {
-	case *appsv1.Deployment:
-		b.Spec.Replicas = a.(*appsv1.Deployment).Spec.Replicas
-	case *appsv1.StatefulSet:
-		b.Spec.Replicas = a.(*appsv1.StatefulSet).Spec.Replicas
-	case *appsv1.ReplicaSet:
-		b.Spec.Replicas = a.(*appsv1.ReplicaSet).Spec.Replicas
-	case *corev1.ReplicationController:
-		b.Spec.Replicas = a.(*corev1.ReplicationController).Spec.Replicas
+	if k := workload.Of(a); k != nil && k.Replicas != nil {
+		k.SetScale(b, *k.Replicas(a))
 	}
 	return sameButStatus(a, b)
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -14,26 +13,26 @@ import (
 	"coracle/internal/object"
 	"coracle/internal/podstate"
 	known "coracle/internal/resource"
+	"coracle/internal/workload"
 )
+
+func progressSummary(p workload.Progress) string {
+	text := fmt.Sprintf("%d of %d pods available", p.Available, p.Wanted)
+	if p.Revisions {
+		text += fmt.Sprintf(", %d up to date", p.Updated)
+	}
+	if p.Misplaced > 0 {
+		text += fmt.Sprintf(", %d on nodes where none belongs", p.Misplaced)
+	}
+	return text
+}
 
 // summary says in a few words how an object is; "" for kinds of which there is nothing to say.
 func summary(r object.Reader, obj object.Object) string {
+	if k := workload.Of(obj); k != nil {
+		return progressSummary(k.Progress(obj))
+	}
 	switch o := obj.(type) {
-	case *appsv1.Deployment:
-		return fmt.Sprintf("%d of %d pods available, %d up to date", o.Status.AvailableReplicas, asked(o.Spec.Replicas), o.Status.UpdatedReplicas)
-	case *appsv1.ReplicaSet:
-		return fmt.Sprintf("%d of %d pods available", o.Status.AvailableReplicas, asked(o.Spec.Replicas))
-	case *corev1.ReplicationController:
-		return fmt.Sprintf("%d of %d pods available", o.Status.AvailableReplicas, asked(o.Spec.Replicas))
-	case *appsv1.StatefulSet:
-		return fmt.Sprintf("%d of %d pods available, %d up to date", o.Status.AvailableReplicas, asked(o.Spec.Replicas), o.Status.UpdatedReplicas)
-	case *appsv1.DaemonSet:
-		s := o.Status
-		text := fmt.Sprintf("%d of %d pods available, %d up to date", s.NumberAvailable, s.DesiredNumberScheduled, s.UpdatedNumberScheduled)
-		if s.NumberMisscheduled > 0 {
-			text += fmt.Sprintf(", %d on nodes where none belongs", s.NumberMisscheduled)
-		}
-		return text
 	case *corev1.Pod:
 		return podSummary(o)
 	case *corev1.PersistentVolumeClaim:
@@ -64,13 +63,6 @@ func phase(p string) string {
 		return "Pending"
 	}
 	return p
-}
-
-func asked(replicas *int32) int32 {
-	if replicas == nil {
-		return 1
-	}
-	return *replicas
 }
 
 func podSummary(p *corev1.Pod) string {

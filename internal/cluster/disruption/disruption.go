@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -24,6 +23,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/podstate"
 	"coracle/internal/resource"
+	"coracle/internal/workload"
 )
 
 // DeletionTimeout is how long an evicted pod counts as disrupted without being deleted.
@@ -84,23 +84,12 @@ func scaled(r object.Reader, before, after object.Object) []object.Key {
 
 // replicas is the scale a controller has; -1 for a kind that has none.
 func replicas(o object.Object) int32 {
-	var n *int32
-	switch o := o.(type) {
-	case *appsv1.Deployment:
-		n = o.Spec.Replicas
-	case *appsv1.ReplicaSet:
-		n = o.Spec.Replicas
-	case *appsv1.StatefulSet:
-		n = o.Spec.Replicas
-	case *corev1.ReplicationController:
-		n = o.Spec.Replicas
-	default:
-		return -1
+	if k := workload.Of(o); k != nil {
+		if n, ok := k.Scale(o); ok {
+			return n
+		}
 	}
-	if n == nil {
-		return 1
-	}
-	return *n
+	return -1
 }
 
 // guards is the budget's selector: none selects nothing, an empty one every pod.
