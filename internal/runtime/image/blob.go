@@ -36,6 +36,7 @@ func (s *Store) readBlob(h v1.Hash, into any) error {
 // blobWriter receives a blob whose digest is known only at its end.
 type blobWriter struct {
 	s    *Store
+	room *room
 	f    *os.File
 	hash hash.Hash
 	size int64
@@ -46,10 +47,13 @@ func (s *Store) newBlob() (*blobWriter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write blob: %w", err)
 	}
-	return &blobWriter{s: s, f: f, hash: sha256.New()}, nil
+	return &blobWriter{s: s, room: s.room(), f: f, hash: sha256.New()}, nil
 }
 
 func (w *blobWriter) Write(p []byte) (int, error) {
+	if err := w.room.take(int64(len(p))); err != nil {
+		return 0, err
+	}
 	n, err := w.f.Write(p)
 	w.hash.Write(p[:n])
 	w.size += int64(n)

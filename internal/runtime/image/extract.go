@@ -24,6 +24,7 @@ const (
 // made by the archive itself lead out.
 type extraction struct {
 	root int
+	room *room
 	// parent caches the directory of the last entry: archives come in order.
 	parent     int
 	parentPath string
@@ -38,13 +39,13 @@ type dirTime struct {
 	time time.Time
 }
 
-// extract applies a layer archive to the directory root.
-func extract(root string, r io.Reader) error {
+// extract applies a layer archive to the directory root, within the room there is for it.
+func extract(root string, r io.Reader, space *room) error {
 	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", root, err)
 	}
-	x := &extraction{root: fd, parent: -1, made: map[string]bool{}}
+	x := &extraction{root: fd, room: space, parent: -1, made: map[string]bool{}}
 	defer x.close()
 	tr := tar.NewReader(r)
 	for {
@@ -99,7 +100,10 @@ func (x *extraction) entry(h *tar.Header, body io.Reader) error {
 	if h.Typeflag == tar.TypeLink {
 		return x.link(h, fd, base)
 	}
-	if err := create(h, fd, base, body); err != nil {
+	if err := x.room.entry(); err != nil {
+		return err
+	}
+	if err := x.create(h, fd, base, body); err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeDir {
@@ -197,7 +201,7 @@ func (x *extraction) link(h *tar.Header, fd int, base string) error {
 	return nil
 }
 
-func create(h *tar.Header, fd int, base string, body io.Reader) error {
+func (x *extraction) create(h *tar.Header, fd int, base string, body io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeDir:
 		if err := unix.Mkdirat(fd, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -205,7 +209,7 @@ func create(h *tar.Header, fd int, base string, body io.Reader) error {
 		}
 		return nil
 	case tar.TypeReg:
-		return writeFile(fd, base, body)
+		return writeFile(fd, base, body, x.room)
 	case tar.TypeSymlink:
 		if err := unix.Symlinkat(h.Linkname, fd, base); err != nil {
 			return fmt.Errorf("symlink: %w", err)
@@ -222,13 +226,13 @@ func create(h *tar.Header, fd int, base string, body io.Reader) error {
 	return fmt.Errorf("entry type %q is not supported", h.Typeflag)
 }
 
-func writeFile(fd int, base string, body io.Reader) error {
+func writeFile(fd int, base string, body io.Reader, space *room) error {
 	n, err := unix.Openat(fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
 	f := os.NewFile(uintptr(n), base)
-	_, err = io.Copy(f, body)
+	_, err = io.Copy(space.limit(f), body)
 	return errors.Join(err, f.Close())
 }
 

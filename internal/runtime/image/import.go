@@ -47,7 +47,7 @@ func (s *Store) Import(r io.Reader) ([]Image, error) {
 	}
 	defer filetree.Remove(dir) //nolint:errcheck // what is left goes with the next collection
 	a := archive{dir}
-	if err := a.spread(r); err != nil {
+	if err := a.spread(r, s.room()); err != nil {
 		return nil, fmt.Errorf("import image: %w", err)
 	}
 	return s.importFrom(a)
@@ -84,7 +84,7 @@ func (s *Store) importFrom(a archive) ([]Image, error) {
 }
 
 // spread extracts the regular files of the archive; paths stay inside.
-func (a archive) spread(r io.Reader) error {
+func (a archive) spread(r io.Reader, space *room) error {
 	plain, err := decompress(r)
 	if err != nil {
 		return err
@@ -102,13 +102,16 @@ func (a archive) spread(r io.Reader) error {
 			}
 			return err
 		}
-		if err := a.file(h, tr); err != nil {
+		if err := a.file(h, tr, space); err != nil {
 			return err
 		}
 	}
 }
 
-func (a archive) file(h *tar.Header, body io.Reader) error {
+func (a archive) file(h *tar.Header, body io.Reader, space *room) error {
+	if err := space.entry(); err != nil {
+		return err
+	}
 	to := a.path(h.Name)
 	switch h.Typeflag {
 	case tar.TypeReg:
@@ -119,7 +122,7 @@ func (a archive) file(h *tar.Header, body io.Reader) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(f, body)
+		_, err = io.Copy(space.limit(f), body)
 		return errors.Join(err, f.Close())
 	case tar.TypeSymlink, tar.TypeLink:
 		// Old docker save links a layer that an earlier image of the archive has too.

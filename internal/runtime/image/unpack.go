@@ -112,7 +112,7 @@ func (s *Store) unpackMade(write func(io.Writer) error) (layer v1.Hash, size int
 	}()
 	sum := sha256.New()
 	tee := &counted{r: io.TeeReader(r, sum)}
-	if err = extract(fs, tee); err == nil {
+	if err = extract(fs, tee, s.room()); err == nil {
 		_, err = io.Copy(io.Discard, tee)
 	}
 	r.CloseWithError(err)
@@ -210,7 +210,7 @@ func (s *Store) extractBlob(root string, blob, diffID v1.Hash) error {
 	defer plain.Close()
 	sum := sha256.New()
 	tee := io.TeeReader(plain, sum)
-	if err := extract(root, tee); err != nil {
+	if err := extract(root, tee, s.room()); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, tee); err != nil {
