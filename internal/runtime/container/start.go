@@ -19,6 +19,7 @@ import (
 
 	"coracle/internal/filetree"
 	"coracle/internal/runtime/cgroup"
+	"coracle/internal/runtime/launch"
 )
 
 // Stdio are the files a container's process gets as its standard input and
@@ -43,19 +44,27 @@ func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error
 	if err != nil {
 		return 0, err
 	}
-	if made != nil {
-		hook := configs.NewFunctionHook(func(*specs.State) error { made(); return nil })
-		cfg.Hooks = configs.Hooks{configs.CreateRuntime: {hook}}
-	}
 	// A leftover of a start that a crash cut short.
 	if err := Discard(root, id, s.Linux.CgroupsPath); err != nil {
 		return 0, err
+	}
+	p := process(s.Process, stdio)
+	if stdio.Console == nil && launch.Misfit(cfg) == "" {
+		pid, err := startLaunched(root, id, cfg, s, stdio, made)
+		if err != nil {
+			_ = Discard(root, id, s.Linux.CgroupsPath)
+			return 0, startError(err)
+		}
+		return pid, nil
+	}
+	if made != nil {
+		hook := configs.NewFunctionHook(func(*specs.State) error { made(); return nil })
+		cfg.Hooks = configs.Hooks{configs.CreateRuntime: {hook}}
 	}
 	c, err := libcontainer.Create(root, id, cfg)
 	if err != nil {
 		return 0, fmt.Errorf("create container: %w", err)
 	}
-	p := process(s.Process, stdio)
 	p.Init = true
 	if err := run(c, p, s.Annotations[SourcesAnnotation]); err != nil {
 		if pid, perr := p.Pid(); perr == nil && pid > 0 {
