@@ -35,6 +35,11 @@ type Stdio struct {
 // it must be reaped through Watch. made, when set, is called once the container
 // has its cgroup, before libcontainer writes a state from which it could be found.
 func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error) {
+	return start(root, id, s, stdio, made, launch.Misfit)
+}
+
+// start leaves to libcontainer what misfit gives a reason for.
+func start(root, id string, s *specs.Spec, stdio Stdio, made func(), misfit func(*configs.Config) string) (int, error) {
 	cfg, err := configuration(id, s)
 	if err != nil {
 		return 0, fmt.Errorf("container configuration: %w", err)
@@ -49,7 +54,7 @@ func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error
 		return 0, err
 	}
 	p := process(s.Process, stdio)
-	if stdio.Console == nil && launch.Misfit(cfg) == "" {
+	if stdio.Console == nil && misfit(cfg) == "" {
 		pid, err := startLaunched(root, id, cfg, s, stdio, made)
 		if err != nil {
 			_ = Discard(root, id, s.Linux.CgroupsPath)

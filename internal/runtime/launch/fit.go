@@ -61,7 +61,7 @@ func misfitOfMounts(cfg *configs.Config) string {
 		case m.Device == "proc" && (to != "/proc" || len(m.PropagationFlags) > 0 || m.RecAttr != nil || m.Flags&unix.MS_RDONLY != 0):
 			return "a second /proc"
 		case m.Device == "bind":
-		case len(m.PropagationFlags) > 0 || m.RecAttr != nil || m.ClearedFlags != 0:
+		case len(m.PropagationFlags) > 0 || m.RecAttr != nil:
 			return "a file system with propagation"
 		case m.Device != "proc" && m.Device != "sysfs" && m.Device != "tmpfs" && m.Device != "devpts" && m.Device != "mqueue":
 			return "a file system of type " + m.Device
