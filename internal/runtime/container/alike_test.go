@@ -138,7 +138,7 @@ func (c *container) look(t *testing.T, id string, misfit func(*configs.Config) s
 	}
 	defer read.Close()
 	states := t.TempDir()
-	pid, err := start(states, id, s, Stdio{Out: write, Err: write}, nil, misfit)
+	pid, err := start(states, id, s, Stdio{Out: write, Err: write}, func(string) {}, misfit)
 	write.Close()
 	defer func() {
 		if err := Discard(states, id, s.Linux.CgroupsPath); err != nil {

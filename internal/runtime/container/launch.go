@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/cgroups"
-	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/configs/validate"
@@ -28,7 +27,10 @@ var filters launch.Filters
 
 // startLaunched starts a container by package launch, and leaves libcontainer's state of it, as if libcontainer had: by
 // that it is found, gets further processes, and is removed.
-func startLaunched(root, id string, cfg *configs.Config, s *specs.Spec, stdio Stdio, made func()) (int, error) {
+func startLaunched(root, id string, cfg *configs.Config, s *specs.Spec, stdio Stdio, reached func(string)) (int, error) {
+	if reached == nil {
+		reached = func(string) {}
+	}
 	if err := validate.Validate(cfg); err != nil {
 		return 0, fmt.Errorf("create container: %w", err)
 	}
@@ -47,32 +49,34 @@ func startLaunched(root, id string, cfg *configs.Config, s *specs.Spec, stdio St
 			files[i] = null
 		}
 	}
-	groups, err := manager.New(cfg.Cgroups)
+	groups, err := cgroup.Manager(cfg.Cgroups)
 	if err != nil {
 		return 0, err
 	}
 	st := &state{root: root, id: id, cfg: cfg, groups: groups}
 	return launch.Start(id, cfg, p, files, launch.Steps{
-		Group: func() error { return makeGroups(groups, cfg, made) },
-		Enter: func(pid int) error { return enterGroups(groups, pid) },
+		Group: func() error { return makeGroups(groups, cfg, reached) },
+		Enter: func(pid int) error {
+			defer reached(waits)
+			return enterGroups(groups, pid)
+		},
 		Begin: func(pid int, rootfs string) error {
 			if sources := s.Annotations[SourcesAnnotation]; sources != "" {
 				if err := verifySources(rootfs, sources); err != nil {
 					return err
 				}
 			}
+			defer reached(recorded)
 			return st.write(pid)
 		},
 	})
 }
 
-func makeGroups(groups cgroups.Manager, cfg *configs.Config, made func()) error {
+func makeGroups(groups cgroups.Manager, cfg *configs.Config, reached func(string)) error {
 	if err := groups.Apply(-1); err != nil {
 		return fmt.Errorf("unable to apply cgroup configuration: %w", err)
 	}
-	if made != nil {
-		made()
-	}
+	reached(madeGroups)
 	if err := groups.Set(cfg.Cgroups.Resources); err != nil {
 		return fmt.Errorf("error setting cgroup config: %w", err)
 	}
