@@ -18,12 +18,14 @@ import (
 
 // auditArch are the architectures whose filters are made here, as a filter meets them (linux/audit.h).
 var auditArch = map[string]uint32{
-	"amd64": unix.AUDIT_ARCH_X86_64, "x86": unix.AUDIT_ARCH_I386, "arm64": unix.AUDIT_ARCH_AARCH64, "arm": unix.AUDIT_ARCH_ARM,
+	"amd64": unix.AUDIT_ARCH_X86_64, "x86": unix.AUDIT_ARCH_I386,
+	"arm64": unix.AUDIT_ARCH_AARCH64, "arm": unix.AUDIT_ARCH_ARM,
 }
 
 var actions = map[configs.Action]libseccomp.ScmpAction{
-	configs.Kill: libseccomp.ActKillThread, configs.KillThread: libseccomp.ActKillThread, configs.KillProcess: libseccomp.ActKillProcess,
-	configs.Errno: libseccomp.ActErrno, configs.Trap: libseccomp.ActTrap, configs.Allow: libseccomp.ActAllow, configs.Log: libseccomp.ActLog,
+	configs.Kill: libseccomp.ActKillThread, configs.KillThread: libseccomp.ActKillThread,
+	configs.KillProcess: libseccomp.ActKillProcess, configs.Errno: libseccomp.ActErrno, configs.Trap: libseccomp.ActTrap,
+	configs.Allow: libseccomp.ActAllow, configs.Log: libseccomp.ActLog,
 }
 
 // filterFlags are the flags of a profile as seccomp(2) takes them. All threads of a process that has one only have its
@@ -251,7 +253,9 @@ func newestCalls(c *configs.Seccomp) (list []newest, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(append([]string{native.String()}, c.Architectures...)))) {
+	names := append([]string{native.String()}, c.Architectures...)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		arch, err := libseccomp.GetArchFromString(name)
 		if err != nil {
 			return nil, err

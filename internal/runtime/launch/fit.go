@@ -17,7 +17,7 @@ func Misfit(cfg *configs.Config) string {
 		return "a runtime without root's rights"
 	case cfg.Namespaces.Contains(configs.NEWUSER):
 		return "users of its own"
-	case cfg.Namespaces.Contains(configs.NEWCGROUP) || cfg.Namespaces.Contains(configs.NEWTIME) || !private(cfg, configs.NEWNS):
+	case !private(cfg, configs.NEWNS), cfg.Namespaces.Contains(configs.NEWCGROUP), cfg.Namespaces.Contains(configs.NEWTIME):
 		return "namespaces"
 	case private(cfg, configs.NEWNET) || private(cfg, configs.NEWIPC) || private(cfg, configs.NEWUTS):
 		return "namespaces that are not the pod's"
@@ -27,8 +27,8 @@ func Misfit(cfg *configs.Config) string {
 		return "a security module"
 	case len(cfg.Sysctl) > 0 || cfg.Hostname != "" || cfg.Domainname != "" || len(cfg.Networks) > 0 || len(cfg.Routes) > 0:
 		return "namespaces that the container sets up"
-	case cfg.Personality != nil || cfg.Scheduler != nil || cfg.IOPriority != nil || cfg.MemoryPolicy != nil || cfg.IntelRdt != nil ||
-		len(cfg.TimeOffsets) > 0 || len(cfg.NetDevices) > 0 || cfg.ExecCPUAffinity != nil:
+	case cfg.Personality != nil, cfg.Scheduler != nil, cfg.IOPriority != nil, cfg.MemoryPolicy != nil, cfg.IntelRdt != nil,
+		len(cfg.TimeOffsets) > 0, len(cfg.NetDevices) > 0, cfg.ExecCPUAffinity != nil:
 		return "settings of the scheduler"
 	case cfg.NoNewKeyring:
 		return "no keyring of its own"
@@ -56,9 +56,10 @@ func misfitOfMounts(cfg *configs.Config) string {
 		switch {
 		case m.IDMapping != nil || m.Extensions != 0:
 			return "a mount with ids of its own"
-		case to == "/" || strings.HasPrefix(to, "/proc/") || to == "/proc" && m.Device != "proc" || to == "/dev" && m.Device != "tmpfs":
+		case to == "/", strings.HasPrefix(to, "/proc/"), to == "/proc" && m.Device != "proc", to == "/dev" && m.Device != "tmpfs":
 			return "a mount over " + to
-		case m.Device == "proc" && (to != "/proc" || len(m.PropagationFlags) > 0 || m.RecAttr != nil || m.Flags&unix.MS_RDONLY != 0):
+		case m.Device == "proc" && (to != "/proc" || len(m.PropagationFlags) > 0 || m.RecAttr != nil),
+			m.Device == "proc" && m.Flags&unix.MS_RDONLY != 0:
 			return "a second /proc"
 		case m.Device == "bind":
 		case len(m.PropagationFlags) > 0 || m.RecAttr != nil:

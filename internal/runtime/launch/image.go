@@ -57,9 +57,13 @@ func executable(list []byte) ([]byte, error) {
 		Type:  uint16(elf.ET_EXEC), Machine: uint16(machine), Version: uint32(elf.EV_CURRENT), Entry: codeAt + entry,
 		Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 2,
 	}
+	segment := func(rights elf.ProgFlag, off, at uint64, size int) elf.Prog64 {
+		return elf.Prog64{
+			Type: uint32(elf.PT_LOAD), Flags: uint32(rights), Off: off, Vaddr: at, Filesz: uint64(size), Memsz: uint64(size), Align: page,
+		}
+	}
 	segments := []elf.Prog64{
-		{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Off: page, Vaddr: codeAt, Filesz: uint64(len(code)), Memsz: uint64(len(code)), Align: page},
-		{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W), Off: 2 * page, Vaddr: listAt, Filesz: uint64(len(list)), Memsz: uint64(len(list)), Align: page},
+		segment(elf.PF_R|elf.PF_X, page, codeAt, len(code)), segment(elf.PF_R|elf.PF_W, 2*page, listAt, len(list)),
 	}
 	if err := errors.Join(binary.Write(&b, binary.LittleEndian, &h), binary.Write(&b, binary.LittleEndian, segments)); err != nil {
 		return nil, err
