@@ -89,8 +89,21 @@ func (t *tree) place(path string, file bool) (int, error) {
 	return fd, nil
 }
 
-// make makes a path where its links lead to, also those that lead nowhere yet.
+// make makes what is missing of a path: most often its last step.
 func (t *tree) make(path string, file bool) (int, error) {
+	path = filepath.Clean("/" + path)
+	if dir, err := t.open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+		fd, err := create(dir, filepath.Base(path), file)
+		unix.Close(dir)
+		if !errors.Is(err, unix.EEXIST) { // a link that leads nowhere
+			return fd, err
+		}
+	}
+	return t.makeAll(path, file)
+}
+
+// makeAll makes a path where its links lead to, also those that lead nowhere yet.
+func (t *tree) makeAll(path string, file bool) (int, error) {
 	full, err := securejoin.SecureJoin(t.root, path)
 	if err != nil {
 		return -1, err
@@ -121,6 +134,11 @@ func (t *tree) step(dir int, name, path string, file bool) (int, error) {
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
+	return create(dir, name, file)
+}
+
+// create makes an entry of a directory: an empty file, or a directory.
+func create(dir int, name string, file bool) (int, error) {
 	if file {
 		made, err := unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 		if err != nil {
@@ -130,7 +148,7 @@ func (t *tree) step(dir int, name, path string, file bool) (int, error) {
 	} else if err := unix.Mkdirat(dir, name, 0o755); err != nil {
 		return -1, err
 	}
-	return t.open(path, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
+	return unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
 // within makes sure that a link of the image has not led to where nothing may be mounted.
