@@ -111,6 +111,10 @@ systems: deps ## Run real systems on a cluster: etcd, Redis, PostgreSQL, ZooKeep
 leaks: deps ## Start STARTS (1,000) pods under a policy that denies all, and count the packets that get through: none may
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestNoPacketLeaks$$' -leaks $(or $(STARTS),1000) -timeout 0
 
+.PHONY: starts
+starts: deps ## Start pods one by one (STARTS=20) and at once (ATONCE=50), and tell times, processor time by process and requests
+	$(GO) test -tags '$(TAGS)' ./test/e2e -v -count 1 -run '^TestPodStarts$$' -starts $(or $(STARTS),20) -starts.atonce $(or $(ATONCE),50) -timeout 0
+
 .PHONY: churn
 churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -run '^TestChurn$$' -churn.rounds $(or $(ROUNDS),100) -churn.seed $(or $(SEED),1) -timeout 0

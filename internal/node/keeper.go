@@ -56,6 +56,10 @@ func newKeeper(cfg *Config) (*keeper, error) {
 
 func (c *Config) knownDir() string { return filepath.Join(c.Dir, "known") }
 
+// gathering is for how long changes are gathered before they are written: a pod that starts changes several times within
+// it, and each writing is synced.
+const gathering = 250 * time.Millisecond
+
 // put has an entry written, nil for none. What it refers to may not be changed any more.
 func (k *keeper) put(uid types.UID, e *podfile.Entry) {
 	k.mu.Lock()
@@ -75,6 +79,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.writeDue()
 			return
 		case <-k.wake:
+			pause(ctx, gathering)
 			k.writeDue()
 		}
 	}

@@ -24,9 +24,15 @@ type publisher struct {
 	// otherwise is not told again and again.
 	sent     *corev1.PodStatus
 	revision string
+	// since is when a status first differed that is not to be told at once.
+	since time.Time
 	// refused: the API will not have this status, now or ever. The pod must not be kept for it.
 	refused bool
 }
+
+// passingTime is for how long a status waits for a better one, while a start is under way (status.Passing). A start that
+// takes no longer is told in two writes: the pod's address, and that it runs.
+const passingTime = time.Second
 
 const (
 	firstRetry   = 200 * time.Millisecond
@@ -46,6 +52,15 @@ func (w *worker) tellAPI(ctx context.Context, st corev1.PodStatus, now time.Time
 	if now.Before(p.retryAt) {
 		return p.retryAt
 	}
+	if w.pod.DeletionTimestamp == nil && len(w.busy) > 0 && status.Passing(&w.pod.Status, &st) {
+		if p.since.IsZero() {
+			p.since = now
+		}
+		if at := p.since.Add(passingTime); now.Before(at) {
+			return at
+		}
+	}
+	p.since = time.Time{}
 	w.announce(&w.pod.Status, &st)
 	p.busy = true
 	next := w.pod.DeepCopy()

@@ -26,7 +26,8 @@ var kills = flag.Int("kills", 8, "how many runtimes TestKillsLeaveNoCgroup kills
 // startSteps are all points that the start of a sandbox and of a container pass.
 var startSteps = []string{
 	"pod recorded", "namespaces made", "pod cgroup made", "init started", "init in its cgroup", "init told", "network attached",
-	"container's console opened", "container's cgroup made", "container started", "container's process recorded",
+	"container's console opened", "container's cgroup made",
+	"container's process waits", "container's state written", "container started", "container's process recorded",
 }
 
 // groups lists the cgroups of the node on every hierarchy, itself excepted.
@@ -135,13 +136,16 @@ func (n *node) withoutClasses() {
 }
 
 // strays are processes of the node's runtime's own binary that live beyond it: a pod's init or a
-// container's that has not become the container's program yet.
+// container's that has not become the container's program yet: one of those has no environment, but the node's mounts.
 func (n *node) strays() (list []string) {
 	procs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, p := range procs {
 		env := readFile(p)
 		if strings.Contains(env, runtimeEnv+"_ID="+n.id) && strings.Contains(env, "_CORACLE_POD_INIT=") {
 			list = append(list, filepath.Dir(p))
+		}
+		if dir := filepath.Dir(p); strings.HasPrefix(readFile(dir+"/cmdline"), "coracle-init\x00") && strings.Contains(readFile(dir+"/mountinfo"), n.base) {
+			list = append(list, dir)
 		}
 	}
 	return list

@@ -89,7 +89,7 @@ func (s *service) start(c *ctr, p *pod) error {
 	closing := stdio{files}
 	s.cfg.reached("container's console opened")
 	levels := s.pidsLevels(c)
-	pid, err := container.Start(s.lcDir, c.ID, spec, files, s.madeGroup())
+	pid, err := container.Start(s.lcDir, c.ID, spec, files, s.cfg.step)
 	closing.close()
 	if err != nil {
 		io.close()
@@ -127,14 +127,6 @@ func (s *service) start(c *ctr, p *pod) error {
 		s.cfg.Logger.Error("container state not written", "container", c.ID, "err", err)
 	}
 	return nil
-}
-
-// madeGroup tells when a container has its cgroup and libcontainer has no state of it yet.
-func (s *service) madeGroup() func() {
-	if s.cfg.step == nil {
-		return nil
-	}
-	return func() { s.cfg.reached("container's cgroup made") }
 }
 
 // keep has the keeper hold a console. Without one the container runs all the

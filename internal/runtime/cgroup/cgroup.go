@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,12 +50,44 @@ func Open(path string) (*Group, error) {
 	if !filepath.IsAbs(path) || path == "/" || filepath.Clean(path) != path {
 		return nil, fmt.Errorf("cgroup path %q: must be absolute, clean and not the root", path)
 	}
-	m, err := manager.New(&cgroups.Cgroup{Path: path, Resources: &cgroups.Resources{SkipDevices: true}})
+	m, err := Manager(&cgroups.Cgroup{Path: path, Resources: &cgroups.Resources{SkipDevices: true}})
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup %s: %w", path, err)
 	}
 	return &Group{path: path, m: m}, nil
 }
+
+// Manager is the library's, for a group whose path is given. The library itself would look for each controller's mount
+// every time, which takes longer than what most callers are here for.
+func Manager(c *cgroups.Cgroup) (cgroups.Manager, error) {
+	roots, err := controllerRoots()
+	if err != nil {
+		return nil, err
+	}
+	paths := make(map[string]string, len(roots))
+	for controller, root := range roots {
+		paths[controller] = root + c.Path
+	}
+	return manager.NewWithPaths(c, paths)
+}
+
+// controllerRoots are the directories of the root groups, by controller; on v2 there is one, without a name.
+var controllerRoots = sync.OnceValues(func() (map[string]string, error) {
+	const probe = "/x"
+	m, err := manager.New(&cgroups.Cgroup{Path: probe, Resources: &cgroups.Resources{}})
+	if err != nil {
+		return nil, err
+	}
+	roots := map[string]string{}
+	for controller, dir := range m.GetPaths() {
+		root, ok := strings.CutSuffix(dir, probe)
+		if !ok {
+			return nil, fmt.Errorf("the cgroup %s of controller %q lies at %s", probe, controller, dir)
+		}
+		roots[controller] = root
+	}
+	return roots, nil
+})
 
 // Create makes the group and gives it limits. Making one that exists again
 // is no error.

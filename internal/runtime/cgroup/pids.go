@@ -146,6 +146,23 @@ func pidsRefused(file string) (count int64, known bool) {
 	return 0, false
 }
 
+// PidsOver says whether a group, or one of those above it, has more processes than it may. The kernel refuses new ones,
+// but not those that are moved there (Documentation/admin-guide/cgroup-v1/pids.rst). Paths are the group's directories
+// by controller, as cgroups.Manager gives them.
+func PidsOver(paths map[string]string) bool {
+	dir := paths["pids"]
+	if dir == "" {
+		dir = paths[""]
+	}
+	for ; strings.HasPrefix(dir, "/sys/fs/cgroup/"); dir = filepath.Dir(dir) {
+		limit := fileLimit(filepath.Join(dir, PidsMax))
+		if limit != Unlimited && fileLimit(filepath.Join(dir, "pids.current")) > limit {
+			return true
+		}
+	}
+	return false
+}
+
 // PidsRoom is how many processes and threads this machine can have where the
 // group is: the kernel's own limits (kernel.pid_max, kernel.threads-max) and
 // those of the groups above.

@@ -19,6 +19,7 @@ import (
 
 	"coracle/internal/filetree"
 	"coracle/internal/runtime/cgroup"
+	"coracle/internal/runtime/launch"
 )
 
 // Stdio are the files a container's process gets as its standard input and
@@ -31,9 +32,14 @@ type Stdio struct {
 
 // Start makes the container id under libcontainer's root, runs its process
 // and returns the process's pid. The process is a child of ours until we die;
-// it must be reaped through Watch. made, when set, is called once the container
-// has its cgroup, before libcontainer writes a state from which it could be found.
-func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error) {
+// it must be reaped through Watch. Reached, when set, is told the points that a start passes which the caller does not see: a
+// runtime may die at each of them.
+func Start(root, id string, s *specs.Spec, stdio Stdio, reached func(string)) (int, error) {
+	return start(root, id, s, stdio, reached, launch.Misfit)
+}
+
+// start leaves to libcontainer what misfit gives a reason for.
+func start(root, id string, s *specs.Spec, stdio Stdio, reached func(string), misfit func(*configs.Config) string) (int, error) {
 	cfg, err := configuration(id, s)
 	if err != nil {
 		return 0, fmt.Errorf("container configuration: %w", err)
@@ -43,19 +49,27 @@ func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error
 	if err != nil {
 		return 0, err
 	}
-	if made != nil {
-		hook := configs.NewFunctionHook(func(*specs.State) error { made(); return nil })
-		cfg.Hooks = configs.Hooks{configs.CreateRuntime: {hook}}
-	}
 	// A leftover of a start that a crash cut short.
 	if err := Discard(root, id, s.Linux.CgroupsPath); err != nil {
 		return 0, err
+	}
+	p := process(s.Process, stdio)
+	if stdio.Console == nil && misfit(cfg) == "" {
+		pid, err := startLaunched(root, id, cfg, s, stdio, reached)
+		if err != nil {
+			_ = Discard(root, id, s.Linux.CgroupsPath)
+			return 0, startError(err)
+		}
+		return pid, nil
+	}
+	if reached != nil { // before libcontainer writes a state from which the container could be found
+		hook := configs.NewFunctionHook(func(*specs.State) error { reached(madeGroups); return nil })
+		cfg.Hooks = configs.Hooks{configs.CreateRuntime: {hook}}
 	}
 	c, err := libcontainer.Create(root, id, cfg)
 	if err != nil {
 		return 0, fmt.Errorf("create container: %w", err)
 	}
-	p := process(s.Process, stdio)
 	p.Init = true
 	if err := run(c, p, s.Annotations[SourcesAnnotation]); err != nil {
 		if pid, perr := p.Pid(); perr == nil && pid > 0 {
@@ -67,6 +81,14 @@ func Start(root, id string, s *specs.Spec, stdio Stdio, made func()) (int, error
 	}
 	return p.Pid()
 }
+
+// Points that a start passes: the container has its cgroups; its process is in them and waits; it could be found by its
+// state, and is about to begin.
+const (
+	madeGroups = "container's cgroup made"
+	waits      = "container's process waits"
+	recorded   = "container's state written"
+)
 
 // files are held open for a while.
 type files []*os.File

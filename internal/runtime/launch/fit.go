@@ -1,0 +1,81 @@
+package launch
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+)
+
+// Misfit says why a container is not one for this package, and "" if it is one. It is asked before anything is made.
+func Misfit(cfg *configs.Config) string {
+	switch {
+	case !known:
+		return "processors of this kind"
+	case cfg.RootlessEUID || cfg.RootlessCgroups || cfg.NoPivotRoot:
+		return "a runtime without root's rights"
+	case cfg.Namespaces.Contains(configs.NEWUSER):
+		return "users of its own"
+	case !private(cfg, configs.NEWNS), cfg.Namespaces.Contains(configs.NEWCGROUP), cfg.Namespaces.Contains(configs.NEWTIME):
+		return "namespaces"
+	case private(cfg, configs.NEWNET) || private(cfg, configs.NEWIPC) || private(cfg, configs.NEWUTS):
+		return "namespaces that are not the pod's"
+	case cfg.RootPropagation&^(unix.MS_SLAVE|unix.MS_REC) != 0 || cfg.RootPropagation&unix.MS_SLAVE == 0:
+		return "mounts that propagate to the node"
+	case cfg.MountLabel != "" || cfg.ProcessLabel != "" || cfg.AppArmorProfile != "":
+		return "a security module"
+	case len(cfg.Sysctl) > 0 || cfg.Hostname != "" || cfg.Domainname != "" || len(cfg.Networks) > 0 || len(cfg.Routes) > 0:
+		return "namespaces that the container sets up"
+	case cfg.Personality != nil, cfg.Scheduler != nil, cfg.IOPriority != nil, cfg.MemoryPolicy != nil, cfg.IntelRdt != nil,
+		len(cfg.TimeOffsets) > 0, len(cfg.NetDevices) > 0, cfg.ExecCPUAffinity != nil:
+		return "settings of the scheduler"
+	case cfg.NoNewKeyring:
+		return "no keyring of its own"
+	}
+	for _, list := range cfg.Hooks {
+		if len(list) > 0 {
+			return "hooks"
+		}
+	}
+	if why := misfitOfMounts(cfg); why != "" {
+		return why
+	}
+	return misfitOfFilter(cfg.Seccomp)
+}
+
+// private says whether a container has a namespace that is made for it.
+func private(cfg *configs.Config, kind configs.NamespaceType) bool {
+	return cfg.Namespaces.Contains(kind) && cfg.Namespaces.PathOf(kind) == ""
+}
+
+func misfitOfMounts(cfg *configs.Config) string {
+	dev := false
+	for _, m := range cfg.Mounts {
+		to := filepath.Clean("/" + m.Destination)
+		switch {
+		case m.IDMapping != nil || m.Extensions != 0:
+			return "a mount with ids of its own"
+		case to == "/", strings.HasPrefix(to, "/proc/"), to == "/proc" && m.Device != "proc", to == "/dev" && m.Device != "tmpfs":
+			return "a mount over " + to
+		case m.Device == "proc" && (to != "/proc" || len(m.PropagationFlags) > 0 || m.RecAttr != nil),
+			m.Device == "proc" && m.Flags&unix.MS_RDONLY != 0:
+			return "a second /proc"
+		case m.Device == "bind":
+		case len(m.PropagationFlags) > 0 || m.RecAttr != nil:
+			return "a file system with propagation"
+		case m.Device != "proc" && m.Device != "sysfs" && m.Device != "tmpfs" && m.Device != "devpts" && m.Device != "mqueue":
+			return "a file system of type " + m.Device
+		}
+		dev = dev || to == "/dev" && m.Device == "tmpfs" && m.Flags&unix.MS_RDONLY == 0
+	}
+	if !dev {
+		return "no /dev of its own"
+	}
+	for _, d := range cfg.Devices {
+		if !strings.HasPrefix(filepath.Clean(d.Path), "/dev/") {
+			return "a device outside of /dev"
+		}
+	}
+	return ""
+}
