@@ -87,6 +87,14 @@ func (c *Collection) object(key string, v *version) (runtime.Object, error) {
 	return u.obj, u.err
 }
 
+// value returns the object of a live version that was decoded before.
+func (v *version) value() runtime.Object {
+	if u := v.pending; u != nil {
+		return u.obj
+	}
+	return v.obj
+}
+
 func (v *version) checksum() uint64 {
 	if v.pending != nil {
 		return v.pending.sum
