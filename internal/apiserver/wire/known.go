@@ -42,7 +42,7 @@ func appendInstant(dst []byte, t time.Time, layout string) []byte {
 }
 
 // quantityRoom is enough for all but strange quantities.
-const quantityRoom = 24
+const quantityRoom = 32
 
 func appendQuantity(dst []byte, p unsafe.Pointer) ([]byte, error) {
 	return appendCanonical(dst, *(*resource.Quantity)(p))
@@ -50,9 +50,8 @@ func appendQuantity(dst []byte, p unsafe.Pointer) ([]byte, error) {
 
 // appendCanonical takes a copy, because nothing is written to what is shared.
 func appendCanonical(dst []byte, q resource.Quantity) ([]byte, error) {
-	var room [quantityRoom]byte
-	number, suffix := q.CanonicalizeBytes(room[:0])
-	dst = append(dst, '"')
+	dst = append(slices.Grow(dst, quantityRoom), '"')
+	number, suffix := q.CanonicalizeBytes(dst[len(dst):]) // there already, or elsewhere if it is long
 	dst = append(dst, number...)
 	dst = append(dst, suffix...)
 	return append(dst, '"'), nil
