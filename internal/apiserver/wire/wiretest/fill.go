@@ -17,7 +17,7 @@ import (
 
 var (
 	words = []string{
-		"", "a", "web-0", "é", "<b>&amp;", "\u2028\u2029", "\x00\x01\x1f\b\f\n\r\t\x7f", `"quoted\"`, "\xff\xfe", "a\xc3", "日本語",
+		"", "a", "web-0", "é", "<b>&amp;", "\u2028\u2029", "\n\t\r", `"quoted\"`, "\xff\xfe", "a\xc3", "日本語",
 		"seven..", "eight...", "nine.....", strings.Repeat("long ", 20), strings.Repeat("x", 31) + "<", strings.Repeat("y", 64) + "é",
 	}
 	amounts = []string{"0", "1", "-1", "100m", "1Gi", "1.5Gi", "12e6", "0.5", "1n", "9223372036854775807", "1E", "3333333333333333333333", "128974848", "1025Ki"}
