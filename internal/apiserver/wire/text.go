@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"unicode/utf8"
+	"unsafe"
 )
 
 const hexDigits = "0123456789abcdef"
@@ -27,23 +28,24 @@ const (
 // zeros has the high bit of each byte of w that is zero, and maybe of bytes after it.
 func zeros(w uint64) uint64 { return (w - ones) & ^w & highs }
 
-// special has the high bit of the first byte of w that is not plain; bits above that one mean nothing.
+// special has the high bit of the first byte of w that is not plain; bits above that one mean nothing. Two characters
+// that differ in one bit are looked for as one.
 func special(w uint64) uint64 {
 	return w&highs | (w-ones*0x20)&^w&highs | // not ASCII, control characters
-		zeros(w^ones*'"') | zeros(w^ones*'\\') | zeros(w^ones*'<') | zeros(w^ones*'>') | zeros(w^ones*'&')
+		zeros((w|ones*('"'^'&'))^ones*'&') | zeros((w|ones*('<'^'>'))^ones*'>') | zeros(w^ones*'\\')
 }
 
-// plainPrefix returns how many bytes from i on are plain.
-func plainPrefix[S string | []byte](s S, i int) int {
+// plainPrefix returns how many bytes of s from i on are plain.
+func plainPrefix(s string, i int) int {
 	begin := i
-	for ; i+8 <= len(s); i += 8 {
-		w := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
-		if m := special(w); m != 0 {
+	b := unsafe.Slice(unsafe.StringData(s), len(s))
+	for ; i+8 <= len(b); i += 8 {
+		if m := special(binary.LittleEndian.Uint64(b[i:])); m != 0 {
 			return i + bits.TrailingZeros64(m)/8 - begin
 		}
 	}
-	for ; i < len(s) && plain[s[i]]; i++ { //nolint:revive // the loop is the search
+	for i < len(s) && plain[s[i]] {
+		i++
 	}
 	return i - begin
 }
