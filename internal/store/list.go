@@ -33,6 +33,7 @@ type listing struct {
 	from      string
 	pred      storage.SelectionPredicate
 	matches   func(runtime.Object) bool // nil takes all
+	labels    signature                 // of all that match
 	hits      []found                   // room for one step
 	versions  []*version                // decoded
 	lastKey   string
@@ -116,6 +117,7 @@ func (l *listing) collect(ctx context.Context) error {
 		limit = 0
 	}
 	l.matches = matcher(l.c, l.pred)
+	l.labels = required(l.pred.Label)
 	everything := l.matches == nil
 	if hits, ok, err := l.indexed(ctx); ok || err != nil {
 		if err != nil {
@@ -181,7 +183,7 @@ func (l *listing) scan(from string, want int) (hits []found, next string, err er
 			return false
 		}
 		seen++
-		if v := it.at(l.rev); v != nil {
+		if v := it.at(l.rev); v != nil && v.mayHave(l.labels) {
 			hits = append(hits, found{it, v})
 		}
 		return true
