@@ -39,7 +39,7 @@ func text(t interface{ Fatal(...any) }, e runtime.Encoder, obj runtime.Object) s
 func TestJSONIsUpstreams(t *testing.T) {
 	for _, k := range kind.All() {
 		ours, theirs := encoders(t, k)
-		if !ours.(sharedEncoder).plainJSON {
+		if ours.(*sharedEncoder).form != jsonForm {
 			t.Fatal("the server's JSON is not taken for JSON")
 		}
 		t.Run(k.Kind, rapid.MakeCheck(func(t *rapid.T) {

@@ -38,6 +38,8 @@ type registry struct {
 	quotas *quotaBooks
 	// whole is the same registry, whose deletions always answer with the object.
 	whole *genericregistry.Store
+	// lists is the same registry, whose lists are shared ones.
+	lists *genericregistry.Store
 	// parts are the subresources that take the whole object, by name.
 	parts map[string]*part
 	kind  kind.Kind
@@ -120,6 +122,9 @@ func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, quotas *quo
 	whole := *o.Store
 	whole.ReturnDeletedObject = true
 	o.whole = &whole
+	lists := *o.Store
+	lists.NewListFunc = func() runtime.Object { return &sharedList{newList: k.NewList} }
+	o.lists = &lists
 	o.fields = o.tracker("", k.Strategy, types)
 	o.parts = map[string]*part{}
 	if k.Status != nil {

@@ -155,6 +155,7 @@ func New(cfg Config) (*Server, error) {
 	s.docs = newDocuments(face.container)
 	s.routes = newRoutes(face.container)
 	s.shorten(s.routes)
+	s.listShared(s.routes)
 	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{s.routes, s, bounded{s, s.routes}}})
 	if s.gate, err = s.newGate(); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)

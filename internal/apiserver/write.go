@@ -18,10 +18,12 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+	kjson "sigs.k8s.io/json"
 
 	"coracle/internal/apiserver/managed"
 	"coracle/internal/client"
 	"coracle/internal/resource"
+	"coracle/internal/scheme"
 )
 
 // writer is a short way for the plain POST or PUT of an object: no dry run, nothing wrong with it,
@@ -100,12 +102,8 @@ func (h *writer) read(req *http.Request) (w plainWrite, ok bool) {
 	if !ok {
 		return w, false
 	}
-	gvk := h.object.kind.GVK()
-	hub := schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal}
-	defaults := gvk
-	// Strictly: what is unknown is for upstream's handler to warn about or to refuse.
-	obj, got, err := h.s.codecs.DecoderToVersion(accepted.StrictSerializer, hub).Decode(body.raw, &defaults, h.object.kind.New())
-	if err != nil || *got != gvk {
+	obj, ok := h.decode(accepted, body.raw)
+	if !ok {
 		return w, false
 	}
 	if w.obj, ok = obj.(client.Object); !ok || len(w.obj.GetOwnerReferences()) > 1 {
@@ -113,6 +111,41 @@ func (h *writer) read(req *http.Request) (w plainWrite, ok bool) {
 	}
 	namespace := rest.ExpectedNamespaceForResource(w.info.Namespace, h.object.kind.GVR())
 	return w, rest.EnsureObjectNamespaceMatchesRequestNamespace(namespace, w.obj) == nil
+}
+
+// decode decodes a body that is of our kind, or does not say. Strictly: what is unknown is for upstream's handler to
+// warn about or to refuse.
+func (h *writer) decode(accepted runtime.SerializerInfo, raw []byte) (runtime.Object, bool) {
+	if accepted.MediaType == runtime.ContentTypeJSON {
+		if obj, ok := h.decodeJSON(raw); ok {
+			return obj, true
+		}
+	}
+	gvk := h.object.kind.GVK()
+	hub := schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal}
+	defaults := gvk
+	obj, got, err := h.s.codecs.DecoderToVersion(accepted.StrictSerializer, hub).Decode(raw, &defaults, h.object.kind.New())
+	return obj, err == nil && *got == gvk
+}
+
+// decodeJSON reads a body once, straight into our kind's type, and looks afterwards whether it says that it is of
+// another kind. Upstream's serializer reads it twice, because it must find out the kind first.
+func (h *writer) decodeJSON(raw []byte) (runtime.Object, bool) {
+	obj := h.object.kind.New()
+	if wrong, err := kjson.UnmarshalStrict(raw, obj); err != nil || len(wrong) > 0 {
+		return nil, false
+	}
+	said, ok := obj.GetObjectKind().(*metav1.TypeMeta)
+	if !ok {
+		return nil, false
+	}
+	apiVersion, kind := h.object.kind.GVK().ToAPIVersionAndKind()
+	if *said != (metav1.TypeMeta{}) && *said != (metav1.TypeMeta{Kind: kind, APIVersion: apiVersion}) {
+		return nil, false
+	}
+	*said = metav1.TypeMeta{}
+	scheme.Scheme.Default(obj)
+	return obj, true
 }
 
 // managerOf returns the field manager of a write with no other options.

@@ -55,7 +55,11 @@ func (c *Collection) Object(key string) (runtime.Object, error) {
 // must not be changed, in key order, and the revision of the list.
 func (c *Collection) Objects(ctx context.Context, key string, opts storage.ListOptions) ([]runtime.Object, int64, error) {
 	p, err := c.list(ctx, key, opts)
-	return p.objects, p.rev, err
+	objects := make([]runtime.Object, p.Len())
+	for i := range objects {
+		objects[i] = p.At(i)
+	}
+	return objects, p.rev, err
 }
 
 // version returns the durable state of key.

@@ -23,14 +23,6 @@ const (
 // maxLimit is more than a collection holds.
 const maxLimit = 1 << 40
 
-// page is what a list returns.
-type page struct {
-	objects   []runtime.Object
-	rev       int64
-	next      string // continue token
-	remaining *int64
-}
-
 // listing is one list in progress.
 type listing struct {
 	c         *Collection
@@ -40,25 +32,28 @@ type listing struct {
 	rev       int64
 	from      string
 	pred      storage.SelectionPredicate
-	objects   []runtime.Object
+	matches   func(runtime.Object) bool // nil takes all
+	labels    signature                 // of all that match
+	hits      []found                   // room for one step
+	versions  []*version                // decoded
 	lastKey   string
 	more      bool
 	remaining int64
 }
 
-func (c *Collection) list(ctx context.Context, key string, opts storage.ListOptions) (page, error) {
+func (c *Collection) list(ctx context.Context, key string, opts storage.ListOptions) (Page, error) {
 	key, err := storage.PrepareKey(c.prefix, key, opts.Recursive)
 	if err != nil {
-		return page{}, err
+		return Page{}, err
 	}
 	if _, err := parseRevision(opts.ResourceVersion); err != nil {
-		return page{}, err
+		return Page{}, err
 	}
 	// A limit that nobody reaches is none; sums with it must not overflow.
 	opts.Predicate.Limit = min(opts.Predicate.Limit, maxLimit)
 	exact, from, err := storage.ValidateListOptions(key, versioner, opts)
 	if err != nil {
-		return page{}, err
+		return Page{}, err
 	}
 	if from == "" {
 		from = key
@@ -67,23 +62,23 @@ func (c *Collection) list(ctx context.Context, key string, opts storage.ListOpti
 		l := &listing{c: c, prefix: key, end: prefixEnd(key), single: !opts.Recursive, rev: exact, from: from, pred: opts.Predicate}
 		if exact == 0 {
 			if err := c.s.notOlderThan(opts.ResourceVersion); err != nil {
-				return page{}, err
+				return Page{}, err
 			}
 			l.rev = c.s.durable.Load()
 		} else if now := c.s.durable.Load(); exact > now {
-			return page{}, storage.NewTooLargeResourceVersionError(uint64(exact), uint64(now), 0)
+			return Page{}, storage.NewTooLargeResourceVersionError(uint64(exact), uint64(now), 0)
 		}
 		err := l.collect(ctx)
 		if errors.Is(err, errForgotten) {
 			if exact == 0 {
 				continue // so many writes meanwhile that the newest state is now past history
 			}
-			return page{}, expiredList(opts, from, key)
+			return Page{}, expiredList(opts, from, key)
 		}
 		if err != nil {
-			return page{}, err
+			return Page{}, err
 		}
-		p := page{objects: l.objects, rev: l.rev}
+		p := Page{versions: l.versions, rev: l.rev}
 		// PrepareContinueToken subtracts the limit from a count that includes this page.
 		p.next, p.remaining, err = storage.PrepareContinueToken(l.lastKey, key, l.rev, l.remaining+opts.Predicate.Limit, l.more, opts)
 		return p, err
@@ -121,12 +116,14 @@ func (l *listing) collect(ctx context.Context) error {
 	if l.single {
 		limit = 0
 	}
-	everything := l.pred.Empty()
+	l.matches = matcher(l.c, l.pred)
+	l.labels = required(l.pred.Label)
+	everything := l.matches == nil
 	if hits, ok, err := l.indexed(ctx); ok || err != nil {
 		if err != nil {
 			return err
 		}
-		_, err := l.keep(hits, limit, everything)
+		_, err := l.keep(hits, limit)
 		return err
 	}
 	from := l.from
@@ -136,13 +133,13 @@ func (l *listing) collect(ctx context.Context) error {
 		}
 		want := step
 		if limit > 0 && everything {
-			want = min(step, limit-len(l.objects)+1)
+			want = min(step, limit-len(l.versions)+1)
 		}
 		hits, next, err := l.scan(from, want)
 		if err != nil {
 			return err
 		}
-		full, err := l.keep(hits, limit, everything)
+		full, err := l.keep(hits, limit)
 		if err != nil {
 			return err
 		}
@@ -172,7 +169,10 @@ func (l *listing) scan(from string, want int) (hits []found, next string, err er
 		}
 		return hits, "", nil
 	}
-	hits = make([]found, 0, min(want, c.index.count(from, l.end)))
+	if l.hits == nil {
+		l.makeRoom(c.index.count(from, l.end), want)
+	}
+	hits = l.hits[:0]
 	seen := 0
 	c.index.ascend(from, func(it *item) bool {
 		if it.key >= l.end {
@@ -183,12 +183,24 @@ func (l *listing) scan(from string, want int) (hits []found, next string, err er
 			return false
 		}
 		seen++
-		if v := it.at(l.rev); v != nil {
+		if v := it.at(l.rev); v != nil && v.mayHave(l.labels) {
 			hits = append(hits, found{it, v})
 		}
 		return true
 	})
 	return hits, next, nil
+}
+
+// makeRoom makes room for one step of so many keys as there are, and for what they will leave if all is taken.
+func (l *listing) makeRoom(keys, want int) {
+	l.hits = make([]found, 0, min(want, keys))
+	if l.matches != nil {
+		return
+	}
+	if limit := int(l.pred.Limit); limit > 0 {
+		keys = min(keys, limit)
+	}
+	l.versions = make([]*version, 0, keys)
 }
 
 // indexed finds candidates through a field index, if the predicate asks for an exact value of
@@ -224,15 +236,12 @@ func (l *listing) indexed(context.Context) ([]found, bool, error) {
 }
 
 // keep appends the hits that match; full says that the limit was reached with keys left.
-func (l *listing) keep(hits []found, limit int, everything bool) (full bool, err error) {
+func (l *listing) keep(hits []found, limit int) (full bool, err error) {
 	if len(hits) >= 256 {
 		l.c.decodeHits(hits)
 	}
-	if l.objects == nil && everything {
-		l.objects = make([]runtime.Object, 0, len(hits))
-	}
 	for _, h := range hits {
-		if limit > 0 && len(l.objects) == limit {
+		if limit > 0 && len(l.versions) == limit {
 			l.more = true
 			return true, nil
 		}
@@ -241,13 +250,8 @@ func (l *listing) keep(hits []found, limit int, everything bool) (full bool, err
 			return false, storage.NewInternalError(err)
 		}
 		l.lastKey = h.it.key
-		if everything {
-			l.objects = append(l.objects, obj)
-			continue
-		}
-		// An object whose attributes cannot be computed is not selected, as upstream has it.
-		if ok, err := l.pred.Matches(obj); err == nil && ok {
-			l.objects = append(l.objects, obj)
+		if l.matches == nil || l.matches(obj) {
+			l.versions = append(l.versions, h.v)
 		}
 	}
 	return false, nil

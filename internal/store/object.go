@@ -24,7 +24,8 @@ type version struct {
 	undone  bool // guarded by the collection's lock: the log failed
 	size    int
 	sum     uint64
-	expires int64 // Unix seconds, 0 is never
+	labels  signature // nothing while pending is not nil
+	expires int64     // Unix seconds, 0 is never
 	prev    *version
 }
 
@@ -37,6 +38,8 @@ type undecoded struct {
 	obj  runtime.Object
 	sum  uint64
 	err  error
+
+	labels signature
 }
 
 // item is a key with its retained versions, newest first.
@@ -79,12 +82,21 @@ func (c *Collection) object(key string, v *version) (runtime.Object, error) {
 		u.sum = checksum(u.raw)
 		u.obj, u.err = c.decode(u.raw, v.rev)
 		u.raw = nil
+		u.labels = signatureOf(u.obj)
 		u.done.Store(true)
 		if u.err != nil {
 			u.err = fmt.Errorf("stored object %s at revision %d: %w", key, v.rev, u.err)
 		}
 	})
 	return u.obj, u.err
+}
+
+// value returns the object of a live version that was decoded before.
+func (v *version) value() runtime.Object {
+	if u := v.pending; u != nil {
+		return u.obj
+	}
+	return v.obj
 }
 
 func (v *version) checksum() uint64 {

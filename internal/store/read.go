@@ -3,16 +3,13 @@ package store
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/conversion"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage"
 )
@@ -73,47 +70,19 @@ func (s *Store) notOlderThan(minimum string) error {
 
 // GetList implements storage.Interface.
 func (c *Collection) GetList(ctx context.Context, key string, opts storage.ListOptions, listObj kruntime.Object) error {
-	itemsPtr, err := meta.GetItemsPtr(listObj)
-	if err != nil {
-		return err
-	}
-	items, err := conversion.EnforcePtr(itemsPtr)
-	if err != nil || items.Kind() != reflect.Slice {
-		return fmt.Errorf("need a pointer to a slice of items in %T: %w", listObj, err)
-	}
 	p, err := c.list(ctx, key, opts)
 	if err != nil {
 		return err
 	}
-	if err := fillItems(items, p.objects); err != nil {
+	if taker, ok := listObj.(PageTaker); ok {
+		taker.TakePage(&p)
+	} else if err := p.Fill(listObj); err != nil {
 		return err
 	}
 	if err := versioner.UpdateList(listObj, uint64(p.rev), p.next, p.remaining); err != nil {
 		return err
 	}
 	opts.Predicate.SetShardInfoOnList(listObj)
-	return nil
-}
-
-// fillItems makes items a slice of shallow copies, never nil.
-func fillItems(items reflect.Value, objects []kruntime.Object) error {
-	out := reflect.MakeSlice(items.Type(), len(objects), len(objects))
-	elem := items.Type().Elem()
-	for i, obj := range objects {
-		if elem.Kind() == reflect.Interface {
-			out.Index(i).Set(reflect.ValueOf(shallow(obj)))
-			continue
-		}
-		if u, ok := obj.(kruntime.Unstructured); ok {
-			obj = u.DeepCopyObject()
-		}
-		src := reflect.ValueOf(obj).Elem()
-		if src.Type() != elem {
-			return fmt.Errorf("cannot list %T into a slice of %v", obj, elem)
-		}
-		out.Index(i).Set(src)
-	}
-	items.Set(out)
 	return nil
 }
 

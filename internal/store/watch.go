@@ -38,8 +38,8 @@ type watcher struct {
 	start     int64 // changes up to here are not sent
 	joined    bool
 	limit     int
-	initial   []runtime.Object
-	initialAt int64 // when not 0, revision of the initial events and of the bookmark that ends them
+	initial   []*version // decoded
+	initialAt int64      // when not 0, revision of the initial events and of the bookmark that ends them
 	endMark   bool
 	result    chan watch.Event
 
@@ -141,7 +141,7 @@ func (w *watcher) list(opts storage.ListOptions) error {
 		}
 		return err
 	}
-	w.initial, w.initialAt = l.objects, w.start
+	w.initial, w.initialAt = l.versions, w.start
 	w.endMark = opts.SendInitialEvents != nil && opts.Predicate.AllowWatchBookmarks
 	return nil
 }

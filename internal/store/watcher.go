@@ -76,7 +76,8 @@ func (w *watcher) sendInitial() bool {
 	if w.initialAt == 0 {
 		return true
 	}
-	for i, obj := range w.initial {
+	for i, v := range w.initial {
+		obj := v.value()
 		if !w.shared {
 			alone := newCached(obj)
 			alone.solo = true

@@ -73,7 +73,7 @@ func (c *Collection) compose(data []byte, expires int64) (*version, error) {
 	if _, err := meta.Accessor(obj); err != nil {
 		return nil, err
 	}
-	return &version{obj: obj, size: len(data), sum: checksum(data), expires: expires}, nil
+	return &version{obj: obj, size: len(data), sum: checksum(data), labels: signatureOf(obj), expires: expires}, nil
 }
 
 // answer waits until the write is durable and fills out.

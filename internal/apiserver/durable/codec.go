@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -80,26 +81,48 @@ func (c *Codec) Encode(obj runtime.Object, w io.Writer) error {
 		return fmt.Errorf("%T has no protobuf form", obj)
 	}
 	size := m.Size()
-	total := len(c.head) + binary.MaxVarintLen64 + size + len(tail)
 	var out []byte
-	buf, buffered := w.(*bytes.Buffer)
-	if buffered {
-		buf.Grow(total)
+	if buf, buffered := w.(*bytes.Buffer); buffered {
+		buf.Grow(c.room(size))
 		out = buf.AvailableBuffer()
-	} else {
-		out = make([]byte, 0, total)
 	}
-	out = append(out, c.head...)
-	out = binary.AppendUvarint(out, uint64(size))
-	start := len(out)
-	out = out[:start+size]
-	if n, err := m.MarshalToSizedBuffer(out[start:]); err != nil || n != size {
-		return errors.Join(fmt.Errorf("encode %s: wrote %d of %d bytes", c.gvk.Kind, n, size), err)
+	out, err := c.append(out, m, size)
+	if err != nil {
+		return err
 	}
-	out = append(out, tail...)
-	_, err := w.Write(out)
+	_, err = w.Write(out)
 	return err
 }
+
+// Append appends the durable form of an object, which is only read.
+func (c *Codec) Append(dst []byte, obj runtime.Object) ([]byte, error) {
+	m, ok := obj.(message)
+	if !ok {
+		return dst, fmt.Errorf("%T has no protobuf form", obj)
+	}
+	return c.append(dst, m, m.Size())
+}
+
+// room is enough for an object of a size in its envelope.
+func (c *Codec) room(size int) int {
+	return len(c.head) + binary.MaxVarintLen64 + size + len(tail)
+}
+
+func (c *Codec) append(dst []byte, m message, size int) ([]byte, error) {
+	dst = slices.Grow(dst, c.room(size))
+	dst = append(dst, c.head...)
+	dst = binary.AppendUvarint(dst, uint64(size))
+	start := len(dst)
+	dst = dst[:start+size]
+	if n, err := m.MarshalToSizedBuffer(dst[start:]); err != nil || n != size {
+		return dst, errors.Join(fmt.Errorf("encode %s: wrote %d of %d bytes", c.gvk.Kind, n, size), err)
+	}
+	return append(dst, tail...), nil
+}
+
+// Envelope returns what stands before the length of every object, and what after the object. Neither may be
+// changed.
+func (c *Codec) Envelope() (head, after []byte) { return c.head, tail }
 
 // Decode implements runtime.Decoder. Defaults are filled in on reading, as upstream does: an
 // object written by an older release gets those that are new.
