@@ -104,7 +104,7 @@ func isolating(r role, name string) isolation.Config {
 	}
 	if at := apiFor(r.cfg.Listen); at.IsValid() {
 		// The kubernetes service's endpoint is the node's address, and what is sent there arrives here.
-		c.Aliases = []policy.Alias{{Shown: node.HostAddress(), Real: netip.AddrFrom4(at.Addr().As4())}}
+		c.Aliases = []policy.Alias{{Shown: node.HostAddress(), Real: at.Addr().Unmap()}}
 	}
 	return c
 }

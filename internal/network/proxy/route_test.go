@@ -50,9 +50,12 @@ func show(all []Frontend) []string {
 	var out []string
 	for _, f := range all {
 		line := fmt.Sprintf("%d.%d.%d.%d:%d/%d", f.Address[0], f.Address[1], f.Address[2], f.Address[3], f.Destination.Port, f.Protocol)
-		for flag, on := range map[string]bool{" outside": f.Outside, " masquerade": f.Masquerade, " drop": f.Drop} {
-			if on {
-				line += flag
+		for _, flag := range []struct {
+			name string
+			on   bool
+		}{{" outside", f.Outside}, {" masquerade", f.Masquerade}, {" drop", f.Drop}} {
+			if flag.on {
+				line += flag.name
 			}
 		}
 		line += " ->"
@@ -163,7 +166,7 @@ func TestSources(t *testing.T) {
 	} {
 		s := &corev1.Service{Spec: corev1.ServiceSpec{LoadBalancerSourceRanges: c.spec}}
 		s.Annotations = map[string]string{corev1.AnnotationLoadBalancerSourceRangesKey: c.annotation}
-		if got, limited := sourcesOf(s); fmt.Sprint(got) != c.want || limited != c.limited {
+		if got, limited := sourcesOf(IPv4, s); fmt.Sprint(got) != c.want || limited != c.limited {
 			t.Errorf("%q, %q: %v, %v; want %s, %v", c.spec, c.annotation, got, limited, c.want, c.limited)
 		}
 	}

@@ -60,7 +60,7 @@ func (k *kernel) DropClass(c Class, n Number) {
 
 // load reads it back as a new agent does.
 func (k *kernel) load() (*Table, error) {
-	l := NewLoader(podRange)
+	l := NewLoader(IPv4, podRange)
 	for n, c := range k.classes {
 		if err := l.Element(Classes, n.Bytes(), nil, nil, c.Chain()); err != nil {
 			return nil, err
@@ -70,7 +70,7 @@ func (k *kernel) load() (*Table, error) {
 		for key, data := range k.sets[set] {
 			var first, end string
 			if set == Sources || set == SourcesOutside {
-				first, end = key[:destinationSize+4], key[destinationSize+5:]
+				first, end = key[:IPv4.destinationSize()+4], key[IPv4.destinationSize()+5:]
 			} else {
 				first, end = key[:len(key)-1], ""
 			}
@@ -84,7 +84,7 @@ func (k *kernel) load() (*Table, error) {
 
 // follow leads a packet as the rules do, with every number that chance may give: the endpoints it may get to.
 func (k *kernel) follow(t *rapid.T, d Destination) []Endpoint {
-	raw, ok := k.sets[d.services()][string(d.append(nil))+"|"]
+	raw, ok := k.sets[d.services()][string(IPv4.destination(nil, d))+"|"]
 	if !ok {
 		return nil
 	}
@@ -94,11 +94,11 @@ func (k *kernel) follow(t *rapid.T, d Destination) []Endpoint {
 	}
 	var out []Endpoint
 	for i := range k.classes[n].Endpoints {
-		data, ok := k.sets[d.endpoints()][string(appendNumber(d.append(nil), i))+"|"]
+		data, ok := k.sets[d.endpoints()][string(appendNumber(IPv4.destination(nil, d), i))+"|"]
 		if !ok {
 			t.Fatalf("number %d of %v leads nowhere", i, d)
 		}
-		e, err := parseEndpoint([]byte(data))
+		e, err := IPv4.parseEndpoint([]byte(data))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func (k *kernel) follow(t *rapid.T, d Destination) []Endpoint {
 func TestTable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := newKernel(t.Fatalf)
-		table := NewTable(podRange)
+		table := NewTable(IPv4, podRange)
 		want := map[Destination]*Route{}
 		for range rapid.IntRange(1, 40).Draw(t, "changes") {
 			d := Destination{
@@ -147,7 +147,7 @@ func TestTable(t *testing.T) {
 			if diff := cmp.Diff(r.Endpoints, k.follow(t, d)); diff != "" && len(r.Endpoints) > 0 {
 				t.Fatalf("%v: %s", d, diff)
 			}
-			if _, masked := k.sets[Masquerade][string(d.append(nil))+"|"]; !d.Outside && masked != r.Masquerade {
+			if _, masked := k.sets[Masquerade][string(IPv4.destination(nil, d))+"|"]; !d.Outside && masked != r.Masquerade {
 				t.Fatalf("%v: masqueraded: %v", d, masked)
 			}
 		}

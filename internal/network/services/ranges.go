@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"coracle/internal/network/proxy"
 	"coracle/internal/resource"
 	"coracle/internal/servicerange"
 )
@@ -26,7 +27,7 @@ func (r *Router) knowRanges() {
 			continue
 		}
 		for _, p := range servicerange.Of(c) {
-			if p.Addr().Is4() && !contains(r.cfg.Services, p) && !p.Overlaps(r.cfg.Pods) {
+			if proxy.FamilyOf(p.Addr()) == r.wire.family && !contains(r.cfg.Services, p) && !p.Overlaps(r.cfg.Pods) {
 				want = append(want, p)
 			}
 		}
@@ -73,7 +74,7 @@ func (r *Router) routeRanges(want []netip.Prefix) ([]netip.Prefix, error) {
 		}
 		return want, fmt.Errorf("link %s: %w", r.cfg.Bridge, err)
 	}
-	routes, err := r.links.RouteList(nil, unix.AF_INET)
+	routes, err := r.links.RouteList(nil, r.netlinkFamily())
 	if err != nil {
 		return want, fmt.Errorf("routes: %w", err)
 	}
@@ -109,6 +110,14 @@ func (r *Router) routeRanges(want []netip.Prefix) ([]netip.Prefix, error) {
 	return use, nil
 }
 
+// netlinkFamily is that of the addresses which are led, as netlink has it.
+func (r *Router) netlinkFamily() int {
+	if r.wire.family == proxy.IPv6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
 // rangeMetric is worse than any that others give a route.
 const rangeMetric = 1 << 30
 
@@ -134,5 +143,5 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	}
 	a, ok := netip.AddrFromSlice(n.IP)
 	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), bits).Masked(), ok && a.Unmap().Is4()
+	return netip.PrefixFrom(a.Unmap(), bits).Masked(), ok
 }
