@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sort"
 	"strings"
@@ -18,6 +19,25 @@ import (
 
 	"coracle/internal/node/cri"
 )
+
+// rangesOf are the ranges of a node's pods, that of their first addresses first.
+func rangesOf(n *corev1.Node) []string {
+	switch {
+	case len(n.Spec.PodCIDRs) > 0:
+		return n.Spec.PodCIDRs
+	case n.Spec.PodCIDR != "":
+		return []string{n.Spec.PodCIDR}
+	}
+	return nil
+}
+
+func texts(addrs []netip.Addr) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a.String()
+	}
+	return out
+}
 
 // handOverRange tells the runtime the node's pod range, once for each life of the runtime.
 func (a *agent) handOverRange(ctx context.Context, cidr string) error {

@@ -115,18 +115,19 @@ func say(in plan.Input, c *networkingv1.ServiceCIDR, status metav1.ConditionStat
 // unusable are ranges whose addresses mean something else (RFC 6890).
 var unusable = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::/8"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
 // judge says why no addresses are given from a range. What nodes would refuse the traffic of is not to be anybody's else.
 func (cfg Config) judge(r plan.Reader, c *networkingv1.ServiceCIDR) (reason, message string) {
 	served := false
 	for _, p := range servicerange.Of(c) {
-		if !p.Addr().Is4() {
+		if !p.Addr().Is4() && !cfg.IPv6 {
 			continue
 		}
 		served = true
-		if p.Bits() > 30 {
-			return "TooSmall", fmt.Sprintf("%s has no room for a service: use at least a /30", p)
+		if least := p.Addr().BitLen() - 2; p.Bits() > least {
+			return "TooSmall", fmt.Sprintf("%s has no room for a service: use at least a /%d", p, least)
 		}
 		for _, t := range append(slices.Clone(unusable), cfg.Taken...) {
 			if t.Overlaps(p) {
