@@ -242,7 +242,7 @@ func runNode(ctx context.Context, r role, name string) error {
 	parts.Go(func() { ways.run(ctx) })
 	parts.Go(func() { isolated.Run(ctx) })
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: ways.committed, AwaitRouted: ask, Names: names,
+		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: ways.committed, LeftAlone: ways.leftAlone, AwaitRouted: ask, Names: names,
 		Isolation: isolated, FollowPeers: func(ctx context.Context) error { return hear(ctx, isolated.Hear) },
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: net.JoinHostPort(addresses[0].String(), "0"),

@@ -17,6 +17,7 @@ import (
 	"coracle/internal/network/relay"
 	"coracle/internal/network/services"
 	"coracle/internal/runtime"
+	"coracle/internal/servicerange"
 	"coracle/internal/view"
 )
 
@@ -92,6 +93,15 @@ func openWays(families []services.Config) (*ways, error) {
 // right says whether the kernel has been given all, in each family.
 func (w *ways) right() bool {
 	return !slices.ContainsFunc(w.routers, func(r *services.Router) bool { return !r.Right() })
+}
+
+// leftAlone says which ranges of services the node leaves alone, in words.
+func (w *ways) leftAlone() string {
+	var all []servicerange.Left
+	for _, r := range w.routers {
+		all = append(all, r.LeftAlone()...)
+	}
+	return servicerange.Message(all)
 }
 
 // committed is how far all families have come, and a channel that is closed when the one that is behind has come further.

@@ -70,6 +70,8 @@ type Config struct {
 	// Routed tells up to which revision of the Picture's EndpointSlices this node leads new connections as they say, and
 	// has a channel that is closed when there is a later one. Nil when it leads none.
 	Routed func() (revision uint64, later <-chan struct{})
+	// LeftAlone, when set, says which ranges of services the node leaves alone, in the words of servicerange.Message; "" is none.
+	LeftAlone func() string
 	// AwaitRouted waits until all nodes have come to a revision of the EndpointSlices: to all. At the end of ctx it
 	// returns who is behind. Nil has pods that serve stopped as soon as they are deleted.
 	AwaitRouted func(ctx context.Context, revision uint64) (all uint64, behind []string, err error)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
-	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -196,7 +195,7 @@ func (a *agent) reportStatus(ctx context.Context) error {
 	node := obj.(*corev1.Node)
 	a.heedAccept(node)
 	if a.trust.serves() {
-		if err := a.handOverRange(ctx, strings.Join(rangesOf(node), ",")); err != nil {
+		if err := a.handOverRange(ctx, node); err != nil {
 			a.cfg.Log.Warn("hand the pod range to the runtime", "range", rangesOf(node), "err", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -44,9 +45,9 @@ func going(r plan.Reader) []plan.Key {
 	return keys
 }
 
-// moved asks for all ranges when a node's addresses change.
+// moved asks for all ranges when a node's addresses change, or which ranges it leaves alone.
 func moved(r plan.Reader, before, after plan.Object) []plan.Key {
-	if fmt.Sprint(nodeAddresses(before)) == fmt.Sprint(nodeAddresses(after)) {
+	if fmt.Sprint(nodeAddresses(before), leftBy(before)) == fmt.Sprint(nodeAddresses(after), leftBy(after)) {
 		return nil
 	}
 	var keys []plan.Key
@@ -90,13 +91,45 @@ func (cfg Config) planRange(in plan.Input) plan.Plan {
 	}
 	reason, message := cfg.judge(in.Reader, c)
 	if reason == "" {
-		return say(in, c, metav1.ConditionTrue, "", "Kubernetes Service CIDR is ready")
+		return tellOfLeft(in, c, say(in, c, metav1.ConditionTrue, "", "Kubernetes Service CIDR is ready"))
 	}
 	p := say(in, c, metav1.ConditionFalse, reason, message)
 	p.Why = plan.Why{State: plan.Stuck, Waits: []plan.Wait{{
 		Reason: reason, Message: message, Hint: "delete the ServiceCIDR, and create one with another range",
 	}}}
 	return p
+}
+
+// tellOfLeft tells of nodes from which a range's addresses lead nowhere: their machines reach others by them. That is not for the
+// range as a whole to be less ready: other nodes lead it.
+func tellOfLeft(in plan.Input, c *networkingv1.ServiceCIDR, p plan.Plan) plan.Plan {
+	var names []string
+	var route netip.Prefix
+	for _, o := range in.Reader.List(resource.Nodes, "") {
+		for _, l := range leftBy(o) {
+			if slices.ContainsFunc(servicerange.Of(c), func(r netip.Prefix) bool { return r == l.Range }) {
+				names, route = append(names, o.GetName()), l.Route
+				break
+			}
+		}
+	}
+	if len(names) == 0 {
+		return p
+	}
+	message := fmt.Sprintf("its addresses lead nowhere from nodes %s: their machines reach others by them (a route to %s)", strings.Join(names, ", "), route)
+	p.Events = append(p.Events, plan.Event{Regarding: plan.RefOf(c), Type: corev1.EventTypeWarning, Reason: "RangeLeftAlone", Message: message})
+	p.Why = plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
+		Reason: "RangeLeftAlone", Message: message,
+		Hint: fmt.Sprintf("remove that route where nothing needs it (ip route del %s) and restart the node's agent, or create a ServiceCIDR with another range", route),
+	}}}
+	return p
+}
+
+func leftBy(o plan.Object) []servicerange.Left {
+	if n, ok := o.(*corev1.Node); ok && n != nil {
+		return servicerange.LeftBy(n)
+	}
+	return nil
 }
 
 // say has a ServiceCIDR tell whether it is ready, unless it does.

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"coracle/internal/network/pod"
+	"coracle/internal/servicerange"
 )
 
 var six = pod.Second{
@@ -227,6 +229,15 @@ func TestMoreRanges6(t *testing.T) {
 		w.settle()
 		w.want("", "tcp6", "[fd00:97::10]:80", "a")
 		w.wantRefused("", "tcp6", "[fd00:97::11]:80")
+		want := []servicerange.Left{{Range: netip.MustParsePrefix("2001:db8::/112"), Route: netip.MustParsePrefix("2001:db8::/64")}}
+		if left := w.router.LeftAlone(); !slices.Equal(left, want) {
+			t.Errorf("left alone: %v", left)
+		}
+		w.drop(moreRange("harm", "2001:db8::/112", metav1.ConditionTrue))
+		w.settle()
+		if left := w.router.LeftAlone(); len(left) > 0 {
+			t.Errorf("left alone: %v", left)
+		}
 	})
 }
 

@@ -80,13 +80,16 @@ func (r *Router) routeRanges(want []netip.Prefix) ([]netip.Prefix, error) {
 	}
 	var own []netlink.Route
 	var use []netip.Prefix
+	var left []servicerange.Left
 	for _, p := range want {
 		if at, is := r.inUse(p, routes); is {
-			r.cfg.Log.Warn("services cannot have the addresses of a range: the machine reaches others by them", "range", p.String(), "route", at)
+			r.cfg.Log.Warn("services cannot have the addresses of a range: the machine reaches others by them", "range", p.String(), "route", at.String())
+			left = append(left, servicerange.Left{Range: p, Route: at})
 			continue
 		}
 		use = append(use, p)
 	}
+	r.left.Store(&left)
 	for i := range routes {
 		if routes[i].Protocol == ownRoutes && routes[i].LinkIndex == bridge.Attrs().Index {
 			own = append(own, routes[i])
@@ -118,19 +121,27 @@ func (r *Router) netlinkFamily() int {
 	return unix.AF_INET
 }
 
+// LeftAlone are the ranges of services that the node leaves alone, as it last looked.
+func (r *Router) LeftAlone() []servicerange.Left {
+	if left := r.left.Load(); left != nil {
+		return *left
+	}
+	return nil
+}
+
 // rangeMetric is worse than any that others give a route.
 const rangeMetric = 1 << 30
 
 // inUse says whether a range overlaps with what a route leads to that is neither the default one nor an agent's, nor that
 // to the configured range.
-func (r *Router) inUse(p netip.Prefix, routes []netlink.Route) (string, bool) {
+func (r *Router) inUse(p netip.Prefix, routes []netlink.Route) (netip.Prefix, bool) {
 	for i := range routes {
 		to, ok := prefixOf(routes[i].Dst)
 		if ok && to.Bits() > 0 && to.Overlaps(p) && to != r.cfg.Services.Masked() && routes[i].Protocol != ownRoutes {
-			return to.String(), true
+			return to, true
 		}
 	}
-	return "", false
+	return netip.Prefix{}, false
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -22,6 +22,7 @@ import (
 	"coracle/internal/behind"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
+	"coracle/internal/servicerange"
 	"coracle/internal/view"
 )
 
@@ -88,6 +89,7 @@ type Router struct {
 	room int
 	// wrote, when set, is called after each write to the kernel.
 	wrote func()
+	left  atomic.Pointer[[]servicerange.Left]
 	// right says that the last look was carried out.
 	right atomic.Bool
 	Progress
