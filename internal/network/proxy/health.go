@@ -14,9 +14,9 @@ func HealthChecked(s *corev1.Service) bool {
 }
 
 // LocalEndpoints counts the endpoints in the slices of a service that are ready, on a node or where here says, each address
-// once.
+// once: of the family that has more of them, since those of two families are the same pods.
 func LocalEndpoints(all []*discoveryv1.EndpointSlice, node string, here func(netip.Addr) bool) int {
-	seen := map[netip.Addr]bool{}
+	seen, most := map[netip.Addr]bool{}, map[Family]int{}
 	for _, sl := range all {
 		f, ok := FamilyOfSlice(sl)
 		if !ok {
@@ -31,8 +31,9 @@ func LocalEndpoints(all []*discoveryv1.EndpointSlice, node string, here func(net
 			}
 			if c.node == node || here != nil && here(at) {
 				seen[at] = true
+				most[f]++
 			}
 		}
 	}
-	return len(seen)
+	return max(most[IPv4], most[IPv6])
 }
