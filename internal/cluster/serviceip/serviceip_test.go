@@ -45,7 +45,7 @@ func TestTwoFamilies(t *testing.T) {
 		}
 		for text, want := range map[string]string{
 			"fd00:97::/112": "True", "fd00:97::/126": "True", "fd00:97::/127": "False TooSmall", "fd00:244::/64": "False Overlaps",
-			"fe80:1::/112": "True", "fe80::/112": "False Overlaps", "ff02::/112": "False Overlaps", "10.97.0.0/16 fd00:98::/112": "True",
+			"fd01:1::/112": "True", "fe80::/112": "False Overlaps", "ff02::/112": "False Overlaps", "10.97.0.0/16 fd00:98::/112": "True",
 		} {
 			name := strings.NewReplacer("/", "-", ":", "-", ".", "-", " ", "-").Replace("r" + text)
 			looptest.Make(c, cidr(name, strings.Fields(text)...))
