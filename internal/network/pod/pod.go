@@ -170,8 +170,14 @@ func (n *Network) open() error {
 			return err
 		}
 	}
-	if err := n.settings().Hold(setting.Holder{Name: n.cfg.NFTable, Home: n.cfg.StateDir}, n.wantedSettings()...); err != nil {
+	holder := setting.Holder{Name: n.cfg.NFTable, Home: n.cfg.StateDir}
+	if err := n.settings().Hold(holder, setting.Forwarding, setting.NoRedirects); err != nil {
 		return err
+	}
+	if n.dual() {
+		if err := n.settings6().Hold(holder, append(n.advertised(), setting.Forwarding6, setting.Refusals6)...); err != nil {
+			return err
+		}
 	}
 	if err := n.ensureRules(); err != nil {
 		return fmt.Errorf("nftables: %w", err)
@@ -266,7 +272,16 @@ func (n *Network) settings() setting.Book {
 	return setting.Book{Dir: setting.DefaultDir}
 }
 
-func (n *Network) releaseSettings() error { return n.settings().Release(n.cfg.NFTable) }
+// settings6 are those of IPv6, which networks of one family do not hold.
+func (n *Network) settings6() setting.Book { return setting.Book{Dir: n.settings().Dir + "6"} }
+
+func (n *Network) releaseSettings() error {
+	err := n.settings().Release(n.cfg.NFTable)
+	if n.dual() {
+		err = errors.Join(err, n.settings6().Release(n.cfg.NFTable))
+	}
+	return err
+}
 
 // onHost runs f on a thread that is in the network's own namespace.
 func (n *Network) onHost(f func() error) error { return inNamespace(n.host, f) }

@@ -138,15 +138,6 @@ func set6(link, name, value string) error {
 // ErrNoIPv6: the machine cannot have IPv6 addresses.
 var ErrNoIPv6 = errors.New("the kernel has no IPv6")
 
-// wantedSettings are the machine's that the network needs.
-func (n *Network) wantedSettings() []setting.Setting {
-	all := []setting.Setting{setting.Forwarding, setting.NoRedirects}
-	if n.dual() {
-		all = append(append(all, n.advertised()...), setting.Forwarding6, setting.Refusals6)
-	}
-	return all
-}
-
 // advertised has the links that take what routers advertise go on with it when the machine passes packets on: such machines
 // take it from nobody unless they are told so (ip-sysctl.html, accept_ra), and lose the default route that they have by it.
 // Ports of bridges are none of those.
