@@ -136,7 +136,9 @@ func (s *Server) tellRange(ctx context.Context) error {
 		LastTransitionTime: metav1.Now(), Message: "Kubernetes Service CIDR is ready",
 	}
 	want := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: kind.OwnServiceCIDR}}
-	want.Spec.CIDRs = []string{s.cfg.ServiceCIDR.Masked().String()}
+	for _, r := range s.cfg.serviceRanges() {
+		want.Spec.CIDRs = append(want.Spec.CIDRs, r.Masked().String())
+	}
 	want.Status.Conditions = []metav1.Condition{ready}
 	if err := s.ensure(ctx, want); err != nil {
 		return err
@@ -166,7 +168,7 @@ func ownMeta() metav1.ObjectMeta {
 func (s *Server) ownService() *corev1.Service {
 	_, port := s.advertised()
 	single := corev1.IPFamilyPolicySingleStack
-	ip := firstAddress(s.cfg.ServiceCIDR).String()
+	ip := firstAddress(s.ownRange()).String()
 	meta := ownMeta()
 	meta.Labels = map[string]string{"component": "apiserver", "provider": "kubernetes"}
 	return &corev1.Service{
@@ -180,6 +182,24 @@ func (s *Server) ownService() *corev1.Service {
 			}},
 		},
 	}
+}
+
+// serviceRanges are those of cluster IPs, that of services which do not say their family first.
+func (c *Config) serviceRanges() []netip.Prefix {
+	if !c.SecondServiceCIDR.IsValid() {
+		return []netip.Prefix{c.ServiceCIDR}
+	}
+	return []netip.Prefix{c.ServiceCIDR, c.SecondServiceCIDR}
+}
+
+// ownRange is the range that the kubernetes service has its address of: that of the family by which the server is reached.
+func (s *Server) ownRange() netip.Prefix {
+	for _, r := range s.cfg.serviceRanges() {
+		if a := s.cfg.Endpoint.Addr(); a.IsValid() && a.Is4() == r.Addr().Is4() {
+			return r
+		}
+	}
+	return s.cfg.ServiceCIDR
 }
 
 // firstAddress returns the first address of a range that can be a service's.

@@ -44,6 +44,8 @@ type Config struct {
 	Endpoint netip.AddrPort
 	// ServiceCIDR is the range of cluster IPs. Its first address is the kubernetes service's.
 	ServiceCIDR netip.Prefix
+	// SecondServiceCIDR, when valid, is that of the other family.
+	SecondServiceCIDR netip.Prefix
 	// ClusterDomain is the DNS suffix of the cluster; empty means cluster.local.
 	ClusterDomain string
 	// Tokens maps static bearer tokens to users, for bootstrap; empty allows none.
@@ -175,12 +177,12 @@ func (s *Server) groups() ([]group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
-	book, err := address.New(s.cfg.ServiceCIDR, [2]int{})
+	book, err := address.New(s.cfg.ServiceCIDR, [2]int{}, s.cfg.serviceRanges()[1:]...)
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: Config.ServiceCIDR: %w", err)
 	}
 	for _, k := range kinds {
-		o := newObject(k, stored[k.Resource], s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR, Book: book})
+		o := newObject(k, stored[k.Resource], s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR, SecondRange: s.cfg.SecondServiceCIDR, Book: book})
 		o.grants = grantingOf(s.authz, k.Resource)
 		s.objects[k.Resource] = o
 		gv := k.GVK().GroupVersion()

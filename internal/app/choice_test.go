@@ -30,7 +30,7 @@ func home(t *testing.T, name, server, authority string) DataDir {
 		t.Fatal(err)
 	}
 	cfg := ClusterConfig{
-		ID: "x", Listen: "127.0.0.1:1", PodCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
+		ID: "x", Listen: "127.0.0.1:1", Ranges: Ranges{PodCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")},
 	}
 	if err := dir.prepare(); err != nil {
 		t.Fatal(err)

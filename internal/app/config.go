@@ -34,10 +34,7 @@ type ClusterConfig struct {
 	ID string `json:"id"`
 	// Listen is the API server's address, host:port.
 	Listen string `json:"listen"`
-	// PodCIDR is divided among the nodes, a /24 each.
-	PodCIDR netip.Prefix `json:"podCIDR"`
-	// ServiceCIDR is where cluster IPs come from.
-	ServiceCIDR netip.Prefix `json:"serviceCIDR"`
+	Ranges
 	// Domain is the DNS suffix of the cluster.
 	Domain  string    `json:"domain"`
 	Created time.Time `json:"created"`
@@ -107,9 +104,16 @@ const (
 	clusterDomain = "cluster.local"
 )
 
-// ensureConfig reads cluster.json or creates the cluster. An empty listen means the default
-// address, or a free port where that one is taken; an empty domain is the default one, or that of the cluster.
-func ensureConfig(dir DataDir, listen, domain string, now time.Time) (ClusterConfig, error) {
+// asked is what a user asks of a cluster that is to be created. An empty listen means the default address, or a free port
+// where that one is taken; an empty domain is the default one, and ranges that are left out are chosen.
+type asked struct {
+	listen, domain string
+	ranges         askedRanges
+}
+
+// ensureConfig reads cluster.json or creates the cluster.
+func ensureConfig(dir DataDir, ask asked, now time.Time) (ClusterConfig, error) {
+	listen, domain := ask.listen, ask.domain
 	if dir.Exists() {
 		cfg, err := loadConfig(dir)
 		if err == nil {
@@ -124,6 +128,9 @@ func ensureConfig(dir DataDir, listen, domain string, now time.Time) (ClusterCon
 		if domain = strings.TrimSuffix(domain, "."); err == nil && domain != "" && domain != cfg.Domain {
 			err = fmt.Errorf("this cluster's domain is %s, not %s: leave --%s out, or create another cluster with its own --data-dir",
 				cfg.Domain, domain, domainFlag)
+		}
+		if err == nil {
+			err = ask.ranges.same(cfg.Ranges)
 		}
 		return cfg, err
 	}
@@ -142,21 +149,19 @@ func ensureConfig(dir DataDir, listen, domain string, now time.Time) (ClusterCon
 	if err != nil {
 		return ClusterConfig{}, err
 	}
-	pods, err := freeRange("10.%d.0.0/16", 244, taken)
-	if err != nil {
-		return ClusterConfig{}, fmt.Errorf("pod range: %w", err)
+	ranges, err := ask.ranges.choose(taken)
+	if err == nil && ranges.Dual() {
+		err = hasIPv6()
 	}
-	services, err := freeRange("10.%d.0.0/16", 96, append(taken, pods))
 	if err != nil {
-		return ClusterConfig{}, fmt.Errorf("range of cluster IPs: %w", err)
+		return ClusterConfig{}, err
 	}
 	id := make([]byte, 3)
 	if _, err := rand.Read(id); err != nil {
 		return ClusterConfig{}, err
 	}
 	cfg := ClusterConfig{
-		ID: hex.EncodeToString(id), Listen: address, PodCIDR: pods,
-		ServiceCIDR: services, Domain: domain, Created: now.UTC(),
+		ID: hex.EncodeToString(id), Listen: address, Ranges: ranges, Domain: domain, Created: now.UTC(),
 	}
 	if err := dir.prepare(); err != nil {
 		return ClusterConfig{}, err
@@ -255,7 +260,7 @@ func takenRanges() ([]netip.Prefix, error) {
 			taken = append(taken, p.Masked())
 		}
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list this machine's routes: %w", err)
 	}

@@ -16,7 +16,7 @@ import (
 func begun(t *testing.T) (DataDir, ClusterConfig) {
 	t.Helper()
 	dir := DataDir(filepath.Join(t.TempDir(), "cluster"))
-	cfg, err := ensureConfig(dir, "127.0.0.1:0", "", time.Date(2026, 3, 1, 12, 0, 0, 123, time.UTC))
+	cfg, err := ensureConfig(dir, asked{listen: "127.0.0.1:0", domain: ""}, time.Date(2026, 3, 1, 12, 0, 0, 123, time.UTC))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestDamagedConfigIsRefusedOrHarmless(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		before := listing(t, dir)
-		if _, err := ensureConfig(dir, "", "", time.Now()); err == nil {
+		if _, err := ensureConfig(dir, asked{listen: "", domain: ""}, time.Now()); err == nil {
 			t.Errorf("%s: `up` goes on", what)
 		}
 		if after := listing(t, dir); after != before {
@@ -109,7 +109,7 @@ func TestDamagedConfigIsRefusedOrHarmless(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, load := loadConfig(dir)
-	_, up := ensureConfig(dir, "", "", time.Now())
+	_, up := ensureConfig(dir, asked{listen: "", domain: ""}, time.Now())
 	for what, err := range map[string]error{"load": load, "up": up} {
 		if text := fmt.Sprint(err); !strings.Contains(text, "cluster.json is missing") || !strings.Contains(text, dir.ConfigCopy()) {
 			t.Errorf("gone: %s: %v", what, err)
@@ -132,7 +132,7 @@ func TestConfigCopy(t *testing.T) {
 		}
 	}
 	spoil(dir.ConfigCopy())
-	if got, err := ensureConfig(dir, "", "", time.Now()); err != nil || got != cfg {
+	if got, err := ensureConfig(dir, asked{listen: "", domain: ""}, time.Now()); err != nil || got != cfg {
 		t.Fatalf("a damaged copy: %+v %v", got, err)
 	}
 	spoil(dir.ConfigFile())
@@ -167,7 +167,7 @@ func TestConfigWithoutChecksum(t *testing.T) {
 	if got, err := loadConfig(dir); err != nil || got != cfg {
 		t.Errorf("%+v %v", got, err)
 	}
-	if _, err := ensureConfig(dir, "", "", time.Now()); err != nil {
+	if _, err := ensureConfig(dir, asked{listen: "", domain: ""}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{dir.ConfigFile(), dir.ConfigCopy()} {

@@ -30,7 +30,7 @@ func TestUpWhereTheAddressIsTaken(t *testing.T) {
 	refused := func(what string, dir DataDir, listen string) {
 		t.Helper()
 		change := func(s *Settings) { s.PodPidsLimit = 77 }
-		started, _, err := start(t.Context(), dir, upOptions{nodes: 1, listen: listen, settings: change})
+		started, _, err := start(t.Context(), dir, upOptions{nodes: 1, asked: asked{listen: listen}, settings: change})
 		if err == nil || len(started) > 0 {
 			t.Fatalf("%s: %v, and started %v", what, err, started)
 		}
@@ -46,7 +46,7 @@ func TestUpWhereTheAddressIsTaken(t *testing.T) {
 	}
 
 	stopped := DataDir(filepath.Join(t.TempDir(), "stopped"))
-	cfg, err := ensureConfig(stopped, "127.0.0.1:0", "", time.Now())
+	cfg, err := ensureConfig(stopped, asked{listen: "127.0.0.1:0", domain: ""}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,10 +9,12 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -112,7 +114,8 @@ func nodeID(cfg ClusterConfig, name string) string {
 func runtimeConfig(dir DataDir, cfg ClusterConfig, name string, log *slog.Logger) runtime.Config {
 	return runtime.Config{
 		Socket: runtimeSocket(dir, cfg, name), StateDir: runtimeDir(dir, name),
-		ImageDir: dir.Images(), ID: nodeID(cfg, name), CgroupRoot: cgroupRoot(cfg, name), ClusterCIDR: cfg.PodCIDR, ServiceCIDR: cfg.ServiceCIDR, Logger: log,
+		ImageDir: dir.Images(), ID: nodeID(cfg, name), CgroupRoot: cgroupRoot(cfg, name), ClusterCIDR: cfg.PodCIDR, ServiceCIDR: cfg.ServiceCIDR,
+		ClusterCIDR6: cfg.PodCIDR6, ServiceCIDR6: cfg.ServiceCIDR6, Logger: log,
 		PodPidsLimit: cfg.PodPidsLimit, ReservedPids: cfg.ReservedPids,
 	}
 }
@@ -158,7 +161,11 @@ func ensureNodeIdentity(dir DataDir, cfg ClusterConfig, authority *pki.Authority
 	if err := writeKubeconfig(filepath.Join(at, nodeKubeconfig), kubeconfigFor("https://"+cfg.Listen, authority.CACert(), who)); err != nil {
 		return err
 	}
-	serving, err := authority.ServerCert(user, append(serverHosts(cfg), name, node.HostAddress().String()))
+	hosts := append(serverHosts(cfg), name)
+	for _, a := range nodeAddresses(cfg) {
+		hosts = append(hosts, a.String())
+	}
+	serving, err := authority.ServerCert(user, hosts)
 	if err != nil {
 		return fmt.Errorf("certificate of node %s: %w", name, err)
 	}
@@ -166,6 +173,21 @@ func ensureNodeIdentity(dir DataDir, cfg ClusterConfig, authority *pki.Authority
 		return err
 	}
 	return writeFile(filepath.Join(at, nodeCA), authority.CACert(), 0o644)
+}
+
+// nodeAddresses are the addresses of this machine as others reach it: of the first family first, one of each that it has.
+func nodeAddresses(cfg ClusterConfig) []netip.Addr {
+	out := []netip.Addr{node.HostAddress()}
+	if !cfg.Dual() {
+		return out
+	}
+	if a := node.HostAddress6(cfg.PodCIDR6, cfg.ServiceCIDR6); a.IsValid() {
+		out = append(out, a)
+	}
+	if cfg.IPv6First {
+		slices.Reverse(out)
+	}
+	return out
 }
 
 func runNode(ctx context.Context, r role, name string) error {
@@ -187,7 +209,7 @@ func runNode(ctx context.Context, r role, name string) error {
 		return err
 	}
 	defer done()
-	address := node.HostAddress()
+	addresses := nodeAddresses(r.cfg)
 	sysctls, err := sysctl.Parse(r.cfg.UnsafeSysctls)
 	if err != nil {
 		return fmt.Errorf("--%s (in %s: allowedUnsafeSysctls): %w", sysctlsFlag, r.dir.ConfigFile(), err)
@@ -197,7 +219,7 @@ func runNode(ctx context.Context, r role, name string) error {
 		return fmt.Errorf("--%s (in %s: podUserIDs): %w", users.Flag, r.dir.ConfigFile(), err)
 	}
 	picture, pictured := view.New(), make(chan struct{})
-	ways, err := openWays(routing(r.cfg, name, picture, pictured, r.log))
+	ways, err := openWays(routings(r.cfg, name, picture, pictured, r.log))
 	if err != nil {
 		return err
 	}
@@ -205,7 +227,7 @@ func runNode(ctx context.Context, r role, name string) error {
 	if err != nil {
 		return err
 	}
-	isolated, err := isolation.Open(isolating(r, name))
+	isolated, err := openIsolation(r, name)
 	if err != nil {
 		return err
 	}
@@ -220,10 +242,11 @@ func runNode(ctx context.Context, r role, name string) error {
 	parts.Go(func() { ways.run(ctx) })
 	parts.Go(func() { isolated.Run(ctx) })
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: ways.router.Committed, AwaitRouted: ask, Names: names,
+		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: ways.committed, LeftAlone: ways.leftAlone, AwaitRouted: ask, Names: names,
 		Isolation: isolated, FollowPeers: func(ctx context.Context) error { return hear(ctx, isolated.Hear) },
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
-		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: address.String() + ":0", NodeIP: address, TLS: face,
+		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: net.JoinHostPort(addresses[0].String(), "0"),
+		NodeIP: addresses[0], NodeIPs: addresses, TLS: face,
 		ClusterDomain: r.cfg.Domain, CgroupRoot: cgroupRoot(r.cfg, name), Version: version.Version, Log: r.log,
 		Started: func(string) { r.ready(nil) },
 	})
@@ -235,7 +258,7 @@ func nodeNames(r role, name string) (*node.NamesConfig, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("--%s (in %s: dnsForward): %w", forwardFlag, r.dir.ConfigFile(), err)
 	}
-	names := &node.NamesConfig{Ranges: []netip.Prefix{r.cfg.PodCIDR, r.cfg.ServiceCIDR}, Forward: forward}
+	names := &node.NamesConfig{Ranges: r.cfg.all(), Forward: forward}
 	shelf, err := keeper.Open(agentDir(r.dir, name))
 	if err != nil { // names are answered all the same, only not while the agent restarts
 		r.log.Warn("the sockets of names end with this agent", "err", err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -96,15 +95,34 @@ func policiesTable(cfg ClusterConfig, name string) string {
 	return "coracle-policies-" + nodeID(cfg, name)
 }
 
-// isolating is how a node's pods are governed.
-func isolating(r role, name string) isolation.Config {
+// openIsolation governs a node's pods in each family that they have addresses of.
+func openIsolation(r role, name string) (isolation.Families, error) {
+	var all isolation.Families
+	for _, six := range []bool{false, true} {
+		if six && !r.cfg.Dual() {
+			break
+		}
+		i, err := isolation.Open(isolating(r, name, six))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, i)
+	}
+	return all, nil
+}
+
+// isolating is how a node's pods are governed in one family.
+func isolating(r role, name string, six bool) isolation.Config {
 	c := isolation.Config{
-		Node: name, Table: policiesTable(r.cfg, name), Bridge: runtime.Bridge(nodeID(r.cfg, name)),
+		IPv6: six, Node: name, Table: policiesTable(r.cfg, name), Bridge: runtime.Bridge(nodeID(r.cfg, name)),
 		Dir: filepath.Join(agentDir(r.dir, name), "policies"), Log: r.log,
+	}
+	if six {
+		c.Dir += "6"
 	}
 	if at := apiFor(r.cfg.Listen); at.IsValid() {
 		// The kubernetes service's endpoint is the node's address, and what is sent there arrives here.
-		c.Aliases = []policy.Alias{{Shown: node.HostAddress(), Real: netip.AddrFrom4(at.Addr().As4())}}
+		c.Aliases = []policy.Alias{{Shown: node.HostAddress(), Real: at.Addr().Unmap()}}
 	}
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -16,6 +17,7 @@ import (
 	"coracle/internal/network/relay"
 	"coracle/internal/network/services"
 	"coracle/internal/runtime"
+	"coracle/internal/servicerange"
 	"coracle/internal/view"
 )
 
@@ -23,12 +25,18 @@ func servicesTable(cfg ClusterConfig, name string) string {
 	return "coracle-services-" + nodeID(cfg, name)
 }
 
-// routing is how a node leads the traffic of services.
-func routing(cfg ClusterConfig, name string, picture *view.View, ready <-chan struct{}, log *slog.Logger) services.Config {
-	return services.Config{
+// routings are how a node leads the traffic of services, in each family.
+func routings(cfg ClusterConfig, name string, picture *view.View, ready <-chan struct{}, log *slog.Logger) []services.Config {
+	four := services.Config{
 		Node: name, Table: servicesTable(cfg, name), Bridge: runtime.Bridge(nodeID(cfg, name)), Siblings: runtime.Bridges,
 		Pods: cfg.PodCIDR, Services: cfg.ServiceCIDR, API: apiFor(cfg.Listen), Picture: picture, Ready: ready, Log: log,
 	}
+	if !cfg.Dual() {
+		return []services.Config{four}
+	}
+	six := four
+	six.Pods, six.Services = cfg.PodCIDR6, cfg.ServiceCIDR6
+	return []services.Config{four, six}
 }
 
 // apiFor is where the nodes of this machine reach a server that listens at a loopback address: pods cannot, but what they
@@ -50,37 +58,68 @@ func apiFor(listen string) netip.AddrPort {
 
 // ways are how a node is reached as services are: by the kernel, at ::1, and by load balancers that ask for its health.
 type ways struct {
-	router *services.Router
-	relay  *relay.Relay
-	health *healthcheck.Server
-	links  *netlink.Handle
+	routers []*services.Router
+	relay   *relay.Relay
+	health  *healthcheck.Server
+	links   *netlink.Handle
 }
 
-func openWays(cfg services.Config) (*ways, error) {
+func openWays(families []services.Config) (*ways, error) {
+	cfg := families[0]
 	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
 	w := &ways{relay: relay.New(cfg.Log, nil), links: links}
-	cfg.Leads = func(port uint16, protocol uint8, leads bool) {
-		if protocol != proxy.SCTP {
-			w.relay.Set(relay.Port{Number: port, UDP: protocol == proxy.UDP}, leads)
+	for _, one := range families {
+		one.Leads = func(at netip.Addr, port uint16, protocol uint8, leads bool) {
+			if protocol != proxy.SCTP {
+				w.relay.Set(relay.Port{Number: port, UDP: protocol == proxy.UDP}, at, leads)
+			}
 		}
-	}
-	if w.router, err = services.Open(cfg); err != nil {
-		links.Close()
-		return nil, err
+		router, err := services.Open(one)
+		if err != nil {
+			links.Close()
+			return nil, err
+		}
+		w.routers = append(w.routers, router)
 	}
 	w.health = healthcheck.New(healthcheck.Config{
-		Node: cfg.Node, Picture: cfg.Picture, Ready: cfg.Ready, Routed: w.router.Right, Here: healthcheck.Machine(links, cfg.Siblings), Log: cfg.Log,
+		Node: cfg.Node, Picture: cfg.Picture, Ready: cfg.Ready, Routed: w.right, Here: healthcheck.Machine(links, cfg.Siblings), Log: cfg.Log,
 	})
 	return w, nil
+}
+
+// right says whether the kernel has been given all, in each family.
+func (w *ways) right() bool {
+	return !slices.ContainsFunc(w.routers, func(r *services.Router) bool { return !r.Right() })
+}
+
+// leftAlone says which ranges of services the node leaves alone, in words.
+func (w *ways) leftAlone() string {
+	var all []servicerange.Left
+	for _, r := range w.routers {
+		all = append(all, r.LeftAlone()...)
+	}
+	return servicerange.Message(all)
+}
+
+// committed is how far all families have come, and a channel that is closed when the one that is behind has come further.
+func (w *ways) committed() (revision uint64, later <-chan struct{}) {
+	for i, r := range w.routers {
+		if at, more := r.Committed(); i == 0 || at < revision {
+			revision, later = at, more
+		}
+	}
+	return revision, later
 }
 
 // run serves them until ctx ends, and leaves what the kernel was told.
 func (w *ways) run(ctx context.Context) {
 	var parts sync.WaitGroup
-	parts.Go(func() { w.router.Run(ctx) })
+	for _, r := range w.routers {
+		parts.Go(func() { r.Run(ctx) })
+	}
 	parts.Go(func() { w.health.Run(ctx) })
 	parts.Wait()
 	w.relay.Close()

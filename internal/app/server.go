@@ -125,9 +125,9 @@ func runServer(ctx context.Context, r role) error {
 	}
 	var api *apiserver.Server
 	told := newPeerTeller(func() client.Interface { return api.Client() })
-	explain, led := &explainer{names: why.Names{Domain: r.cfg.Domain, Ranges: []netip.Prefix{r.cfg.PodCIDR, r.cfg.ServiceCIDR}}}, newRoutes()
+	explain, led := &explainer{names: why.Names{Domain: r.cfg.Domain, Ranges: r.cfg.all()}}, newRoutes()
 	api, err = apiserver.New(apiserver.Config{
-		Store: st, PKI: authority, Advertise: advertise, Endpoint: endpointFor(advertise), ServiceCIDR: r.cfg.ServiceCIDR,
+		Store: st, PKI: authority, Advertise: advertise, Endpoint: endpointFor(advertise), ServiceCIDR: r.cfg.Services()[0], SecondServiceCIDR: second(r.cfg.Services()),
 		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}, drain.Path: led, peers.Path: told},
 	})
 	if err != nil {
@@ -194,11 +194,19 @@ func runControllers(ctx context.Context, r role, api client.Interface, authority
 // controllers are all planners of the cluster.
 func controllers(r role, authority *pki.Authority) []plan.Controller {
 	all := cluster.Controllers(cluster.Config{
-		RootCA: string(authority.CACert()), PodRange: r.cfg.PodCIDR,
+		RootCA: string(authority.CACert()), PodRange: r.cfg.PodCIDR, PodRange6: r.cfg.PodCIDR6, First6: r.cfg.IPv6First,
 		SharedVolumes: r.dir.SharedVolumes(),
 	})
 	return append(all,
 		workload.Controllers()...)
+}
+
+// second is the second of two ranges, not valid where there is one.
+func second(ranges []netip.Prefix) netip.Prefix {
+	if len(ranges) < 2 {
+		return netip.Prefix{}
+	}
+	return ranges[1]
 }
 
 func union(lists ...[]resource.Resource) []resource.Resource {

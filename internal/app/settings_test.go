@@ -8,7 +8,7 @@ import (
 
 func TestSettings(t *testing.T) {
 	dir := DataDir(t.TempDir())
-	cfg, err := ensureConfig(dir, "", "", time.Unix(0, 0))
+	cfg, err := ensureConfig(dir, asked{listen: "", domain: ""}, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,21 +44,21 @@ func TestSettings(t *testing.T) {
 func TestClusterDomain(t *testing.T) {
 	for domain, want := range map[string]string{"": "cluster.local", "corp.example.": "corp.example"} {
 		dir := DataDir(t.TempDir())
-		cfg, err := ensureConfig(dir, "", domain, time.Unix(0, 0))
+		cfg, err := ensureConfig(dir, asked{listen: "", domain: domain}, time.Unix(0, 0))
 		if err != nil || cfg.Domain != want {
 			t.Errorf("%q: %q, %v", domain, cfg.Domain, err)
 		}
 		for _, same := range []string{"", want, want + "."} {
-			if _, err := ensureConfig(dir, "", same, time.Unix(0, 0)); err != nil {
+			if _, err := ensureConfig(dir, asked{listen: "", domain: same}, time.Unix(0, 0)); err != nil {
 				t.Errorf("%q again as %q: %v", domain, same, err)
 			}
 		}
-		if _, err := ensureConfig(dir, "", "other.example", time.Unix(0, 0)); err == nil || !strings.Contains(err.Error(), "--data-dir") {
+		if _, err := ensureConfig(dir, asked{listen: "", domain: "other.example"}, time.Unix(0, 0)); err == nil || !strings.Contains(err.Error(), "--data-dir") {
 			t.Errorf("another domain: %v", err)
 		}
 	}
 	for _, bad := range []string{"Corp.example", "a..b", "-a", "a_b", strings.Repeat("a.", 40) + "example"} {
-		if _, err := ensureConfig(DataDir(t.TempDir()), "", bad, time.Unix(0, 0)); err == nil || !strings.Contains(err.Error(), "--cluster-domain") {
+		if _, err := ensureConfig(DataDir(t.TempDir()), asked{listen: "", domain: bad}, time.Unix(0, 0)); err == nil || !strings.Contains(err.Error(), "--cluster-domain") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -41,7 +41,14 @@ func simulate(ctx context.Context, dir DataDir, n int) (names []string, err erro
 		return nil, fmt.Errorf("ask the server for its nodes: %w", err)
 	}
 	missing, names := missingSimulated(nodes, n)
-	ranges := freeRanges(nodes, len(missing))
+	cfg, err := loadConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	ranges := make([]string, len(missing)) // in a cluster of two families the server gives them
+	if !cfg.Dual() {
+		ranges = freeRanges(nodes, len(missing))
+	}
 	create := make([]*corev1.Node, len(missing))
 	for i, name := range missing {
 		create[i] = life.NewNode(name, ranges[i])

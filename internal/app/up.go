@@ -31,10 +31,9 @@ import (
 const startTimeout = 60 * time.Second
 
 type upOptions struct {
-	nodes      int
-	simulate   int
-	listen     string
-	domain     string
+	nodes    int
+	simulate int
+	asked
 	detach     bool
 	useContext bool
 	// settings changes what the flags name of the cluster's settings.
@@ -99,6 +98,8 @@ Ctrl-C; what the cluster holds is kept for the next up.`,
 	f.StringSliceVar(&sysctls, sysctlsFlag, nil, sysctlsHelp)
 	f.StringVar(&o.domain, domainFlag, "", "the suffix of the cluster's names, when it is created (default "+clusterDomain+")")
 	f.StringSliceVar(&forward, forwardFlag, nil, forwardHelp)
+	f.StringSliceVar(&o.ranges.pods, podsFlag, nil, podsHelp)
+	f.StringSliceVar(&o.ranges.services, servicesFlag, nil, servicesHelp)
 	return cmd
 }
 
@@ -183,7 +184,7 @@ func start(ctx context.Context, dir DataDir, o upOptions) ([]*child, ClusterConf
 		}
 		defer done()
 	}
-	cfg, err := ensureConfig(dir, o.listen, o.domain, time.Now())
+	cfg, err := ensureConfig(dir, o.asked, time.Now())
 	if err != nil {
 		return nil, cfg, err
 	}
@@ -381,8 +382,11 @@ func ensureIdentity(dir DataDir, cfg ClusterConfig) (*pki.Authority, error) {
 // serverHosts is every name and address by which the API server is called.
 func serverHosts(cfg ClusterConfig) []string {
 	hosts := []string{
-		"localhost", "127.0.0.1", "::1", firstAddress(cfg.ServiceCIDR).String(),
+		"localhost", "127.0.0.1", "::1",
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + cfg.Domain,
+	}
+	for _, r := range cfg.Services() {
+		hosts = append(hosts, firstAddress(r).String())
 	}
 	if name, err := os.Hostname(); err == nil {
 		hosts = append(hosts, name)

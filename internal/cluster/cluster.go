@@ -31,6 +31,9 @@ type Config struct {
 	// PodRange is cut into ranges of NodeBits (0 means 24) for the nodes.
 	PodRange netip.Prefix
 	NodeBits int
+	// PodRange6, when valid, is that of the pods' IPv6 addresses, which come first with First6.
+	PodRange6 netip.Prefix
+	First6    bool
 	// SharedVolumes is the directory, the same on every node, that holds the volumes of the
 	// shared class.
 	SharedVolumes string
@@ -42,18 +45,22 @@ type Config struct {
 // give them ranges of its upper half himself, which spares a write for each.
 var SimulatedRange = netip.MustParsePrefix("100.64.0.0/10")
 
+// SimulatedRange6 is the same of IPv6, in a cluster of both families: addresses of nobody (RFC 4193).
+var SimulatedRange6 = netip.MustParsePrefix("fd73:696d::/48")
+
 // Controllers returns every controller of the cluster, for loop to run.
 func Controllers(cfg Config) []plan.Controller {
 	var out []plan.Controller
 	out = append(out, nodelife.Controllers(nodelife.Config{
 		PodRange: cfg.PodRange, NodeBits: cfg.NodeBits, SimulatedRange: SimulatedRange,
+		PodRange6: cfg.PodRange6, SimulatedRange6: SimulatedRange6, First6: cfg.First6,
 	})...)
 	out = append(out, account.Controllers(cfg.RootCA)...)
 	out = append(out, namespace.Controller(Kinds()))
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, endpoint.Controllers()...)
 	out = append(out, balancer.Controller())
-	out = append(out, serviceip.Controllers(serviceip.Config{Taken: takenRanges(cfg)})...)
+	out = append(out, serviceip.Controllers(serviceip.Config{Taken: takenRanges(cfg), IPv6: cfg.PodRange6.IsValid()})...)
 	out = append(out, disruption.Controllers()...)
 	out = append(out, usage.Controller())
 	out = append(out, aggregation.Controller())
@@ -66,6 +73,9 @@ func takenRanges(cfg Config) []netip.Prefix {
 	out := []netip.Prefix{SimulatedRange}
 	if cfg.PodRange.IsValid() {
 		out = append(out, cfg.PodRange)
+	}
+	if cfg.PodRange6.IsValid() {
+		out = append(out, cfg.PodRange6, SimulatedRange6)
 	}
 	return out
 }

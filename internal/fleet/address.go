@@ -13,7 +13,7 @@ import (
 var none netip.Addr
 
 // addresses are those of a node's range and which of them are taken. The network's own address,
-// the node's (life.HostAddress) and the last one are never given.
+// the node's (life.Ranges) and the last one are never given.
 type addresses struct {
 	first netip.Addr // the network's
 	size  uint32
@@ -27,13 +27,15 @@ const mostAddresses = 1 << 16
 
 // newAddresses returns the addresses of a node, nil when it has no range.
 func newAddresses(node *corev1.Node) *addresses {
-	p, err := netip.ParsePrefix(node.Spec.PodCIDR)
-	if err != nil {
+	ranges := life.Ranges(node)
+	if len(ranges) == 0 {
 		return nil
 	}
-	a := &addresses{first: p.Masked().Addr(), size: mostAddresses, next: 2}
-	if free := p.Addr().BitLen() - p.Bits(); free < 16 {
-		a.size = 1 << free
+	a := &addresses{first: ranges[0].Addr(), size: mostAddresses, next: 2}
+	for _, p := range ranges { // a pod has an address at the same place in each
+		if free := p.Addr().BitLen() - p.Bits(); free < 16 {
+			a.size = min(a.size, 1<<free)
+		}
 	}
 	return a
 }

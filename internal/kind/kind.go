@@ -100,6 +100,8 @@ type Cluster struct {
 	// ServiceRange is where cluster IPs come from. Its first address is left to the caller
 	// (the kubernetes service); IPv4 or IPv6.
 	ServiceRange netip.Prefix
+	// SecondRange, when valid, is that of the other family.
+	SecondRange netip.Prefix
 	// Book knows who has which address, for the kinds that share it; nil has each go by itself.
 	Book *address.Services
 	// NodePorts is the inclusive range of node ports; the zero value means 30000-32767.

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"context"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -125,7 +126,7 @@ func serviceHooks(c Cluster) Hooks {
 	book := c.Book
 	if book == nil {
 		var err error
-		if book, err = address.New(c.ServiceRange, c.NodePorts); err != nil {
+		if book, err = address.New(c.ServiceRange, c.NodePorts, c.second()...); err != nil {
 			return Hooks{Restore: func([]runtime.Object) error { return err }}
 		}
 	}
@@ -168,6 +169,13 @@ func serviceRow(s *corev1.Service, now time.Time) []any {
 	}
 	return []any{s.Name, string(s.Spec.Type), ip, externalAddresses(s), orNone(servicePorts(s.Spec.Ports)),
 		age(s.CreationTimestamp, now), labels.FormatLabels(s.Spec.Selector)}
+}
+
+func (c Cluster) second() []netip.Prefix {
+	if !c.SecondRange.IsValid() {
+		return nil
+	}
+	return []netip.Prefix{c.SecondRange}
 }
 
 func servicePorts(ports []corev1.ServicePort) string {

@@ -161,7 +161,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		recheck: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
 		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),
-		host:   status.Host{IPs: []string{cfg.NodeIP.String()}},
+		host:   status.Host{IPs: texts(cfg.NodeIPs)},
 	}
 	a.events.mute = known.holding
 	a.machine = readMachine(&a.cfg)

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -52,6 +53,8 @@ type Config struct {
 	// NodeIP is the node's InternalIP; when not valid, the address of the default route's link,
 	// or loopback where there is none.
 	NodeIP netip.Addr
+	// NodeIPs are the node's InternalIPs in a cluster of two families: those of the first one's first. Default NodeIP.
+	NodeIPs []netip.Addr
 	// ClusterDomain and ClusterDNS are how pods resolve names; without servers they ask the node (Names), or its resolvers.
 	ClusterDomain string
 	ClusterDNS    []string
@@ -67,6 +70,8 @@ type Config struct {
 	// Routed tells up to which revision of the Picture's EndpointSlices this node leads new connections as they say, and
 	// has a channel that is closed when there is a later one. Nil when it leads none.
 	Routed func() (revision uint64, later <-chan struct{})
+	// LeftAlone, when set, says which ranges of services the node leaves alone, in the words of servicerange.Message; "" is none.
+	LeftAlone func() string
 	// AwaitRouted waits until all nodes have come to a revision of the EndpointSlices: to all. At the end of ctx it
 	// returns who is behind. Nil has pods that serve stopped as soon as they are deleted.
 	AwaitRouted func(ctx context.Context, revision uint64) (all uint64, behind []string, err error)
@@ -147,6 +152,9 @@ func (c *Config) complete() error {
 	if !c.NodeIP.IsValid() {
 		c.NodeIP = HostAddress()
 	}
+	if len(c.NodeIPs) == 0 {
+		c.NodeIPs = []netip.Addr{c.NodeIP}
+	}
 	return nil
 }
 
@@ -160,6 +168,29 @@ func HostAddress() netip.Addr {
 		}
 	}
 	return netip.MustParseAddr("127.0.0.1")
+}
+
+// HostAddress6 is what HostAddress is, of IPv6; where nothing leads elsewhere, an address that the machine has outside of some
+// ranges. It is not valid where there is none.
+func HostAddress6(others ...netip.Prefix) netip.Addr {
+	conn, err := net.Dial("udp6", "[2001:db8::1]:9")
+	if err == nil {
+		defer conn.Close()
+		if a, ok := conn.LocalAddr().(*net.UDPAddr); ok && usable6(a.AddrPort().Addr(), others) {
+			return a.AddrPort().Addr().WithZone("")
+		}
+	}
+	addrs, _ := net.InterfaceAddrs() // without them there is none
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && usable6(p.Addr(), others) {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+func usable6(a netip.Addr, others []netip.Prefix) bool {
+	return a.Is6() && !a.Is4In6() && a.IsGlobalUnicast() && !slices.ContainsFunc(others, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // podLogs is where this node's pods find logs.

@@ -228,8 +228,10 @@ func (w *worker) meet() {
 		return
 	}
 	var at netip.Addr
-	if ips := w.facts().PodIPs; len(ips) > 0 && !w.gone {
-		at, _ = netip.ParseAddr(ips[0])
+	for _, ip := range w.facts().PodIPs {
+		if a, err := netip.ParseAddr(ip); err == nil && a.Is4() && !w.gone {
+			at = a // it asks at an IPv4 address, from its own
+		}
 	}
 	n.mu.Lock()
 	was, known := n.places[w.uid]
@@ -269,10 +271,19 @@ func (n *names) forget(at netip.Addr) {
 	n.server.Know(at, nil)
 }
 
-// nodeRange finds the node's pod range in the picture.
+// nodeRange finds the node's pod range in the picture: the IPv4 one, which each pod has an address of.
 func (a *agent) nodeRange() string {
 	if obj, ok := a.cfg.Picture.Get(resource.Nodes, "", a.cfg.Name); ok {
-		return obj.(*corev1.Node).Spec.PodCIDR
+		return rangeOfNames(obj.(*corev1.Node))
+	}
+	return ""
+}
+
+func rangeOfNames(n *corev1.Node) string {
+	for _, text := range rangesOf(n) {
+		if p, err := netip.ParsePrefix(text); err == nil && p.Addr().Is4() {
+			return text
+		}
 	}
 	return ""
 }

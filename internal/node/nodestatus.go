@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sort"
 	"strings"
@@ -17,15 +18,36 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
+	"coracle/internal/servicerange"
 )
 
+// rangesOf are the ranges of a node's pods, that of their first addresses first.
+func rangesOf(n *corev1.Node) []string {
+	switch {
+	case len(n.Spec.PodCIDRs) > 0:
+		return n.Spec.PodCIDRs
+	case n.Spec.PodCIDR != "":
+		return []string{n.Spec.PodCIDR}
+	}
+	return nil
+}
+
+func texts(addrs []netip.Addr) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a.String()
+	}
+	return out
+}
+
 // handOverRange tells the runtime the node's pod range, once for each life of the runtime.
-func (a *agent) handOverRange(ctx context.Context, cidr string) error {
+func (a *agent) handOverRange(ctx context.Context, node *corev1.Node) error {
+	cidr := strings.Join(rangesOf(node), ",") // as CRI has those of two families
 	a.mu.Lock()
 	told := a.podCIDR == cidr
 	a.mu.Unlock()
 	if cidr != "" && a.names != nil {
-		a.names.serveIn(cidr)
+		a.names.serveIn(rangeOfNames(node))
 	}
 	if told || cidr == "" {
 		return nil
@@ -200,7 +222,7 @@ func (a *agent) conditions(ctx context.Context, node *corev1.Node) []corev1.Node
 	if reason, message := a.trust.holds(); reason != "" {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, reason, message
 	}
-	return []corev1.NodeCondition{
+	return append(a.leftAlone(node), []corev1.NodeCondition{
 		pressure(corev1.NodeMemoryPressure, freeMemory() < evictionMemory.Value(),
 			"KubeletHasInsufficientMemory", "kubelet has insufficient memory available",
 			"KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -211,7 +233,22 @@ func (a *agent) conditions(ctx context.Context, node *corev1.Node) []corev1.Node
 			"KubeletHasInsufficientPID", "kubelet has insufficient PID available",
 			"KubeletHasSufficientPID", "kubelet has sufficient PID available"),
 		ready,
+	}...)
+}
+
+// leftAlone tells of ranges that services have addresses of and that the node leaves alone, once there was one.
+func (a *agent) leftAlone(node *corev1.Node) []corev1.NodeCondition {
+	if a.cfg.LeftAlone == nil {
+		return nil
 	}
+	c := corev1.NodeCondition{Type: servicerange.LeftAlone, Status: corev1.ConditionTrue, Reason: "MachineHasRoute", Message: a.cfg.LeftAlone()}
+	if c.Message == "" {
+		c.Status, c.Reason = corev1.ConditionFalse, "NoRouteInTheWay"
+		if !slices.ContainsFunc(node.Status.Conditions, func(h corev1.NodeCondition) bool { return h.Type == c.Type }) {
+			return nil
+		}
+	}
+	return []corev1.NodeCondition{c}
 }
 
 // runtimePatience is for how long a runtime may be silent before its node is not ready, as the

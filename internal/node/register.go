@@ -195,8 +195,8 @@ func (a *agent) reportStatus(ctx context.Context) error {
 	node := obj.(*corev1.Node)
 	a.heedAccept(node)
 	if a.trust.serves() {
-		if err := a.handOverRange(ctx, node.Spec.PodCIDR); err != nil {
-			a.cfg.Log.Warn("hand the pod range to the runtime", "range", node.Spec.PodCIDR, "err", err)
+		if err := a.handOverRange(ctx, node); err != nil {
+			a.cfg.Log.Warn("hand the pod range to the runtime", "range", rangesOf(node), "err", err)
 		}
 	}
 	now := time.Now()

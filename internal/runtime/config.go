@@ -34,6 +34,8 @@ type Config struct {
 	ClusterCIDR netip.Prefix
 	// ServiceCIDR is the range of the cluster's service addresses, to which the node gets a route when it is valid.
 	ServiceCIDR netip.Prefix
+	// ClusterCIDR6 and ServiceCIDR6 are those of IPv6, in a cluster that has both families.
+	ClusterCIDR6, ServiceCIDR6 netip.Prefix
 	// MTU of the pod network; 0 takes the machine's.
 	MTU int
 	// InsecureRegistries are the registries ("host" or "host:port") that may be reached by plain HTTP.

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -26,8 +28,8 @@ type network struct {
 
 	mu   sync.Mutex
 	open *netpod.Network
-	cidr netip.Prefix
-	err  error
+	networkState
+	err error
 }
 
 func (n *network) init(cfg Config) {
@@ -36,8 +38,43 @@ func (n *network) init(cfg Config) {
 	n.err = errNetworkNotReady
 }
 
+// networkState are the ranges of a node's pods.
 type networkState struct {
 	CIDR netip.Prefix `json:"podCIDR"`
+	// CIDR6, when valid, is that of their IPv6 addresses; First6 says that those come first.
+	CIDR6  netip.Prefix `json:"podCIDR6,omitzero"`
+	First6 bool         `json:"ipv6First,omitempty"`
+}
+
+// parseRanges reads what the agent says: a range, or one of each family with a comma between them.
+func parseRanges(text string) (st networkState, err error) {
+	for i, part := range strings.Split(text, ",") {
+		p, err := netip.ParsePrefix(part)
+		switch {
+		case err != nil:
+			return st, err
+		case p.Addr().Is4() && !st.CIDR.IsValid():
+			st.CIDR = p.Masked()
+		case p.Addr().Is6() && !st.CIDR6.IsValid():
+			st.CIDR6, st.First6 = p.Masked(), i == 0
+		default:
+			return st, errors.New("give at most one range of each family")
+		}
+	}
+	if !st.CIDR.IsValid() {
+		return st, errors.New("pods need an IPv4 range, also where they have an IPv6 one")
+	}
+	return st, nil
+}
+
+func (st networkState) String() string {
+	switch {
+	case !st.CIDR6.IsValid():
+		return st.CIDR.String()
+	case st.First6:
+		return st.CIDR6.String() + "," + st.CIDR.String()
+	}
+	return st.CIDR.String() + "," + st.CIDR6.String()
 }
 
 // restore opens the network with the range of the last run, if there was one.
@@ -47,7 +84,7 @@ func (n *network) restore() error {
 		return err
 	}
 	// A network that cannot be opened must not keep the runtime from serving what runs.
-	_ = n.use(st.CIDR, false)
+	_ = n.use(st, false)
 	return nil
 }
 
@@ -68,23 +105,23 @@ func (n *network) kept() (st networkState, err error) {
 
 // use opens the network with a range. Changing the range is refused while
 // pods have addresses of the old one.
-func (n *network) use(cidr netip.Prefix, busy bool) error {
+func (n *network) use(cidr networkState, busy bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.open != nil && n.cidr == cidr {
+	if n.open != nil && n.networkState == cidr {
 		return nil
 	}
 	if n.open != nil {
 		if busy {
-			return fmt.Errorf("pod CIDR cannot change from %s to %s while pods use it", n.cidr, cidr)
+			return fmt.Errorf("pod CIDR cannot change from %s to %s while pods use it", n.networkState, cidr)
 		}
 		if err := n.open.Destroy(); err != nil {
-			return fmt.Errorf("give up pod CIDR %s: %w", n.cidr, err)
+			return fmt.Errorf("give up pod CIDR %s: %w", n.networkState, err)
 		}
 		n.open = nil
 	}
 	// Written first: whoever removes a network that was being opened must know of it.
-	raw, err := json.Marshal(networkState{cidr})
+	raw, err := json.Marshal(cidr)
 	if err != nil {
 		return err
 	}
@@ -96,7 +133,7 @@ func (n *network) use(cidr netip.Prefix, busy bool) error {
 		n.err = fmt.Errorf("open pod network %s: %w", cidr, err)
 		return n.err
 	}
-	n.open, n.cidr, n.err = open, cidr, nil
+	n.open, n.networkState, n.err = open, cidr, nil
 	return nil
 }
 
@@ -106,11 +143,15 @@ const Bridges = "cor-"
 // Bridge names the bridge of a runtime's pods, by its ID.
 func Bridge(id string) string { return Bridges + id }
 
-func (n *network) config(cidr netip.Prefix) netpod.Config {
-	return netpod.Config{
-		Bridge: Bridge(n.cfg.ID), NFTable: "coracle-pod-" + n.cfg.ID, CIDR: cidr, ClusterCIDR: n.cfg.ClusterCIDR, Services: n.cfg.ServiceCIDR,
+func (n *network) config(st networkState) netpod.Config {
+	c := netpod.Config{
+		Bridge: Bridge(n.cfg.ID), NFTable: "coracle-pod-" + n.cfg.ID, CIDR: st.CIDR, ClusterCIDR: n.cfg.ClusterCIDR, Services: n.cfg.ServiceCIDR,
 		MTU: n.cfg.MTU, StateDir: filepath.Join(n.cfg.StateDir, "network"),
 	}
+	if st.CIDR6.IsValid() {
+		c.IPv6 = netpod.Second{CIDR: st.CIDR6, ClusterCIDR: n.cfg.ClusterCIDR6, Services: n.cfg.ServiceCIDR6}
+	}
+	return c
 }
 
 func (n *network) ready() (*netpod.Network, error) {
@@ -119,24 +160,31 @@ func (n *network) ready() (*netpod.Network, error) {
 	return n.open, n.err
 }
 
-// attach gives a sandbox its address and publishes its host ports.
-func (n *network) attach(ctx context.Context, netns, id string, mappings []*cri.PortMapping) (netip.Addr, error) {
+// attach gives a sandbox its addresses, the first of which others know it by, and publishes its host ports.
+func (n *network) attach(ctx context.Context, netns, id string, mappings []*cri.PortMapping) ([]netip.Addr, error) {
 	open, err := n.ready()
 	if err != nil {
-		return netip.Addr{}, err
+		return nil, err
 	}
 	ports, err := hostPorts(mappings)
 	if err != nil {
-		return netip.Addr{}, err
+		return nil, err
 	}
 	a, err := open.Attach(ctx, netns, id)
 	if err != nil {
-		return netip.Addr{}, err
+		return nil, err
 	}
 	if err := open.Publish(id, ports); err != nil {
-		return netip.Addr{}, errors.Join(err, open.Detach(id))
+		return nil, errors.Join(err, open.Detach(id))
 	}
-	return a.IP, nil
+	ips := []netip.Addr{a.IP}
+	if a.IP6.IsValid() {
+		ips = append(ips, a.IP6)
+	}
+	if n.First6 {
+		slices.Reverse(ips)
+	}
+	return ips, nil
 }
 
 // hostPorts are the mappings that ask for a port of the host; 0 asks for none.
@@ -198,7 +246,7 @@ func (n *network) destroy() error {
 	if err != nil || !st.CIDR.IsValid() {
 		return err
 	}
-	return netpod.Remove(n.config(st.CIDR))
+	return netpod.Remove(n.config(st))
 }
 
 func (n *network) close() {

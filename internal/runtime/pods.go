@@ -151,11 +151,14 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 		}
 	}
 	if p.Namespaces.Net {
-		ip, err := s.net.attach(ctx, sandbox.NetPath(p.dir), p.ID, p.config.GetPortMappings())
+		ips, err := s.net.attach(ctx, sandbox.NetPath(p.dir), p.ID, p.config.GetPortMappings())
 		if err != nil {
 			return err
 		}
-		p.IP = ip.String()
+		p.IP, p.MoreIPs = ips[0].String(), nil
+		for _, more := range ips[1:] {
+			p.MoreIPs = append(p.MoreIPs, more.String())
+		}
 	}
 	s.cfg.reached("network attached")
 	return writeState(p.dir, podRecord{p.podIdentity, p.state})
@@ -326,6 +329,9 @@ func (p *pod) status() *cri.PodSandboxStatus {
 	}
 	if _, err := netip.ParseAddr(p.IP); err == nil && st.Ready {
 		out.Network.Ip = p.IP
+		for _, more := range p.MoreIPs {
+			out.Network.AdditionalIps = append(out.Network.AdditionalIps, &cri.PodIP{Ip: more})
+		}
 	}
 	return out
 }

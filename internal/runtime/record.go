@@ -32,7 +32,9 @@ type podIdentity struct {
 	Created int64  `json:"created"`
 	Handler string `json:"handler,omitempty"`
 	IP      string `json:"ip,omitempty"`
-	Cgroup  string `json:"cgroup"`
+	// MoreIPs are those of other families.
+	MoreIPs []string `json:"moreIPs,omitempty"`
+	Cgroup  string   `json:"cgroup"`
 	// InitPID is the process that holds a shared PID namespace, 0 for none.
 	InitPID int `json:"initPid,omitempty"`
 	// Namespaces are those the sandbox has of its own.

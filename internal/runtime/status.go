@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"net/netip"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -51,11 +50,11 @@ func (s *service) UpdateRuntimeConfig(_ context.Context, req *cri.UpdateRuntimeC
 	if raw == "" {
 		return &cri.UpdateRuntimeConfigResponse{}, nil
 	}
-	cidr, err := netip.ParsePrefix(raw)
+	ranges, err := parseRanges(raw)
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "runtime_config.network_config.pod_cidr %q: %v", raw, err)
 	}
-	if err := s.net.use(cidr.Masked(), s.networkBusy()); err != nil {
+	if err := s.net.use(ranges, s.networkBusy()); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return &cri.UpdateRuntimeConfigResponse{}, nil

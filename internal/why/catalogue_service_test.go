@@ -12,9 +12,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
+	"coracle/internal/loop/looptest"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/servicerange"
 )
 
 // leading is a service in front of solo, changed.
@@ -203,6 +205,40 @@ var serviceFaults = []fault{
 		res: resource.ServiceCIDRs, of: "small", state: plan.Stuck,
 		kind: "ServiceCIDR", object: "small", code: "RangeFull", says: "all 2 addresses of 10.97.0.0/30 are given", remedy: "create a ServiceCIDR with another range",
 		cure: func(w *world) { w.delete(resource.Services, "s1") },
+	},
+	{
+		name: "service range: every IPv6 address is given, and IPv4 ones are not",
+		plant: func(w *world) {
+			w.make(&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "small"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.97.0.0/24", "fd00:97::/126"}}})
+			for _, ip := range []string{"fd00:97::1", "fd00:97::2", "fd00:97::3"} {
+				w.make(leading(func(s *corev1.Service) { s.Name, s.Spec.ClusterIP, s.Spec.ClusterIPs = "s"+ip[9:], ip, []string{ip} }))
+			}
+		},
+		res: resource.ServiceCIDRs, of: "small", state: plan.Stuck,
+		kind: "ServiceCIDR", object: "small", code: "RangeFull", says: "all 3 addresses of fd00:97::/126 are given", remedy: "create a ServiceCIDR with another range",
+		cure: func(w *world) { w.delete(resource.Services, "s1") },
+	},
+	{
+		name: "service range: a node's machine has a route to it",
+		plant: func(w *world) {
+			w.make(&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.97.0.0/24"}}})
+			w.make(node("n1", "4", func(n *corev1.Node) {
+				n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{
+					Type: servicerange.LeftAlone, Status: corev1.ConditionTrue, Message: "10.97.0.0/24 by a route to 10.97.0.128/25",
+				})
+			}))
+		},
+		res: resource.ServiceCIDRs, of: "more", state: plan.Waiting,
+		kind: "ServiceCIDR", object: "more", code: "RangeLeftAlone", says: "lead nowhere from nodes n1", remedy: "ip route del 10.97.0.128/25",
+		cure: func(w *world) {
+			looptest.Edit(w.Cluster, resource.Nodes, "", "n1", func(n *corev1.Node) {
+				for i := range n.Status.Conditions {
+					if n.Status.Conditions[i].Type == servicerange.LeftAlone {
+						n.Status.Conditions[i].Status, n.Status.Conditions[i].Message = corev1.ConditionFalse, ""
+					}
+				}
+			})
+		},
 	},
 	{
 		name: "service range: its addresses mean something else",

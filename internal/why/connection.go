@@ -172,8 +172,10 @@ func governable(p *corev1.Pod) bool {
 // judge says what the policies of both ends say of a connection to a arrival.
 func (c *connecting) judge(at *arrival) (allowed bool, text string) {
 	from := policy.End{Pod: c.from}
-	if len(c.from.Status.PodIPs) > 0 {
-		from.Addr, _ = netip.ParseAddr(c.from.Status.PodIPs[0].IP)
+	for _, ip := range c.from.Status.PodIPs { // by which of its addresses it comes, the other's family says
+		if a, err := netip.ParseAddr(ip.IP); err == nil && (!from.Addr.IsValid() || a.Is4() == at.Addr.Is4()) {
+			from.Addr = a
+		}
 	}
 	to := at.String()
 	if c.from.Spec.HostNetwork {
@@ -231,7 +233,7 @@ func (c *connecting) remedy(s *policy.Side, at *arrival) string {
 	if s.Direction == policy.Egress {
 		field, far = "to", at.Pod
 	}
-	peer := "{ipBlock: {cidr: " + at.Addr.String() + "/32}}"
+	peer := "{ipBlock: {cidr: " + netip.PrefixFrom(at.Addr, at.Addr.BitLen()).String() + "}}"
 	if far != nil {
 		peer = "podSelector: {matchLabels: {" + pairs(far.Labels) + "}}"
 		if far.Namespace != s.Pod.Namespace {
@@ -285,8 +287,11 @@ func (c *connecting) at(a netip.Addr, port uint16) arrival {
 		}
 	}
 	if o, ok := c.r.Get(resource.Nodes, "", c.from.Spec.NodeName); ok {
-		if r, err := netip.ParsePrefix(o.(*corev1.Node).Spec.PodCIDR); err == nil && r.Masked().Addr().Next() == a {
-			p.Pod = policy.NameServer(a)
+		n := o.(*corev1.Node)
+		for _, text := range append([]string{n.Spec.PodCIDR}, n.Spec.PodCIDRs...) {
+			if r, err := netip.ParsePrefix(text); err == nil && a.Is4() && r.Masked().Addr().Next() == a {
+				p.Pod = policy.NameServer(a)
+			}
 		}
 	}
 	return p
@@ -356,7 +361,7 @@ func (c *connecting) ofService(key object.Key, port string) (all []arrival, by s
 	}
 	for _, o := range c.r.List(resource.EndpointSlices, key.Namespace) {
 		slice := o.(*discoveryv1.EndpointSlice)
-		if slice.Labels[discoveryv1.LabelServiceName] != key.Name || slice.AddressType != discoveryv1.AddressTypeIPv4 {
+		if slice.Labels[discoveryv1.LabelServiceName] != key.Name || slice.AddressType != c.familyOf(s) {
 			continue
 		}
 		all = append(all, c.ofSlice(slice, &s.Spec.Ports[at])...)
@@ -366,6 +371,15 @@ func (c *connecting) ofService(key object.Key, port string) (all []arrival, by s
 		return nil, ""
 	}
 	return all, "led by Service " + key.String() + " to one of its endpoints; "
+}
+
+// familyOf is the family in which a service leads on: that of the address that was asked about, or else its first.
+func (c *connecting) familyOf(s *corev1.Service) discoveryv1.AddressType {
+	switch {
+	case c.to.Addr.Is6(), !c.to.Addr.IsValid() && len(s.Spec.IPFamilies) > 0 && s.Spec.IPFamilies[0] == corev1.IPv6Protocol:
+		return discoveryv1.AddressTypeIPv6
+	}
+	return discoveryv1.AddressTypeIPv4
 }
 
 func (c *connecting) ofSlice(slice *discoveryv1.EndpointSlice, port *corev1.ServicePort) (all []arrival) {

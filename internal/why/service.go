@@ -281,24 +281,35 @@ func (w *walk) localNotes(s *corev1.Service, ready []*corev1.Pod) []plan.Wait {
 
 // lookAtRange explains a range whose addresses are all given. What else keeps one from giving any is its controller's word.
 func (w *walk) lookAtRange(c *networkingv1.ServiceCIDR) (plan.State, []plan.Wait) {
-	used, all := addressesUsed(w.r, c)
-	if all == 0 || used < all {
-		return "", nil
+	// A service has an address of one family, or one of each.
+	for _, six := range []bool{false, true} {
+		if used, all, of := addressesUsed(w.r, c, six); all > 0 && used >= all {
+			return plan.Stuck, []plan.Wait{{
+				Reason: "RangeFull", Message: fmt.Sprintf("all %d addresses of %s are given: a service that asks for one is refused, unless another range has some",
+					all, strings.Join(of, ", ")), Hint: "delete services, or create a ServiceCIDR with another range",
+			}}
+		}
 	}
-	return plan.Stuck, []plan.Wait{{
-		Reason: "RangeFull", Message: fmt.Sprintf("all %d addresses of %s are given: a service that asks for one is refused, unless another range has some",
-			all, strings.Join(c.Spec.CIDRs, ", ")), Hint: "delete services, or create a ServiceCIDR with another range",
-	}}
+	return "", nil
 }
 
-// addressesUsed counts the addresses of a range that services have, and those there are.
-func addressesUsed(r object.Reader, c *networkingv1.ServiceCIDR) (used, all int) {
+// mostCounted is how many addresses of an IPv6 range there are at most: those beyond are never given.
+const mostCounted = 20
+
+// addressesUsed counts the addresses of the ranges of a family that services have, and those there are.
+func addressesUsed(r object.Reader, c *networkingv1.ServiceCIDR, six bool) (used, all int, of []string) {
 	for _, text := range c.Spec.CIDRs {
 		p, err := netip.ParsePrefix(text)
-		if err != nil || !p.Addr().Is4() || p.Bits() > 30 {
+		if err != nil || p.Addr().Is6() != six || p.Addr().BitLen()-p.Bits() < 2 {
 			continue
 		}
-		all += 1<<(32-p.Bits()) - 2
+		of = append(of, text)
+		all += 1<<min(p.Addr().BitLen()-p.Bits(), 32) - 1
+		if six {
+			all = min(all, 1<<mostCounted-1)
+		} else {
+			all-- // the last is the broadcast address
+		}
 		for _, o := range r.List(resource.Services, "") {
 			s, ok := o.(*corev1.Service)
 			if !ok {
@@ -311,5 +322,5 @@ func addressesUsed(r object.Reader, c *networkingv1.ServiceCIDR) (used, all int)
 			}
 		}
 	}
-	return used, all
+	return used, all, of
 }

@@ -50,8 +50,9 @@ func summary(r object.Reader, obj object.Object) string {
 	case *corev1.ResourceQuota:
 		return quotaSummary(o)
 	case *networkingv1.ServiceCIDR:
-		used, all := addressesUsed(r, o)
-		return fmt.Sprintf("services have %d of its %d addresses", used, all)
+		used, all, _ := addressesUsed(r, o, false)
+		used6, all6, _ := addressesUsed(r, o, true)
+		return fmt.Sprintf("services have %d of its %d addresses", used+used6, all+all6)
 	case *corev1.Namespace:
 		return phase(string(o.Status.Phase))
 	}

@@ -93,8 +93,10 @@ func (c *cluster) traces() []string {
 			found = append(found, "bridge cor-"+id)
 		}
 		for _, table := range []string{"coracle-pod-" + id, "coracle-services-" + id, "coracle-policies-" + id} {
-			if exec.Command("nft", "list", "table", "ip", table).Run() == nil {
-				found = append(found, "nft table "+table)
+			for _, family := range []string{"ip", "ip6"} {
+				if exec.Command("nft", "list", "table", family, table).Run() == nil {
+					found = append(found, "nft table "+family+" "+table)
+				}
 			}
 		}
 		named, _ := filepath.Glob("/run/netns/*" + id + "*")
@@ -138,6 +140,7 @@ func (c *cluster) sweep() {
 		_ = exec.Command("ip", "link", "delete", "cor-"+id).Run()
 		for _, table := range []string{"coracle-pod-" + id, "coracle-services-" + id, "coracle-policies-" + id} {
 			_ = exec.Command("nft", "delete", "table", "ip", table).Run()
+			_ = exec.Command("nft", "delete", "table", "ip6", table).Run()
 		}
 	}
 }

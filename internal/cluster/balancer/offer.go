@@ -91,27 +91,41 @@ func byAddress(nodes []*corev1.Node, s *corev1.Service) []host {
 	wanted := s.Spec.LoadBalancerIP // deprecated, and clients still write it
 	var out []host
 	for _, n := range nodes {
-		a, ok := addressOf(n)
-		if !ok || wanted != "" && wanted != a.String() {
-			continue
-		}
-		if i := slices.IndexFunc(out, func(h host) bool { return h.address == a }); i >= 0 {
-			out[i].nodes = append(out[i].nodes, n)
-		} else {
-			out = append(out, host{a, []*corev1.Node{n}})
+		for _, a := range addressesOf(n, s.Spec.IPFamilies) {
+			if wanted != "" && wanted != a.String() {
+				continue
+			}
+			if i := slices.IndexFunc(out, func(h host) bool { return h.address == a }); i >= 0 {
+				out[i].nodes = append(out[i].nodes, n)
+			} else {
+				out = append(out, host{a, []*corev1.Node{n}})
+			}
 		}
 	}
 	slices.SortFunc(out, func(x, y host) int { return x.address.Compare(y.address) })
 	return out
 }
 
+// addressesOf are where a node is reached at addresses of some families, one of each that it has; of IPv4 where none is named.
+func addressesOf(n *corev1.Node, families []corev1.IPFamily) (out []netip.Addr) {
+	if len(families) == 0 {
+		families = []corev1.IPFamily{corev1.IPv4Protocol}
+	}
+	for _, f := range families {
+		if a, ok := addressOf(n, f == corev1.IPv6Protocol); ok {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // addressOf is where a node is reached from without, or else from other nodes. A loopback address means another machine to
 // each that reads it.
-func addressOf(n *corev1.Node) (netip.Addr, bool) {
+func addressOf(n *corev1.Node, six bool) (netip.Addr, bool) {
 	for _, want := range []corev1.NodeAddressType{corev1.NodeExternalIP, corev1.NodeInternalIP} {
 		for _, a := range n.Status.Addresses {
 			ip, err := netip.ParseAddr(a.Address)
-			if a.Type == want && err == nil && ip.Is4() && ip.IsGlobalUnicast() {
+			if a.Type == want && err == nil && ip.Is6() == six && ip.IsGlobalUnicast() {
 				return ip, true
 			}
 		}

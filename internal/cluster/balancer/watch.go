@@ -145,9 +145,7 @@ func shape(o object.Object) (out struct {
 	out.ready = nodestate.Ready(n)
 	out.closed = n.Spec.Unschedulable
 	out.out = nodestate.Simulated(n) || n.DeletionTimestamp != nil || excluded(n)
-	if a, ok := addressOf(n); ok {
-		out.address = a.String()
-	}
+	out.address = fmt.Sprint(addressesOf(n, []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}))
 	out.port = n.Status.DaemonEndpoints.KubeletEndpoint.Port
 	return out
 }

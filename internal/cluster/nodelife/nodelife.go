@@ -30,6 +30,10 @@ type Config struct {
 	// SimulatedRange is cut likewise for simulated nodes, of which there may be more than
 	// PodRange has ranges and whose addresses lead nowhere; invalid means PodRange.
 	SimulatedRange netip.Prefix
+	// PodRange6 and SimulatedRange6 are those of IPv6, of which each node gets the part that stands where its IPv4 one does:
+	// PodRange6 is not valid in a cluster of one family. First6 puts it first.
+	PodRange6, SimulatedRange6 netip.Prefix
+	First6                     bool
 	// TerminatedPods is how many ended pods are kept; 0 means upstream's 12,500.
 	TerminatedPods int
 }

@@ -1,8 +1,10 @@
 package nodelife
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -24,20 +26,21 @@ func ranges(cfg Config) plan.Controller {
 	return plan.Controller{
 		Name: ipam, For: resource.Nodes, Whole: true,
 		Cares: func(before, after object.Object) bool {
-			return before == nil || after == nil || podRange(before.(*corev1.Node)) != podRange(after.(*corev1.Node))
+			return before == nil || after == nil || !slices.Equal(podRanges(before.(*corev1.Node)), podRanges(after.(*corev1.Node)))
 		},
 		Indexes: []object.Index{{Resource: resource.Nodes, Name: indexRange, Values: func(o object.Object) []string {
-			return []string{podRange(o.(*corev1.Node))}
+			return podRanges(o.(*corev1.Node))
 		}}},
 		Plan: cfg.planRanges,
 	}
 }
 
-func podRange(n *corev1.Node) string {
-	if n.Spec.PodCIDR == "" && len(n.Spec.PodCIDRs) > 0 {
-		return n.Spec.PodCIDRs[0]
+// podRanges are those of a node, or rangeMissing.
+func podRanges(n *corev1.Node) []string {
+	if len(n.Spec.PodCIDRs) == 0 {
+		return []string{n.Spec.PodCIDR}
 	}
-	return n.Spec.PodCIDR
+	return n.Spec.PodCIDRs
 }
 
 func (cfg Config) planRanges(in plan.Input) plan.Plan {
@@ -48,12 +51,12 @@ func (cfg Config) planRanges(in plan.Input) plan.Plan {
 		if o.GetDeletionTimestamp() != nil {
 			continue
 		}
-		whole := cfg.rangeFor(o.(*corev1.Node))
+		whole, whole6 := cfg.rangeFor(o.(*corev1.Node))
 		next, begun := from[whole]
 		if !begun {
 			next = whole.Masked().Addr()
 		}
-		given, free := cfg.nextFree(in.Reader, whole, next)
+		given, free := cfg.nextFree(in.Reader, whole, whole6, next)
 		if !free {
 			from[whole] = netip.Addr{}
 			p.Events = append(p.Events, plan.Event{
@@ -64,29 +67,60 @@ func (cfg Config) planRanges(in plan.Input) plan.Plan {
 		}
 		from[whole] = after(given)
 		node := o.DeepCopyObject().(*corev1.Node)
-		node.Spec.PodCIDR = given.String()
 		node.Spec.PodCIDRs = []string{given.String()}
+		if second := cfg.beside(given, whole, whole6); second.IsValid() {
+			node.Spec.PodCIDRs = append(node.Spec.PodCIDRs, second.String())
+		}
+		if cfg.First6 {
+			slices.Reverse(node.Spec.PodCIDRs)
+		}
+		node.Spec.PodCIDR = node.Spec.PodCIDRs[0]
 		p.Actions = append(p.Actions, plan.Update{Object: node, Because: "it has no range of pod addresses"})
 	}
 	return p
 }
 
-// rangeFor is the range of which a node gets a part.
-func (cfg Config) rangeFor(node *corev1.Node) netip.Prefix {
-	if nodestate.Simulated(node) && cfg.SimulatedRange.IsValid() {
-		return cfg.SimulatedRange
+// rangeFor are the ranges of which a node gets a part; the IPv6 one is not valid in a cluster of one family.
+func (cfg Config) rangeFor(node *corev1.Node) (whole, whole6 netip.Prefix) {
+	if !nodestate.Simulated(node) || !cfg.SimulatedRange.IsValid() {
+		return cfg.PodRange, cfg.PodRange6
 	}
-	return cfg.PodRange
+	if cfg.PodRange6.IsValid() {
+		whole6 = cfg.SimulatedRange6
+	}
+	return cfg.SimulatedRange, whole6
+}
+
+// usualBits6 is how long the prefix of a node's IPv6 range is, as upstream has it, where the cluster's is short enough.
+const usualBits6 = 64
+
+// beside is the part of an IPv6 range that stands where a part of an IPv4 one does.
+func (cfg Config) beside(part, whole, whole6 netip.Prefix) netip.Prefix {
+	if !whole6.IsValid() {
+		return netip.Prefix{}
+	}
+	bits := max(usualBits6, whole6.Bits()+part.Bits()-whole.Bits())
+	first, base := part.Masked().Addr().As4(), whole.Masked().Addr().As4()
+	number := (binary.BigEndian.Uint32(first[:]) - binary.BigEndian.Uint32(base[:])) >> (32 - part.Bits())
+	out := whole6.Masked().Addr().As16()
+	for bit := bits - 1; number > 0 && bit >= whole6.Bits(); bit-- {
+		out[bit/8] |= byte(number&1) << (7 - bit%8)
+		number >>= 1
+	}
+	return netip.PrefixFrom(netip.AddrFrom16(out), bits)
 }
 
 // nextFree finds the first part of a range, from an address on, that no node has.
-func (cfg Config) nextFree(r object.Reader, whole netip.Prefix, from netip.Addr) (netip.Prefix, bool) {
+func (cfg Config) nextFree(r object.Reader, whole, whole6 netip.Prefix, from netip.Addr) (netip.Prefix, bool) {
+	taken := func(p netip.Prefix) bool {
+		return p.IsValid() && len(r.Indexed(resource.Nodes, indexRange, p.String())) > 0
+	}
 	for at := from; at.IsValid() && whole.Contains(at); {
 		candidate, err := at.Prefix(cfg.NodeBits)
 		if err != nil {
 			return netip.Prefix{}, false
 		}
-		if len(r.Indexed(resource.Nodes, indexRange, candidate.String())) == 0 {
+		if !taken(candidate) && !taken(cfg.beside(candidate, whole, whole6)) {
 			return candidate, true
 		}
 		at = after(candidate)

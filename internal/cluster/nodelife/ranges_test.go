@@ -22,6 +22,10 @@ func TestRangesNeverOverlap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		bits := rapid.IntRange(20, 26).Draw(t, "cluster bits")
 		cfg := Config{PodRange: netip.PrefixFrom(netip.MustParseAddr("10.244.0.0"), bits), NodeBits: bits + rapid.IntRange(0, 3).Draw(t, "node bits")}
+		if rapid.Bool().Draw(t, "two families") {
+			cfg.PodRange6 = netip.PrefixFrom(netip.MustParseAddr("fd00:244::"), rapid.IntRange(40, 104).Draw(t, "IPv6 bits"))
+			cfg.First6 = rapid.Bool().Draw(t, "IPv6 first")
+		}
 		ctl := ranges(cfg)
 		v := view.New(ctl.Indexes...)
 		given := map[string]string{}
@@ -50,7 +54,7 @@ func TestRangesNeverOverlap(t *testing.T) {
 					if given[n.Name] != "" {
 						t.Fatalf("%s had %s and is given %s", n.Name, given[n.Name], n.Spec.PodCIDR)
 					}
-					given[n.Name] = n.Spec.PodCIDR
+					given[n.Name] = cfg.both(t, n)
 					apply(watch.Modified, n)
 				}
 				if waiting := len(v.List(resource.Nodes, "")) - len(given); waiting > 0 && len(given) < 1<<(cfg.NodeBits-bits) {
@@ -111,5 +115,40 @@ func TestTolerates(t *testing.T) {
 		if got := fmt.Sprint(d, forever, ok); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
+	}
+}
+
+// both checks that a node has a range of each family of the cluster, in the order of the families, and notes the IPv6 one; it
+// returns the IPv4 one.
+func (cfg Config) both(t *rapid.T, n *corev1.Node) string {
+	if !cfg.PodRange6.IsValid() {
+		if len(n.Spec.PodCIDRs) != 1 {
+			t.Fatalf("%s has %v", n.Name, n.Spec.PodCIDRs)
+		}
+		return n.Spec.PodCIDR
+	}
+	if len(n.Spec.PodCIDRs) != 2 || n.Spec.PodCIDR != n.Spec.PodCIDRs[0] {
+		t.Fatalf("%s has %s, %v", n.Name, n.Spec.PodCIDR, n.Spec.PodCIDRs)
+	}
+	four, six := netip.MustParsePrefix(n.Spec.PodCIDRs[0]), netip.MustParsePrefix(n.Spec.PodCIDRs[1])
+	if cfg.First6 {
+		four, six = six, four
+	}
+	if !four.Addr().Is4() || !cfg.PodRange6.Contains(six.Addr()) || six.Masked() != six || 128-six.Bits() < 32-four.Bits() {
+		t.Fatalf("%s has %v of %s", n.Name, n.Spec.PodCIDRs, cfg.PodRange6)
+	}
+	return four.String()
+}
+
+// TestBeside: parts of an IPv4 range have parts of the IPv6 one that do not overlap.
+func TestBeside(t *testing.T) {
+	cfg, seen := Config{}, map[netip.Prefix]bool{}
+	whole, whole6 := netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/56")
+	for i := range 256 {
+		p := cfg.beside(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 24), whole, whole6)
+		if p.Bits() != 64 || !whole6.Contains(p.Addr()) || p.Masked() != p || seen[p] {
+			t.Fatalf("part %d is %s", i, p)
+		}
+		seen[p] = true
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,9 +47,9 @@ func going(r object.Reader) []object.Key {
 	return keys
 }
 
-// moved asks for all ranges when a node's addresses change.
+// moved asks for all ranges when a node's addresses change, or which ranges it leaves alone.
 func moved(r object.Reader, before, after object.Object) []object.Key {
-	if fmt.Sprint(nodeAddresses(before)) == fmt.Sprint(nodeAddresses(after)) {
+	if fmt.Sprint(nodeAddresses(before), leftBy(before)) == fmt.Sprint(nodeAddresses(after), leftBy(after)) {
 		return nil
 	}
 	var keys []object.Key
@@ -92,13 +93,45 @@ func (cfg Config) planRange(in plan.Input) plan.Plan {
 	}
 	reason, message := cfg.judge(in.Reader, c)
 	if reason == "" {
-		return say(in, c, metav1.ConditionTrue, "", "Kubernetes Service CIDR is ready")
+		return tellOfLeft(in, c, say(in, c, metav1.ConditionTrue, "", "Kubernetes Service CIDR is ready"))
 	}
 	p := say(in, c, metav1.ConditionFalse, reason, message)
 	p.Why = plan.Why{State: plan.Stuck, Waits: []plan.Wait{{
 		Reason: reason, Message: message, Hint: "delete the ServiceCIDR, and create one with another range",
 	}}}
 	return p
+}
+
+// tellOfLeft tells of nodes from which a range's addresses lead nowhere: their machines reach others by them. That is not for the
+// range as a whole to be less ready: other nodes lead it.
+func tellOfLeft(in plan.Input, c *networkingv1.ServiceCIDR, p plan.Plan) plan.Plan {
+	var names []string
+	var route netip.Prefix
+	for _, o := range in.Reader.List(resource.Nodes, "") {
+		for _, l := range leftBy(o) {
+			if slices.ContainsFunc(servicerange.Of(c), func(r netip.Prefix) bool { return r == l.Range }) {
+				names, route = append(names, o.GetName()), l.Route
+				break
+			}
+		}
+	}
+	if len(names) == 0 {
+		return p
+	}
+	message := fmt.Sprintf("its addresses lead nowhere from nodes %s: their machines reach others by them (a route to %s)", strings.Join(names, ", "), route)
+	p.Events = append(p.Events, plan.Event{Regarding: object.RefOf(c), Type: corev1.EventTypeWarning, Reason: "RangeLeftAlone", Message: message})
+	p.Why = plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
+		Reason: "RangeLeftAlone", Message: message,
+		Hint: fmt.Sprintf("remove that route where nothing needs it (ip route del %s) and restart the node's agent, or create a ServiceCIDR with another range", route),
+	}}}
+	return p
+}
+
+func leftBy(o object.Object) []servicerange.Left {
+	if n, ok := o.(*corev1.Node); ok && n != nil {
+		return servicerange.LeftBy(n)
+	}
+	return nil
 }
 
 // say has a ServiceCIDR tell whether it is ready, unless it does.
@@ -117,18 +150,19 @@ func say(in plan.Input, c *networkingv1.ServiceCIDR, status metav1.ConditionStat
 // unusable are ranges whose addresses mean something else (RFC 6890).
 var unusable = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::/8"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
 // judge says why no addresses are given from a range. What nodes would refuse the traffic of is not to be anybody's else.
 func (cfg Config) judge(r object.Reader, c *networkingv1.ServiceCIDR) (reason, message string) {
 	served := false
 	for _, p := range servicerange.Of(c) {
-		if !p.Addr().Is4() {
+		if !p.Addr().Is4() && !cfg.IPv6 {
 			continue
 		}
 		served = true
-		if p.Bits() > 30 {
-			return "TooSmall", fmt.Sprintf("%s has no room for a service: use at least a /30", p)
+		if least := p.Addr().BitLen() - 2; p.Bits() > least {
+			return "TooSmall", fmt.Sprintf("%s has no room for a service: use at least a /%d", p, least)
 		}
 		for _, t := range append(slices.Clone(unusable), cfg.Taken...) {
 			if t.Overlaps(p) {

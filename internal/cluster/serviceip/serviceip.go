@@ -24,6 +24,8 @@ import (
 type Config struct {
 	// Taken are ranges that no service may have addresses of, such as that of the pods.
 	Taken []netip.Prefix
+	// IPv6: services have IPv6 addresses too.
+	IPv6 bool
 }
 
 // indexAddress files Services under each cluster IP that they have.

@@ -22,10 +22,51 @@ import (
 	"coracle/internal/loop/looptest"
 	"coracle/internal/object"
 	"coracle/internal/resource"
+	"coracle/internal/servicerange"
 )
 
 func run(t *testing.T) *looptest.Cluster {
 	return looptest.Run(t, fake.New(), serviceip.Controllers(serviceip.Config{Taken: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}})...)
+}
+
+// TestTwoFamilies: each cluster IP of a service has an IPAddress of its family, and IPv6 ranges are ready where services have
+// IPv6 addresses; a range that a node leaves alone is ready, and it is told of.
+func TestTwoFamilies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := looptest.Run(t, fake.New(), serviceip.Controllers(serviceip.Config{
+			Taken: []netip.Prefix{netip.MustParsePrefix("fd00:244::/56")}, IPv6: true,
+		})...)
+		s := service("web", "10.96.0.9")
+		s.Spec.ClusterIPs = append(s.Spec.ClusterIPs, "fd00:96::9")
+		looptest.Make(c, s)
+		expect(t, c, "10.96.0.9 of d/web, fd00:96::9 of d/web")
+		if a := looptest.Find[*networkingv1.IPAddress](c, resource.IPAddresses, "", "fd00:96::9"); a == nil || a.Labels[networkingv1.LabelIPAddressFamily] != "IPv6" {
+			t.Errorf("%+v", a)
+		}
+		for text, want := range map[string]string{
+			"fd00:97::/112": "True", "fd00:97::/126": "True", "fd00:97::/127": "False TooSmall", "fd00:244::/64": "False Overlaps",
+			"fd01:1::/112": "True", "fe80::/112": "False Overlaps", "ff02::/112": "False Overlaps", "10.97.0.0/16 fd00:98::/112": "True",
+		} {
+			name := strings.NewReplacer("/", "-", ":", "-", ".", "-", " ", "-").Replace("r" + text)
+			looptest.Make(c, cidr(name, strings.Fields(text)...))
+			if got := readiness(c, name); got != want {
+				t.Errorf("%s is ready: %s, want %s", text, got, want)
+			}
+		}
+		looptest.Make(c, cidr("left", "10.99.0.0/16"))
+		looptest.Make(c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{
+			Type: servicerange.LeftAlone, Status: corev1.ConditionTrue, Message: servicerange.Message([]servicerange.Left{
+				{Range: netip.MustParsePrefix("10.99.0.0/16"), Route: netip.MustParsePrefix("10.99.3.0/24")},
+			}),
+		}}}})
+		if got := readiness(c, "left"); got != "True" {
+			t.Errorf("a range that one node leaves alone is ready: %s", got)
+		}
+		looptest.Rest()
+		if got := looptest.Reasons(c, looptest.Find[*networkingv1.ServiceCIDR](c, resource.ServiceCIDRs, "", "left")); !slices.Contains(got, "RangeLeftAlone") {
+			t.Errorf("events %v", got)
+		}
+	})
 }
 
 func service(name, ip string) *corev1.Service {

@@ -201,7 +201,7 @@ func TestNodeOfOnesOwn(t *testing.T) {
 	if c := nodeCondition(n, corev1.NodeReady); c.Status != corev1.ConditionTrue || n.Status.NodeInfo.KubeletVersion != "v1" {
 		t.Errorf("ready %+v, info %+v", c, n.Status.NodeInfo)
 	}
-	if host := hostAddress(n); host != "10.9.0.1" {
+	if host := hostAddresses(n); !slices.Equal(host, []string{"10.9.0.1"}) {
 		t.Errorf("address %q", host)
 	}
 }

@@ -137,10 +137,11 @@ func describe(node *corev1.Node, version string) {
 	st := &node.Status
 	fill(&st.Capacity, defaultCapacity)
 	fill(&st.Allocatable, st.Capacity)
-	if host, ok := HostAddress(node); ok && len(st.Addresses) == 0 {
-		st.Addresses = []corev1.NodeAddress{
-			{Type: corev1.NodeInternalIP, Address: host.String()}, {Type: corev1.NodeHostName, Address: node.Name},
+	if ranges := Ranges(node); len(ranges) > 0 && len(st.Addresses) == 0 {
+		for _, p := range ranges {
+			st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: p.Addr().Next().String()})
 		}
+		st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: node.Name})
 	}
 	info := &st.NodeInfo
 	for field, value := range map[*string]string{
@@ -165,13 +166,18 @@ func fill(list *corev1.ResourceList, from corev1.ResourceList) {
 	}
 }
 
-// HostAddress is the address of a node itself: the first of its range; its pods have the others.
-func HostAddress(node *corev1.Node) (netip.Addr, bool) {
-	p, err := netip.ParsePrefix(node.Spec.PodCIDR)
-	if err != nil {
-		return netip.Addr{}, false
+// Ranges are those of a node's pods, one of each family that they have addresses of. The first address of each is the node's.
+func Ranges(node *corev1.Node) (out []netip.Prefix) {
+	texts := node.Spec.PodCIDRs
+	if len(texts) == 0 {
+		texts = []string{node.Spec.PodCIDR}
 	}
-	return p.Masked().Addr().Next(), true
+	for _, text := range texts {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
 }
 
 const notReady = "KubeletNotReady"

@@ -1,6 +1,8 @@
 package life
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -81,31 +83,52 @@ func stop(in Input, o outcome) outcome {
 }
 
 func network(st *corev1.PodStatus, in Input) {
-	host := hostAddress(in.Node)
-	if host != "" && st.HostIP == "" {
-		st.HostIP, st.HostIPs = host, []corev1.HostIP{{IP: host}}
+	hosts := hostAddresses(in.Node)
+	if len(hosts) > 0 && st.HostIP == "" {
+		st.HostIP, st.HostIPs = hosts[0], nil
+		for _, host := range hosts {
+			st.HostIPs = append(st.HostIPs, corev1.HostIP{IP: host})
+		}
 	}
 	if st.PodIP != "" {
 		return
 	}
+	var ips []string
 	switch {
-	case in.Pod.Spec.HostNetwork && host != "":
-		st.PodIP = host
-	case !in.Pod.Spec.HostNetwork && in.Address.IsValid():
-		st.PodIP = in.Address.String()
-	default:
-		return
+	case in.Pod.Spec.HostNetwork:
+		ips = hosts
+	case in.Address.IsValid():
+		ips = podAddresses(in.Node, in.Address)
 	}
-	st.PodIPs = []corev1.PodIP{{IP: st.PodIP}}
+	for _, ip := range ips {
+		st.PodIPs = append(st.PodIPs, corev1.PodIP{IP: ip})
+	}
+	if len(ips) > 0 {
+		st.PodIP = ips[0]
+	}
 }
 
-func hostAddress(node *corev1.Node) string {
+// podAddresses are the address that a pod was given, and those at the same place in the node's other ranges.
+func podAddresses(node *corev1.Node, given netip.Addr) []string {
+	out := []string{given.String()}
+	ranges := Ranges(node)
+	for i := 1; i < len(ranges); i++ {
+		first, at := ranges[0].Addr().As16(), given.As16()
+		place := binary.BigEndian.Uint32(at[12:]) - binary.BigEndian.Uint32(first[12:])
+		other := ranges[i].Addr().As16()
+		binary.BigEndian.PutUint32(other[12:], binary.BigEndian.Uint32(other[12:])+place)
+		out = append(out, netip.AddrFrom16(other).Unmap().String())
+	}
+	return out
+}
+
+func hostAddresses(node *corev1.Node) (out []string) {
 	for _, a := range node.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
-			return a.Address
+			out = append(out, a.Address)
 		}
 	}
-	return ""
+	return out
 }
 
 func before(list []corev1.ContainerStatus, i int) *corev1.ContainerStatus {

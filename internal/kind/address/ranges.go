@@ -68,7 +68,7 @@ func (r *ranges) gives(ip netip.Addr) bool {
 // pick finds a free address: in the range that the cluster was made with first, then in the others as they came.
 func (r *ranges) pick(family corev1.IPFamily) (netip.Addr, bool) {
 	for _, p := range r.pools {
-		if p.prefix.Addr().Is6() != (family == corev1.IPv6Protocol) {
+		if familyOf(p.prefix.Addr()) != family {
 			continue
 		}
 		if n, ok := p.pick(nil); ok {
@@ -78,15 +78,18 @@ func (r *ranges) pick(family corev1.IPFamily) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func (r *ranges) list() string {
+func (r *ranges) list(family corev1.IPFamily) string {
 	var out []string
 	for _, p := range r.pools {
+		if familyOf(p.prefix.Addr()) != family {
+			continue
+		}
 		out = append(out, p.prefix.String())
 	}
 	return strings.Join(out, ", ")
 }
 
-// SetRange has addresses given from ranges of the cluster's family under a name, instead of those that it had; from none, if
+// SetRange has addresses given from ranges of the cluster's families under a name, instead of those that it had; from none, if
 // there are none. Addresses that Services have of ranges that are gone stay theirs.
 func (s *Services) SetRange(name string, prefixes ...netip.Prefix) error {
 	if name == Own {
@@ -96,7 +99,7 @@ func (s *Services) SetRange(name string, prefixes ...netip.Prefix) error {
 	defer s.mu.Unlock()
 	var want []named
 	for _, prefix := range prefixes {
-		if prefix.Addr().Is6() != (s.family == corev1.IPv6Protocol) {
+		if !slices.Contains(s.families, familyOf(prefix.Addr())) {
 			continue
 		}
 		p, err := newIPPool(prefix)

@@ -15,20 +15,30 @@ import (
 
 // Services knows the addresses of the Services of one cluster. It is safe for concurrent use.
 type Services struct {
-	mu     sync.Mutex
-	ips    ranges
-	ports  *pool
-	family corev1.IPFamily
-	low    int
-	high   int
+	mu    sync.Mutex
+	ips   ranges
+	ports *pool
+	// families are those that addresses are given of; the first is that of services which do not say.
+	families []corev1.IPFamily
+	low      int
+	high     int
 }
 
-// New returns the book of an empty cluster. Cluster IPs come from prefix, node ports from the
-// inclusive range; a zero range means 30000-32767.
-func New(prefix netip.Prefix, nodePorts [2]int) (*Services, error) {
-	ips, err := newIPPool(prefix)
-	if err != nil {
-		return nil, err
+// New returns the book of an empty cluster. Cluster IPs come from prefix, in a cluster of two families also from a second
+// one, and node ports from the inclusive range; a zero range means 30000-32767.
+func New(prefix netip.Prefix, nodePorts [2]int, second ...netip.Prefix) (*Services, error) {
+	var pools []named
+	var families []corev1.IPFamily
+	for _, p := range append([]netip.Prefix{prefix}, second...) {
+		ips, err := newIPPool(p)
+		if err != nil {
+			return nil, err
+		}
+		family := familyOf(p.Addr())
+		if slices.Contains(families, family) {
+			return nil, fmt.Errorf("service ranges %s, %s: both are of family %s", prefix, p, family)
+		}
+		pools, families = append(pools, named{Own, ips}), append(families, family)
 	}
 	if nodePorts == [2]int{} {
 		nodePorts = [2]int{30000, 32767}
@@ -38,10 +48,7 @@ func New(prefix netip.Prefix, nodePorts [2]int) (*Services, error) {
 		return nil, fmt.Errorf("node ports %d-%d: not a range within 1-65535", low, high)
 	}
 	size := high - low + 1
-	s := &Services{ips: ranges{pools: []named{{Own, ips}}, taken: map[netip.Addr]mark{}, reserved: map[netip.Addr]int{}}, ports: newPool(size, 0, size, 16, 128), family: corev1.IPv4Protocol, low: low, high: high}
-	if prefix.Addr().Is6() {
-		s.family = corev1.IPv6Protocol
-	}
+	s := &Services{ips: ranges{pools: pools, taken: map[netip.Addr]mark{}, reserved: map[netip.Addr]int{}}, ports: newPool(size, 0, size, 16, 128), families: families, low: low, high: high}
 	return s, nil
 }
 
@@ -107,7 +114,7 @@ func (s *Services) held(svc *corev1.Service) holding {
 func (s *Services) Assign(svc, old *corev1.Service, dry bool) (finish func(success bool), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := assignment{book: s, svc: svc, before: s.held(old), claimed: newHolding()}
+	a := assignment{book: s, svc: svc, old: old, before: s.held(old), claimed: newHolding()}
 	if errs := a.run(); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, svc.Name, errs)
 	}
@@ -152,6 +159,7 @@ func (s *Services) settle(a *assignment, success bool) {
 type assignment struct {
 	book    *Services
 	svc     *corev1.Service
+	old     *corev1.Service // nil on creation
 	before  holding
 	claimed holding
 	failed  error
@@ -173,66 +181,31 @@ func (a *assignment) run() field.ErrorList {
 	return append(errs, a.healthCheckPort()...)
 }
 
-// families fills in ipFamilies and ipFamilyPolicy for a cluster of one family (KEP-563).
-func (a *assignment) families() field.ErrorList {
-	s := &a.svc.Spec
-	at := field.NewPath("spec")
-	if Headless(a.svc) && len(s.Selector) == 0 {
-		// Whoever writes the endpoints of such a Service decides on their families.
-		if s.IPFamilyPolicy == nil {
-			s.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicyRequireDualStack)
-		}
-		if len(s.IPFamilies) == 0 {
-			s.IPFamilies = []corev1.IPFamily{a.book.family}
-		}
-		if *s.IPFamilyPolicy != corev1.IPFamilyPolicySingleStack && len(s.IPFamilies) == 1 {
-			s.IPFamilies = append(s.IPFamilies, other(s.IPFamilies[0]))
-		}
-		return nil
-	}
-	if s.IPFamilyPolicy == nil {
-		s.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicySingleStack)
-		if len(s.ClusterIPs) > 1 || len(s.IPFamilies) > 1 {
-			s.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicyRequireDualStack)
-		}
-	}
-	if *s.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
-		return field.ErrorList{field.Invalid(at.Child("ipFamilyPolicy"), s.IPFamilyPolicy, "this cluster is not configured for dual-stack services")}
-	}
-	for i, family := range s.IPFamilies {
-		if family == other(a.book.family) {
-			return field.ErrorList{field.Invalid(at.Child("ipFamilies").Index(i), family, "not configured on this cluster")}
-		}
-	}
-	if len(s.IPFamilies) == 0 {
-		s.IPFamilies = []corev1.IPFamily{a.book.family}
-	}
-	return nil
-}
-
-func other(f corev1.IPFamily) corev1.IPFamily {
-	if f == corev1.IPv4Protocol {
-		return corev1.IPv6Protocol
-	}
-	return corev1.IPv4Protocol
-}
-
 func (a *assignment) clusterIP() field.ErrorList {
 	s := &a.svc.Spec
 	if Headless(a.svc) {
 		return nil
 	}
-	if len(s.ClusterIPs) == 0 || s.ClusterIPs[0] == "" {
-		ip, ok := a.book.ips.pick(a.book.family)
+	for i, family := range s.IPFamilies {
+		if i < len(s.ClusterIPs) && s.ClusterIPs[i] != "" {
+			continue
+		}
+		ip, ok := a.book.ips.pick(family)
 		if !ok {
 			a.failed = fmt.Errorf("failed to allocate a serviceIP: %w: no address of %s is free; delete services, or create a ServiceCIDR with another range",
-				ErrFull, a.book.ips.list())
+				ErrFull, a.book.ips.list(family))
 			return nil
 		}
 		a.claimed.ips[ip] = true
-		s.ClusterIP = ip.String()
-		s.ClusterIPs = []string{s.ClusterIP}
-		return nil
+		if i < len(s.ClusterIPs) {
+			s.ClusterIPs = slices.Clone(s.ClusterIPs)
+			s.ClusterIPs[i] = ip.String()
+		} else {
+			s.ClusterIPs = append(slices.Clip(s.ClusterIPs), ip.String())
+		}
+	}
+	if len(s.ClusterIPs) > 0 {
+		s.ClusterIP = s.ClusterIPs[0]
 	}
 	var errs field.ErrorList
 	for _, text := range s.ClusterIPs {
@@ -251,11 +224,11 @@ func (a *assignment) requestIP(text string) error {
 		return nil
 	}
 	switch {
-	case a.before.ips[ip]:
+	case a.before.ips[ip], a.claimed.ips[ip]:
 		return nil
 	case !ips.gives(ip):
-		return fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %v", ip, ips.list())
-	case ips.taken[ip] != 0 || a.claimed.ips[ip]:
+		return fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %v", ip, ips.list(familyOf(ip)))
+	case ips.taken[ip] != 0:
 		return ErrTakenIP
 	}
 	a.claimed.ips[ip] = true

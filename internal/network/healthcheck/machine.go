@@ -15,14 +15,19 @@ func Machine(links *netlink.Handle, siblings string) func() func(netip.Addr) boo
 	return func() func(netip.Addr) bool {
 		var own []netip.Addr
 		var ranges []netip.Prefix
-		addrs, _ := links.AddrList(nil, unix.AF_INET) // what was listed counts
+		bridges := map[int]bool{}
+		all, _ := links.LinkList() // what was listed counts, here and below
+		for _, l := range all {
+			bridges[l.Attrs().Index] = strings.HasPrefix(l.Attrs().Name, siblings)
+		}
+		addrs, _ := links.AddrList(nil, unix.AF_UNSPEC)
 		for _, a := range addrs {
-			ip, ok := netip.AddrFromSlice(a.IP.To4())
-			if !ok {
+			ip, ok := netip.AddrFromSlice(a.IP)
+			if ip = ip.Unmap(); !ok {
 				continue
 			}
 			own = append(own, ip)
-			if bits, _ := a.Mask.Size(); strings.HasPrefix(a.Label, siblings) && bits > 0 {
+			if bits, _ := a.Mask.Size(); bridges[a.LinkIndex] && bits > 0 {
 				ranges = append(ranges, netip.PrefixFrom(ip, bits))
 			}
 		}

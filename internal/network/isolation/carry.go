@@ -58,7 +58,7 @@ func (i *Isolation) carryOut() (stands bool, err error) {
 		s.held.found = nil
 		return true, nil
 	}
-	if err := i.forgetConnections(s.newcomers(&d)); err != nil {
+	if err := i.forgetConnections(i.newcomers(&d)); err != nil {
 		return false, err
 	}
 	if err := i.write(&d); err != nil {
@@ -91,10 +91,10 @@ func (s *state) catchUp() policy.Delta {
 }
 
 // newcomers are the addresses that begin to be a pod's.
-func (s *state) newcomers(d *policy.Delta) map[netip.Addr]bool {
-	out := map[netip.Addr]bool{}
+func (i *Isolation) newcomers(d *policy.Delta) map[netip.Addr]bool {
+	s, out := &i.state, map[netip.Addr]bool{}
 	for m, name := range d.Members {
-		if name != "" && s.held.there && s.held.members[policy.Member{Direction: policy.Ingress, Addr: m.Addr}] == "" {
+		if name != "" && i.wire.has(m.Addr) && s.held.there && s.held.members[policy.Member{Direction: policy.Ingress, Addr: m.Addr}] == "" {
 			out[m.Addr] = true
 		}
 	}
@@ -187,7 +187,7 @@ func (i *Isolation) load() (*policy.Table, error) {
 		set := policy.Set{Shape: shape, Elements: map[policy.Element]bool{}}
 		if shape != policy.Ranges {
 			err = i.socket.Elements(i.cfg.table(), name, func(e nft.Element) error {
-				el, err := elementOf(shape, e)
+				el, err := i.wire.elementOf(shape, e)
 				set.Elements[el] = true
 				return err
 			})
@@ -239,7 +239,7 @@ func (i *Isolation) forgetConnections(of ofAddresses) error {
 	const attempts = 5
 	var err error
 	for range attempts {
-		_, err = i.flows.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, of)
+		_, err = i.flows.ConntrackDeleteFilters(netlink.ConntrackTable, i.wire.conntrack, of)
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}

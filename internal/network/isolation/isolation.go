@@ -6,6 +6,8 @@
 // peers), and keeps the policies on disk for a start without a server. It refuses decisions, and tables of others: they are
 // not even listed.
 //
+// It governs addresses of one family: where pods have two, there is an Isolation for each (Families).
+//
 // There is a table while the cluster has any policy. Then what comes from the bridge or goes there without belonging to a
 // pod that is known is dropped: a pod has no connection before its rules stand.
 package isolation
@@ -34,8 +36,10 @@ import (
 type Config struct {
 	// Node is the node's name.
 	Node string
-	// Table names the table (family ip), unique on the machine.
+	// Table names the table, unique on the machine in its family: ip, or ip6 with IPv6.
 	Table string
+	// IPv6 governs the pods' IPv6 addresses, and no others; else IPv4 ones.
+	IPv6 bool
 	// Bridge is the link of the node's pods.
 	Bridge string
 	// Aliases are addresses at which pods reach the node by another.
@@ -55,11 +59,19 @@ func (c *Config) check() error {
 	return nil
 }
 
-func (c *Config) table() nft.Table { return nft.Table{Family: unix.NFPROTO_IPV4, Name: c.Table} }
+func (c *Config) table() nft.Table { return nft.Table{Family: c.wire().table, Name: c.Table} }
+
+func (c *Config) wire() wire {
+	if c.IPv6 {
+		return wire6
+	}
+	return wire4
+}
 
 // Isolation governs a node's pods. Make it with Open; its methods may be called at any time from any goroutine.
 type Isolation struct {
 	cfg    Config
+	wire   wire
 	socket *nft.Socket
 	watch  *nft.Watch
 	flows  *netlink.Handle
@@ -93,7 +105,7 @@ func Open(cfg Config) (*Isolation, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
 	}
-	i := &Isolation{cfg: cfg, socket: socket, watch: watch, flows: flows}
+	i := &Isolation{cfg: cfg, wire: cfg.wire(), socket: socket, watch: watch, flows: flows}
 	i.inbox.init()
 	i.state.init(cfg)
 	return i, nil
@@ -105,10 +117,12 @@ func (i *Isolation) Close() error {
 	return errors.Join(i.watch.Close(), i.socket.Close())
 }
 
-// Remove removes the table of a node in the network namespace of the calling thread, if there is one.
+// Remove removes the tables of a node in the network namespace of the calling thread, if there are any.
 func Remove(table string) error {
-	if err := nft.Remove(nft.Table{Family: unix.NFPROTO_IPV4, Name: table}); err != nil {
-		return fmt.Errorf("isolation: %w", err)
+	for _, v := range []wire{wire4, wire6} {
+		if err := nft.Remove(nft.Table{Family: v.table, Name: table}); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("isolation: %w", err)
+		}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
@@ -58,17 +59,18 @@ func (i *Isolation) write(d *policy.Delta) error {
 			b = nft.NewBatch(i.cfg.table())
 		}
 	}
+	v := i.wire
 	if fresh {
-		b.AddSet(nft.Set{Name: setEgress, Key: []int{4}, KeyType: nft.TypeAddress, Verdicts: true})
-		b.AddSet(nft.Set{Name: setIngress, Key: []int{4}, KeyType: nft.TypeAddress, Verdicts: true})
-		b.AddSet(nft.Set{Name: setSelf, Key: []int{4, 4}, KeyType: nft.Type(nft.TypeAddress, nft.TypeAddress)})
+		b.AddSet(nft.Set{Name: setEgress, Key: []int{v.size}, KeyType: v.address, Verdicts: true})
+		b.AddSet(nft.Set{Name: setIngress, Key: []int{v.size}, KeyType: v.address, Verdicts: true})
+		b.AddSet(nft.Set{Name: setSelf, Key: []int{v.size, v.size}, KeyType: nft.Type(v.address, v.address)})
 	}
 	for _, name := range sorted(d.Chains) {
-		writeChain(b, name, d.Chains[name])
+		v.writeChain(b, name, d.Chains[name])
 	}
 	i.writeMembers(b, d)
 	if fresh {
-		i.cfg.buildBase(b)
+		v.buildBase(b, i.cfg.Bridge)
 	}
 	for _, name := range d.GoneChains {
 		b.DeleteChain(name)
@@ -93,21 +95,22 @@ func sorted[V any](m map[string]V) []string {
 
 func (i *Isolation) writeSet(b *nft.Batch, c *policy.SetChange) error {
 	if c.New {
-		set := nft.Set{Name: c.Name, Key: []int{4}, KeyType: nft.TypeAddress, Intervals: c.Shape == policy.Ranges}
+		v := i.wire
+		set := nft.Set{Name: c.Name, Key: []int{v.size}, KeyType: v.address, Intervals: c.Shape == policy.Ranges}
 		if c.Shape == policy.Endpoints {
-			set.Key, set.KeyType = []int{4, 2}, nft.Type(nft.TypeAddress, nft.TypePort)
+			set.Key, set.KeyType = []int{v.size, 2}, nft.Type(v.address, nft.TypePort)
 		}
 		b.AddSet(set)
 	}
 	for _, e := range c.Remove {
-		if e.First.Is4() {
+		if i.wire.has(e.First) {
 			i.written.Add(1)
 			b.Delete(c.Name, nft.Element{Key: keyOf(c.Shape, e)})
 		}
 	}
 	for _, e := range c.Add {
-		if !e.First.Is4() {
-			continue // pods have no others: nobody is at such an address
+		if !i.wire.has(e.First) {
+			continue // the other family's table has it
 		}
 		i.written.Add(1)
 		b.Add(c.Name, nft.Element{Key: keyOf(c.Shape, e)})
@@ -119,25 +122,25 @@ func (i *Isolation) writeSet(b *nft.Batch, c *policy.SetChange) error {
 }
 
 func keyOf(shape policy.Shape, e policy.Element) []byte {
-	a := e.First.As4()
+	a := e.First.AsSlice()
 	if shape == policy.Endpoints {
-		return append(binary.BigEndian.AppendUint16(a[:], e.Port), 0, 0)
+		return append(binary.BigEndian.AppendUint16(a, e.Port), 0, 0)
 	}
-	return a[:]
+	return a
 }
 
-func elementOf(shape policy.Shape, e nft.Element) (policy.Element, error) {
-	want := 4
+func (v wire) elementOf(shape policy.Shape, e nft.Element) (policy.Element, error) {
+	want := v.size
 	if shape == policy.Endpoints {
-		want = 8
+		want += 4
 	}
 	if len(e.Key) != want {
 		return policy.Element{}, fmt.Errorf("an element of %d bytes: %w", len(e.Key), errDamaged)
 	}
-	at := netip.AddrFrom4([4]byte(e.Key))
+	at, _ := netip.AddrFromSlice(e.Key[:v.size])
 	out := policy.Element{First: at, Last: at}
 	if shape == policy.Endpoints {
-		out.Port = binary.BigEndian.Uint16(e.Key[4:])
+		out.Port = binary.BigEndian.Uint16(e.Key[v.size:])
 	}
 	return out, nil
 }
@@ -146,7 +149,7 @@ func elementOf(shape policy.Shape, e nft.Element) (policy.Element, error) {
 func (i *Isolation) writeMembers(b *nft.Batch, d *policy.Delta) {
 	members := make([]policy.Member, 0, len(d.Members))
 	for m := range d.Members {
-		if m.Addr.Is4() {
+		if i.wire.has(m.Addr) {
 			members = append(members, m)
 		}
 	}
@@ -183,7 +186,9 @@ func (i *Isolation) writeMembers(b *nft.Batch, d *policy.Delta) {
 
 // buildBase writes what leads packets to the chain of the pod that sends or gets them. What neither belongs to a pod nor to
 // one that is known is dropped, of whatever connection. What the node itself sends comes by no such way.
-func (c *Config) buildBase(b *nft.Batch) {
+//
+// Of IPv6, packets by which neighbours are found (RFC 4861) pass: no pod is reached by them.
+func (v wire) buildBase(b *nft.Batch, bridge string) {
 	for _, base := range []struct {
 		name string
 		hook nft.Hook
@@ -192,16 +197,19 @@ func (c *Config) buildBase(b *nft.Batch) {
 		offset uint32
 		set    string
 	}{
-		{"forward-from", nft.Hook{Kind: "filter", Number: unix.NF_INET_FORWARD, Priority: 0}, expr.MetaKeyIIFNAME, sourceOffset, setEgress},
-		{"input-from", nft.Hook{Kind: "filter", Number: unix.NF_INET_LOCAL_IN, Priority: 0}, expr.MetaKeyIIFNAME, sourceOffset, setEgress},
-		{"forward-to", nft.Hook{Kind: "filter", Number: unix.NF_INET_FORWARD, Priority: 1}, expr.MetaKeyOIFNAME, destOffset, setIngress},
+		{"forward-from", nft.Hook{Kind: "filter", Number: unix.NF_INET_FORWARD, Priority: 0}, expr.MetaKeyIIFNAME, v.source, setEgress},
+		{"input-from", nft.Hook{Kind: "filter", Number: unix.NF_INET_LOCAL_IN, Priority: 0}, expr.MetaKeyIIFNAME, v.source, setEgress},
+		{"forward-to", nft.Hook{Kind: "filter", Number: unix.NF_INET_FORWARD, Priority: 1}, expr.MetaKeyOIFNAME, v.dest, setIngress},
 	} {
 		b.AddChain(base.name, &base.hook)
 		on := []expr.Any{
 			&expr.Meta{Key: base.link, Register: unix.NFT_REG_1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: append([]byte(c.Bridge), make([]byte, unix.IFNAMSIZ-len(c.Bridge))...)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: append([]byte(bridge), make([]byte, unix.IFNAMSIZ-len(bridge))...)},
 		}
-		b.AddRule(base.name, join(on, address(r0, base.offset), []expr.Any{
+		if v.table == unix.NFPROTO_IPV6 && base.hook.Number == unix.NF_INET_LOCAL_IN {
+			b.AddRule(base.name, join(on, neighbours(), verdict(expr.VerdictAccept))...)
+		}
+		b.AddRule(base.name, join(on, v.load(r0, base.offset), []expr.Any{
 			&expr.Lookup{SourceRegister: r0, DestRegister: 0, IsDestRegSet: true, SetName: base.set},
 		})...)
 		b.AddRule(base.name, join(on, verdict(expr.VerdictDrop))...)
@@ -210,16 +218,16 @@ func (c *Config) buildBase(b *nft.Batch) {
 
 // writeChain writes the rules of some pods: what goes on and what a pod sends itself passes, then what is allowed; the rest is
 // dropped.
-func writeChain(b *nft.Batch, name string, rules policy.Chain) {
+func (v wire) writeChain(b *nft.Batch, name string, rules policy.Chain) {
 	b.AddChain(name, nil)
 	b.AddRule(name, join(established(), verdict(expr.VerdictAccept))...)
-	b.AddRule(name, join(address(r0, sourceOffset), address(r1, destOffset), inSet(r0, setSelf), verdict(expr.VerdictAccept))...)
-	far := uint32(destOffset)
+	b.AddRule(name, join(v.load(r0, v.source), v.load(r0+v.words(), v.dest), inSet(r0, setSelf), verdict(expr.VerdictAccept))...)
+	far := v.dest
 	if d, _ := policy.DirectionOf(name); d == policy.Ingress {
-		far = sourceOffset
+		far = v.source
 	}
 	for _, a := range rules {
-		b.AddRule(name, join(ports(a.Ports), peer(a.Set, far), verdict(expr.VerdictAccept))...)
+		b.AddRule(name, join(ports(a.Ports), v.peer(a.Set, far), verdict(expr.VerdictAccept))...)
 	}
 	b.AddRule(name, verdict(expr.VerdictDrop)...)
 }
@@ -249,30 +257,51 @@ var protocols = map[corev1.Protocol]byte{
 }
 
 // peer goes on for packets whose far end is in a set.
-func peer(set string, far uint32) []expr.Any {
+func (v wire) peer(set string, far uint32) []expr.Any {
 	if set == "" {
 		return nil
 	}
 	if shape, _ := policy.ShapeOf(set); shape == policy.Endpoints {
-		return join(address(r0, destOffset), []expr.Any{destinationPort(r1)}, inSet(r0, set))
+		return join(v.load(r0, v.dest), []expr.Any{destinationPort(r0 + v.words())}, inSet(r0, set))
 	}
-	return join(address(r0, far), inSet(r0, set))
+	return join(v.load(r0, far), inSet(r0, set))
 }
 
-// Registers of four bytes, NFT_REG32_00 and on. A key lies in consecutive ones.
-const (
-	r0 = iota + unix.NFT_REG32_00
-	r1
+// r0 is the first register of four bytes (NFT_REG32_00). A key lies in consecutive ones.
+const r0 = uint32(unix.NFT_REG32_00)
+
+// wire is how packets of a family are looked at.
+type wire struct {
+	table        byte
+	conntrack    netlink.InetFamily
+	size         int    // of an address, in bytes
+	source, dest uint32 // offsets in the header (RFC 791, RFC 8200)
+	address      uint32 // what nft(8) takes one for
+}
+
+var (
+	wire4 = wire{unix.NFPROTO_IPV4, unix.AF_INET, 4, 12, 16, nft.TypeAddress}
+	wire6 = wire{unix.NFPROTO_IPV6, unix.AF_INET6, 16, 8, 24, nft.TypeAddress6}
 )
 
-// Offsets in the IPv4 header (RFC 791).
-const (
-	sourceOffset = 12
-	destOffset   = 16
-)
+// has says whether an address is of the family.
+func (v wire) has(a netip.Addr) bool { return a.BitLen() == 8*v.size }
 
-func address(at, offset uint32) []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: at, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}}
+// words is how many registers an address takes.
+func (v wire) words() uint32 { return uint32(v.size) / 4 }
+
+func (v wire) load(at, offset uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: at, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(v.size)}}
+}
+
+// neighbours goes on for the questions and answers by which a link's addresses are found: types 135 and 136 of ICMPv6.
+func neighbours() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: r0},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: []byte{unix.IPPROTO_ICMPV6}},
+		&expr.Payload{DestRegister: r0, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Range{Op: expr.CmpOpEq, Register: r0, FromData: []byte{135}, ToData: []byte{136}},
+	}
 }
 
 func destinationPort(at uint32) expr.Any {

@@ -57,6 +57,12 @@ const (
 // inMachine runs a test in a network namespace, on a thread that is thrown away afterwards.
 func inMachine(t testing.TB, test func(w *world)) {
 	t.Helper()
+	inMachineOf(t, pod.Second{}, test)
+}
+
+// inMachineOf is inMachine, with pods of two families where second is valid: then it is their IPv6 addresses that are governed.
+func inMachineOf(t testing.TB, second pod.Second, test func(w *world)) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root to make network namespaces")
 	}
@@ -78,6 +84,7 @@ func inMachine(t testing.TB, test func(w *world)) {
 			w.net, err = pod.Open(pod.Config{
 				Bridge: bridge, CIDR: netip.MustParsePrefix(podRange), ClusterCIDR: netip.MustParsePrefix(ofPods),
 				StateDir: filepath.Join(base, "network"), NFTable: "pods-test", MTU: 1400, SettingsDir: filepath.Join(base, "settings"),
+				IPv6: second,
 			})
 		}
 		if err != nil {
@@ -90,7 +97,7 @@ func inMachine(t testing.TB, test func(w *world)) {
 			}
 		}()
 		w.cfg = Config{
-			Node: nodeName, Table: "policies-test", Bridge: bridge, Dir: filepath.Join(base, "agent"),
+			IPv6: second.CIDR.IsValid(), Node: nodeName, Table: "policies-test", Bridge: bridge, Dir: filepath.Join(base, "agent"),
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
 		w.start()
@@ -178,6 +185,7 @@ func (w *world) namespace(path string) {
 type box struct {
 	path string
 	ip   netip.Addr
+	ips  []string // both, where it has two
 	pod  *corev1.Pod
 }
 
@@ -194,7 +202,11 @@ func (w *world) sandbox(namespace, name, labels string) *box {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: namespace, Name: name, Labels: labelsOf(labels), UID: types.UID(fmt.Sprint(name, w.uids)),
 	}}
-	return &box{path, at.IP, p}
+	b := &box{path, at.IP, []string{at.IP.String()}, p}
+	if at.IP6.IsValid() {
+		b.ip, b.ips = at.IP6, append(b.ips, at.IP6.String())
+	}
+	return b
 }
 
 // pod makes one that stands.
@@ -210,7 +222,7 @@ func (w *world) stand(b *box) {
 	w.iso.Hear(&peers.Message{Pod: &peers.Pod{Namespace: b.pod.Namespace, Name: b.pod.Name, Here: b.pod.UID}})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := w.iso.Stand(ctx, b.pod, []string{b.ip.String()}); err != nil {
+	if err := w.iso.Stand(ctx, b.pod, b.ips); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -252,7 +264,7 @@ func (w *world) serve(b *box, network string, ports ...int) {
 	for _, p := range ports {
 		err := w.in(b, func() error {
 			address := fmt.Sprint(":", p)
-			if network == "udp4" {
+			if strings.HasPrefix(network, "udp") {
 				conn, err := net.ListenPacket(network, address)
 				if err != nil {
 					return err
@@ -330,7 +342,7 @@ func (w *world) want(from *box, to netip.Addr, allowed bool, what ...string) {
 	for i, text := range what {
 		network, port, _ := strings.Cut(text, " ")
 		all.Go(func() {
-			c, err := w.dial(from, network, netip.MustParseAddrPort(to.String()+":"+port), within)
+			c, err := w.dial(from, network, netip.MustParseAddrPort(net.JoinHostPort(to.String(), port)), within)
 			if results[i] = err; err == nil {
 				c.Close()
 			}

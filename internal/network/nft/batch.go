@@ -43,6 +43,7 @@ type Set struct {
 const (
 	TypeVerdict  = unix.NFT_DATA_VERDICT
 	TypeAddress  = 7
+	TypeAddress6 = 8
 	TypeProtocol = 12
 	TypePort     = 13
 	TypeMark     = 19
@@ -191,12 +192,15 @@ func (b *Batch) AddRule(chain string, exprs ...expr.Any) {
 	})
 }
 
-// OriginalAddress is the IPv4 address that a connection was first sent to, as a key of expr.Ct. Of the keys of that package
+// OriginalAddress is the IPv4 address, and OriginalAddress6 the IPv6 address, that a connection was first sent to, as a key of expr.Ct. Of the keys of that package
 // the one for it makes older versions of nft(8) fail when they list the table.
-const OriginalAddress expr.CtKey = 20 // NFT_CT_DST_IP
+const (
+	OriginalAddress  expr.CtKey = 20 // NFT_CT_DST_IP
+	OriginalAddress6 expr.CtKey = 22 // NFT_CT_DST_IP6
+)
 
 func (w *writer) expression(family byte, e expr.Any) error {
-	if ct, ok := e.(*expr.Ct); ok && ct.Key == OriginalAddress {
+	if ct, ok := e.(*expr.Ct); ok && (ct.Key == OriginalAddress || ct.Key == OriginalAddress6) {
 		w.text(unix.NFTA_EXPR_NAME, "ct")
 		data := w.open(unix.NFTA_EXPR_DATA)
 		w.number(unix.NFTA_CT_DREG, ct.Register)

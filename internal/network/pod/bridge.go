@@ -21,6 +21,10 @@ func (n *Network) openBridge() error {
 	if err := n.setBridge("send_redirects", "0"); err != nil {
 		return err
 	}
+	// What a pod says of itself, that it were a router, is not for the node.
+	if err := set6(n.cfg.Bridge, "accept_ra", "0"); err != nil && !errors.Is(err, ErrNoIPv6) {
+		return err
+	}
 	if !n.cfg.Services.IsValid() {
 		return nil
 	}

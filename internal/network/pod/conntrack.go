@@ -28,7 +28,13 @@ func (n *Network) forget(ip netip.Addr) error {
 }
 
 // forgetConnections does so for all addresses of the node's range.
-func (n *Network) forgetConnections() error { return n.forgetMatching(n.cfg.CIDR, led{}) }
+func (n *Network) forgetConnections() error {
+	err := n.forgetMatching(n.cfg.CIDR, led{})
+	if n.dual() {
+		err = errors.Join(err, n.forgetMatching(n.cfg.IPv6.CIDR, led{}))
+	}
+	return err
+}
 
 // led has the kernel tell of the connections alone that have an address as the source of one of their directions: nobody's
 // is translated to a pod's, so that a pod's address is always one of the two sources. The zero value is all connections.
@@ -50,7 +56,11 @@ func (l led) addTo(req *nl.NetlinkRequest) {
 		return
 	}
 	tuple := nl.NewRtAttr(unix.NLA_F_NESTED|l.tuple, nil)
-	tuple.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(nl.CTA_IP_V4_SRC, l.address.AsSlice())
+	source := nl.CTA_IP_V4_SRC
+	if l.address.Is6() {
+		source = nl.CTA_IP_V6_SRC
+	}
+	tuple.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(source, l.address.AsSlice())
 	filter := nl.NewRtAttr(unix.NLA_F_NESTED|filterAttribute, nil)
 	for _, flags := range []int{filterOriginal, filterReply} {
 		by := uint32(0)
@@ -91,7 +101,7 @@ func (n *Network) forgetMatching(r netip.Prefix, of ...led) error {
 
 func forgetTold(shared map[int]*nl.SocketHandle, l led, r netip.Prefix) error {
 	told, err := whole(func() ([][]byte, error) {
-		req := aboutConnections(shared, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
+		req := aboutConnections(shared, r, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
 		l.addTo(req)
 		return req.Execute(unix.NETLINK_NETFILTER, 0)
 	})
@@ -100,7 +110,7 @@ func forgetTold(shared map[int]*nl.SocketHandle, l led, r netip.Prefix) error {
 		if len(raw) < nl.SizeofNfgenmsg || !names(raw[nl.SizeofNfgenmsg:], r) {
 			continue
 		}
-		req := aboutConnections(shared, nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+		req := aboutConnections(shared, r, nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 		req.AddRawData(raw[nl.SizeofNfgenmsg:]) // with its number, by which no other is meant
 		if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
@@ -109,10 +119,14 @@ func forgetTold(shared map[int]*nl.SocketHandle, l led, r netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-func aboutConnections(shared map[int]*nl.SocketHandle, kind, flags int) *nl.NetlinkRequest {
+func aboutConnections(shared map[int]*nl.SocketHandle, of netip.Prefix, kind, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, flags)
 	req.Sockets = shared
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	family := uint8(unix.AF_INET)
+	if of.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
 	return req
 }
 
@@ -120,7 +134,7 @@ func aboutConnections(shared map[int]*nl.SocketHandle, kind, flags int) *nl.Netl
 func names(connection []byte, r netip.Prefix) bool {
 	for _, direction := range []uint16{nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_REPLY} {
 		ends := attribute(attribute(connection, direction), nl.CTA_TUPLE_IP)
-		for _, end := range []uint16{nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST} {
+		for _, end := range []uint16{nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST, nl.CTA_IP_V6_SRC, nl.CTA_IP_V6_DST} {
 			if ip, ok := netip.AddrFromSlice(attribute(ends, end)); ok && r.Contains(ip) {
 				return true
 			}

@@ -137,7 +137,13 @@ func (n *Network) wire(netnsPath, veth string, at Attachment) error {
 	if err := n.configureHostEnd(veth); err != nil {
 		return err
 	}
-	return configureInside(inside, eth, at)
+	if err := configureInside(inside, eth, at); err != nil || !n.dual() {
+		return err
+	}
+	if err := n.configureSecond(ns, inside, eth, at); err != nil {
+		return err
+	}
+	return n.knowSecond(at)
 }
 
 func (n *Network) plug(ns netns.NsHandle, veth string, at Attachment) error {
@@ -164,6 +170,11 @@ func (n *Network) configureHostEnd(veth string) error {
 	if link.Attrs().MasterIndex != n.bridge {
 		if err := n.links.LinkSetMasterByIndex(link, n.bridge); err != nil {
 			return fmt.Errorf("veth %s: join bridge: %w", veth, err)
+		}
+	}
+	if n.dual() { // an end that has no business of its own
+		if err := n.links.LinkSetIP6AddrGenMode(link, noneOfItsOwn); err != nil {
+			return fmt.Errorf("veth %s: %w", veth, err)
 		}
 	}
 	// Hairpin: a pod reaches itself through a service's address.
@@ -255,5 +266,5 @@ func isMissing(err error) bool {
 }
 
 func ipNet(ip netip.Addr, bits int) *net.IPNet {
-	return &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(bits, 32)}
+	return &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(bits, ip.BitLen())}
 }

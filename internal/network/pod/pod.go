@@ -40,11 +40,13 @@ type Config struct {
 	// Services, when valid, is the range of the cluster's service addresses. The bridge gets a route for it, so that the
 	// node itself has one whatever others it has; where they lead is package services' business.
 	Services netip.Prefix
+	// IPv6, when it is valid, gives each pod an address of that family besides.
+	IPv6 Second
 	// MTU of the bridge and the veths; 0 takes that of the link with the default route, or 1500.
 	MTU int
 	// StateDir holds the leases. It is made when missing.
 	StateDir string
-	// NFTable names the nftables table (family ip), unique on the machine.
+	// NFTable names the nftables tables (families ip and, with IPv6, ip6), unique on the machine.
 	NFTable string
 	// SettingsDir is where it is written what settings of the machine were before a network changed them; default
 	// setting.DefaultDir. All networks of a machine have the same.
@@ -57,7 +59,9 @@ type Attachment struct {
 	Interface string
 	IP        netip.Addr
 	Gateway   netip.Addr
-	MAC       net.HardwareAddr
+	// IP6 and Gateway6 are not valid in a network of one family.
+	IP6, Gateway6 netip.Addr
+	MAC           net.HardwareAddr
 	// MTU of the link inside the namespace.
 	MTU int
 }
@@ -133,6 +137,12 @@ func (c Config) check() error {
 		return fmt.Errorf("pod network: CIDR %s: give an IPv4 range of at least 4 addresses, such as 10.244.0.0/24", c.CIDR)
 	case !c.ClusterCIDR.IsValid() || !c.ClusterCIDR.Overlaps(c.CIDR) || c.ClusterCIDR.Bits() > c.CIDR.Bits():
 		return fmt.Errorf("pod network: ClusterCIDR %s: it must contain the node's range %s", c.ClusterCIDR, c.CIDR)
+	case c.IPv6 != Second{}:
+		if err := c.IPv6.check(c.CIDR); err != nil {
+			return fmt.Errorf("pod network: %w", err)
+		}
+	}
+	switch {
 	case c.StateDir == "":
 		return errors.New("pod network: StateDir: name a directory for the leases")
 	case c.NFTable == "":
@@ -155,8 +165,19 @@ func (n *Network) open() error {
 	if err := n.ensureBridge(); err != nil {
 		return err
 	}
-	if err := n.settings().Hold(setting.Holder{Name: n.cfg.NFTable, Home: n.cfg.StateDir}, setting.Forwarding, setting.NoRedirects); err != nil {
+	if n.dual() {
+		if err := n.onHost(n.ensureSecond); err != nil {
+			return err
+		}
+	}
+	holder := setting.Holder{Name: n.cfg.NFTable, Home: n.cfg.StateDir}
+	if err := n.settings().Hold(holder, setting.Forwarding, setting.NoRedirects); err != nil {
 		return err
+	}
+	if n.dual() {
+		if err := n.settings6().Hold(holder, append(n.advertised(), setting.Forwarding6, setting.Refusals6)...); err != nil {
+			return err
+		}
 	}
 	if err := n.ensureRules(); err != nil {
 		return fmt.Errorf("nftables: %w", err)
@@ -197,6 +218,9 @@ func (n *Network) Attach(ctx context.Context, netnsPath, sandboxID string) (Atta
 		return Attachment{}, fmt.Errorf("attach pod %s: %w", sandboxID, err)
 	}
 	at := Attachment{Interface: podInterface, IP: ip, Gateway: n.gateway, MAC: macOf(ip), MTU: n.mtu}
+	if n.dual() {
+		at.IP6, at.Gateway6 = n.cfg.second(ip), n.cfg.IPv6.gateway()
+	}
 	if err := n.wire(netnsPath, n.vethName(sandboxID), at); err != nil {
 		err = errors.Join(err, n.unplug(n.vethName(sandboxID)))
 		if !held {
@@ -218,7 +242,7 @@ func (n *Network) Detach(sandboxID string) error {
 		return fmt.Errorf("detach pod %s: take back its ports: %w", sandboxID, err)
 	}
 	if ip, ok := n.leases.of(sandboxID); ok {
-		if err := n.forget(ip); err != nil {
+		if err := errors.Join(n.forget(ip), n.forgetSecond(ip)); err != nil {
 			return fmt.Errorf("detach pod %s: %w", sandboxID, err)
 		}
 	}
@@ -248,21 +272,19 @@ func (n *Network) settings() setting.Book {
 	return setting.Book{Dir: setting.DefaultDir}
 }
 
-func (n *Network) releaseSettings() error { return n.settings().Release(n.cfg.NFTable) }
+// settings6 are those of IPv6, which networks of one family do not hold.
+func (n *Network) settings6() setting.Book { return setting.Book{Dir: n.settings().Dir + "6"} }
+
+func (n *Network) releaseSettings() error {
+	err := n.settings().Release(n.cfg.NFTable)
+	if n.dual() {
+		err = errors.Join(err, n.settings6().Release(n.cfg.NFTable))
+	}
+	return err
+}
 
 // onHost runs f on a thread that is in the network's own namespace.
-func (n *Network) onHost(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
-		if err := netns.Set(n.host); err != nil {
-			done <- fmt.Errorf("join the network namespace: %w", err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
+func (n *Network) onHost(f func() error) error { return inNamespace(n.host, f) }
 
 func (n *Network) lock(sandboxID string) (unlock func()) {
 	n.mu.Lock()

@@ -121,7 +121,7 @@ func talk(t *testing.T, server string, addr netip.AddrPort, client string) (from
 	t.Helper()
 	var l net.Listener
 	at(t, server, func() (err error) {
-		l, err = net.Listen("tcp4", addr.String())
+		l, err = net.Listen("tcp", addr.String())
 		return err
 	})
 	if t.Failed() {
@@ -139,7 +139,7 @@ func talk(t *testing.T, server string, addr netip.AddrPort, client string) (from
 		seen <- c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
 	}()
 	at(t, client, func() error {
-		c, err := net.DialTimeout("tcp4", addr.String(), 5*time.Second)
+		c, err := net.DialTimeout("tcp", addr.String(), 5*time.Second)
 		if err == nil {
 			c.Close()
 		}

@@ -51,13 +51,13 @@ func (p Port) clashes(q Port) bool {
 
 var protocols = map[string]byte{"TCP": unix.IPPROTO_TCP, "UDP": unix.IPPROTO_UDP, "SCTP": unix.IPPROTO_SCTP}
 
-func (p Port) check() error {
+func (p Port) check(dual bool) error {
 	switch {
 	case protocols[p.protocol()] == 0:
 		return fmt.Errorf("host port %s: protocol %q: give TCP, UDP or SCTP", p, p.Protocol)
 	case p.HostPort == 0 || p.ContainerPort == 0:
 		return fmt.Errorf("host port %s to %d: a port is 1 to 65535", p, p.ContainerPort)
-	case p.HostIP.IsValid() && !p.HostIP.Is4():
+	case p.HostIP.Is6() && !dual:
 		return fmt.Errorf("host port %s: the pod network is IPv4", p)
 	}
 	return nil
@@ -128,7 +128,7 @@ func (n *Network) Publish(sandboxID string, list []Port) error {
 		return fmt.Errorf("publish ports of %s: it is not attached", sandboxID)
 	}
 	for _, p := range list {
-		if err := p.check(); err != nil {
+		if err := p.check(n.dual()); err != nil {
 			return fmt.Errorf("publish ports of %s: %w", sandboxID, err)
 		}
 	}
@@ -166,7 +166,9 @@ func (n *Network) publish(sandbox string, list []Port) error {
 	if err != nil {
 		return err
 	}
-	n.addPortRules(c, n.table())
+	for _, s := range n.sides() {
+		n.addPortRules(c, s)
+	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
@@ -181,7 +183,8 @@ const (
 
 // addPortRules writes the rules of all published ports. Call it with ports.mu held, or before the
 // network is open.
-func (n *Network) addPortRules(c *nftables.Conn, table *nftables.Table) {
+func (n *Network) addPortRules(c *nftables.Conn, on side) {
+	table := on.Table
 	dnat := c.AddChain(&nftables.Chain{Name: portsChain, Table: table})
 	hairpin := c.AddChain(&nftables.Chain{Name: hairpinChain, Table: table})
 	c.FlushChain(dnat)
@@ -192,16 +195,20 @@ func (n *Network) addPortRules(c *nftables.Conn, table *nftables.Table) {
 	}
 	sort.Strings(sandboxes)
 	for _, s := range sandboxes {
-		ip, ok := n.leases.of(s)
-		if !ok {
+		lease, _ := n.leases.of(s)
+		ip := on.of(&n.cfg, lease)
+		if !ip.IsValid() {
 			continue
 		}
 		for _, p := range n.ports.bySandbox[s] {
+			if p.HostIP.IsValid() && p.HostIP.Is4() != ip.Is4() {
+				continue
+			}
 			c.AddRule(&nftables.Rule{Table: table, Chain: dnat, Exprs: dnatTo(p, ip)})
 		}
 		// A pod that reaches itself by the host's port must see another's address than its own.
-		self := netip.PrefixFrom(ip, 32)
-		exprs := append(matchAddr(sourceOffset, self, expr.CmpOpEq), matchAddr(destOffset, self, expr.CmpOpEq)...)
+		self := netip.PrefixFrom(ip, ip.BitLen())
+		exprs := append(matchAddr(source, self, expr.CmpOpEq), matchAddr(dest, self, expr.CmpOpEq)...)
 		c.AddRule(&nftables.Rule{Table: table, Chain: hairpin, Exprs: append(exprs, &expr.Masq{})})
 	}
 }
@@ -209,26 +216,31 @@ func (n *Network) addPortRules(c *nftables.Conn, table *nftables.Table) {
 func dnatTo(p Port, ip netip.Addr) []expr.Any {
 	var exprs []expr.Any
 	if p.HostIP.IsValid() {
-		exprs = matchAddr(destOffset, netip.PrefixFrom(p.HostIP, 32), expr.CmpOpEq)
+		exprs = matchAddr(dest, netip.PrefixFrom(p.HostIP, p.HostIP.BitLen()), expr.CmpOpEq)
 	}
-	to := ip.As4()
+	family := uint32(unix.NFPROTO_IPV4)
+	if ip.Is6() {
+		family = unix.NFPROTO_IPV6
+	}
 	return append(exprs,
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocols[p.protocol()]}},
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(p.HostPort)},
 		&expr.Counter{},
-		&expr.Immediate{Register: 1, Data: to[:]},
-		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(p.ContainerPort)},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
+		&expr.Immediate{Register: 1, Data: ip.AsSlice()},
+		&expr.Immediate{Register: registerPort, Data: binaryutil.BigEndian.PutUint16(p.ContainerPort)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: 1, RegProtoMin: registerPort},
 	)
 }
 
-var loopback = netip.MustParsePrefix("127.0.0.0/8")
+// registerPort is the register behind that of an address: each has 16 bytes.
+const registerPort = unix.NFT_REG_2
 
 // addPortHooks leads what is meant for the host, from outside, from pods and from itself, to the
 // published ports first.
-func (n *Network) addPortHooks(c *nftables.Conn, table *nftables.Table) {
+func (n *Network) addPortHooks(c *nftables.Conn, s side) {
+	table := s.Table
 	for _, hook := range []struct {
 		name     string
 		at       *nftables.ChainHook
@@ -238,7 +250,7 @@ func (n *Network) addPortHooks(c *nftables.Conn, table *nftables.Table) {
 		{"output", nftables.ChainHookOutput, nftables.ChainPriorityNATDest},
 	} {
 		chain := c.AddChain(&nftables.Chain{Name: hook.name, Table: table, Type: nftables.ChainTypeNAT, Hooknum: hook.at, Priority: hook.priority})
-		exprs := append(matchAddr(destOffset, loopback, expr.CmpOpNeq),
+		exprs := append(matchAddr(dest, s.loopback, expr.CmpOpNeq),
 			&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
 			&expr.Verdict{Kind: expr.VerdictJump, Chain: portsChain},

@@ -15,7 +15,7 @@ func serveAt(t *testing.T, path string, addr netip.AddrPort) {
 	t.Helper()
 	var l net.Listener
 	at(t, path, func() (err error) {
-		l, err = net.Listen("tcp4", addr.String())
+		l, err = net.Listen("tcp", addr.String())
 		return err
 	})
 	if t.Failed() {
@@ -41,7 +41,7 @@ func ask(t *testing.T, path string, addr netip.AddrPort) string {
 	t.Helper()
 	answer := ""
 	dial := func() error {
-		c, err := net.DialTimeout("tcp4", addr.String(), 2*time.Second)
+		c, err := net.DialTimeout("tcp", addr.String(), 2*time.Second)
 		if err != nil {
 			return nil // nobody there: an answer too
 		}

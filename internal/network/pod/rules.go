@@ -2,8 +2,8 @@ package pod
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -16,49 +16,80 @@ func (n *Network) nft() (*nftables.Conn, error) {
 	return nftables.New(nftables.WithNetNSFd(int(n.host)))
 }
 
-func (n *Network) table() *nftables.Table {
-	return &nftables.Table{Family: nftables.TableFamilyIPv4, Name: n.cfg.NFTable}
+// side is a network as one family has it.
+type side struct {
+	*nftables.Table
+	pods, cluster, multicast, loopback netip.Prefix
 }
 
-// ensureRules writes the table anew in one transaction: masquerade what goes from this node's
+func (n *Network) sides() []side {
+	all := []side{{
+		Table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: n.cfg.NFTable}, pods: n.cfg.CIDR, cluster: n.cfg.ClusterCIDR,
+		multicast: netip.MustParsePrefix("224.0.0.0/4"), loopback: netip.MustParsePrefix("127.0.0.0/8"),
+	}}
+	if n.dual() {
+		all = append(all, side{
+			Table: &nftables.Table{Family: nftables.TableFamilyIPv6, Name: n.cfg.NFTable}, pods: n.cfg.IPv6.CIDR, cluster: n.cfg.IPv6.ClusterCIDR,
+			multicast: netip.MustParsePrefix("ff00::/8"), loopback: netip.PrefixFrom(netip.IPv6Loopback(), 128),
+		})
+	}
+	return all
+}
+
+// of is the address on this side of the pod that has a lease.
+func (s side) of(c *Config, lease netip.Addr) netip.Addr {
+	if s.pods.Addr().Is6() {
+		return c.second(lease)
+	}
+	return lease
+}
+
+// ensureRules writes the tables anew in one transaction: masquerade what goes from this node's
 // pods to anywhere but pods and multicast, and lead published ports to their pods.
 func (n *Network) ensureRules() error {
 	c, err := n.nft()
 	if err != nil {
 		return err
 	}
-	table := n.table()
-	c.AddTable(table) // so that the delete below finds one
-	c.DelTable(table)
-	c.AddTable(table)
-	n.addPortRules(c, table)
-	n.addPortHooks(c, table)
-	nat := c.AddChain(&nftables.Chain{
-		Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-	})
-	c.AddRule(&nftables.Rule{Table: table, Chain: nat, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: hairpinChain}}})
-	var exprs []expr.Any
-	exprs = append(exprs, matchAddr(sourceOffset, n.cfg.CIDR, expr.CmpOpEq)...)
-	exprs = append(exprs, matchAddr(destOffset, n.cfg.ClusterCIDR, expr.CmpOpNeq)...)
-	exprs = append(exprs, matchAddr(destOffset, multicast, expr.CmpOpNeq)...)
-	exprs = append(exprs, &expr.Counter{}, &expr.Masq{})
-	c.AddRule(&nftables.Rule{Table: table, Chain: nat, Exprs: exprs})
-	n.addGuard(c, table)
+	for _, s := range n.sides() {
+		n.addRules(c, s)
+	}
 	if err := c.Flush(); err != nil {
 		return err
 	}
 	return n.openForward()
 }
 
+func (n *Network) addRules(c *nftables.Conn, s side) {
+	table := s.Table
+	c.AddTable(table) // so that the delete below finds one
+	c.DelTable(table)
+	c.AddTable(table)
+	n.addPortRules(c, s)
+	n.addPortHooks(c, s)
+	nat := c.AddChain(&nftables.Chain{
+		Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	})
+	c.AddRule(&nftables.Rule{Table: table, Chain: nat, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: hairpinChain}}})
+	var exprs []expr.Any
+	exprs = append(exprs, matchAddr(source, s.pods, expr.CmpOpEq)...)
+	exprs = append(exprs, matchAddr(dest, s.cluster, expr.CmpOpNeq)...)
+	exprs = append(exprs, matchAddr(dest, s.multicast, expr.CmpOpNeq)...)
+	exprs = append(exprs, &expr.Counter{}, &expr.Masq{})
+	c.AddRule(&nftables.Rule{Table: table, Chain: nat, Exprs: exprs})
+	n.addGuard(c, s)
+}
+
 // addGuard keeps pods from the node's loopback addresses, which openBridge opens for answers.
-func (n *Network) addGuard(c *nftables.Conn, table *nftables.Table) {
+func (n *Network) addGuard(c *nftables.Conn, s side) {
+	table := s.Table
 	guard := c.AddChain(&nftables.Chain{
 		Name: "guard", Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
 	})
-	for _, offset := range []uint32{sourceOffset, destOffset} {
-		exprs := append(onLink(expr.MetaKeyIIFNAME, n.cfg.Bridge), matchAddr(offset, loopback, expr.CmpOpEq)...)
+	for _, offset := range []end{source, dest} {
+		exprs := append(onLink(expr.MetaKeyIIFNAME, n.cfg.Bridge), matchAddr(offset, s.loopback, expr.CmpOpEq)...)
 		c.AddRule(&nftables.Rule{Table: table, Chain: guard, Exprs: append(exprs, &expr.Verdict{Kind: expr.VerdictDrop})})
 	}
 }
@@ -75,9 +106,10 @@ func (n *Network) removeRules() error {
 	if err != nil {
 		return err
 	}
-	table := n.table()
-	c.AddTable(table)
-	c.DelTable(table)
+	for _, s := range n.sides() {
+		c.AddTable(s.Table)
+		c.DelTable(s.Table)
+	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("delete table: %w", err)
 	}
@@ -122,7 +154,7 @@ func (n *Network) eachDroppingForward(do func(*nftables.Conn, *nftables.Chain) e
 			ch.Policy == nil || *ch.Policy != nftables.ChainPolicyDrop {
 			continue
 		}
-		if f := ch.Table.Family; f != nftables.TableFamilyIPv4 && f != nftables.TableFamilyINet {
+		if f := ch.Table.Family; f != nftables.TableFamilyIPv4 && f != nftables.TableFamilyINet && (f != nftables.TableFamilyIPv6 || !n.dual()) {
 			continue
 		}
 		if err := do(c, ch); err != nil {
@@ -152,22 +184,29 @@ func (n *Network) mark() []byte {
 	return userdata.AppendString(nil, userdata.TypeComment, "coracle "+n.cfg.NFTable)
 }
 
-// Offsets in the IPv4 header (RFC 791).
+// end is one of the two addresses of a packet.
+type end int
+
 const (
-	sourceOffset = 12
-	destOffset   = 16
+	source end = iota
+	dest
 )
 
-var multicast = netip.MustParsePrefix("224.0.0.0/4")
+// offset is where it is in the header: of IPv4 (RFC 791) or IPv6 (RFC 8200).
+func (e end) offset(of netip.Addr) uint32 {
+	if of.Is6() {
+		return [...]uint32{8, 24}[e]
+	}
+	return [...]uint32{12, 16}[e]
+}
 
-func matchAddr(offset uint32, p netip.Prefix, op expr.CmpOp) []expr.Any {
-	var mask [4]byte
-	binary.BigEndian.PutUint32(mask[:], ^uint32(0)<<(32-p.Bits()))
-	addr := p.Masked().Addr().As4()
+func matchAddr(e end, p netip.Prefix, op expr.CmpOp) []expr.Any {
+	addr := p.Masked().Addr().AsSlice()
+	size := len(addr)
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask[:], Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: 1, Data: addr[:]},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: e.offset(p.Addr()), Len: uint32(size)},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(size), Mask: net.CIDRMask(p.Bits(), 8*size), Xor: make([]byte, size)},
+		&expr.Cmp{Op: op, Register: 1, Data: addr},
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // balanced adds the addresses that a load balancer has given the service, unless packets only reach the node with its own
 // address (ipMode Proxy, KEP-1860), or the port leads elsewhere there: then its status has an error.
 func (r *routing) balanced(p *corev1.ServicePort, at func(ip string, port int32) (Destination, bool), cluster, local Route) {
-	sources, limited := sourcesOf(r.service)
+	sources, limited := sourcesOf(r.node.Family, r.service)
 	for i := range r.service.Status.LoadBalancer.Ingress {
 		in := &r.service.Status.LoadBalancer.Ingress[i]
 		if in.IPMode != nil && *in.IPMode != corev1.LoadBalancerIPModeVIP || leadsElsewhere(in, p) {
@@ -42,7 +42,7 @@ func leadsElsewhere(in *corev1.LoadBalancerIngress, p *corev1.ServicePort) bool 
 
 // sourcesOf are the ranges of clients that a load balancer's addresses are for: of the spec or, where that has none, of the
 // annotation that came before it. What the API takes is understood, such as 010.0.0.0/8.
-func sourcesOf(s *corev1.Service) (out []netip.Prefix, limited bool) {
+func sourcesOf(f Family, s *corev1.Service) (out []netip.Prefix, limited bool) {
 	texts := s.Spec.LoadBalancerSourceRanges
 	if len(texts) == 0 {
 		if ranges := strings.TrimSpace(s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]); ranges != "" {
@@ -54,7 +54,7 @@ func sourcesOf(s *corev1.Service) (out []netip.Prefix, limited bool) {
 		if err != nil {
 			continue
 		}
-		if a, ok := netip.AddrFromSlice(n.IP); ok && a.Unmap().Is4() {
+		if a, ok := netip.AddrFromSlice(n.IP); ok && FamilyOf(a.Unmap()) == f {
 			ones, _ := n.Mask.Size()
 			out = append(out, netip.PrefixFrom(a.Unmap(), ones))
 		}

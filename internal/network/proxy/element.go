@@ -155,47 +155,47 @@ func (d Destination) sources() Set {
 	return Sources
 }
 
-const destinationSize = 12
-
-func (d Destination) append(b []byte) []byte {
-	b = append(b, d.Address[:]...)
+func (f Family) destination(b []byte, d Destination) []byte {
+	b = append(b, d.Address[:f.Size()]...)
 	b = append(b, d.Protocol, 0, 0, 0)
 	return append(binary.BigEndian.AppendUint16(b, d.Port), 0, 0)
 }
 
-func parseDestination(b []byte) (d Destination, rest []byte, err error) {
-	if len(b) < destinationSize {
+func (f Family) parseDestination(b []byte) (d Destination, rest []byte, err error) {
+	n := f.Size()
+	if len(b) < f.destinationSize() {
 		return d, nil, fmt.Errorf("a key of %d bytes", len(b))
 	}
-	d = Destination{Address: Address(b[:4]), Protocol: b[4], Port: binary.BigEndian.Uint16(b[8:])}
-	return d, b[destinationSize:], nil
+	copy(d.Address[:], b[:n])
+	d.Protocol, d.Port = b[n], binary.BigEndian.Uint16(b[n+4:])
+	return d, b[f.destinationSize():], nil
 }
 
-const endpointSize = 8
-
-func (e Endpoint) append(b []byte) []byte {
-	b = append(b, e.Address[:]...)
+func (f Family) endpoint(b []byte, e Endpoint) []byte {
+	b = append(b, e.Address[:f.Size()]...)
 	return append(binary.BigEndian.AppendUint16(b, e.Port), 0, 0)
 }
 
-func parseEndpoint(b []byte) (Endpoint, error) {
-	if len(b) != endpointSize {
+func (f Family) parseEndpoint(b []byte) (e Endpoint, err error) {
+	if len(b) != f.endpointSize() {
 		return Endpoint{}, fmt.Errorf("an endpoint of %d bytes", len(b))
 	}
-	return Endpoint{Address: Address(b[:4]), Port: binary.BigEndian.Uint16(b[4:])}, nil
+	copy(e.Address[:], b[:f.Size()])
+	e.Port = binary.BigEndian.Uint16(b[f.Size():])
+	return e, nil
+}
+
+// pair is the key of a pod that may reach itself.
+func (f Family) pair(b []byte, a Address) []byte {
+	return append(append(b, a[:f.Size()]...), a[:f.Size()]...)
 }
 
 // appendNumber writes the number of an endpoint as numgen does: in the machine's own order.
 func appendNumber(b []byte, n uint32) []byte { return binary.NativeEndian.AppendUint32(b, n) }
 
 // appendRange writes the first and the last address of a range behind a key.
-func appendRange(key []byte, p netip.Prefix) (first, last []byte) {
-	from := p.Masked().Addr().As4()
-	to := from
-	mask := ^uint32(0)
-	if p.Bits() > 0 {
-		mask = 1<<(32-p.Bits()) - 1
-	}
-	binary.BigEndian.PutUint32(to[:], binary.BigEndian.Uint32(from[:])|mask)
-	return append(append([]byte{}, key...), from[:]...), append(append([]byte{}, key...), to[:]...)
+func (f Family) appendRange(key []byte, p netip.Prefix) (first, last []byte) {
+	from, _ := f.Address(p.Masked().Addr())
+	to := f.last(p)
+	return append(append([]byte{}, key...), from[:f.Size()]...), append(append([]byte{}, key...), to[:f.Size()]...)
 }

@@ -26,7 +26,7 @@ func (r *routing) candidates(p *corev1.ServicePort, all []*discoveryv1.EndpointS
 	}
 	var out candidates
 	for _, sl := range all {
-		if sl.AddressType != discoveryv1.AddressTypeIPv4 {
+		if sl.AddressType != r.node.Family.slicesOf() {
 			continue
 		}
 		port := portIn(sl, p)
@@ -34,7 +34,7 @@ func (r *routing) candidates(p *corev1.ServicePort, all []*discoveryv1.EndpointS
 			continue
 		}
 		for i := range sl.Endpoints {
-			if c, ok := candidateOf(&sl.Endpoints[i], port); ok {
+			if c, ok := candidateOf(r.node.Family, &sl.Endpoints[i], port); ok {
 				out = append(out, c)
 			}
 		}
@@ -69,11 +69,11 @@ func portIn(sl *discoveryv1.EndpointSlice, p *corev1.ServicePort) uint16 {
 	return 0
 }
 
-func candidateOf(e *discoveryv1.Endpoint, port uint16) (candidate, bool) {
+func candidateOf(f Family, e *discoveryv1.Endpoint, port uint16) (candidate, bool) {
 	if len(e.Addresses) == 0 {
 		return candidate{}, false
 	}
-	a, ok := addressOf(e.Addresses[0])
+	a, ok := f.parse(e.Addresses[0])
 	if !ok {
 		return candidate{}, false
 	}

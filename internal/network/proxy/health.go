@@ -14,23 +14,26 @@ func HealthChecked(s *corev1.Service) bool {
 }
 
 // LocalEndpoints counts the endpoints in the slices of a service that are ready, on a node or where here says, each address
-// once.
+// once: of the family that has more of them, since those of two families are the same pods.
 func LocalEndpoints(all []*discoveryv1.EndpointSlice, node string, here func(netip.Addr) bool) int {
-	seen := map[Address]bool{}
+	seen, most := map[netip.Addr]bool{}, map[Family]int{}
 	for _, sl := range all {
-		if sl.AddressType != discoveryv1.AddressTypeIPv4 {
+		f, ok := FamilyOfSlice(sl)
+		if !ok {
 			continue
 		}
 		for i := range sl.Endpoints {
 			e := &sl.Endpoints[i]
-			c, ok := candidateOf(e, 1)
-			if !ok || !c.ready || seen[c.Address] {
+			c, ok := candidateOf(f, e, 1)
+			at := f.Addr(c.Address)
+			if !ok || !c.ready || seen[at] {
 				continue
 			}
-			if c.node == node || here != nil && here(netip.AddrFrom4(c.Address)) {
-				seen[c.Address] = true
+			if c.node == node || here != nil && here(at) {
+				seen[at] = true
+				most[f]++
 			}
 		}
 	}
-	return len(seen)
+	return max(most[IPv4], most[IPv6])
 }

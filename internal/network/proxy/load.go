@@ -16,8 +16,8 @@ type Loader struct {
 }
 
 // NewLoader begins.
-func NewLoader(pods netip.Prefix) *Loader {
-	return &Loader{table: NewTable(pods), hairpin: map[Address]bool{}, chains: map[Number]Class{}}
+func NewLoader(f Family, pods netip.Prefix) *Loader {
+	return &Loader{table: NewTable(f, pods), hairpin: map[Address]bool{}, chains: map[Number]Class{}}
 }
 
 // Loaded are the sets to be read, in this order: what a class is before who is of it, and a destination before what belongs
@@ -37,13 +37,16 @@ func (l *Loader) Element(set Set, key, end, data []byte, chain string) error {
 		l.chains[n], err = parseChain(chain)
 		return err
 	case Hairpin:
-		if len(key) != 8 || !bytes.Equal(key[:4], key[4:]) {
+		n := l.table.family.Size()
+		if len(key) != 2*n || !bytes.Equal(key[:n], key[n:]) {
 			return errForeign
 		}
-		l.hairpin[Address(key)] = true
+		var a Address
+		copy(a[:], key[:n])
+		l.hairpin[a] = true
 		return nil
 	}
-	d, rest, err := parseDestination(key)
+	d, rest, err := l.table.family.parseDestination(key)
 	if err != nil {
 		return err
 	}
@@ -81,7 +84,7 @@ func (l *Loader) belonging(set Set, e *entry, rest, end, data []byte) error {
 	case Masquerade:
 		e.masquerade = true
 	case Endpoints, EndpointsOutside:
-		ep, err := parseEndpoint(data)
+		ep, err := l.table.family.parseEndpoint(data)
 		if err != nil {
 			return err
 		}
@@ -94,10 +97,11 @@ func (l *Loader) belonging(set Set, e *entry, rest, end, data []byte) error {
 		}
 		e.order[n] = ep
 	case Sources, SourcesOutside:
-		if len(rest) != 4 || len(end) != destinationSize+4 {
+		f := l.table.family
+		if len(rest) != f.Size() || len(end) != f.destinationSize()+f.Size() {
 			return errForeign
 		}
-		p, ok := rangeOf(Address(rest), Address(end[destinationSize:]))
+		p, ok := f.rangeOf(rest, end[f.destinationSize():])
 		if !ok {
 			return errForeign
 		}
@@ -107,11 +111,12 @@ func (l *Loader) belonging(set Set, e *entry, rest, end, data []byte) error {
 }
 
 // rangeOf is the range between two addresses.
-func rangeOf(from, to Address) (netip.Prefix, bool) {
-	for bits := 0; bits <= 32; bits++ {
-		p := netip.PrefixFrom(netip.AddrFrom4(from), bits)
-		_, last := appendRange(nil, p)
-		if p.Masked() == p && Address(last) == to {
+func (f Family) rangeOf(from, to []byte) (netip.Prefix, bool) {
+	at, _ := netip.AddrFromSlice(from)
+	for bits := 0; bits <= 8*f.Size(); bits++ {
+		p := netip.PrefixFrom(at, bits)
+		_, last := f.appendRange(nil, p)
+		if p.Masked() == p && bytes.Equal(last, to) {
 			return p, true
 		}
 	}
@@ -126,7 +131,7 @@ func (l *Loader) Table(to Emitter) (*Table, error) {
 			if ep.Port == 0 {
 				return nil, errors.New("an endpoint is missing")
 			}
-			if t.pods.Contains(netip.AddrFrom4(ep.Address)) {
+			if t.pods.Contains(t.family.Addr(ep.Address)) {
 				t.hairpin[ep.Address]++
 			}
 		}
@@ -139,25 +144,25 @@ func (l *Loader) Table(to Emitter) (*Table, error) {
 	}
 	for a := range l.hairpin {
 		if t.hairpin[a] == 0 {
-			to.Element(Op{Set: Hairpin, Delete: true, Key: append(append([]byte{}, a[:]...), a[:]...)})
+			to.Element(Op{Set: Hairpin, Delete: true, Key: t.family.pair(nil, a)})
 		}
 	}
 	for a := range t.hairpin {
 		if !l.hairpin[a] {
-			to.Element(Op{Set: Hairpin, Key: append(append([]byte{}, a[:]...), a[:]...)})
+			to.Element(Op{Set: Hairpin, Key: t.family.pair(nil, a)})
 		}
 	}
 	return t, nil
 }
 
 // ParseSticky reads an element of StickySet: of which destination a client stays with which endpoint.
-func ParseSticky(key, data []byte) (d Destination, to Endpoint, err error) {
-	if len(key) != 4+destinationSize {
+func (f Family) ParseSticky(key, data []byte) (d Destination, to Endpoint, err error) {
+	if len(key) != f.Size()+f.destinationSize() {
 		return d, to, errForeign
 	}
-	if d, _, err = parseDestination(key[4:]); err != nil {
+	if d, _, err = f.parseDestination(key[f.Size():]); err != nil {
 		return d, to, err
 	}
-	to, err = parseEndpoint(data)
+	to, err = f.parseEndpoint(data)
 	return d, to, err
 }

@@ -23,9 +23,6 @@ const (
 	SCTP = 132
 )
 
-// Address is an IPv4 address; the zero value stands for every address of the node.
-type Address [4]byte
-
 // Endpoint is where packets are led to.
 type Endpoint struct {
 	Address Address
@@ -70,6 +67,8 @@ type Frontend struct {
 // Node is what routing depends on of the node that it is for.
 type Node struct {
 	Name, Zone string
+	// Family is that of the addresses that are led: a node of two families has a table for each.
+	Family Family
 	// Pods is the range of its pods.
 	Pods netip.Prefix
 	// API is where the API server is to be reached from this node, if that is not where its endpoints say.
@@ -79,7 +78,7 @@ type Node struct {
 // Routes says what a service needs on a node. Its slices are all that name it; what is no address, no port or no protocol
 // in them leads nowhere and is left out.
 func Routes(s *corev1.Service, all []*discoveryv1.EndpointSlice, n Node) []Frontend {
-	if s.Spec.Type == corev1.ServiceTypeExternalName || s.DeletionTimestamp != nil && len(s.Finalizers) == 0 {
+	if s.Spec.Type == corev1.ServiceTypeExternalName || s.DeletionTimestamp != nil && len(s.Finalizers) == 0 || !n.Family.has(s) {
 		return nil
 	}
 	r := routing{service: s, node: n, sticky: stickyOf(s)}
@@ -107,7 +106,7 @@ func (r *routing) port(p *corev1.ServicePort, all []*discoveryv1.EndpointSlice) 
 	local.Drop = len(local.Endpoints) == 0 && len(cluster.Endpoints) > 0
 	s := &r.service.Spec
 	at := func(ip string, port int32) (Destination, bool) {
-		a, ok := addressOf(ip)
+		a, ok := r.node.Family.parse(ip)
 		return Destination{Address: a, Port: uint16(port), Protocol: proto}, ok
 	}
 	for _, ip := range clusterIPs(s) {
@@ -175,15 +174,6 @@ func protocolOf(p corev1.Protocol) uint8 {
 		return SCTP
 	}
 	return 0
-}
-
-// addressOf reads an IPv4 address that packets can be sent to.
-func addressOf(text string) (Address, bool) {
-	a, err := netip.ParseAddr(text)
-	if err != nil || !a.Is4() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
-		return Address{}, false
-	}
-	return a.As4(), true
 }
 
 // isKubernetes says whether a service is the one that leads to the API server.

@@ -50,9 +50,12 @@ func show(all []Frontend) []string {
 	var out []string
 	for _, f := range all {
 		line := fmt.Sprintf("%d.%d.%d.%d:%d/%d", f.Address[0], f.Address[1], f.Address[2], f.Address[3], f.Destination.Port, f.Protocol)
-		for flag, on := range map[string]bool{" outside": f.Outside, " masquerade": f.Masquerade, " drop": f.Drop} {
-			if on {
-				line += flag
+		for _, flag := range []struct {
+			name string
+			on   bool
+		}{{" outside", f.Outside}, {" masquerade", f.Masquerade}, {" drop", f.Drop}} {
+			if flag.on {
+				line += flag.name
 			}
 		}
 		line += " ->"
@@ -163,8 +166,47 @@ func TestSources(t *testing.T) {
 	} {
 		s := &corev1.Service{Spec: corev1.ServiceSpec{LoadBalancerSourceRanges: c.spec}}
 		s.Annotations = map[string]string{corev1.AnnotationLoadBalancerSourceRangesKey: c.annotation}
-		if got, limited := sourcesOf(s); fmt.Sprint(got) != c.want || limited != c.limited {
+		if got, limited := sourcesOf(IPv4, s); fmt.Sprint(got) != c.want || limited != c.limited {
 			t.Errorf("%q, %q: %v, %v; want %s, %v", c.spec, c.annotation, got, limited, c.want, c.limited)
 		}
+	}
+}
+
+// TestFamilies: of a service of two families each table has what is of its own, and nothing of a service of the other alone.
+func TestFamilies(t *testing.T) {
+	dual := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: "web"}, Spec: corev1.ServiceSpec{
+		Type: corev1.ServiceTypeLoadBalancer, ClusterIP: "10.96.0.1", ClusterIPs: []string{"10.96.0.1", "fd00:96::1"}, ExternalIPs: []string{"192.0.2.8", "2001:db8::8", "fe80::8"},
+		LoadBalancerSourceRanges: []string{"192.0.2.0/24", "2001:db8::/32"},
+		Ports:                    []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 30080}},
+	}, Status: corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "192.0.2.9"}, {IP: "2001:db8::9"}}}}}
+	six := sliceOf(8080, "fd00:244::2 rs @n", "10.244.0.9 rs")
+	six.AddressType = discoveryv1.AddressTypeIPv6
+	slices := []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.0.2 rs @n", "10.244.0.3 rs @n"), six}
+	for f, want := range map[Family][]string{
+		IPv4: {"10.96.0.1 10.244.0.2 10.244.0.3", "192.0.2.8 10.244.0.2 10.244.0.3", "192.0.2.9 10.244.0.2 10.244.0.3 from 192.0.2.0/24", "0.0.0.0 10.244.0.2 10.244.0.3"},
+		IPv6: {"fd00:96::1 fd00:244::2", "2001:db8::8 fd00:244::2", "2001:db8::9 fd00:244::2 from 2001:db8::/32", ":: fd00:244::2"},
+	} {
+		var got []string
+		for _, r := range Routes(dual, slices, Node{Name: "n", Family: f}) {
+			line := f.Addr(r.Address).String()
+			for _, e := range r.Endpoints {
+				line += " " + f.Addr(e.Address).String()
+			}
+			for _, s := range r.Sources {
+				line += " from " + s.String()
+			}
+			got = append(got, line)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("family %d: %q, want %q", f, got, want)
+		}
+	}
+	single := dual.DeepCopy()
+	single.Spec.ClusterIPs = single.Spec.ClusterIPs[:1]
+	if got := Routes(single, slices, Node{Name: "n", Family: IPv6}); len(got) > 0 {
+		t.Errorf("a service of IPv4 alone has %v", got)
+	}
+	if n := LocalEndpoints(slices, "n", nil); n != 2 {
+		t.Errorf("%d local endpoints: those of two families are the same pods", n)
 	}
 }

@@ -25,6 +25,7 @@ type Emitter interface {
 
 // Table is what the kernel holds once all that was emitted is written.
 type Table struct {
+	family  Family
 	pods    netip.Prefix
 	routes  map[Destination]*entry
 	classes map[Class]int
@@ -33,8 +34,8 @@ type Table struct {
 	hairpin map[Address]int
 	// moved are the classes whose count has changed since the last Settle, with what it was.
 	moved   map[Class]int
-	key     [40]byte
-	data    [16]byte
+	key     [48]byte
+	data    [24]byte
 	flipped map[Address]int
 }
 
@@ -46,10 +47,10 @@ type entry struct {
 	order []Endpoint
 }
 
-// NewTable returns the table of a node whose pods' range is given, as it is when new.
-func NewTable(pods netip.Prefix) *Table {
+// NewTable returns the table of a family of a node whose pods' range is given, as it is when new.
+func NewTable(f Family, pods netip.Prefix) *Table {
 	return &Table{
-		pods: pods, routes: map[Destination]*entry{}, classes: map[Class]int{}, numbers: map[Class]Number{}, next: firstNumber, hairpin: map[Address]int{},
+		family: f, pods: pods, routes: map[Destination]*entry{}, classes: map[Class]int{}, numbers: map[Class]Number{}, next: firstNumber, hairpin: map[Address]int{},
 		moved: map[Class]int{}, flipped: map[Address]int{},
 	}
 }
@@ -132,7 +133,7 @@ func (t *Table) flags(d Destination, was, is *entry, to Emitter) {
 }
 
 func (t *Table) source(to Emitter, del bool, d Destination, p netip.Prefix) {
-	first, last := appendRange(d.append(t.key[:0]), p)
+	first, last := t.family.appendRange(t.family.destination(t.key[:0], d), p)
 	to.Element(Op{Set: d.sources(), Delete: del, Key: first, End: last})
 }
 
@@ -183,17 +184,17 @@ func (t *Table) place(d Destination, e *entry, want []Endpoint, to Emitter) (gon
 }
 
 func (t *Table) numbered(to Emitter, del bool, d Destination, n int, ep Endpoint) {
-	key := appendNumber(d.append(t.key[:0]), uint32(n))
+	key := appendNumber(t.family.destination(t.key[:0], d), uint32(n))
 	if del {
 		to.Element(Op{Set: d.endpoints(), Delete: true, Key: key})
 		return
 	}
-	to.Element(Op{Set: d.endpoints(), Key: key, Data: ep.append(t.data[:0])})
+	to.Element(Op{Set: d.endpoints(), Key: key, Data: t.family.endpoint(t.data[:0], ep)})
 }
 
 // member counts an endpoint that has come or gone, if it is a pod of the node.
 func (t *Table) member(ep Endpoint, by int) {
-	if !t.pods.Contains(netip.AddrFrom4(ep.Address)) {
+	if !t.pods.Contains(t.family.Addr(ep.Address)) {
 		return
 	}
 	if _, known := t.flipped[ep.Address]; !known {
@@ -203,7 +204,7 @@ func (t *Table) member(ep Endpoint, by int) {
 }
 
 func (t *Table) emit(to Emitter, set Set, del bool, d Destination, data []byte) {
-	to.Element(Op{Set: set, Delete: del, Key: d.append(t.key[:0]), Data: data})
+	to.Element(Op{Set: set, Delete: del, Key: t.family.destination(t.key[:0], d), Data: data})
 }
 
 func (t *Table) count(c Class, by int) {
@@ -253,7 +254,7 @@ func (t *Table) Settle(to Emitter) {
 			delete(t.hairpin, a)
 		}
 		if (was > 0) != (is > 0) {
-			key := append(append(t.key[:0], a[:]...), a[:]...)
+			key := t.family.pair(t.key[:0], a)
 			to.Element(Op{Set: Hairpin, Delete: is == 0, Key: key})
 		}
 	}

@@ -11,17 +11,26 @@ import (
 	"pgregory.net/rapid"
 )
 
-var podRange = netip.MustParsePrefix("10.244.1.0/24")
+var podRanges = map[Family]netip.Prefix{IPv4: netip.MustParsePrefix("10.244.1.0/24"), IPv6: netip.MustParsePrefix("fd00:244:0:1::/64")}
+
+// pick is an address by its last bytes: 1, n is a pod of the node.
+func (f Family) pick(net, n byte) Address {
+	if f == IPv6 {
+		return Address(netip.AddrFrom16([16]byte{0xfd, 0, 2, 0x44, 0, 0, 0, net, 15: n}).As16())
+	}
+	return Address{10, 244, net, n}
+}
 
 // kernel holds what is emitted, and refuses what the real one would.
 type kernel struct {
+	family  Family
 	sets    map[Set]map[string]string
 	classes map[Number]Class
 	fail    func(format string, args ...any)
 }
 
-func newKernel(fail func(string, ...any)) *kernel {
-	return &kernel{sets: map[Set]map[string]string{}, classes: map[Number]Class{}, fail: fail}
+func newKernel(f Family, fail func(string, ...any)) *kernel {
+	return &kernel{family: f, sets: map[Set]map[string]string{}, classes: map[Number]Class{}, fail: fail}
 }
 
 func (k *kernel) Element(op Op) {
@@ -60,7 +69,7 @@ func (k *kernel) DropClass(c Class, n Number) {
 
 // load reads it back as a new agent does.
 func (k *kernel) load() (*Table, error) {
-	l := NewLoader(podRange)
+	l := NewLoader(k.family, podRanges[k.family])
 	for n, c := range k.classes {
 		if err := l.Element(Classes, n.Bytes(), nil, nil, c.Chain()); err != nil {
 			return nil, err
@@ -70,7 +79,8 @@ func (k *kernel) load() (*Table, error) {
 		for key, data := range k.sets[set] {
 			var first, end string
 			if set == Sources || set == SourcesOutside {
-				first, end = key[:destinationSize+4], key[destinationSize+5:]
+				n := k.family.destinationSize() + k.family.Size()
+				first, end = key[:n], key[n+1:]
 			} else {
 				first, end = key[:len(key)-1], ""
 			}
@@ -84,7 +94,7 @@ func (k *kernel) load() (*Table, error) {
 
 // follow leads a packet as the rules do, with every number that chance may give: the endpoints it may get to.
 func (k *kernel) follow(t *rapid.T, d Destination) []Endpoint {
-	raw, ok := k.sets[d.services()][string(d.append(nil))+"|"]
+	raw, ok := k.sets[d.services()][string(k.family.destination(nil, d))+"|"]
 	if !ok {
 		return nil
 	}
@@ -94,11 +104,11 @@ func (k *kernel) follow(t *rapid.T, d Destination) []Endpoint {
 	}
 	var out []Endpoint
 	for i := range k.classes[n].Endpoints {
-		data, ok := k.sets[d.endpoints()][string(appendNumber(d.append(nil), i))+"|"]
+		data, ok := k.sets[d.endpoints()][string(appendNumber(k.family.destination(nil, d), i))+"|"]
 		if !ok {
 			t.Fatalf("number %d of %v leads nowhere", i, d)
 		}
-		e, err := parseEndpoint([]byte(data))
+		e, err := k.family.parseEndpoint([]byte(data))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,8 +122,9 @@ func (k *kernel) follow(t *rapid.T, d Destination) []Endpoint {
 // as likely as the others; what was taken back is gone; and an agent that starts after any transaction finds the same.
 func TestTable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		k := newKernel(t.Fatalf)
-		table := NewTable(podRange)
+		f := rapid.SampledFrom([]Family{IPv4, IPv6}).Draw(t, "family")
+		k := newKernel(f, t.Fatalf)
+		table := NewTable(f, podRanges[f])
 		want := map[Destination]*Route{}
 		for range rapid.IntRange(1, 40).Draw(t, "changes") {
 			d := Destination{
@@ -121,9 +132,9 @@ func TestTable(t *testing.T) {
 				Outside: rapid.Bool().Draw(t, "outside"),
 			}
 			if rapid.Bool().Draw(t, "address") {
-				d.Address = Address{10, 96, 0, 1}
+				d.Address = f.pick(96, 1)
 			}
-			r := drawRoute(t)
+			r := drawRoute(t, f)
 			if r != nil {
 				r.Masquerade = !d.Outside && rapid.Bool().Draw(t, "masquerade")
 			}
@@ -147,7 +158,7 @@ func TestTable(t *testing.T) {
 			if diff := cmp.Diff(r.Endpoints, k.follow(t, d)); diff != "" && len(r.Endpoints) > 0 {
 				t.Fatalf("%v: %s", d, diff)
 			}
-			if _, masked := k.sets[Masquerade][string(d.append(nil))+"|"]; !d.Outside && masked != r.Masquerade {
+			if _, masked := k.sets[Masquerade][string(k.family.destination(nil, d))+"|"]; !d.Outside && masked != r.Masquerade {
 				t.Fatalf("%v: masqueraded: %v", d, masked)
 			}
 		}
@@ -169,19 +180,22 @@ func TestTable(t *testing.T) {
 	})
 }
 
-func drawRoute(t *rapid.T) *Route {
+func drawRoute(t *rapid.T, f Family) *Route {
 	if rapid.IntRange(0, 4).Draw(t, "gone") == 0 {
 		return nil
 	}
 	r := &Route{Sticky: rapid.SampledFrom([]uint32{0, 0, 60, 10800}).Draw(t, "sticky"), Drop: rapid.Bool().Draw(t, "drop")}
 	for i := range 6 {
 		if rapid.Bool().Draw(t, "endpoint") {
-			r.Endpoints = append(r.Endpoints, Endpoint{Address{10, 244, byte(i % 2), byte(i)}, 8080})
+			r.Endpoints = append(r.Endpoints, Endpoint{f.pick(byte(i%2), byte(i)), 8080})
 		}
 	}
 	slices.SortFunc(r.Endpoints, Endpoint.Compare)
 	if rapid.Bool().Draw(t, "checked") {
 		r.Sources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.7/32")}
+		if f == IPv6 {
+			r.Sources = []netip.Prefix{netip.MustParsePrefix("2001:db8::/37"), netip.MustParsePrefix("2001:db9::7/128")}
+		}
 	}
 	return r
 }

@@ -97,7 +97,7 @@ func (r *Relay) session(p Port) *net.UDPConn {
 	}
 	var out *net.UDPConn
 	err := r.in(func() (err error) {
-		out, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(at(v4, p)))
+		out, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.onward(p)))
 		return err
 	})
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package relay makes node ports answer at ::1, in clusters whose pods have IPv4 addresses alone: what connects there is
-// passed on to 127.0.0.1, where the kernel leads it to the service.
+// Package relay makes node ports answer at ::1, where the kernel can lead nothing: what connects there is passed on to
+// 127.0.0.1, or for services of IPv6 alone to an IPv6 address of the node, where the kernel leads it to the service.
 //
 // It owns the sockets at ::1, one for each node port that leads somewhere, and what passes through them. It refuses all
 // addresses but ::1, and to know services: whoever routes them says which ports lead somewhere (package services). A machine
@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -50,6 +51,7 @@ type Relay struct {
 
 	mu     sync.Mutex
 	ports  map[Port]*door
+	leads  map[Port][]netip.Addr // where each port leads on from
 	passed map[net.Conn]bool
 	closed bool
 	// busy are the goroutines of all ports.
@@ -68,14 +70,24 @@ func New(log *slog.Logger, in func(func() error) error) *Relay {
 		in = func(f func() error) error { return f() }
 	}
 	return &Relay{
-		log: log, in: in, ports: map[Port]*door{}, passed: map[net.Conn]bool{}, streams: make(chan struct{}, maxStreams), sessions: make(chan struct{}, maxSessions),
+		log: log, in: in, ports: map[Port]*door{}, leads: map[Port][]netip.Addr{}, passed: map[net.Conn]bool{}, streams: make(chan struct{}, maxStreams), sessions: make(chan struct{}, maxSessions),
 	}
 }
 
-// Set says whether a port leads somewhere. One that does not is closed: the kernel refuses connections to it.
-func (r *Relay) Set(p Port, leads bool) {
+// Set says whether a port leads somewhere from an address of the node. One that does from none is closed: the kernel refuses
+// connections to it.
+func (r *Relay) Set(p Port, from netip.Addr, leadsFrom bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.leads[p] = slices.DeleteFunc(slices.Clone(r.leads[p]), func(a netip.Addr) bool { return a == from })
+	if leadsFrom {
+		r.leads[p] = append(r.leads[p], from)
+		slices.SortFunc(r.leads[p], netip.Addr.Compare) // IPv4 first: 127.0.0.1 is not seen as any link's
+	}
+	leads := len(r.leads[p]) > 0
+	if !leads {
+		delete(r.leads, p)
+	}
 	open, is := r.ports[p]
 	switch {
 	case r.closed || is == leads:
@@ -132,7 +144,15 @@ func (r *Relay) track(conns ...net.Conn) (untrack func()) {
 
 func at(host netip.Addr, p Port) netip.AddrPort { return netip.AddrPortFrom(host, p.Number) }
 
-var v4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+// onward is where what comes to a port is passed on to; not valid where it has just been closed.
+func (r *Relay) onward(p Port) netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.leads[p]) == 0 {
+		return netip.AddrPort{}
+	}
+	return at(r.leads[p][0], p)
+}
 
 // open listens at ::1. The agents of several nodes of one machine share the port: each passes on to the same.
 func (r *Relay) open(p Port) (*door, error) {

@@ -44,7 +44,7 @@ func (r *Relay) pass(client *net.TCPConn, p Port) {
 	defer client.Close()
 	var server net.Conn
 	err := r.in(func() (err error) {
-		server, err = net.DialTimeout("tcp4", at(v4, p).String(), dialing)
+		server, err = net.DialTimeout("tcp", r.onward(p).String(), dialing)
 		return err
 	})
 	if err != nil {

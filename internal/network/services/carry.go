@@ -45,9 +45,9 @@ func (r *Router) carryOut(ctx context.Context, w work) error {
 		r.claim(w.services, out)
 	}
 	err := out.finish()
-	if r.cfg.Leads != nil { // also after a failure: what of it the kernel has is not known, and no change is told twice
+	if at := r.near(); r.cfg.Leads != nil && at.IsValid() { // also after a failure: what of it the kernel has is not known, and no change is told twice
 		for d, leads := range out.ports {
-			r.cfg.Leads(d.Port, d.Protocol, leads)
+			r.cfg.Leads(at, d.Port, d.Protocol, leads)
 		}
 	}
 	if err != nil {
@@ -80,21 +80,31 @@ func (r *Router) commit(b *nft.Batch) error {
 
 // knowNode reads what the picture says of this node. Until it has its range there is no pod that could reach itself.
 func (r *Router) knowNode() {
-	n := proxy.Node{Name: r.cfg.Node}
+	n := proxy.Node{Name: r.cfg.Node, Family: r.wire.family}
 	if obj, ok := r.cfg.Picture.Get(resource.Nodes, "", r.cfg.Node); ok {
 		node := obj.(*corev1.Node)
 		n.Zone = node.Labels[corev1.LabelTopologyZone]
-		if p, err := netip.ParsePrefix(node.Spec.PodCIDR); err == nil && p.Addr().Is4() {
-			n.Pods = p.Masked()
+		for _, text := range podRanges(node) {
+			if p, err := netip.ParsePrefix(text); err == nil && proxy.FamilyOf(p.Addr()) == n.Family {
+				n.Pods = p.Masked()
+			}
 		}
 	}
-	if a := r.cfg.API; a.IsValid() && a.Addr().Is4() {
-		n.API = proxy.Endpoint{Address: a.Addr().As4(), Port: a.Port()}
+	if at, ok := n.Family.Address(r.cfg.API.Addr()); ok {
+		n.API = proxy.Endpoint{Address: at, Port: r.cfg.API.Port()}
 	}
 	if n.Pods != r.node.Pods {
 		r.table = nil // which pods may reach themselves is reckoned by it
 	}
 	r.node = n
+}
+
+// podRanges are those of a node's pods, of whatever family.
+func podRanges(n *corev1.Node) []string {
+	if len(n.Spec.PodCIDRs) == 0 {
+		return []string{n.Spec.PodCIDR}
+	}
+	return n.Spec.PodCIDRs
 }
 
 // names is the address at which the node answers for names: the first of its pods' range. It is not valid while the node has none.
@@ -103,6 +113,14 @@ func (r *Router) names() netip.Addr {
 		return netip.Addr{}
 	}
 	return r.node.Pods.Addr().Next()
+}
+
+// near is an address of the node at which node ports lead from the node itself: not ::1 (leaveLoopback).
+func (r *Router) near() netip.Addr {
+	if r.wire.family == proxy.IPv4 {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return r.names()
 }
 
 // begin finds out what is in the table, or has it written anew, in the batch that is to come.
@@ -125,14 +143,14 @@ func (r *Router) begin(out *output, anew bool) error {
 		out.whole = true // what is led now goes on being led until all of it is there again
 	}
 	r.build(out.batch)
-	r.table = proxy.NewTable(r.node.Pods)
+	r.table = proxy.NewTable(r.wire.family, r.node.Pods)
 	return nil
 }
 
 func (r *Router) load(out *output) (*proxy.Table, error) {
 	const attempts = 5
 	for i := range attempts {
-		loader := proxy.NewLoader(r.node.Pods)
+		loader := proxy.NewLoader(r.wire.family, r.node.Pods)
 		err := r.loadSets(loader)
 		if errors.Is(err, nft.ErrChanged) && i < attempts-1 {
 			continue
@@ -266,7 +284,7 @@ func (o *output) Element(op proxy.Op) {
 }
 
 // AddClass implements proxy.Emitter.
-func (o *output) AddClass(c proxy.Class, n proxy.Number) { buildClass(o.batch, c, n) }
+func (o *output) AddClass(c proxy.Class, n proxy.Number) { o.router.wire.buildClass(o.batch, c, n) }
 
 // DropClass implements proxy.Emitter.
 func (o *output) DropClass(c proxy.Class, n proxy.Number) { dropClass(o.batch, c, n) }

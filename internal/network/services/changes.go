@@ -1,6 +1,7 @@
 package services
 
 import (
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,7 +101,7 @@ func shape(o object.Object) [2]string {
 	if !ok || n == nil {
 		return [2]string{}
 	}
-	return [2]string{n.Spec.PodCIDR, n.Labels[corev1.LabelTopologyZone]}
+	return [2]string{strings.Join(podRanges(n), ","), n.Labels[corev1.LabelTopologyZone]}
 }
 
 func (c *changes) take() work {

@@ -21,6 +21,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"coracle/internal/network/healthcheck"
+	"coracle/internal/network/pod"
 	"coracle/internal/network/proxy"
 	"coracle/internal/network/relay"
 )
@@ -31,30 +32,39 @@ func (w *world) inHost(f func() error) error { return w.in(w.host, f) }
 // TestLoopback6: a node port leads from ::1, over TCP and UDP, for as long as it leads anywhere; what else listens there stays
 // what it is.
 func TestLoopback6(t *testing.T) {
-	inMachine(t, func(w *world) {
-		if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
-			t.Skip("this kernel has no IPv6: ", err)
-		} else {
-			l.Close()
-		}
+	if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+		t.Skip("this kernel has no IPv6: ", err)
+	} else {
+		l.Close()
+	}
+	t.Run("IPv4 services", func(t *testing.T) { testLoopback6(t, pod.Second{}, "10.96.0.") })
+	t.Run("IPv6 services", func(t *testing.T) { testLoopback6(t, six, "fd00:96::") })
+}
+
+func testLoopback6(t *testing.T, second pod.Second, services string) {
+	inMachineOf(t, second, func(w *world) {
 		w.stop()
 		passing := relay.New(slog.New(slog.NewTextHandler(t.Output(), nil)), w.inHost)
 		defer passing.Close()
-		w.cfg.Leads = func(port uint16, protocol uint8, leads bool) {
+		w.cfg.Leads = func(at netip.Addr, port uint16, protocol uint8, leads bool) {
 			if protocol != proxy.SCTP {
-				passing.Set(relay.Port{Number: port, UDP: protocol == proxy.UDP}, leads)
+				passing.Set(relay.Port{Number: port, UDP: protocol == proxy.UDP}, at, leads)
 			}
 		}
 		w.start()
-		a, ipA := w.sandbox("a")
-		w.serve(a, "tcp4", ":8080", "a")
-		w.serve(a, "udp4", ":8053", "a")
+		a, both := w.attach("a")
+		ipA := both.IP
+		if second.CIDR.IsValid() {
+			ipA = both.IP6
+		}
+		w.serve(a, "tcp", ":8080", "a")
+		w.serve(a, "udp", ":8053", "a")
 		w.serve("", "tcp6", "[::1]:30099", "node")
-		web := service("web", "10.96.0.10", port("http", corev1.ProtocolTCP, 80), port("dns", corev1.ProtocolUDP, 53))
+		web := service("web", services+"10", port("http", corev1.ProtocolTCP, 80), port("dns", corev1.ProtocolUDP, 53))
 		web.Spec.Type = corev1.ServiceTypeNodePort
 		web.Spec.Ports[0].NodePort, web.Spec.Ports[1].NodePort = 30080, 30080
 		http, dns := slice("web", "http", corev1.ProtocolTCP, 8080, ipA), slice("web", "dns", corev1.ProtocolUDP, 8053, ipA)
-		taken := service("taken", "10.96.0.11", port("http", corev1.ProtocolTCP, 80))
+		taken := service("taken", services+"11", port("http", corev1.ProtocolTCP, 80))
 		taken.Spec.Type, taken.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30099
 		w.put(web, http, dns, taken, slice("taken", "http", corev1.ProtocolTCP, 8080, ipA))
 		w.settle()

@@ -25,6 +25,7 @@ type flows struct {
 	// local are the node's addresses, pods those of all pods and own those of the node's.
 	local     map[proxy.Address]bool
 	pods, own netip.Prefix
+	family    proxy.Family
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
@@ -32,8 +33,8 @@ func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if flow.Forward.Protocol != proxy.UDP {
 		return false
 	}
-	sent, ok1 := endpointOf(flow.Forward.DstIP, flow.Forward.DstPort)
-	led, ok2 := endpointOf(flow.Reverse.SrcIP, flow.Reverse.SrcPort)
+	sent, ok1 := endpointOf(f.family, flow.Forward.DstIP, flow.Forward.DstPort)
+	led, ok2 := endpointOf(f.family, flow.Reverse.SrcIP, flow.Reverse.SrcPort)
 	if !ok1 || !ok2 {
 		return false
 	}
@@ -63,8 +64,8 @@ func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 
 // mine says whether a client is led by this node's table: the pods of another node of this machine are not.
 func (f flows) mine(client net.IP) bool {
-	e, ok := endpointOf(client, 0)
-	a := netip.AddrFrom4(e.Address)
+	e, ok := endpointOf(f.family, client, 0)
+	a := f.family.Addr(e.Address)
 	return ok && (!f.pods.Contains(a) || f.own.Contains(a))
 }
 
@@ -72,7 +73,7 @@ func (f flows) mine(client net.IP) bool {
 // one of a service that is gone, if a pod was led to. (Or a pod's host port: that one's next packet is led there again.) What
 // leads nowhere here, such as a service of which only another node has endpoints, that node's table may have led.
 func (f flows) strayed(sent, led proxy.Endpoint) bool {
-	to := netip.AddrFrom4(led.Address)
+	to := f.family.Addr(led.Address)
 	service := false
 	for _, address := range []proxy.Address{sent.Address, {}} {
 		if address == (proxy.Address{}) && !f.here(sent.Address) {
@@ -91,14 +92,14 @@ func (f flows) strayed(sent, led proxy.Endpoint) bool {
 }
 
 // here says whether an address is one of the node's, at which node ports are.
-func (f flows) here(a proxy.Address) bool { return f.local[a] || loopback.Contains(netip.AddrFrom4(a)) }
+func (f flows) here(a proxy.Address) bool {
+	return f.local[a] || loopbacks[f.family].Contains(f.family.Addr(a))
+}
 
-func endpointOf(ip net.IP, port uint16) (proxy.Endpoint, bool) {
-	a, ok := netip.AddrFromSlice(ip)
-	if a = a.Unmap(); !ok || !a.Is4() {
-		return proxy.Endpoint{}, false
-	}
-	return proxy.Endpoint{Address: a.As4(), Port: port}, true
+func endpointOf(f proxy.Family, ip net.IP, port uint16) (proxy.Endpoint, bool) {
+	a, _ := netip.AddrFromSlice(ip)
+	at, ok := f.Address(a.Unmap())
+	return proxy.Endpoint{Address: at, Port: port}, ok
 }
 
 // endFlows ends the UDP connections of destinations that have lost an endpoint, or are new, or of all, to whom does not serve
@@ -108,18 +109,20 @@ func (r *Router) endFlows(of map[proxy.Destination]bool, all bool) error {
 		return nil
 	}
 	local := map[proxy.Address]bool{}
-	addrs, err := r.links.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := r.links.AddrList(nil, r.netlinkFamily())
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("the node's addresses: %w", err)
 	}
 	for _, a := range addrs {
-		if e, ok := endpointOf(a.IP, 0); ok {
+		if e, ok := endpointOf(r.wire.family, a.IP, 0); ok {
 			local[e.Address] = true
 		}
 	}
 	const attempts = 5
 	for range attempts {
-		_, err = r.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flows{r.table, of, all, local, r.cfg.Pods, r.node.Pods})
+		_, err = r.links.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(r.netlinkFamily()), flows{
+			r.table, of, all, local, r.cfg.Pods, r.node.Pods, r.wire.family,
+		})
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
@@ -142,7 +145,7 @@ func (r *Router) forgetClients(of map[proxy.Destination]bool, all bool) error {
 	}
 	var gone [][]byte
 	err := r.socket.Elements(r.cfg.table(), string(proxy.StickySet), func(e nft.Element) error {
-		d, to, err := proxy.ParseSticky(e.Key, e.Data)
+		d, to, err := r.wire.family.ParseSticky(e.Key, e.Data)
 		if err != nil {
 			return err
 		}

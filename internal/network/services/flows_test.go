@@ -21,10 +21,11 @@ func (nothing) DropClass(proxy.Class, proxy.Number) {}
 // TestStrayed: which flows a new agent ends, and which it leaves.
 func TestStrayed(t *testing.T) {
 	own := netip.MustParsePrefix("10.244.1.0/24")
-	table := proxy.NewTable(own)
+	table := proxy.NewTable(proxy.IPv4, own)
 	lead := func(to string, outside bool, endpoints ...proxy.Endpoint) {
 		at := netip.MustParseAddrPort(to)
-		d := proxy.Destination{Address: at.Addr().As4(), Port: at.Port(), Protocol: proxy.UDP, Outside: outside}
+		address, _ := proxy.IPv4.Address(at.Addr())
+		d := proxy.Destination{Address: address, Port: at.Port(), Protocol: proxy.UDP, Outside: outside}
 		table.Apply(proxy.Change{Destination: d, Route: &proxy.Route{Endpoints: endpoints}}, nothing{})
 	}
 	a, far := proxy.Endpoint{Address: proxy.Address{10, 244, 1, 2}, Port: 53}, proxy.Endpoint{Address: proxy.Address{10, 244, 2, 2}, Port: 53}

@@ -157,7 +157,7 @@ func (w *world) held() (out []string) {
 	}
 	defer s.Close()
 	chains := map[string]string{}
-	all := sets()
+	all := wires[proxy.IPv4].sets()
 	slices.SortStableFunc(all, func(a, b nft.Set) int { // what a class is before who is of it
 		return cmp.Compare(slices.Index([]string{string(refusals), string(proxy.Classes)}, b.Name), slices.Index([]string{string(refusals), string(proxy.Classes)}, a.Name))
 	})

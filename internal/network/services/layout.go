@@ -22,42 +22,36 @@ const (
 	r2
 	r3
 	r4
-	r5
-	r6
 )
-
-var (
-	destinationFields = []int{4, 1, 2}
-	destinationType   = nft.Type(nft.TypeAddress, nft.TypeProtocol, nft.TypePort)
-)
-
-const endpointType = nft.TypeAddress<<6 | nft.TypePort
 
 // maxSticky is how many clients are kept with their endpoints, over all services; further ones are led anywhere.
 const maxSticky = 1 << 16
 
-func sets() []nft.Set {
+func (v wire) sets() []nft.Set {
+	a := int(v.size)
+	destinationFields, destinationType := []int{a, 1, 2}, nft.Type(v.address, nft.TypeProtocol, nft.TypePort)
+	endpoint, endpointType := a+4, nft.Type(v.address, nft.TypePort)
 	var out []nft.Set
 	for _, name := range []proxy.Set{proxy.Services, proxy.ServicesOutside} {
 		out = append(out, nft.Set{Name: string(name), Key: destinationFields, KeyType: destinationType, Data: 4, DataType: nft.TypeClass})
 	}
 	for _, name := range []proxy.Set{proxy.Endpoints, proxy.EndpointsOutside} {
 		out = append(out, nft.Set{
-			Name: string(name), Key: []int{4, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeMark, Data: 8, DataType: endpointType,
+			Name: string(name), Key: []int{a, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeMark, Data: endpoint, DataType: endpointType,
 		})
 	}
 	for _, name := range []proxy.Set{proxy.Sources, proxy.SourcesOutside} {
-		out = append(out, nft.Set{Name: string(name), Key: []int{4, 1, 2, 4}, KeyType: destinationType<<6 | nft.TypeAddress, Intervals: true})
+		out = append(out, nft.Set{Name: string(name), Key: []int{a, 1, 2, a}, KeyType: destinationType<<6 | v.address, Intervals: true})
 	}
 	return append(out, []nft.Set{
 		{Name: string(proxy.Classes), Key: []int{4}, KeyType: nft.TypeClass, Verdicts: true},
 		{Name: string(refusals), Key: []int{4}, KeyType: nft.TypeClass, Verdicts: true},
 		{Name: string(remembered), Key: []int{4}, KeyType: nft.TypeClass, Verdicts: true},
 		{Name: string(proxy.Masquerade), Key: destinationFields, KeyType: destinationType},
-		{Name: string(proxy.Hairpin), Key: []int{4, 4}, KeyType: nft.Type(nft.TypeAddress, nft.TypeAddress)},
+		{Name: string(proxy.Hairpin), Key: []int{a, a}, KeyType: nft.Type(v.address, v.address)},
 		{
-			Name: string(proxy.StickySet), Key: []int{4, 4, 1, 2}, KeyType: nft.Type(nft.TypeAddress)<<18 | destinationType,
-			Data: 8, DataType: endpointType, Dynamic: true, Size: maxSticky,
+			Name: string(proxy.StickySet), Key: []int{a, a, 1, 2}, KeyType: nft.Type(v.address)<<18 | destinationType,
+			Data: endpoint, DataType: endpointType, Dynamic: true, Size: maxSticky,
 		},
 	}...)
 }
@@ -89,23 +83,30 @@ const (
 	prioritySrc = 100
 )
 
+// layout is what writes the rules of a family.
+type layout struct {
+	wire
+	*Config
+}
+
 // build writes all that is in the table always.
 func (r *Router) build(b *nft.Batch) {
 	c, ranges, names := &r.cfg, append([]netip.Prefix{r.cfg.Services}, r.more...), r.names()
 	b.AddTable(r.note())
-	for _, s := range sets() {
+	for _, s := range r.wire.sets() {
 		b.AddSet(s)
 	}
 	for _, name := range []string{chainInside, chainOutside, chainPass, chainRemember, chainRefuse, chainReject, chainDrop} {
 		b.AddChain(name, nil)
 	}
-	c.buildDispatch(b)
-	c.buildRefusal(b, ranges)
-	c.buildRemembering(b)
-	c.buildPostrouting(b, ranges)
-	c.buildGuard(b)
+	l := layout{r.wire, c}
+	l.buildDispatch(b)
+	l.buildRefusal(b, ranges)
+	l.buildRemembering(b)
+	l.buildPostrouting(b, ranges)
+	l.buildGuard(b)
 	if names.IsValid() {
-		buildNames(b, names)
+		l.buildNames(b, names)
 	}
 }
 
@@ -121,24 +122,33 @@ func (r *Router) note() []byte {
 
 // buildDispatch leads new connections to the chain of their destination's class: from pods of the node, from outside, and
 // from the node itself. What comes from the pods of another node of this machine is that node's.
-func (c *Config) buildDispatch(b *nft.Batch) {
+func (c layout) buildDispatch(b *nft.Batch) {
 	b.AddChain("prerouting", &nft.Hook{Kind: "nat", Number: unix.NF_INET_PRE_ROUTING, Priority: priorityDst + natAfterPorts})
 	b.AddRule("prerouting", join(fromLink(c.Bridge), gotoChain(chainInside))...)
 	b.AddRule("prerouting", join(fromLinks(c.Siblings), accept())...)
 	b.AddRule("prerouting", gotoChain(chainOutside)...)
 	b.AddChain("output", &nft.Hook{Kind: "nat", Number: unix.NF_INET_LOCAL_OUT, Priority: priorityDst + natAfterPorts})
+	c.leaveLoopback(b, "output")
 	b.AddRule("output", gotoChain(chainInside)...)
 
-	addByClass(b, chainOutside, proxy.ServicesOutside, proxy.Classes, destination(r0, packetAddress))
-	addByClass(b, chainOutside, proxy.ServicesOutside, proxy.Classes, localOnly(), destination(r0, anyAddress))
+	c.addByClass(b, chainOutside, proxy.ServicesOutside, proxy.Classes, c.destination(r0, packetAddress))
+	c.addByClass(b, chainOutside, proxy.ServicesOutside, proxy.Classes, localOnly(), c.destination(r0, anyAddress))
 	b.AddRule(chainOutside, gotoChain(chainInside)...)
-	addByClass(b, chainInside, proxy.Services, proxy.Classes, destination(r0, packetAddress))
-	addByClass(b, chainInside, proxy.Services, proxy.Classes, localOnly(), destination(r0, anyAddress))
+	c.addByClass(b, chainInside, proxy.Services, proxy.Classes, c.destination(r0, packetAddress))
+	c.addByClass(b, chainInside, proxy.Services, proxy.Classes, localOnly(), c.destination(r0, anyAddress))
+}
+
+// leaveLoopback leaves alone what is sent to ::1: the kernel would not take the answers, which come from a pod's link, and a
+// process answers there instead (package relay). 127.0.0.0/8 it can lead.
+func (c layout) leaveLoopback(b *nft.Batch, chain string) {
+	if c.wire.family == proxy.IPv6 {
+		b.AddRule(chain, join(c.to(loopbacks[proxy.IPv6], expr.CmpOpEq), accept())...)
+	}
 }
 
 // buildRefusal answers for destinations that lead nowhere. Packets that were led elsewhere do not have such a destination
 // any more, whoever led them.
-func (c *Config) buildRefusal(b *nft.Batch, ranges []netip.Prefix) {
+func (c layout) buildRefusal(b *nft.Batch, ranges []netip.Prefix) {
 	for _, e := range []struct {
 		class proxy.Number
 		chain string
@@ -149,75 +159,76 @@ func (c *Config) buildRefusal(b *nft.Batch, ranges []netip.Prefix) {
 	}
 	b.AddRule(chainPass, accept()...)
 	b.AddRule(chainReject, join(protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})...)
-	b.AddRule(chainReject, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpPortUnreachable})
+	b.AddRule(chainReject, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: c.unreachable})
 	b.AddRule(chainDrop, &expr.Verdict{Kind: expr.VerdictDrop})
 
 	for name, hook := range map[string]uint32{"refuse-forward": unix.NF_INET_FORWARD, "refuse-input": unix.NF_INET_LOCAL_IN, "refuse-output": unix.NF_INET_LOCAL_OUT} {
 		b.AddChain(name, &nft.Hook{Kind: "filter", Number: hook, Priority: 0})
 		b.AddRule(name, join(known(), accept())...)
+		c.leaveLoopback(b, name)
 		if hook != unix.NF_INET_LOCAL_OUT {
 			b.AddRule(name, join(fromLink(c.Bridge), gotoChain(chainRefuse))...)
 			b.AddRule(name, join(fromLinks(c.Siblings), accept())...)
 		}
 		b.AddRule(name, gotoChain(chainRefuse)...)
 	}
-	addByClass(b, chainRefuse, proxy.ServicesOutside, refusals, notLed(), localOnly(), destination(r0, anyAddress))
-	addByClass(b, chainRefuse, proxy.Services, refusals, notLed(), localOnly(), destination(r0, anyAddress))
-	addByClass(b, chainRefuse, proxy.ServicesOutside, refusals, destination(r0, packetAddress))
-	addByClass(b, chainRefuse, proxy.Services, refusals, destination(r0, packetAddress))
+	c.addByClass(b, chainRefuse, proxy.ServicesOutside, refusals, notLed(), localOnly(), c.destination(r0, anyAddress))
+	c.addByClass(b, chainRefuse, proxy.Services, refusals, notLed(), localOnly(), c.destination(r0, anyAddress))
+	c.addByClass(b, chainRefuse, proxy.ServicesOutside, refusals, c.destination(r0, packetAddress))
+	c.addByClass(b, chainRefuse, proxy.Services, refusals, c.destination(r0, packetAddress))
 	for _, p := range ranges {
-		b.AddRule(chainRefuse, join(to(p, expr.CmpOpEq), gotoChain(chainReject))...)
+		b.AddRule(chainRefuse, join(c.to(p, expr.CmpOpEq), gotoChain(chainReject))...)
 	}
 }
 
-const icmpPortUnreachable = 3
-
 // buildPostrouting gives packets the node's address where their answers would not come back otherwise.
-func (c *Config) buildPostrouting(b *nft.Batch, ranges []netip.Prefix) {
+func (c layout) buildPostrouting(b *nft.Batch, ranges []netip.Prefix) {
 	const name = "postrouting"
 	b.AddChain(name, &nft.Hook{Kind: "nat", Number: unix.NF_INET_POST_ROUTING, Priority: prioritySrc - natAfterPorts})
 	b.AddRule(name, join(notLed(), accept())...)
 	b.AddRule(name, &expr.Verdict{Kind: expr.VerdictJump, Chain: chainRemember})
-	b.AddRule(name, join(from(loopback, expr.CmpOpEq), toLoopbackLink(expr.CmpOpNeq), []expr.Any{&expr.Masq{}})...)
-	b.AddRule(name, join(addressPair(r0), inSet(r0, proxy.Hairpin), []expr.Any{&expr.Masq{}})...)
-	b.AddRule(name, join(from(c.Pods, expr.CmpOpEq), accept())...)
+	b.AddRule(name, join(c.from(loopbacks[c.family], expr.CmpOpEq), toLoopbackLink(expr.CmpOpNeq), []expr.Any{&expr.Masq{}})...)
+	b.AddRule(name, join(c.addressPair(r0), inSet(r0, proxy.Hairpin), []expr.Any{&expr.Masq{}})...)
+	b.AddRule(name, join(c.from(c.Pods, expr.CmpOpEq), accept())...)
 	b.AddRule(name, join(localSource(), accept())...)
-	b.AddRule(name, join(original(r0, packetAddress), inSet(r0, proxy.Masquerade), []expr.Any{&expr.Masq{}})...)
+	b.AddRule(name, join(c.first(r0, packetAddress), inSet(r0, proxy.Masquerade), []expr.Any{&expr.Masq{}})...)
 	for _, p := range ranges {
-		b.AddRule(name, join(originalTo(p, expr.CmpOpEq), accept())...)
+		b.AddRule(name, join(c.firstTo(p, expr.CmpOpEq), accept())...)
 	}
-	b.AddRule(name, join(original(r0, anyAddress), inSet(r0, proxy.Masquerade), []expr.Any{&expr.Masq{}})...)
+	b.AddRule(name, join(c.first(r0, anyAddress), inSet(r0, proxy.Masquerade), []expr.Any{&expr.Masq{}})...)
 }
 
 // buildGuard keeps pods from the node's loopback addresses, which route_localnet opens for the answers to node ports that
 // were asked for at 127.0.0.1. No packet of a bridge has such an address by right.
-func (c *Config) buildGuard(b *nft.Batch) {
+func (c layout) buildGuard(b *nft.Batch) {
 	const name = "guard"
 	b.AddChain(name, &nft.Hook{Kind: "filter", Number: unix.NF_INET_PRE_ROUTING, Priority: priorityRaw})
-	b.AddRule(name, join(fromLink(c.Bridge), to(loopback, expr.CmpOpEq), gotoChain(chainDrop))...)
-	b.AddRule(name, join(fromLink(c.Bridge), from(loopback, expr.CmpOpEq), gotoChain(chainDrop))...)
+	b.AddRule(name, join(fromLink(c.Bridge), c.to(loopbacks[c.family], expr.CmpOpEq), gotoChain(chainDrop))...)
+	b.AddRule(name, join(fromLink(c.Bridge), c.from(loopbacks[c.family], expr.CmpOpEq), gotoChain(chainDrop))...)
 }
 
 // buildNames keeps connection tracking from questions for names and their answers, which nobody translates: each would take
 // a place in the kernel's memory of connections for half a minute, of which there are not many more than a busy node asks
 // in a second, and questions of one socket would race for it.
-func buildNames(b *nft.Batch, at netip.Addr) {
+func (c layout) buildNames(b *nft.Batch, at netip.Addr) {
 	for name, hook := range map[string]uint32{"names-in": unix.NF_INET_PRE_ROUTING, "names-out": unix.NF_INET_LOCAL_OUT} {
 		b.AddChain(name, &nft.Hook{Kind: "filter", Number: hook, Priority: priorityRaw})
 		only := netip.PrefixFrom(at, at.BitLen())
-		b.AddRule(name, join(protocol(unix.IPPROTO_UDP), portAt(destPort, namesPort), to(only, expr.CmpOpEq), []expr.Any{&expr.Notrack{}})...)
-		b.AddRule(name, join(protocol(unix.IPPROTO_UDP), portAt(sourcePort, namesPort), from(only, expr.CmpOpEq), []expr.Any{&expr.Notrack{}})...)
+		b.AddRule(name, join(protocol(unix.IPPROTO_UDP), portAt(destPort, namesPort), c.to(only, expr.CmpOpEq), []expr.Any{&expr.Notrack{}})...)
+		b.AddRule(name, join(protocol(unix.IPPROTO_UDP), portAt(sourcePort, namesPort), c.from(only, expr.CmpOpEq), []expr.Any{&expr.Notrack{}})...)
 	}
 }
 
 // namesPort is that of the Domain Name System (RFC 1035 4.2.1).
 const namesPort = 53
 
-var loopback = netip.MustParsePrefix("127.0.0.0/8")
+var loopbacks = map[proxy.Family]netip.Prefix{
+	proxy.IPv4: netip.MustParsePrefix("127.0.0.0/8"), proxy.IPv6: netip.PrefixFrom(netip.IPv6Loopback(), 128),
+}
 
 // buildClass writes the chain of a class: how one of so many endpoints is chosen. Where the number of endpoints changes
 // between the two looks of one packet, the first endpoint takes it.
-func buildClass(b *nft.Batch, c proxy.Class, number proxy.Number) {
+func (v wire) buildClass(b *nft.Batch, c proxy.Class, number proxy.Number) {
 	name := c.Chain()
 	b.AddChain(name, nil)
 	address := packetAddress
@@ -229,21 +240,24 @@ func buildClass(b *nft.Batch, c proxy.Class, number proxy.Number) {
 		endpoints, sources = proxy.EndpointsOutside, proxy.SourcesOutside
 	}
 	if c.Checked {
-		b.AddRule(name, join(destination(r0, address), sourceAddress(r3), []expr.Any{
+		b.AddRule(name, join(v.destination(r0, address), v.sourceAddress(r0+v.words+2), []expr.Any{
 			&expr.Lookup{SourceRegister: r0, SetName: string(sources), Invert: true}, &expr.Verdict{Kind: expr.VerdictDrop},
 		})...)
 	}
-	random := []expr.Any{&expr.Numgen{Register: r4, Modulus: c.Endpoints, Type: unix.NFT_NG_RANDOM}}
-	first := []expr.Any{&expr.Immediate{Register: r4, Data: make([]byte, 4)}}
+	// Behind the destination comes the number of the endpoint, and then what it leads to.
+	const key = r1
+	number0, led := key+v.words+2, key+v.words+3
+	random := []expr.Any{&expr.Numgen{Register: number0, Modulus: c.Endpoints, Type: unix.NFT_NG_RANDOM}}
+	first := []expr.Any{&expr.Immediate{Register: number0, Data: make([]byte, 4)}}
 	choices := [][]expr.Any{random, first}
 	if c.Endpoints == 1 {
 		choices = choices[1:]
 	}
 	if c.Sticky > 0 {
-		buildSticky(b, c, address, number)
+		v.buildSticky(b, c, address, number)
 	}
 	for _, choose := range choices {
-		b.AddRule(name, join(destination(r1, address), choose, lookUp(r1, endpoints, r5), lead(r5))...)
+		b.AddRule(name, join(v.destination(key, address), choose, lookUp(key, endpoints, led), v.lead(led))...)
 	}
 	b.Add(string(proxy.Classes), nft.Element{Key: number.Bytes(), Goto: name})
 }
@@ -251,16 +265,16 @@ func buildClass(b *nft.Batch, c proxy.Class, number proxy.Number) {
 // buildSticky leads a client that is known to its endpoint, and has the others remembered once they are led: then both where
 // they went and where they wanted to are fields of the packet. Whoever takes an endpoint away has its clients forgotten
 // (forgetClients).
-func buildSticky(b *nft.Batch, c proxy.Class, address [4]byte, number proxy.Number) {
-	b.AddRule(c.Chain(), join(sourceAddress(r0), destination(r1, address), lookUp(r0, proxy.StickySet, r5), lead(r5))...)
+func (v wire) buildSticky(b *nft.Batch, c proxy.Class, address which, number proxy.Number) {
+	wanted, led := r0+v.words, r0+2*v.words+3
+	b.AddRule(c.Chain(), join(v.sourceAddress(r0), v.destination(wanted, address), lookUp(r0, proxy.StickySet, led), v.lead(led))...)
 
 	name := rememberChain(c)
 	b.AddChain(name, nil)
-	b.AddRule(name, join(sourceAddress(r0), original(r1, address), []expr.Any{
-		&expr.Payload{DestRegister: r5, Base: expr.PayloadBaseNetworkHeader, Offset: destOffset, Len: 4},
-		&expr.Payload{DestRegister: r6, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	b.AddRule(name, join(v.sourceAddress(r0), v.first(wanted, address), v.headerAddress(led, v.dest), []expr.Any{
+		&expr.Payload{DestRegister: led + v.words, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Dynset{
-			SrcRegKey: r0, SrcRegData: r5, SetName: string(proxy.StickySet), Operation: unix.NFT_DYNSET_OP_UPDATE,
+			SrcRegKey: r0, SrcRegData: led, SetName: string(proxy.StickySet), Operation: unix.NFT_DYNSET_OP_UPDATE,
 			Timeout: time.Duration(c.Sticky) * time.Second,
 		},
 	})...)
@@ -270,13 +284,13 @@ func buildSticky(b *nft.Batch, c proxy.Class, address [4]byte, number proxy.Numb
 func rememberChain(c proxy.Class) string { return "remember-" + c.Chain() }
 
 // buildRemembering has led connections of sticky classes remembered.
-func (c *Config) buildRemembering(b *nft.Batch) {
+func (c layout) buildRemembering(b *nft.Batch) {
 	b.AddChain("input", &nft.Hook{Kind: "nat", Number: unix.NF_INET_LOCAL_IN, Priority: prioritySrc - natAfterPorts})
 	b.AddRule("input", join(notLed(), accept())...)
 	b.AddRule("input", &expr.Verdict{Kind: expr.VerdictJump, Chain: chainRemember})
 	for _, from := range []proxy.Set{proxy.Services, proxy.ServicesOutside} {
-		for _, address := range [][4]byte{packetAddress, anyAddress} {
-			addByClass(b, chainRemember, from, remembered, original(r0, address))
+		for _, address := range []which{packetAddress, anyAddress} {
+			c.addByClass(b, chainRemember, from, remembered, c.first(r0, address))
 		}
 	}
 }

@@ -2,6 +2,7 @@ package services
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 
 	"github.com/google/nftables/binaryutil"
@@ -12,44 +13,68 @@ import (
 	"coracle/internal/network/proxy"
 )
 
-var (
-	anyAddress    = [4]byte{}
-	packetAddress = [4]byte{255, 255, 255, 255}
+// which is the address of a destination's key: the packet's, or the one that stands for every address of the node.
+type which bool
+
+const (
+	anyAddress    which = false
+	packetAddress which = true
 )
 
+// wire is how packets of a family are looked at. An address takes words registers, a destination words+2: a key lies in
+// consecutive ones.
+type wire struct {
+	family       proxy.Family
+	table        byte
+	words        uint32
+	size         uint32
+	source, dest uint32 // offsets in the header (RFC 791, RFC 8200)
+	original     expr.CtKey
+	address      uint32 // what nft(8) takes one for
+	unreachable  uint8  // "port unreachable" (RFC 792, RFC 4443)
+}
+
+var wires = map[proxy.Family]wire{
+	proxy.IPv4: {
+		family: proxy.IPv4, table: unix.NFPROTO_IPV4, words: 1, size: 4, source: 12, dest: 16, original: nft.OriginalAddress, address: nft.TypeAddress, unreachable: 3,
+	},
+	proxy.IPv6: {
+		family: proxy.IPv6, table: unix.NFPROTO_IPV6, words: 4, size: 16, source: 8, dest: 24, original: nft.OriginalAddress6, address: nft.TypeAddress6, unreachable: 4,
+	},
+}
+
 // destination loads the key of a destination: the packet's address or none, its protocol and port.
-func destination(at uint32, address [4]byte) []expr.Any {
-	var out []expr.Any
+func (v wire) destination(at uint32, address which) []expr.Any {
+	out := v.headerAddress(at, v.dest)
 	if address == anyAddress {
-		out = append(out, &expr.Immediate{Register: at, Data: address[:]})
-	} else {
-		out = append(out, &expr.Payload{DestRegister: at, Base: expr.PayloadBaseNetworkHeader, Offset: destOffset, Len: 4})
+		out = []expr.Any{&expr.Immediate{Register: at, Data: make([]byte, v.size)}}
 	}
-	out = append(out, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at + 1})
-	return append(out, &expr.Payload{DestRegister: at + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
+	out = append(out, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at + v.words})
+	return append(out, &expr.Payload{DestRegister: at + v.words + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
 }
 
-// original loads the destination that a connection was first sent to.
-func original(at uint32, address [4]byte) []expr.Any {
+// first loads the destination that a connection was first sent to.
+func (v wire) first(at uint32, address which) []expr.Any {
 	var out []expr.Any
 	if address == anyAddress {
-		out = append(out, &expr.Immediate{Register: at, Data: address[:]})
+		out = append(out, &expr.Immediate{Register: at, Data: make([]byte, v.size)})
 	} else {
-		out = append(out, &expr.Ct{Register: at, Key: nft.OriginalAddress})
+		out = append(out, &expr.Ct{Register: at, Key: v.original})
 	}
-	return append(out, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at + 1}, &expr.Ct{Register: at + 2, Key: expr.CtKeyPROTODST})
+	return append(out, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at + v.words}, &expr.Ct{Register: at + v.words + 1, Key: expr.CtKeyPROTODST})
 }
 
-func originalTo(p netip.Prefix, op expr.CmpOp) []expr.Any {
-	return join([]expr.Any{&expr.Ct{Register: r4, Key: nft.OriginalAddress}}, within(r4, p, op))
+func (v wire) firstTo(p netip.Prefix, op expr.CmpOp) []expr.Any {
+	return join([]expr.Any{&expr.Ct{Register: r4, Key: v.original}}, within(r4, p, op))
 }
 
 // addByClass follows the class of a destination to its chain; where there is none it goes on with the next rule. Between the
 // two the number of the class is the packet's priority, which matters to nobody: only the first packet of a connection
 // comes here, forwarding gives it another, and the chains put it back. (Data of one map that are the next one's key take
 // no such detour, but make nft(8) of older versions fail when it lists the table.)
-func addByClass(b *nft.Batch, chain string, from, chains proxy.Set, key ...[]expr.Any) {
-	b.AddRule(chain, join(join(key...), lookUp(r0, from, r4), setPriority(r4))...)
+func (v wire) addByClass(b *nft.Batch, chain string, from, chains proxy.Set, key ...[]expr.Any) {
+	class := r0 + v.words + 3
+	b.AddRule(chain, join(join(key...), lookUp(r0, from, class), setPriority(class))...)
 	b.AddRule(chain, &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: r0},
 		&expr.Lookup{SourceRegister: r0, DestRegister: 0, IsDestRegSet: true, SetName: string(chains)})
 }
@@ -67,40 +92,35 @@ func inSet(key uint32, set proxy.Set) []expr.Any {
 }
 
 // lead sends the packet to the endpoint at a register.
-func lead(at uint32) []expr.Any {
+func (v wire) lead(at uint32) []expr.Any {
 	return join([]expr.Any{&expr.Immediate{Register: r0, Data: make([]byte, 4)}}, setPriority(r0), []expr.Any{
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: at, RegProtoMin: at + 1},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(v.table), RegAddrMin: at, RegProtoMin: at + v.words},
 	})
 }
 
-// Offsets in the IPv4 header (RFC 791).
-const (
-	sourceOffset = 12
-	destOffset   = 16
-)
-
-func sourceAddress(at uint32) []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: at, Base: expr.PayloadBaseNetworkHeader, Offset: sourceOffset, Len: 4}}
+func (v wire) headerAddress(at, offset uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: at, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: v.size}}
 }
 
-func addressPair(at uint32) []expr.Any {
-	return join(sourceAddress(at), []expr.Any{&expr.Payload{DestRegister: at + 1, Base: expr.PayloadBaseNetworkHeader, Offset: destOffset, Len: 4}})
+func (v wire) sourceAddress(at uint32) []expr.Any { return v.headerAddress(at, v.source) }
+
+func (v wire) addressPair(at uint32) []expr.Any {
+	return join(v.sourceAddress(at), v.headerAddress(at+v.words, v.dest))
 }
 
-func from(p netip.Prefix, op expr.CmpOp) []expr.Any {
-	return join(sourceAddress(r0), within(r0, p, op))
+func (v wire) from(p netip.Prefix, op expr.CmpOp) []expr.Any {
+	return join(v.sourceAddress(r0), within(r0, p, op))
 }
 
-func to(p netip.Prefix, op expr.CmpOp) []expr.Any {
-	return join([]expr.Any{&expr.Payload{DestRegister: r0, Base: expr.PayloadBaseNetworkHeader, Offset: destOffset, Len: 4}}, within(r0, p, op))
+func (v wire) to(p netip.Prefix, op expr.CmpOp) []expr.Any {
+	return join(v.headerAddress(r0, v.dest), within(r0, p, op))
 }
 
 func within(at uint32, p netip.Prefix, op expr.CmpOp) []expr.Any {
-	mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits()))
-	first := p.Masked().Addr().As4()
+	size := p.Addr().BitLen() / 8
 	return []expr.Any{
-		&expr.Bitwise{SourceRegister: at, DestRegister: at, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: at, Data: first[:]},
+		&expr.Bitwise{SourceRegister: at, DestRegister: at, Len: uint32(size), Mask: net.CIDRMask(p.Bits(), 8*size), Xor: make([]byte, size)},
+		&expr.Cmp{Op: op, Register: at, Data: p.Masked().Addr().AsSlice()},
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"coracle/internal/network/proxy"
 	"coracle/internal/resource"
 	"coracle/internal/servicerange"
 )
@@ -26,7 +27,7 @@ func (r *Router) knowRanges() {
 			continue
 		}
 		for _, p := range servicerange.Of(c) {
-			if p.Addr().Is4() && !contains(r.cfg.Services, p) && !p.Overlaps(r.cfg.Pods) {
+			if proxy.FamilyOf(p.Addr()) == r.wire.family && !contains(r.cfg.Services, p) && !p.Overlaps(r.cfg.Pods) {
 				want = append(want, p)
 			}
 		}
@@ -73,19 +74,22 @@ func (r *Router) routeRanges(want []netip.Prefix) ([]netip.Prefix, error) {
 		}
 		return want, fmt.Errorf("link %s: %w", r.cfg.Bridge, err)
 	}
-	routes, err := r.links.RouteList(nil, unix.AF_INET)
+	routes, err := r.links.RouteList(nil, r.netlinkFamily())
 	if err != nil {
 		return want, fmt.Errorf("routes: %w", err)
 	}
 	var own []netlink.Route
 	var use []netip.Prefix
+	var left []servicerange.Left
 	for _, p := range want {
 		if at, is := r.inUse(p, routes); is {
-			r.cfg.Log.Warn("services cannot have the addresses of a range: the machine reaches others by them", "range", p.String(), "route", at)
+			r.cfg.Log.Warn("services cannot have the addresses of a range: the machine reaches others by them", "range", p.String(), "route", at.String())
+			left = append(left, servicerange.Left{Range: p, Route: at})
 			continue
 		}
 		use = append(use, p)
 	}
+	r.left.Store(&left)
 	for i := range routes {
 		if routes[i].Protocol == ownRoutes && routes[i].LinkIndex == bridge.Attrs().Index {
 			own = append(own, routes[i])
@@ -109,19 +113,35 @@ func (r *Router) routeRanges(want []netip.Prefix) ([]netip.Prefix, error) {
 	return use, nil
 }
 
+// netlinkFamily is that of the addresses which are led, as netlink has it.
+func (r *Router) netlinkFamily() int {
+	if r.wire.family == proxy.IPv6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// LeftAlone are the ranges of services that the node leaves alone, as it last looked.
+func (r *Router) LeftAlone() []servicerange.Left {
+	if left := r.left.Load(); left != nil {
+		return *left
+	}
+	return nil
+}
+
 // rangeMetric is worse than any that others give a route.
 const rangeMetric = 1 << 30
 
 // inUse says whether a range overlaps with what a route leads to that is neither the default one nor an agent's, nor that
 // to the configured range.
-func (r *Router) inUse(p netip.Prefix, routes []netlink.Route) (string, bool) {
+func (r *Router) inUse(p netip.Prefix, routes []netlink.Route) (netip.Prefix, bool) {
 	for i := range routes {
 		to, ok := prefixOf(routes[i].Dst)
 		if ok && to.Bits() > 0 && to.Overlaps(p) && to != r.cfg.Services.Masked() && routes[i].Protocol != ownRoutes {
-			return to.String(), true
+			return to, true
 		}
 	}
-	return "", false
+	return netip.Prefix{}, false
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
@@ -134,5 +154,5 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	}
 	a, ok := netip.AddrFromSlice(n.IP)
 	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), bits).Masked(), ok && a.Unmap().Is4()
+	return netip.PrefixFrom(a.Unmap(), bits).Masked(), ok
 }

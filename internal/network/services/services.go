@@ -22,6 +22,7 @@ import (
 	"coracle/internal/behind"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
+	"coracle/internal/servicerange"
 	"coracle/internal/view"
 )
 
@@ -29,7 +30,7 @@ import (
 type Config struct {
 	// Node is the node's name.
 	Node string
-	// Table names the table (family ip), unique on the machine.
+	// Table names the table, unique on the machine in its family: ip or ip6, that of the ranges.
 	Table string
 	// Bridge is the link of the node's pods. Links whose names begin with Siblings are those of other nodes of this
 	// machine, who see to their pods themselves.
@@ -42,8 +43,9 @@ type Config struct {
 	// Picture is what is decided on; it is whole once Ready is closed.
 	Picture *view.View
 	Ready   <-chan struct{}
-	// Leads, where given, is told which node ports lead to an endpoint from the node itself, and which do so no more.
-	Leads func(port uint16, protocol uint8, leads bool)
+	// Leads, where given, is told which node ports lead to an endpoint from the node itself, and which do so no more, with an
+	// address of the node at which they do.
+	Leads func(at netip.Addr, port uint16, protocol uint8, leads bool)
 	Log   *slog.Logger
 }
 
@@ -53,19 +55,23 @@ func (c *Config) check() error {
 		return errors.New("services: Node, Table, Bridge and Siblings must be named")
 	case len(c.Bridge) >= unix.IFNAMSIZ || len(c.Siblings) >= unix.IFNAMSIZ:
 		return fmt.Errorf("services: Bridge %q, Siblings %q: a link name has at most %d bytes", c.Bridge, c.Siblings, unix.IFNAMSIZ-1)
-	case !c.Pods.IsValid() || !c.Pods.Addr().Is4() || !c.Services.IsValid() || !c.Services.Addr().Is4():
-		return fmt.Errorf("services: Pods %s, Services %s: give IPv4 ranges", c.Pods, c.Services)
+	case !c.Pods.IsValid() || !c.Services.IsValid() || c.Pods.Addr().Is4() != c.Services.Addr().Is4():
+		return fmt.Errorf("services: Pods %s, Services %s: give two ranges of one family", c.Pods, c.Services)
 	case c.Picture == nil || c.Ready == nil:
 		return errors.New("services: Picture and Ready must be given")
 	}
 	return nil
 }
 
-func (c *Config) table() nft.Table { return nft.Table{Family: unix.NFPROTO_IPV4, Name: c.Table} }
+// led is the family of the addresses which are led.
+func (c *Config) led() proxy.Family { return proxy.FamilyOf(c.Pods.Addr()) }
+
+func (c *Config) table() nft.Table { return nft.Table{Family: wires[c.led()].table, Name: c.Table} }
 
 // Router leads services. Make it with Open.
 type Router struct {
 	cfg     Config
+	wire    wire
 	socket  *nft.Socket
 	watch   *nft.Watch
 	links   *netlink.Handle
@@ -83,6 +89,7 @@ type Router struct {
 	room int
 	// wrote, when set, is called after each write to the kernel.
 	wrote func()
+	left  atomic.Pointer[[]servicerange.Left]
 	// right says that the last look was carried out.
 	right atomic.Bool
 	Progress
@@ -108,7 +115,7 @@ func Open(cfg Config) (*Router, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("services: %w", err), watch.Close(), socket.Close())
 	}
-	r := &Router{cfg: cfg, socket: socket, watch: watch, links: links, book: proxy.NewBook(), room: maxBatch}
+	r := &Router{cfg: cfg, wire: wires[cfg.led()], socket: socket, watch: watch, links: links, book: proxy.NewBook(), room: maxBatch}
 	r.changes.init()
 	cfg.Picture.AddIndexes(behind.Index)
 	r.cancel = cfg.Picture.Subscribe(r.changes.saw)
@@ -125,10 +132,12 @@ func (r *Router) Close() error {
 // Right says whether the kernel has been given what the picture showed when it was last looked at.
 func (r *Router) Right() bool { return r.right.Load() }
 
-// Remove removes the table of a node in the network namespace of the calling thread, if there is one.
+// Remove removes the tables of a node in the network namespace of the calling thread, if there are any.
 func Remove(table string) error {
-	if err := nft.Remove(nft.Table{Family: unix.NFPROTO_IPV4, Name: table}); err != nil {
-		return fmt.Errorf("services: %w", err)
+	for _, v := range wires {
+		if err := nft.Remove(nft.Table{Family: v.table, Name: table}); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("services: %w", err)
+		}
 	}
 	return nil
 }

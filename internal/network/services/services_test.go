@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/network/nft"
+	"coracle/internal/network/proxy"
 )
 
 // TestClusterIP: pods and the node reach a service's endpoints at its address, all of them, as themselves; a pod reaches
@@ -432,7 +433,7 @@ func (w *world) elements() (n int) {
 		w.t.Fatal(err)
 	}
 	defer s.Close()
-	for _, set := range sets() {
+	for _, set := range wires[proxy.IPv4].sets() {
 		if err := s.Elements(w.cfg.table(), set.Name, func(nft.Element) error { n++; return nil }); err != nil {
 			w.t.Fatal(err)
 		}

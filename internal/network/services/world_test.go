@@ -59,6 +59,12 @@ type world struct {
 // inMachine runs a test in a network namespace, on a thread that is thrown away afterwards.
 func inMachine(t testing.TB, test func(w *world)) {
 	t.Helper()
+	inMachineOf(t, pod.Second{}, test)
+}
+
+// inMachineOf is inMachine with pods of two families, where second is valid; then the services that are led are IPv6 ones.
+func inMachineOf(t testing.TB, second pod.Second, test func(w *world)) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root to make network namespaces")
 	}
@@ -79,7 +85,7 @@ func inMachine(t testing.TB, test func(w *world)) {
 		w.net, err = pod.Open(pod.Config{
 			Bridge: bridge, CIDR: netip.MustParsePrefix(podRange), ClusterCIDR: netip.MustParsePrefix(ofPods),
 			Services: netip.MustParsePrefix(ofServices), StateDir: filepath.Join(base, "network"), NFTable: "pods-test", MTU: 1400,
-			SettingsDir: filepath.Join(base, "settings"),
+			SettingsDir: filepath.Join(base, "settings"), IPv6: second,
 		})
 		if err != nil {
 			t.Error(err)
@@ -96,9 +102,12 @@ func inMachine(t testing.TB, test func(w *world)) {
 			Services: netip.MustParsePrefix(ofServices), Picture: w.picture, Ready: w.ready,
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
-		w.put(&corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: nodeName}, Spec: corev1.NodeSpec{PodCIDR: podRange},
-		})
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}, Spec: corev1.NodeSpec{PodCIDR: podRange}}
+		if second.CIDR.IsValid() {
+			node.Spec.PodCIDRs = []string{podRange, second.CIDR.String()}
+			w.cfg.Pods, w.cfg.Services = second.ClusterCIDR, second.Services
+		}
+		w.put(node)
 		w.start()
 		defer func() { w.stop() }()
 		test(w)
@@ -193,6 +202,19 @@ func (w *world) settle() {
 // sandbox makes a pod: a network namespace with an address.
 func (w *world) sandbox(name string) (path string, ip netip.Addr) {
 	w.t.Helper()
+	path, at := w.attach(name)
+	return path, at.IP
+}
+
+// sandbox6 is sandbox, with the pod's IPv6 address.
+func (w *world) sandbox6(name string) (path string, ip netip.Addr) {
+	w.t.Helper()
+	path, at := w.attach(name)
+	return path, at.IP6
+}
+
+func (w *world) attach(name string) (path string, at pod.Attachment) {
+	w.t.Helper()
 	path = filepath.Join(scratch.Dir(w.t), name)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		w.t.Fatal(err)
@@ -218,7 +240,7 @@ func (w *world) sandbox(name string) (path string, ip netip.Addr) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return path, at.IP
+	return path, at
 }
 
 // in runs f on a thread inside the namespace at path; "" is the host's.
@@ -377,6 +399,9 @@ func slice(of, name string, protocol corev1.Protocol, number int32, ips ...netip
 	}
 	yes, node := true, nodeName
 	for _, ip := range ips {
+		if ip.Is6() {
+			sl.AddressType = discoveryv1.AddressTypeIPv6
+		}
 		sl.Endpoints = append(sl.Endpoints, discoveryv1.Endpoint{
 			Addresses: []string{ip.String()}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}, NodeName: &node,
 		})

@@ -37,6 +37,17 @@ var Forwarding = Setting{
 	Along: []string{"net/ipv4/conf/all/accept_redirects", "net/ipv4/conf/*/forwarding"},
 }
 
+// Forwarding6 is Forwarding for IPv6: the kernel changes that of every link along with it (ip-sysctl.html, conf/all/forwarding).
+var Forwarding6 = Setting{
+	Path: "net/ipv6/conf/all/forwarding", Value: "1", Along: []string{"net/ipv6/conf/*/forwarding"},
+}
+
+// Refusals6 has the machine tell each sender of a datagram that nobody takes it, also while there is traffic between pods: a
+// machine that passes a packet on by the link that it came from counts that as something it told the sender (a shorter way,
+// whether it tells of it or not), of which the sender is to get few (ip-sysctl.html, icmp/ratemask; the default but for type
+// 1 of RFC 4443).
+var Refusals6 = Setting{Path: "net/ipv6/icmp/ratemask", Value: "0,3-127"}
+
 // NoRedirects has the machine tell nobody of a shorter way unless the link's own setting says so: with this one on, a
 // link's cannot turn it off (ip-sysctl.html, send_redirects).
 var NoRedirects = Setting{Path: "net/ipv4/conf/all/send_redirects", Value: "0"}
@@ -183,6 +194,9 @@ func look(s Setting) (was, error) {
 
 func (w was) putBack() error {
 	have, err := get(w.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the link that it was a setting of is gone
+	}
 	if err != nil {
 		return err
 	}
