@@ -218,11 +218,19 @@ func (c *cluster) spent() map[string]time.Duration {
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline"); err == nil && len(line) == 0 {
+		if err == nil && isKernelThread(pid) {
 			out[kernelThreads] += ticks(pid, 11, 12)
 		}
 	}
 	return out
+}
+
+// isKernelThread says whether a process is a child of kthreadd.
+func isKernelThread(pid int) bool {
+	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(raw), ") ")
+	fields := strings.Fields(rest)
+	return len(fields) > 1 && fields[1] == "2"
 }
 
 // processTime is a living process's own time, to the nanosecond (clock_getcpuclockid(3)).
