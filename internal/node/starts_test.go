@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -14,7 +14,7 @@ func TestStartIsToldInTwoWrites(t *testing.T) {
 	inWorld(t, func(w *world) {
 		writes := map[string]int{}
 		fail := w.cluster.Fail
-		w.cluster.Fail = func(verb string, ref plan.Ref, sub string) error {
+		w.cluster.Fail = func(verb string, ref object.Ref, sub string) error {
 			if ref.Resource == resource.Pods && verb == "update" && sub == "status" {
 				writes[ref.Name]++
 			}
