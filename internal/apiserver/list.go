@@ -93,7 +93,7 @@ func (e *sharedEncoder) listStamp(l *sharedList) *wire.Stamp {
 type plainListKey struct{}
 
 // List implements rest.Lister. For a request that is marked it makes no list.
-func (o *object) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
+func (o *registry) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
 	if ctx.Value(plainListKey{}) == nil {
 		return o.Store.List(ctx, options)
 	}

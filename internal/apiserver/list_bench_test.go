@@ -46,7 +46,7 @@ func loop(b *testing.B, call func()) {
 }
 
 // many fills a server with so many objects of a kind.
-func many(b *testing.B, c *cluster, res resource.Resource, n int) *object {
+func many(b *testing.B, c *cluster, res resource.Resource, n int) *registry {
 	b.Helper()
 	o := c.objects[res]
 	set := `{"f:status":{"f:conditions":{` + strings.Repeat(`"k:{\"type\":\"Ready\"}":{".":{},"f:status":{}},`, 6) + `".":{}}}}`
