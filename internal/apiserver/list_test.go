@@ -26,7 +26,7 @@ import (
 	"coracle/internal/store"
 )
 
-// seeds is how many random sets of objects of each kind are encoded in every way; make properties tries more.
+// seeds is how many random sets of objects of each kind are encoded in every way.
 var seeds = flag.Uint64("encoder.seeds", 4, "how many sets of objects of each kind are encoded")
 
 // fills puts random objects of a kind into the store, past everything that would refuse them, and returns their keys.
