@@ -8,7 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -24,10 +25,10 @@ const (
 func ranges(cfg Config) plan.Controller {
 	return plan.Controller{
 		Name: ipam, For: resource.Nodes, Whole: true,
-		Cares: func(before, after plan.Object) bool {
+		Cares: func(before, after object.Object) bool {
 			return before == nil || after == nil || !slices.Equal(podRanges(before.(*corev1.Node)), podRanges(after.(*corev1.Node)))
 		},
-		Indexes: []plan.Index{{Resource: resource.Nodes, Name: indexRange, Values: func(o plan.Object) []string {
+		Indexes: []object.Index{{Resource: resource.Nodes, Name: indexRange, Values: func(o object.Object) []string {
 			return podRanges(o.(*corev1.Node))
 		}}},
 		Plan: cfg.planRanges,
@@ -59,7 +60,7 @@ func (cfg Config) planRanges(in plan.Input) plan.Plan {
 		if !free {
 			from[whole] = netip.Addr{}
 			p.Events = append(p.Events, plan.Event{
-				Regarding: plan.RefOf(o), Type: corev1.EventTypeNormal, Reason: "CIDRNotAvailable",
+				Regarding: object.RefOf(o), Type: corev1.EventTypeNormal, Reason: "CIDRNotAvailable",
 				Message: fmt.Sprintf("Node %s status is now: CIDRNotAvailable", o.GetName()),
 			})
 			continue
@@ -81,7 +82,7 @@ func (cfg Config) planRanges(in plan.Input) plan.Plan {
 
 // rangeFor are the ranges of which a node gets a part; the IPv6 one is not valid in a cluster of one family.
 func (cfg Config) rangeFor(node *corev1.Node) (whole, whole6 netip.Prefix) {
-	if !kind.Simulated(node) || !cfg.SimulatedRange.IsValid() {
+	if !nodestate.Simulated(node) || !cfg.SimulatedRange.IsValid() {
 		return cfg.PodRange, cfg.PodRange6
 	}
 	if cfg.PodRange6.IsValid() {
@@ -110,7 +111,7 @@ func (cfg Config) beside(part, whole, whole6 netip.Prefix) netip.Prefix {
 }
 
 // nextFree finds the first part of a range, from an address on, that no node has.
-func (cfg Config) nextFree(r plan.Reader, whole, whole6 netip.Prefix, from netip.Addr) (netip.Prefix, bool) {
+func (cfg Config) nextFree(r object.Reader, whole, whole6 netip.Prefix, from netip.Addr) (netip.Prefix, bool) {
 	taken := func(p netip.Prefix) bool {
 		return p.IsValid() && len(r.Indexed(resource.Nodes, indexRange, p.String())) > 0
 	}

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/servicerange"
@@ -25,7 +27,7 @@ const Finalizer = "networking.k8s.io/service-cidr-finalizer"
 const settling = time.Second
 
 // waitingRanges asks for the ranges that wait for an address to be given up.
-func waitingRanges(r plan.Reader, before, after plan.Object) []plan.Key {
+func waitingRanges(r object.Reader, before, after object.Object) []object.Key {
 	if before == nil || after != nil && len(addressesOf(before)) == len(addressesOf(after)) {
 		return nil
 	}
@@ -33,31 +35,31 @@ func waitingRanges(r plan.Reader, before, after plan.Object) []plan.Key {
 }
 
 // leaving asks for the ranges that go when another comes, which may have their addresses.
-func leaving(r plan.Reader, _, _ plan.Object) []plan.Key { return going(r) }
+func leaving(r object.Reader, _, _ object.Object) []object.Key { return going(r) }
 
-func going(r plan.Reader) []plan.Key {
-	var keys []plan.Key
+func going(r object.Reader) []object.Key {
+	var keys []object.Key
 	for _, o := range r.List(resource.ServiceCIDRs, "") {
 		if o.GetDeletionTimestamp() != nil {
-			keys = append(keys, plan.KeyOf(o))
+			keys = append(keys, object.KeyOf(o))
 		}
 	}
 	return keys
 }
 
 // moved asks for all ranges when a node's addresses change, or which ranges it leaves alone.
-func moved(r plan.Reader, before, after plan.Object) []plan.Key {
+func moved(r object.Reader, before, after object.Object) []object.Key {
 	if fmt.Sprint(nodeAddresses(before), leftBy(before)) == fmt.Sprint(nodeAddresses(after), leftBy(after)) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.List(resource.ServiceCIDRs, "") {
-		keys = append(keys, plan.KeyOf(o))
+		keys = append(keys, object.KeyOf(o))
 	}
 	return keys
 }
 
-func nodeAddresses(o plan.Object) []netip.Addr {
+func nodeAddresses(o object.Object) []netip.Addr {
 	n, ok := o.(*corev1.Node)
 	if !ok || n == nil {
 		return nil
@@ -117,7 +119,7 @@ func tellOfLeft(in plan.Input, c *networkingv1.ServiceCIDR, p plan.Plan) plan.Pl
 		return p
 	}
 	message := fmt.Sprintf("its addresses lead nowhere from nodes %s: their machines reach others by them (a route to %s)", strings.Join(names, ", "), route)
-	p.Events = append(p.Events, plan.Event{Regarding: plan.RefOf(c), Type: corev1.EventTypeWarning, Reason: "RangeLeftAlone", Message: message})
+	p.Events = append(p.Events, plan.Event{Regarding: object.RefOf(c), Type: corev1.EventTypeWarning, Reason: "RangeLeftAlone", Message: message})
 	p.Why = plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
 		Reason: "RangeLeftAlone", Message: message,
 		Hint: fmt.Sprintf("remove that route where nothing needs it (ip route del %s) and restart the node's agent, or create a ServiceCIDR with another range", route),
@@ -125,7 +127,7 @@ func tellOfLeft(in plan.Input, c *networkingv1.ServiceCIDR, p plan.Plan) plan.Pl
 	return p
 }
 
-func leftBy(o plan.Object) []servicerange.Left {
+func leftBy(o object.Object) []servicerange.Left {
 	if n, ok := o.(*corev1.Node); ok && n != nil {
 		return servicerange.LeftBy(n)
 	}
@@ -152,7 +154,7 @@ var unusable = []netip.Prefix{
 }
 
 // judge says why no addresses are given from a range. What nodes would refuse the traffic of is not to be anybody's else.
-func (cfg Config) judge(r plan.Reader, c *networkingv1.ServiceCIDR) (reason, message string) {
+func (cfg Config) judge(r object.Reader, c *networkingv1.ServiceCIDR) (reason, message string) {
 	served := false
 	for _, p := range servicerange.Of(c) {
 		if !p.Addr().Is4() && !cfg.IPv6 {
@@ -168,7 +170,7 @@ func (cfg Config) judge(r plan.Reader, c *networkingv1.ServiceCIDR) (reason, mes
 			}
 		}
 		for _, o := range r.List(resource.Nodes, "") {
-			if kind.Simulated(o.(*corev1.Node)) {
+			if nodestate.Simulated(o.(*corev1.Node)) {
 				continue
 			}
 			for _, ip := range nodeAddresses(o) {
@@ -206,26 +208,26 @@ func release(in plan.Input, c *networkingv1.ServiceCIDR) plan.Plan {
 	}
 	next := c.DeepCopy()
 	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == Finalizer })
-	unused := plan.Empty{Kinds: []resource.Resource{resource.Services}, Match: func(o plan.Object) bool {
+	unused := plan.Empty{Kinds: []resource.Resource{resource.Services}, Match: func(o object.Object) bool {
 		return slices.ContainsFunc(addressesOf(o), func(ip netip.Addr) bool { return within(c, ip) && !elsewhere(in.Reader, c, ip) })
 	}}
 	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, When: []plan.Guard{unused}, Because: "nobody has an address of it"}}}
 }
 
 // userOf finds a service, or an IPAddress, with an address that a range alone has.
-func userOf(r plan.Reader, c *networkingv1.ServiceCIDR) (plan.Ref, bool) {
+func userOf(r object.Reader, c *networkingv1.ServiceCIDR) (object.Ref, bool) {
 	alone := func(ip netip.Addr) bool { return within(c, ip) && !elsewhere(r, c, ip) }
 	for _, o := range r.List(resource.Services, "") {
 		if slices.ContainsFunc(addressesOf(o), alone) {
-			return plan.RefOf(o), true
+			return object.RefOf(o), true
 		}
 	}
 	for _, o := range r.List(resource.IPAddresses, "") {
 		if ip, err := netip.ParseAddr(o.GetName()); err == nil && alone(ip) {
-			return plan.RefOf(o), true
+			return object.RefOf(o), true
 		}
 	}
-	return plan.Ref{}, false
+	return object.Ref{}, false
 }
 
 func within(c *networkingv1.ServiceCIDR, ip netip.Addr) bool {
@@ -233,8 +235,8 @@ func within(c *networkingv1.ServiceCIDR, ip netip.Addr) bool {
 }
 
 // elsewhere says whether another range that stays has an address too.
-func elsewhere(r plan.Reader, c *networkingv1.ServiceCIDR, ip netip.Addr) bool {
-	return slices.ContainsFunc(r.List(resource.ServiceCIDRs, ""), func(o plan.Object) bool {
+func elsewhere(r object.Reader, c *networkingv1.ServiceCIDR, ip netip.Addr) bool {
+	return slices.ContainsFunc(r.List(resource.ServiceCIDRs, ""), func(o object.Object) bool {
 		other := o.(*networkingv1.ServiceCIDR)
 		return other.Name != c.Name && servicerange.Gives(other) && within(other, ip)
 	})

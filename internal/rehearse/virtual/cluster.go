@@ -21,6 +21,7 @@ import (
 	"coracle/internal/cluster"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
@@ -46,7 +47,7 @@ type Config struct {
 	// Start is the first instant, in whole seconds.
 	Start time.Time
 	// Objects are the cluster's, as its API showed them. They are not changed.
-	Objects []plan.Object
+	Objects []object.Object
 	// Failed names nodes that lose their power at the start.
 	Failed map[string]bool
 	// Expect says how a pod fares on a node.
@@ -71,7 +72,7 @@ type Write struct {
 type Refusal struct {
 	At  time.Time
 	By  string
-	Ref plan.Ref
+	Ref object.Ref
 	Err error
 }
 
@@ -160,10 +161,10 @@ func (c *Cluster) Now() time.Time { return c.now }
 func (c *Cluster) Effort() (decisions, writes int) { return c.decisions, int(c.pulled - c.nodes.first) }
 
 // Picture is the cluster as it is, with the indexes that decisions and explanations need.
-func (c *Cluster) Picture() plan.Reader { return c.picture }
+func (c *Cluster) Picture() object.Reader { return c.picture }
 
 // Said returns what the controllers said last about an object.
-func (c *Cluster) Said(res resource.Resource, key plan.Key) []loop.Explanation {
+func (c *Cluster) Said(res resource.Resource, key object.Key) []loop.Explanation {
 	return c.core.Why(res, key)
 }
 
