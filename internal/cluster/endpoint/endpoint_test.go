@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -90,6 +91,12 @@ func expect(t *testing.T, c *looptest.Cluster, want ...string) {
 	}
 }
 
+// settle waits for Endpoints too, which lag.
+func settle() {
+	time.Sleep(200 * time.Millisecond) // the bubble's clock
+	synctest.Wait()
+}
+
 func TestPodsComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := looptest.Run(t, fake.New(), endpoint.Controllers()...)
@@ -111,12 +118,13 @@ func TestPodsComeAndGo(t *testing.T) {
 		looptest.Edit(c, resource.Pods, "d", "b", func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionTrue })
 		looptest.Edit(c, resource.Pods, "d", "elsewhere", func(p *corev1.Pod) { p.Labels["app"] = "db" })
 		expect(t, c, "IPv4 [http:8080] [a=10.1.0.1,serving,terminating b=10.1.0.2,ready,serving]")
+		settle()
 		e := looptest.Find[*corev1.Endpoints](c, resource.Endpoints, "d", "web") //nolint:staticcheck // its test
 		if len(e.Subsets) != 1 || len(e.Subsets[0].Addresses) != 1 || e.Subsets[0].Addresses[0].IP != "10.1.0.2" || e.Subsets[0].Ports[0].Port != 8080 {
 			t.Errorf("endpoints %+v", e.Subsets)
 		}
 		looptest.Remove(c, s, "")
-		synctest.Wait()
+		settle()
 		if looptest.Find[*corev1.Endpoints](c, resource.Endpoints, "d", "web") != nil { //nolint:staticcheck // its test
 			t.Error("the Endpoints stay though the service is gone")
 		}
@@ -210,9 +218,10 @@ func TestSlicesAgreeWithPods(t *testing.T) {
 			if total != len(alive) {
 				problem = fmt.Sprintf("%d endpoints for %d pods", total, len(alive))
 			}
+			settle()
 			writes := c.Revision()
 			looptest.Edit(c, resource.Services, "d", "web", func(s *corev1.Service) { s.Annotations = map[string]string{"note": "x"} })
-			synctest.Wait()
+			settle()
 			if c.Revision() != writes+1 {
 				problem = "a look at what is right wrote something"
 			}
@@ -233,6 +242,7 @@ func TestAddressesThatNodesReport(t *testing.T) {
 			looptest.Make(c, pod(fmt.Sprint("bad-", i), ip, true))
 		}
 		expect(t, c, "IPv4 [http:8080] [good=10.1.0.1,ready,serving]")
+		settle()
 		e := looptest.Find[*corev1.Endpoints](c, resource.Endpoints, "d", "web") //nolint:staticcheck // its test
 		if len(e.Subsets) != 1 || len(e.Subsets[0].Addresses) != 1 {
 			t.Errorf("endpoints %+v", e.Subsets)

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -39,7 +38,7 @@ func planSlices(in plan.Input) plan.Plan {
 	d := &slicing{r: in.Reader, service: s, labels: labelsFor(s, map[string]string{
 		discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: SliceManager,
 	})}
-	all := backends(in.Reader, s)
+	all := podsOf(in.Reader, s)
 	for _, family := range families(s) {
 		d.family(family, all, mine)
 	}
@@ -93,16 +92,16 @@ type update struct {
 	gain int
 }
 
-// group is the endpoints that serve the same ports, and the slices that hold such endpoints now.
+// group is the pods that serve the same ports, and the slices that hold such endpoints now.
 type group struct {
-	ports     []port
-	endpoints []discoveryv1.Endpoint
-	slices    []*discoveryv1.EndpointSlice
+	ports   []port
+	members []member
+	slices  []*discoveryv1.EndpointSlice
 }
 
-// family divides a family's endpoints by the ports they serve, since a slice has one set of
-// ports, and distributes each part.
-func (d *slicing) family(family discoveryv1.AddressType, all []backend, mine []*discoveryv1.EndpointSlice) {
+// family divides a family's pods by the ports they serve, since a slice has one set of ports, and
+// distributes each part.
+func (d *slicing) family(family discoveryv1.AddressType, all []*corev1.Pod, mine []*discoveryv1.EndpointSlice) {
 	var groups []*group
 	find := func(ports []port) *group {
 		for _, g := range groups {
@@ -110,14 +109,19 @@ func (d *slicing) family(family discoveryv1.AddressType, all []backend, mine []*
 				return g
 			}
 		}
-		g := &group{ports: ports}
+		g := &group{ports: slices.Clone(ports)}
 		groups = append(groups, g)
 		return g
 	}
-	for _, b := range all {
-		if address, ok := addressOf(b.pod, family); ok {
-			g := find(b.ports)
-			g.endpoints = append(g.endpoints, d.endpoint(b.pod, address))
+	var ports []port
+	for _, p := range all {
+		if address, ok := addressOf(p, family); ok {
+			ports = portsOf(d.service, p, ports[:0])
+			g := find(ports)
+			if g.members == nil {
+				g.members = make([]member, 0, len(all)) // of most services all pods serve the same
+			}
+			g.members = append(g.members, memberOf(d.r, d.service, p, address))
 		}
 	}
 	if len(groups) == 0 {
@@ -161,89 +165,27 @@ func toSlice(ports []port) []discoveryv1.EndpointPort {
 	return out
 }
 
-func (d *slicing) endpoint(p *corev1.Pod, address string) discoveryv1.Endpoint {
-	serving, terminating := isReady(p), p.DeletionTimestamp != nil
-	e := discoveryv1.Endpoint{
-		Addresses: []string{address},
-		Conditions: discoveryv1.EndpointConditions{
-			Ready:   ptr(d.service.Spec.PublishNotReadyAddresses || serving && !terminating),
-			Serving: ptr(serving), Terminating: ptr(terminating),
-		},
-		TargetRef: targetRef(p),
-	}
-	if h := hostnameOf(d.service, p); h != "" {
-		e.Hostname = &h
-	}
-	if p.Spec.NodeName == "" {
-		return e
-	}
-	e.NodeName = ptr(p.Spec.NodeName)
-	if o, ok := d.r.Get(resource.Nodes, "", p.Spec.NodeName); ok {
-		if zone := o.GetLabels()[corev1.LabelTopologyZone]; zone != "" {
-			e.Zone = &zone
-		}
-	}
-	e.Hints = hints(d.service, &e)
-	return e
+// filling is a slice and what it is to hold.
+type filling struct {
+	old     *discoveryv1.EndpointSlice
+	kept    []place
+	changed bool
 }
 
-// hints tell proxies which endpoints to prefer (KEP-4444, KEP-3015).
-func hints(s *corev1.Service, e *discoveryv1.Endpoint) *discoveryv1.EndpointHints {
-	if s.Spec.TrafficDistribution == nil || !*e.Conditions.Ready {
-		return nil
-	}
-	var h discoveryv1.EndpointHints
-	switch *s.Spec.TrafficDistribution {
-	case corev1.ServiceTrafficDistributionPreferSameNode:
-		h.ForNodes = []discoveryv1.ForNode{{Name: *e.NodeName}}
-		fallthrough
-	case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
-		if e.Zone != nil {
-			h.ForZones = []discoveryv1.ForZone{{Name: *e.Zone}}
-		}
-	}
-	if h.ForNodes == nil && h.ForZones == nil {
-		return nil
-	}
-	return &h
+// place is one endpoint of a slice: a member, and where the slice says so already.
+type place struct {
+	m   *member
+	old *discoveryv1.Endpoint // nil when what it says changes
 }
 
 // distribute keeps each endpoint in the slice it is in, fills gaps with new ones, slices that
 // change anyway first, and makes new slices for the rest: few slices change when few endpoints do.
 func (d *slicing) distribute(family discoveryv1.AddressType, g *group) {
-	wanted := map[types.UID]discoveryv1.Endpoint{}
-	for _, e := range g.endpoints {
-		wanted[e.TargetRef.UID] = e
-	}
-	type filling struct {
-		old     *discoveryv1.EndpointSlice
-		kept    []discoveryv1.Endpoint
-		changed bool
-	}
-	var fill []*filling
-	for _, sl := range g.slices {
-		f := &filling{old: sl, changed: !maps.Equal(sl.Labels, d.labels) || !owns(d.service, sl)}
-		for i := range sl.Endpoints {
-			e := &sl.Endpoints[i]
-			var uid types.UID
-			if e.TargetRef != nil {
-				uid = e.TargetRef.UID
-			}
-			want, ok := wanted[uid]
-			if !ok {
-				f.changed = true
-				continue
-			}
-			delete(wanted, uid)
-			f.changed = f.changed || !apiequality.Semantic.DeepEqual(*e, want)
-			f.kept = append(f.kept, want)
-		}
-		fill = append(fill, f)
-	}
-	var fresh []discoveryv1.Endpoint
-	for _, e := range g.endpoints {
-		if _, ok := wanted[e.TargetRef.UID]; ok {
-			fresh = append(fresh, e)
+	fill := d.filed(g)
+	var fresh []place
+	for i := range g.members {
+		if m := &g.members[i]; !m.filed {
+			fresh = append(fresh, place{m: m})
 		}
 	}
 	slices.SortStableFunc(fill, func(a, b *filling) int {
@@ -261,13 +203,13 @@ func (d *slicing) distribute(family discoveryv1.AddressType, g *group) {
 			f.kept, fresh, f.changed = append(f.kept, fresh[:n]...), fresh[n:], true
 		}
 	}
-	needed := len(g.endpoints) == 0 // one slice without endpoints stays
+	needed := len(g.members) == 0 // one slice without endpoints stays
 	for _, f := range fill {
 		switch {
 		case len(f.kept) == 0 && !needed:
 			d.deletes = append(d.deletes, f.old)
 		case f.changed:
-			d.update(f.old, f.kept)
+			d.update(f)
 		}
 		if len(f.kept) == 0 {
 			needed = false
@@ -280,15 +222,50 @@ func (d *slicing) distribute(family discoveryv1.AddressType, g *group) {
 	}
 }
 
+// filed finds the members of a group in its slices, and marks them.
+func (d *slicing) filed(g *group) []*filling {
+	if len(g.slices) == 0 {
+		return nil
+	}
+	members := make(map[types.UID]*member, len(g.members))
+	for i := range g.members {
+		members[g.members[i].pod.UID] = &g.members[i]
+	}
+	out := make([]*filling, 0, len(g.slices))
+	for _, sl := range g.slices {
+		f := &filling{old: sl, changed: !maps.Equal(sl.Labels, d.labels) || !owns(d.service, sl), kept: make([]place, 0, len(sl.Endpoints))}
+		for i := range sl.Endpoints {
+			e := &sl.Endpoints[i]
+			var m *member
+			if e.TargetRef != nil {
+				m = members[e.TargetRef.UID]
+			}
+			switch {
+			case m == nil || m.filed:
+				f.changed = true
+				continue
+			case m.is(e):
+				f.kept = append(f.kept, place{m, e})
+			default:
+				f.kept, f.changed = append(f.kept, place{m: m}), true
+			}
+			m.filed = true
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
 func owns(s *corev1.Service, sl *discoveryv1.EndpointSlice) bool {
 	ref := metav1.GetControllerOfNoCopy(sl)
 	return ref != nil && ref.UID == s.UID
 }
 
-func (d *slicing) update(old *discoveryv1.EndpointSlice, endpoints []discoveryv1.Endpoint) {
-	next := old.DeepCopy()
-	next.Endpoints, next.Labels = orEmpty(endpoints), d.labels
-	d.updates = append(d.updates, update{plan.Update{Object: next, Because: "its endpoints changed"}, ready(next) - ready(old)})
+// update writes a slice anew. What stays as it is is shared with the old one.
+func (d *slicing) update(f *filling) {
+	next := *f.old
+	next.Endpoints, next.Labels = written(f.kept), d.labels
+	d.updates = append(d.updates, update{plan.Update{Object: &next, Because: "its endpoints changed"}, ready(&next) - ready(f.old)})
 }
 
 func ready(s *discoveryv1.EndpointSlice) (n int) {
@@ -300,22 +277,27 @@ func ready(s *discoveryv1.EndpointSlice) (n int) {
 	return n
 }
 
-func (d *slicing) create(family discoveryv1.AddressType, ports []port, endpoints []discoveryv1.Endpoint) {
+func (d *slicing) create(family discoveryv1.AddressType, ports []port, places []place) {
 	d.creates = append(d.creates, plan.Create{
 		Object: &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: d.service.Namespace, GenerateName: d.service.Name + "-", Labels: d.labels, OwnerReferences: ownerRef(d.service),
 			},
-			AddressType: family, Endpoints: orEmpty(endpoints), Ports: toSlice(ports),
+			AddressType: family, Endpoints: written(places), Ports: toSlice(ports),
 		},
-		Because: fmt.Sprintf("%d endpoints have no slice", len(endpoints)),
+		Because: fmt.Sprintf("%d endpoints have no slice", len(places)),
 	})
 }
 
-// orEmpty makes an empty list [] rather than null, which the API refuses.
-func orEmpty(endpoints []discoveryv1.Endpoint) []discoveryv1.Endpoint {
-	if endpoints == nil {
-		return []discoveryv1.Endpoint{}
+// written makes endpoints of places: an empty list is [] rather than null, which the API refuses.
+func written(places []place) []discoveryv1.Endpoint {
+	out := make([]discoveryv1.Endpoint, len(places))
+	for i, p := range places {
+		if p.old != nil {
+			out[i] = *p.old
+		} else {
+			out[i] = p.m.endpoint()
+		}
 	}
-	return slices.Clone(endpoints)
+	return out
 }

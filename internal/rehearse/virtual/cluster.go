@@ -124,7 +124,7 @@ func New(cfg Config) *Cluster {
 	for _, res := range cluster.Kinds() {
 		objects, _, _ := c.store.List(context.Background(), res, client.ListOptions{})
 		for _, ch := range c.picture.Replace(res, objects, c.pulled) {
-			c.core.Changed(c.picture, ch)
+			c.core.Changed(c.picture, ch, c.now)
 		}
 	}
 	c.core.Start(c.picture)
@@ -191,7 +191,7 @@ func (c *Cluster) pull() {
 		for _, e := range entries {
 			c.pulled = e.Revision
 			ch := c.picture.Apply(view.Event{Type: e.Type, Resource: e.Resource, Object: e.Object, Revision: e.Revision})
-			c.core.Changed(c.picture, ch)
+			c.core.Changed(c.picture, ch, c.now)
 			c.nodes.hear(e)
 			if c.cfg.Wrote != nil {
 				c.cfg.Wrote(Write{Entry: e, At: c.now, By: c.by, Because: c.because})
