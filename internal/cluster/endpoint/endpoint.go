@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/behind"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -38,11 +39,11 @@ func Controllers() []plan.Controller {
 	pods := plan.Watch{Resource: resource.Pods, Keys: servicesOf}
 	return []plan.Controller{
 		{
-			Name: "endpointslice-controller", For: resource.Services, Plan: planSlices, Indexes: indexes(),
+			Name: "endpointslice-controller", For: resource.Services, Plan: planSlices, Indexes: behind.PodIndexes(),
 			Watches: []plan.Watch{pods, {Resource: resource.EndpointSlices, Keys: ownerOfSlice}, {Resource: resource.Nodes, Keys: zoneless}},
 		},
 		{
-			Name: "endpoint-controller", For: resource.Services, Plan: planEndpoints, Indexes: indexes(), Lag: legacyLag,
+			Name: "endpoint-controller", For: resource.Services, Plan: planEndpoints, Indexes: behind.PodIndexes(), Lag: legacyLag,
 			Watches: []plan.Watch{pods, {Resource: resource.Endpoints, Keys: sameName}},
 		},
 	}
@@ -51,6 +52,27 @@ func Controllers() []plan.Controller {
 // zoneless asks for nothing: a node's zone is read when its pods change. It keeps nodes in the
 // picture.
 func zoneless(plan.Reader, plan.Object, plan.Object) []plan.Key { return nil }
+
+// servicesOf asks for the services whose endpoints a pod's change alters.
+func servicesOf(r plan.Reader, before, after plan.Object) []plan.Key {
+	was, _ := before.(*corev1.Pod)
+	is, _ := after.(*corev1.Pod)
+	if !altered(was, is) {
+		return nil
+	}
+	var keys []plan.Key
+	for _, p := range []*corev1.Pod{is, was} {
+		if p == nil || p == was && is != nil && maps.Equal(was.Labels, is.Labels) {
+			continue
+		}
+		for _, s := range behind.Selecting(r, p) {
+			if k := plan.KeyOf(s); !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
+}
 
 // altered says whether anything changed that an endpoint shows.
 func altered(was, is *corev1.Pod) bool {
@@ -116,6 +138,11 @@ func deref(s *string) string {
 		return ""
 	}
 	return *s
+}
+
+// podsOf reads the pods of a service that have an address and have not ended.
+func podsOf(r plan.Reader, s *corev1.Service) []*corev1.Pod {
+	return slices.DeleteFunc(behind.Pods(r, s), func(p *corev1.Pod) bool { return !stands(p) })
 }
 
 // portsOf appends the ports of a service that a pod serves.

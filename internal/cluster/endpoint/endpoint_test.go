@@ -18,6 +18,7 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/endpoint"
+	"coracle/internal/drain"
 	"coracle/internal/loop/looptest"
 	"coracle/internal/resource"
 )
@@ -247,5 +248,49 @@ func TestAddressesThatNodesReport(t *testing.T) {
 		if len(e.Subsets) != 1 || len(e.Subsets[0].Addresses) != 1 {
 			t.Errorf("endpoints %+v", e.Subsets)
 		}
+	})
+}
+
+// TestAwaited: a slice names the pods that become ready while others of the service are of another revision, for as long as a rollout
+// may wait for them, and no others.
+func TestAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := looptest.Run(t, fake.New(), endpoint.Controllers()...)
+		looptest.Make(c, service())
+		of := func(hash string) func(*corev1.Pod) {
+			return func(p *corev1.Pod) { p.Labels["pod-template-hash"] = hash }
+		}
+		ready := func(p *corev1.Pod) {
+			p.Status.Conditions[0].Status, p.Status.Conditions[0].LastTransitionTime = corev1.ConditionTrue, metav1.Now()
+		}
+		awaited := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			var got []string
+			for _, o := range c.View.List(resource.EndpointSlices, "d") {
+				got = append(got, drain.Awaits(o.(*discoveryv1.EndpointSlice))...)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("awaited %q, want %q", got, want)
+			}
+		}
+		looptest.Make(c, pod("old-1", "10.1.0.1", true, of("old"), ready))
+		looptest.Make(c, pod("old-2", "10.1.0.2", true, of("old"), ready))
+		awaited()
+		looptest.Make(c, pod("new-1", "10.1.0.3", false, of("new")))
+		awaited()
+		looptest.Edit(c, resource.Pods, "d", "new-1", ready)
+		awaited("new-1")
+		time.Sleep(time.Second)
+		looptest.Make(c, pod("new-2", "10.1.0.4", true, of("new"), ready))
+		awaited("new-1", "new-2")
+		time.Sleep(1500 * time.Millisecond)
+		looptest.Edit(c, resource.Pods, "d", "old-1", func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse })
+		awaited("new-2")
+		time.Sleep(time.Minute)
+		looptest.Edit(c, resource.Pods, "d", "old-1", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
+		looptest.Edit(c, resource.Pods, "d", "old-2", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
+		looptest.Make(c, pod("new-3", "10.1.0.5", true, of("new"), ready))
+		awaited()
 	})
 }

@@ -16,8 +16,8 @@ type member struct {
 	// hostname, zone and the hints are empty where the endpoint has none.
 	hostname, zone   string
 	forNode, forZone string
-	// filed says that some slice has it.
-	filed bool
+	// filed says that some slice has it; was, that it says of it that it is ready.
+	filed, was bool
 }
 
 func memberOf(r plan.Reader, s *corev1.Service, p *corev1.Pod, address string) member {

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/behind"
+	"coracle/internal/drain"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -35,12 +38,12 @@ func planSlices(in plan.Input) plan.Plan {
 	case len(s.Spec.Selector) == 0:
 		return plan.Plan{}
 	}
-	d := &slicing{r: in.Reader, service: s, labels: labelsFor(s, map[string]string{
+	d := &slicing{in: in, service: s, labels: labelsFor(s, map[string]string{
 		discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: SliceManager,
 	})}
-	all := podsOf(in.Reader, s)
+	d.all = podsOf(in.Reader, s)
 	for _, family := range families(s) {
-		d.family(family, all, mine)
+		d.family(family, d.all, mine)
 	}
 	for _, sl := range mine {
 		if !slices.Contains(families(s), sl.AddressType) {
@@ -78,8 +81,10 @@ func families(s *corev1.Service) []discoveryv1.AddressType {
 
 // slicing gathers the writes that make a service's slices right.
 type slicing struct {
-	r       plan.Reader
+	in      plan.Input
 	service *corev1.Service
+	all     []*corev1.Pod
+	rolling *bool // nil while nobody has asked
 	labels  map[string]string
 	creates []plan.Action
 	updates []update
@@ -121,7 +126,7 @@ func (d *slicing) family(family discoveryv1.AddressType, all []*corev1.Pod, mine
 			if g.members == nil {
 				g.members = make([]member, 0, len(all)) // of most services all pods serve the same
 			}
-			g.members = append(g.members, memberOf(d.r, d.service, p, address))
+			g.members = append(g.members, memberOf(d.in.Reader, d.service, p, address))
 		}
 	}
 	if len(groups) == 0 {
@@ -170,6 +175,8 @@ type filling struct {
 	old     *discoveryv1.EndpointSlice
 	kept    []place
 	changed bool
+	// awaited are the pods that the slice names as awaited now.
+	awaited []string
 }
 
 // place is one endpoint of a slice: a member, and where the slice says so already.
@@ -233,7 +240,7 @@ func (d *slicing) filed(g *group) []*filling {
 	}
 	out := make([]*filling, 0, len(g.slices))
 	for _, sl := range g.slices {
-		f := &filling{old: sl, changed: !maps.Equal(sl.Labels, d.labels) || !owns(d.service, sl), kept: make([]place, 0, len(sl.Endpoints))}
+		f := &filling{old: sl, changed: !maps.Equal(sl.Labels, d.labels) || !owns(d.service, sl), kept: make([]place, 0, len(sl.Endpoints)), awaited: drain.Awaits(sl)}
 		for i := range sl.Endpoints {
 			e := &sl.Endpoints[i]
 			var m *member
@@ -247,6 +254,7 @@ func (d *slicing) filed(g *group) []*filling {
 			case m.is(e):
 				f.kept = append(f.kept, place{m, e})
 			default:
+				m.was = e.Conditions.Ready == nil || *e.Conditions.Ready
 				f.kept, f.changed = append(f.kept, place{m: m}), true
 			}
 			m.filed = true
@@ -265,7 +273,42 @@ func owns(s *corev1.Service, sl *discoveryv1.EndpointSlice) bool {
 func (d *slicing) update(f *filling) {
 	next := *f.old
 	next.Endpoints, next.Labels = written(f.kept), d.labels
+	next.Annotations = d.awaited(next.Annotations, f)
 	d.updates = append(d.updates, update{plan.Update{Object: &next, Because: "its endpoints changed"}, ready(&next) - ready(f.old)})
+}
+
+// awaited names in the annotations the pods that become ready with a write, if their rollout is to wait for nodes to know them. Those
+// named before stay while they may still be waited for: nodes that come to this revision have come to theirs.
+func (d *slicing) awaited(annotations map[string]string, f *filling) map[string]string {
+	var names []string
+	for i := range f.kept {
+		p := &f.kept[i]
+		switch {
+		case !p.m.ready:
+		case p.old == nil && !p.m.was && d.rolls(), slices.Contains(f.awaited, p.m.pod.Name) && !d.in.Now.After(drain.KnownBy(p.m.pod)):
+			names = append(names, p.m.pod.Name)
+		}
+	}
+	if names == nil && f.awaited == nil {
+		return annotations
+	}
+	out := maps.Clone(annotations)
+	delete(out, drain.Awaited)
+	if names != nil {
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[drain.Awaited] = strings.Join(names, ",")
+	}
+	return out
+}
+
+// rolls says whether pods of the service are being replaced by those of another revision.
+func (d *slicing) rolls() bool {
+	if d.rolling == nil {
+		d.rolling = ptr(!d.service.Spec.PublishNotReadyAddresses && behind.Rolls(d.all))
+	}
+	return *d.rolling
 }
 
 func ready(s *discoveryv1.EndpointSlice) (n int) {
@@ -282,6 +325,7 @@ func (d *slicing) create(family discoveryv1.AddressType, ports []port, places []
 		Object: &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: d.service.Namespace, GenerateName: d.service.Name + "-", Labels: d.labels, OwnerReferences: ownerRef(d.service),
+				Annotations: d.awaited(nil, &filling{kept: places}),
 			},
 			AddressType: family, Endpoints: written(places), Ports: toSlice(ports),
 		},

@@ -20,6 +20,7 @@ import (
 	"coracle/internal/podclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
+	"coracle/internal/workload/podstate"
 )
 
 // Verdict is what holds a pod up.
@@ -51,6 +52,11 @@ func Cause(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdic
 		}
 	}
 	v := Verdict{Wait: plan.Wait{Reason: "MinReadySeconds", On: plan.RefOf(pod)}}
+	if podstate.Available(pod, minReady, now) {
+		v.Reason = "NotRouted"
+		v.Message = fmt.Sprintf("pod %s is ready; its rollout counts it once every node leads the connections of its services to it, or 2 seconds later", pod.Name)
+		return v
+	}
 	v.Message = fmt.Sprintf("pod %s is ready, and must stay so for %d seconds to count as available", pod.Name, minReady)
 	if c := condition(pod, corev1.PodReady); c != nil {
 		v.Since = c.LastTransitionTime.Time

@@ -1,4 +1,4 @@
-package endpoint
+package behind
 
 import (
 	"cmp"
@@ -14,11 +14,12 @@ import (
 
 // The indexes by which services and their pods find each other, whatever else their namespace holds.
 const (
-	podsByLabel        = "endpoint-pods-by-label"
-	servicesBySelector = "endpoint-services-by-selector"
+	podsByLabel        = "behind.label"
+	servicesBySelector = "behind.selector"
 )
 
-func indexes() []plan.Index {
+// PodIndexes are what a Reader must have for Pods and Selecting.
+func PodIndexes() []plan.Index {
 	return []plan.Index{
 		{Resource: resource.Pods, Name: podsByLabel, Values: labelValues},
 		{Resource: resource.Services, Name: servicesBySelector, Values: selectorValue},
@@ -54,37 +55,22 @@ func selectorValue(o plan.Object) []string {
 	return []string{labelled(o.GetNamespace(), first, selector[first])}
 }
 
-// servicesOf asks for the services whose endpoints a pod's change alters.
-func servicesOf(r plan.Reader, before, after plan.Object) []plan.Key {
-	was, _ := before.(*corev1.Pod)
-	is, _ := after.(*corev1.Pod)
-	if !altered(was, is) {
-		return nil
-	}
-	keys := selecting(r, is, nil)
-	if was != nil && (is == nil || !maps.Equal(was.Labels, is.Labels)) {
-		keys = selecting(r, was, keys)
-	}
-	slices.SortFunc(keys, func(a, b plan.Key) int { return cmp.Compare(a.Name, b.Name) })
-	return keys
-}
-
-// selecting appends the services that select a pod, each once.
-func selecting(r plan.Reader, pod *corev1.Pod, keys []plan.Key) []plan.Key {
-	if pod == nil {
-		return keys
-	}
+// Selecting returns the services that select a pod, in order of their names.
+func Selecting(r plan.Reader, pod *corev1.Pod) []*corev1.Service {
+	var out []*corev1.Service
 	for k, v := range pod.Labels {
 		for _, o := range r.Indexed(resource.Services, servicesBySelector, labelled(pod.Namespace, k, v)) {
-			if s := o.(*corev1.Service); selects(s, pod) && !slices.Contains(keys, plan.KeyOf(s)) {
-				keys = append(keys, plan.KeyOf(s))
+			if s := o.(*corev1.Service); Selects(s, pod) {
+				out = append(out, s)
 			}
 		}
 	}
-	return keys
+	slices.SortFunc(out, func(a, b *corev1.Service) int { return cmp.Compare(a.Name, b.Name) })
+	return out
 }
 
-func selects(s *corev1.Service, p *corev1.Pod) bool {
+// Selects says whether a service selects a pod of its namespace.
+func Selects(s *corev1.Service, p *corev1.Pod) bool {
 	if len(s.Spec.Selector) == 0 {
 		return false
 	}
@@ -96,12 +82,12 @@ func selects(s *corev1.Service, p *corev1.Pod) bool {
 	return true
 }
 
-// podsOf reads the pods of a service that have an address and have not ended.
-func podsOf(r plan.Reader, s *corev1.Service) []*corev1.Pod {
+// Pods are those that a service selects, in order of their names.
+func Pods(r plan.Reader, s *corev1.Service) []*corev1.Pod {
 	near, all := nearest(r, s)
 	out := make([]*corev1.Pod, 0, len(near))
 	for _, o := range near {
-		if p := o.(*corev1.Pod); stands(p) && (all || selects(s, p)) {
+		if p := o.(*corev1.Pod); all || Selects(s, p) {
 			out = append(out, p)
 		}
 	}
@@ -124,4 +110,18 @@ func nearest(r plan.Reader, s *corev1.Service) (fewest []plan.Object, exact bool
 		return r.List(resource.Pods, s.Namespace), false
 	}
 	return fewest, len(s.Spec.Selector) == 1
+}
+
+// Rolls says whether some of a service's pods are of another revision of their template than others: a rollout is on its way, or
+// there are several sorts of pods.
+func Rolls(pods []*corev1.Pod) bool {
+	first := ""
+	for i, p := range pods {
+		of := cmp.Or(p.Labels[appsv1.DefaultDeploymentUniqueLabelKey], p.Labels[appsv1.ControllerRevisionHashLabelKey])
+		if i > 0 && of != first {
+			return true
+		}
+		first = of
+	}
+	return false
 }
