@@ -3,12 +3,12 @@ package services
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"coracle/internal/network/conntrack"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
 )
@@ -27,18 +27,18 @@ type flows struct {
 	pods, own netip.Prefix
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	if flow.Forward.Protocol != proxy.UDP {
+// ends says whether a connection is to be forgotten.
+func (f flows) ends(flow *conntrack.Flow) bool {
+	if flow.Protocol != proxy.UDP {
 		return false
 	}
-	sent, ok1 := endpointOf(flow.Forward.DstIP, flow.Forward.DstPort)
-	led, ok2 := endpointOf(flow.Reverse.SrcIP, flow.Reverse.SrcPort)
+	sent, ok1 := endpointAt(flow.Sent.To)
+	led, ok2 := endpointAt(flow.Answered.From)
 	if !ok1 || !ok2 {
 		return false
 	}
 	if f.all {
-		return f.mine(flow.Forward.SrcIP) && f.strayed(sent, led)
+		return f.mine(flow.Sent.From.Addr()) && f.strayed(sent, led)
 	}
 	d := proxy.Destination{Address: sent.Address, Port: sent.Port, Protocol: proxy.UDP}
 	if known, _ := f.table.Leads(d, led); !known && !f.of[d] {
@@ -62,10 +62,8 @@ func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 }
 
 // mine says whether a client is led by this node's table: the pods of another node of this machine are not.
-func (f flows) mine(client net.IP) bool {
-	e, ok := endpointOf(client, 0)
-	a := netip.AddrFrom4(e.Address)
-	return ok && (!f.pods.Contains(a) || f.own.Contains(a))
+func (f flows) mine(client netip.Addr) bool {
+	return client.Is4() && (!f.pods.Contains(client) || f.own.Contains(client))
 }
 
 // strayed says whether no destination that a packet may have been sent to leads to an endpoint. Where none is known, it was
@@ -93,12 +91,30 @@ func (f flows) strayed(sent, led proxy.Endpoint) bool {
 // here says whether an address is one of the node's, at which node ports are.
 func (f flows) here(a proxy.Address) bool { return f.local[a] || loopback.Contains(netip.AddrFrom4(a)) }
 
-func endpointOf(ip net.IP, port uint16) (proxy.Endpoint, bool) {
-	a, ok := netip.AddrFromSlice(ip)
-	if a = a.Unmap(); !ok || !a.Is4() {
+func endpointAt(at netip.AddrPort) (proxy.Endpoint, bool) {
+	a := at.Addr().Unmap()
+	if !a.Is4() {
 		return proxy.Endpoint{}, false
 	}
-	return proxy.Endpoint{Address: a.As4(), Port: port}, true
+	return proxy.Endpoint{Address: a.As4(), Port: at.Port()}, true
+}
+
+// among are the connections among which those of destinations are: by their ports, where these are few. The kernel looks
+// through its whole table for each question.
+func among(of map[proxy.Destination]bool, all bool) []conntrack.Among {
+	const fewQuestions = 8
+	ports := map[uint16]bool{}
+	for d := range of {
+		ports[d.Port] = true
+	}
+	if all || len(ports) > fewQuestions {
+		return []conntrack.Among{{Protocol: proxy.UDP}}
+	}
+	var out []conntrack.Among
+	for port := range ports {
+		out = append(out, conntrack.Among{Protocol: proxy.UDP, To: port})
+	}
+	return out
 }
 
 // endFlows ends the UDP connections of destinations that have lost an endpoint, or are new, or of all, to whom does not serve
@@ -113,21 +129,14 @@ func (r *Router) endFlows(of map[proxy.Destination]bool, all bool) error {
 		return fmt.Errorf("the node's addresses: %w", err)
 	}
 	for _, a := range addrs {
-		if e, ok := endpointOf(a.IP, 0); ok {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		if e, ok := endpointAt(netip.AddrPortFrom(ip, 0)); ok {
 			local[e.Address] = true
 		}
 	}
-	const attempts = 5
-	for range attempts {
-		_, err = r.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flows{r.table, of, all, local, r.cfg.Pods, r.node.Pods})
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	for _, cannot := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT} {
-		if errors.Is(err, cannot) {
-			return nil
-		}
+	_, _, err = r.connections.Forget(among(of, all), flows{r.table, of, all, local, r.cfg.Pods, r.node.Pods}.ends)
+	if conntrack.Cannot(err) {
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("end the UDP connections to endpoints that are gone: %w", err)
