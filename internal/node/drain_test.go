@@ -178,7 +178,7 @@ func TestAcknowledgesNewcomers(t *testing.T) {
 		if got := acknowledged(); got < view.RevisionOf(s) {
 			t.Errorf("acknowledged %d, a rollout waits for %d", got, view.RevisionOf(s))
 		}
-		later := w.offer("a", true) // the slice that was awaited is there still
+		later := w.offer("c", true) // the slice that was awaited is there still
 		w.settle(300 * time.Millisecond)
 		if got := acknowledged(); got >= later {
 			t.Errorf("acknowledged %d though nobody waits for %d any more", got, later)
