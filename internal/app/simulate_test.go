@@ -10,7 +10,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/fleet/life"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 )
 
 func simNode(name, cidr string, annotations ...string) client.Object {
@@ -25,8 +25,8 @@ func simNode(name, cidr string, annotations ...string) client.Object {
 // over, and silent nodes count but are not waited for.
 func TestMissingSimulated(t *testing.T) {
 	nodes := []client.Object{
-		simNode("sim-0001", "", kind.SimulatedNode, "true"),
-		simNode("mine", "", kind.SimulatedNode, "true", life.Fault, life.FaultSilent),
+		simNode("sim-0001", "", nodestate.SimulatedAnnotation, "true"),
+		simNode("mine", "", nodestate.SimulatedAnnotation, "true", life.Fault, life.FaultSilent),
 		simNode("sim-0002", ""), // a real node that is called so
 	}
 	for n, want := range map[int]string{

@@ -8,7 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -19,8 +19,8 @@ const (
 )
 
 // PodIndexes are what a Reader must have for Pods and Selecting.
-func PodIndexes() []plan.Index {
-	return []plan.Index{
+func PodIndexes() []object.Index {
+	return []object.Index{
 		{Resource: resource.Pods, Name: podsByLabel, Values: labelValues},
 		{Resource: resource.Services, Name: servicesBySelector, Values: selectorValue},
 	}
@@ -34,7 +34,7 @@ func told(label string) bool {
 
 func labelled(namespace, label, value string) string { return namespace + "/" + label + "=" + value }
 
-func labelValues(o plan.Object) []string {
+func labelValues(o object.Object) []string {
 	labels := o.GetLabels()
 	out := make([]string, 0, len(labels))
 	for k, v := range labels {
@@ -46,7 +46,7 @@ func labelValues(o plan.Object) []string {
 }
 
 // selectorValue files a service under the first label that it wants of its pods.
-func selectorValue(o plan.Object) []string {
+func selectorValue(o object.Object) []string {
 	selector := o.(*corev1.Service).Spec.Selector
 	if len(selector) == 0 {
 		return nil
@@ -56,7 +56,7 @@ func selectorValue(o plan.Object) []string {
 }
 
 // Selecting returns the services that select a pod, in order of their names.
-func Selecting(r plan.Reader, pod *corev1.Pod) []*corev1.Service {
+func Selecting(r object.Reader, pod *corev1.Pod) []*corev1.Service {
 	var out []*corev1.Service
 	for k, v := range pod.Labels {
 		for _, o := range r.Indexed(resource.Services, servicesBySelector, labelled(pod.Namespace, k, v)) {
@@ -83,7 +83,7 @@ func Selects(s *corev1.Service, p *corev1.Pod) bool {
 }
 
 // Pods are those that a service selects, in order of their names.
-func Pods(r plan.Reader, s *corev1.Service) []*corev1.Pod {
+func Pods(r object.Reader, s *corev1.Service) []*corev1.Pod {
 	near, all := nearest(r, s)
 	out := make([]*corev1.Pod, 0, len(near))
 	for _, o := range near {
@@ -96,7 +96,7 @@ func Pods(r plan.Reader, s *corev1.Service) []*corev1.Pod {
 
 // nearest returns the fewest objects among which all pods of a service are, in order of their names; exact says that it selects
 // each of them.
-func nearest(r plan.Reader, s *corev1.Service) (fewest []plan.Object, exact bool) {
+func nearest(r object.Reader, s *corev1.Service) (fewest []object.Object, exact bool) {
 	found := false
 	for k, v := range s.Spec.Selector {
 		if !told(k) {

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -96,7 +96,7 @@ func (w *whole) remove(pod string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.Delete(context.Background(), plan.RefOf(o), metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+	if _, err := w.Delete(context.Background(), object.RefOf(o), metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -18,13 +18,13 @@ import (
 
 	"coracle/internal/behind"
 	"coracle/internal/drain"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
 
 // slicesLeaving finds the slices of the picture that have an endpoint whose pod is going.
-var slicesLeaving = plan.Index{Resource: resource.EndpointSlices, Name: "node/leaving", Values: func(o plan.Object) []string {
+var slicesLeaving = object.Index{Resource: resource.EndpointSlices, Name: "node/leaving", Values: func(o object.Object) []string {
 	if drain.Leaving(o.(*discoveryv1.EndpointSlice)) {
 		return []string{"true"}
 	}
@@ -32,7 +32,7 @@ var slicesLeaving = plan.Index{Resource: resource.EndpointSlices, Name: "node/le
 }}
 
 // slicesAwaited finds the slices of the picture with pods that rollouts wait for every node to know.
-var slicesAwaited = plan.Index{Resource: resource.EndpointSlices, Name: "node/awaited", Values: func(o plan.Object) []string {
+var slicesAwaited = object.Index{Resource: resource.EndpointSlices, Name: "node/awaited", Values: func(o object.Object) []string {
 	if len(drain.Awaits(o.(*discoveryv1.EndpointSlice))) > 0 {
 		return []string{"true"}
 	}
@@ -164,7 +164,7 @@ func (a *agent) awaitLeft(ctx context.Context, pod *corev1.Pod) (revision uint64
 
 func (a *agent) left(pod *corev1.Pod) (revision uint64, left bool) {
 	for _, s := range a.leading(pod) {
-		n, left := drain.Left(plan.KeyOf(pod), behind.Slices(a.cfg.Picture, plan.KeyOf(s)))
+		n, left := drain.Left(object.KeyOf(pod), behind.Slices(a.cfg.Picture, object.KeyOf(s)))
 		if !left {
 			return 0, false
 		}
@@ -258,7 +258,7 @@ func (a *agent) unacknowledged() bool {
 		return false
 	}
 	return len(a.cfg.Picture.Indexed(resource.EndpointSlices, slicesLeaving.Name, "true")) > 0 ||
-		slices.ContainsFunc(a.cfg.Picture.Indexed(resource.EndpointSlices, slicesAwaited.Name, "true"), func(o plan.Object) bool {
+		slices.ContainsFunc(a.cfg.Picture.Indexed(resource.EndpointSlices, slicesAwaited.Name, "true"), func(o object.Object) bool {
 			revision := drain.Revision(o.(*discoveryv1.EndpointSlice))
 			return told < revision && revision <= led
 		})

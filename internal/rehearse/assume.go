@@ -9,9 +9,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/podstate"
 	"coracle/internal/rehearse/virtual"
-	"coracle/internal/workload/podstate"
 )
 
 // Assumption is how the pods of one image are expected to fare, and why.
@@ -55,7 +55,7 @@ func observe(in Input) *assumptions {
 	a := &assumptions{start: in.Start, ready: in.ReadyAfter, stop: in.StopAfter, seen: map[string]*seen{}, used: map[string]Assumption{}}
 	simulated := map[string]bool{}
 	for _, o := range in.Objects {
-		if node, ok := o.(*corev1.Node); ok && kind.Simulated(node) {
+		if node, ok := o.(*corev1.Node); ok && nodestate.Simulated(node) {
 			simulated[node.Name] = true
 		}
 	}
@@ -107,7 +107,7 @@ func imageOf(pod *corev1.Pod, container string) string {
 
 // expect implements virtual.Config.Expect.
 func (a *assumptions) expect(pod *corev1.Pod, node *corev1.Node) virtual.Expectation {
-	e := virtual.Expectation{Annotated: kind.Simulated(node), OverrideReady: a.ready != nil, OverrideStop: a.stop != nil}
+	e := virtual.Expectation{Annotated: nodestate.Simulated(node), OverrideReady: a.ready != nil, OverrideStop: a.stop != nil}
 	if !e.Annotated {
 		e.Stop = stopDefault
 	}

@@ -9,16 +9,16 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/scheduler"
 )
 
 // Event is one thing that happens, by name: a trace of them replays on the world of its seed.
 type Event struct {
 	Does string
-	Who  string   `json:",omitempty"`
-	Kind string   `json:",omitempty"`
-	Key  plan.Key `json:",omitzero"`
+	Who  string     `json:",omitempty"`
+	Kind string     `json:",omitempty"`
+	Key  object.Key `json:",omitzero"`
 	// N is a number whose sense depends on Does: which of several actions, seconds, replicas.
 	N int `json:",omitempty"`
 }
@@ -179,7 +179,7 @@ func (w *World) nodeWork(out []choice) []choice {
 		}
 		for _, l := range n.pods {
 			if l.waiting(w.now) {
-				out = append(out, choice{Event{Does: "node", Who: n.name, Key: plan.KeyOf(l.pod)}, func() { w.as(byNode, func() { w.act(n, l) }) }})
+				out = append(out, choice{Event{Does: "node", Who: n.name, Key: object.KeyOf(l.pod)}, func() { w.as(byNode, func() { w.act(n, l) }) }})
 			}
 		}
 		if w.reclaims(n) {
@@ -241,7 +241,7 @@ func (w *World) next() (time.Time, bool) {
 }
 
 // answer is what an accident does to a call.
-func answer(err error, verb string, ref plan.Ref) error {
+func answer(err error, verb string, ref object.Ref) error {
 	if apierrors.IsConflict(err) && verb == "update" {
 		return apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name, fmt.Errorf("the object has been modified"))
 	}

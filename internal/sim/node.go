@@ -13,11 +13,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/podstate"
 )
 
 const heartbeat = 10 * time.Second
@@ -138,7 +138,7 @@ func (w *World) act(n *node, l *local) {
 		l.state = ended
 		w.stop(n, l)
 		zero := int64(0)
-		_, _ = w.cluster.Delete(w.ctx, plan.RefOf(l.pod), metav1.DeleteOptions{GracePeriodSeconds: &zero})
+		_, _ = w.cluster.Delete(w.ctx, object.RefOf(l.pod), metav1.DeleteOptions{GracePeriodSeconds: &zero})
 	}
 }
 

@@ -16,9 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"coracle/internal/cluster/volume"
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
@@ -52,7 +52,7 @@ func (w *World) furnish(r *rand.Rand) {
 	w.actor = ""
 }
 
-func (w *World) make(o plan.Object) {
+func (w *World) make(o object.Object) {
 	if _, err := w.cluster.Create(w.ctx, o); err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
 		w.violate(fmt.Errorf("harness: %w", err))
 	}
@@ -185,7 +185,7 @@ func (w *World) daemonSet(r *rand.Rand) *appsv1.DaemonSet {
 }
 
 // edit changes an object as kubectl edit does; it is not there or not willing: nothing happens.
-func edit[T plan.Object](w *World, res resource.Resource, name string, change func(T)) {
+func edit[T object.Object](w *World, res resource.Resource, name string, change func(T)) {
 	space := ""
 	if res.Namespaced {
 		space = ns
@@ -204,7 +204,7 @@ func (w *World) delete(res resource.Resource, name string, opts metav1.DeleteOpt
 	if res.Namespaced {
 		space = ns
 	}
-	_, _ = w.cluster.Delete(w.ctx, plan.Ref{Resource: res, Key: plan.Key{Namespace: space, Name: name}}, opts)
+	_, _ = w.cluster.Delete(w.ctx, object.Ref{Resource: res, Key: object.Key{Namespace: space, Name: name}}, opts)
 }
 
 var workloads = map[string]resource.Resource{"dep": resource.Deployments, "sts": resource.StatefulSets, "ds": resource.DaemonSets}
@@ -221,12 +221,12 @@ func (w *World) editTemplate(name string, change func(*corev1.PodTemplateSpec)) 
 }
 
 // somePod names a pod that exists, or none.
-func (w *World) somePod() plan.Key {
+func (w *World) somePod() object.Key {
 	pods := w.truth.List(resource.Pods, ns)
 	if len(pods) == 0 {
-		return plan.Key{}
+		return object.Key{}
 	}
-	return plan.KeyOf(pods[w.rand.IntN(len(pods))])
+	return object.KeyOf(pods[w.rand.IntN(len(pods))])
 }
 
 // commonWishes are what users of every world do.
@@ -328,7 +328,7 @@ func (w *World) userDoes(e Event) func() {
 		return func() { w.delete(resource.Pods, name, metav1.DeleteOptions{}) }
 	case "evict":
 		return func() {
-			_, _ = w.cluster.CreateSub(w.ctx, plan.Ref{Resource: resource.Pods, Key: e.Key}, "eviction",
+			_, _ = w.cluster.CreateSub(w.ctx, object.Ref{Resource: resource.Pods, Key: e.Key}, "eviction",
 				&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}})
 		}
 	case "relabel":
@@ -351,7 +351,7 @@ func (w *World) userDoes(e Event) func() {
 		}
 		return func() { w.delete(res, name, metav1.DeleteOptions{PropagationPolicy: &policy}) }
 	case "remake":
-		o, deleted := w.checks.deleted[plan.Ref{Resource: res, Key: plan.Key{Namespace: ns, Name: name}}]
+		o, deleted := w.checks.deleted[object.Ref{Resource: res, Key: object.Key{Namespace: ns, Name: name}}]
 		if !isWorkload || !deleted {
 			return nil
 		}
@@ -364,8 +364,8 @@ func (w *World) userDoes(e Event) func() {
 }
 
 // bare is an object as its manifest had it.
-func bare(o plan.Object) plan.Object {
-	o = o.DeepCopyObject().(plan.Object)
+func bare(o object.Object) object.Object {
+	o = o.DeepCopyObject().(object.Object)
 	fresh := meta(o.GetName())
 	fresh.Annotations = map[string]string{}
 	for k, v := range o.GetAnnotations() {
@@ -459,7 +459,7 @@ func (w *World) faultDoes(e Event) func() {
 func (w *World) podFault(e Event) func() {
 	for _, n := range w.nodes {
 		for _, l := range n.pods {
-			if plan.KeyOf(l.pod) != e.Key || l.state != up || !n.alive() || podstate.Ended(l.pod) {
+			if object.KeyOf(l.pod) != e.Key || l.state != up || !n.alive() || podstate.Ended(l.pod) {
 				continue
 			}
 			if e.Who == "pod-unready" {

@@ -10,6 +10,7 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
@@ -198,7 +199,7 @@ func (w *World) as(actor string, do func()) {
 }
 
 // refuse is the cluster's Fail: an accident hits one write of a controller or of the scheduler.
-func (w *World) refuse(verb string, ref plan.Ref, _ string) error {
+func (w *World) refuse(verb string, ref object.Ref, _ string) error {
 	if w.fail == nil || w.actor == byUser || w.actor == byNode || verb == "get" || verb == "list" {
 		return nil
 	}
@@ -207,7 +208,7 @@ func (w *World) refuse(verb string, ref plan.Ref, _ string) error {
 	return answer(err, verb, ref)
 }
 
-func exact(r plan.Reader, now time.Time) error {
+func exact(r object.Reader, now time.Time) error {
 	return invariant.All(invariant.RolledOut, invariant.SetsExact, invariant.StatefulSetsExact, invariant.DaemonSetsExact,
 		invariant.NoOrphans, invariant.OneController, invariant.BudgetsExact, invariant.HistoryKept)(r, now)
 }

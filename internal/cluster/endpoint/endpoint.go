@@ -16,7 +16,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/behind"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -51,22 +53,22 @@ func Controllers() []plan.Controller {
 
 // zoneless asks for nothing: a node's zone is read when its pods change. It keeps nodes in the
 // picture.
-func zoneless(plan.Reader, plan.Object, plan.Object) []plan.Key { return nil }
+func zoneless(object.Reader, object.Object, object.Object) []object.Key { return nil }
 
 // servicesOf asks for the services whose endpoints a pod's change alters.
-func servicesOf(r plan.Reader, before, after plan.Object) []plan.Key {
+func servicesOf(r object.Reader, before, after object.Object) []object.Key {
 	was, _ := before.(*corev1.Pod)
 	is, _ := after.(*corev1.Pod)
 	if !altered(was, is) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, p := range []*corev1.Pod{is, was} {
 		if p == nil || p == was && is != nil && maps.Equal(was.Labels, is.Labels) {
 			continue
 		}
 		for _, s := range behind.Selecting(r, p) {
-			if k := plan.KeyOf(s); !slices.Contains(keys, k) {
+			if k := object.KeyOf(s); !slices.Contains(keys, k) {
 				keys = append(keys, k)
 			}
 		}
@@ -91,7 +93,7 @@ func altered(was, is *corev1.Pod) bool {
 func stands(p *corev1.Pod) bool { return p != nil && p.Status.PodIP != "" && !ended(p) }
 
 func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	return podstate.Ended(p)
 }
 
 func isReady(p *corev1.Pod) bool {
@@ -100,7 +102,7 @@ func isReady(p *corev1.Pod) bool {
 	})
 }
 
-func ownerOfSlice(_ plan.Reader, before, after plan.Object) []plan.Key {
+func ownerOfSlice(_ object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {
 		o = before
@@ -109,15 +111,15 @@ func ownerOfSlice(_ plan.Reader, before, after plan.Object) []plan.Key {
 	if name == "" || o.GetLabels()[discoveryv1.LabelManagedBy] != SliceManager {
 		return nil
 	}
-	return []plan.Key{{Namespace: o.GetNamespace(), Name: name}}
+	return []object.Key{{Namespace: o.GetNamespace(), Name: name}}
 }
 
-func sameName(_ plan.Reader, before, after plan.Object) []plan.Key {
+func sameName(_ object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {
 		o = before
 	}
-	return []plan.Key{plan.KeyOf(o)}
+	return []object.Key{object.KeyOf(o)}
 }
 
 // port is a service's port as one pod serves it.
@@ -141,7 +143,7 @@ func deref(s *string) string {
 }
 
 // podsOf reads the pods of a service that have an address and have not ended.
-func podsOf(r plan.Reader, s *corev1.Service) []*corev1.Pod {
+func podsOf(r object.Reader, s *corev1.Service) []*corev1.Pod {
 	return slices.DeleteFunc(behind.Pods(r, s), func(p *corev1.Pod) bool { return !stands(p) })
 }
 
@@ -256,5 +258,3 @@ func getService(in plan.Input) *corev1.Service {
 	}
 	return nil
 }
-
-func ptr[T any](v T) *T { return &v }

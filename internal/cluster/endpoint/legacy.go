@@ -9,6 +9,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -32,8 +33,8 @@ func planEndpoints(in plan.Input) plan.Plan {
 			return plan.Plan{}
 		}
 		return plan.Plan{Actions: []plan.Action{plan.Delete{
-			Object: plan.RefOf(old), Because: "its service is gone",
-			When: plan.AllAbsent(plan.Ref{Resource: resource.Services, Key: in.Key}),
+			Object: object.RefOf(old), Because: "its service is gone",
+			When: plan.AllAbsent(object.Ref{Resource: resource.Services, Key: in.Key}),
 		}}}
 	case len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName:
 		return plan.Plan{}
@@ -92,7 +93,7 @@ func subsetsOf(s *corev1.Service, all []*corev1.Pod) (out []corev1.EndpointSubse
 		}
 		a := corev1.EndpointAddress{IP: address, TargetRef: targetRef(pod), Hostname: hostnameOf(s, pod)}
 		if pod.Spec.NodeName != "" {
-			a.NodeName = ptr(pod.Spec.NodeName)
+			a.NodeName = new(pod.Spec.NodeName)
 		}
 		if isReady(pod) || s.Spec.PublishNotReadyAddresses {
 			out[at].Addresses = append(out[at].Addresses, a)

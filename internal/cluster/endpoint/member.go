@@ -4,7 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -20,7 +20,7 @@ type member struct {
 	filed, was bool
 }
 
-func memberOf(r plan.Reader, s *corev1.Service, p *corev1.Pod, address string) member {
+func memberOf(r object.Reader, s *corev1.Service, p *corev1.Pod, address string) member {
 	m := member{pod: p, address: address, serving: isReady(p), terminating: p.DeletionTimestamp != nil, hostname: hostnameOf(s, p)}
 	m.ready = s.Spec.PublishNotReadyAddresses || m.serving && !m.terminating
 	if p.Spec.NodeName == "" {
@@ -46,7 +46,7 @@ func memberOf(r plan.Reader, s *corev1.Service, p *corev1.Pod, address string) m
 func (m *member) endpoint() discoveryv1.Endpoint {
 	e := discoveryv1.Endpoint{
 		Addresses:  []string{m.address},
-		Conditions: discoveryv1.EndpointConditions{Ready: ptr(m.ready), Serving: ptr(m.serving), Terminating: ptr(m.terminating)},
+		Conditions: discoveryv1.EndpointConditions{Ready: new(m.ready), Serving: new(m.serving), Terminating: new(m.terminating)},
 		TargetRef:  targetRef(m.pod), Hostname: unlessEmpty(m.hostname), NodeName: unlessEmpty(m.pod.Spec.NodeName), Zone: unlessEmpty(m.zone),
 	}
 	if m.forNode == "" && m.forZone == "" {

@@ -14,6 +14,7 @@ import (
 
 	"coracle/internal/behind"
 	"coracle/internal/drain"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -27,7 +28,7 @@ func planSlices(in plan.Input) plan.Plan {
 		return plan.Plan{} // its slices go with it, by their owner reference
 	}
 	var mine []*discoveryv1.EndpointSlice
-	for _, o := range in.Reader.Indexed(resource.EndpointSlices, plan.ByController, string(s.UID)) {
+	for _, o := range in.Reader.Indexed(resource.EndpointSlices, object.ByController, string(s.UID)) {
 		if sl := o.(*discoveryv1.EndpointSlice); sl.Labels[discoveryv1.LabelManagedBy] == SliceManager && sl.DeletionTimestamp == nil {
 			mine = append(mine, sl)
 		}
@@ -63,7 +64,7 @@ func planSlices(in plan.Input) plan.Plan {
 func deletions(list []*discoveryv1.EndpointSlice, because string) []plan.Action {
 	var out []plan.Action
 	for _, sl := range list {
-		out = append(out, plan.Delete{Object: plan.RefOf(sl), Because: because})
+		out = append(out, plan.Delete{Object: object.RefOf(sl), Because: because})
 	}
 	return out
 }
@@ -165,7 +166,7 @@ func fromSlice(ports []discoveryv1.EndpointPort) []port {
 func toSlice(ports []port) []discoveryv1.EndpointPort {
 	out := []discoveryv1.EndpointPort{}
 	for _, p := range ports {
-		out = append(out, discoveryv1.EndpointPort{Name: ptr(p.name), Protocol: ptr(p.protocol), Port: ptr(p.number), AppProtocol: p.appProtocol})
+		out = append(out, discoveryv1.EndpointPort{Name: new(p.name), Protocol: new(p.protocol), Port: new(p.number), AppProtocol: p.appProtocol})
 	}
 	return out
 }
@@ -306,7 +307,7 @@ func (d *slicing) awaited(annotations map[string]string, f *filling) map[string]
 // rolls says whether pods of the service are being replaced by those of another revision.
 func (d *slicing) rolls() bool {
 	if d.rolling == nil {
-		d.rolling = ptr(!d.service.Spec.PublishNotReadyAddresses && behind.Rolls(d.all))
+		d.rolling = new(!d.service.Spec.PublishNotReadyAddresses && behind.Rolls(d.all))
 	}
 	return *d.rolling
 }

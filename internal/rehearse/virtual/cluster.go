@@ -24,6 +24,7 @@ import (
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/drain"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
@@ -49,7 +50,7 @@ type Config struct {
 	// Start is the first instant, in whole seconds.
 	Start time.Time
 	// Objects are the cluster's, as its API showed them. They are not changed.
-	Objects []plan.Object
+	Objects []object.Object
 	// Failed names nodes that lose their power at the start.
 	Failed map[string]bool
 	// Expect says how a pod fares on a node.
@@ -74,7 +75,7 @@ type Write struct {
 type Refusal struct {
 	At  time.Time
 	By  string
-	Ref plan.Ref
+	Ref object.Ref
 	Err error
 }
 
@@ -138,7 +139,7 @@ func New(cfg Config) *Cluster {
 }
 
 // unled are objects whose nodes do not say how far they lead connections: they lead none here, and nobody is to wait for that.
-func unled(objects []plan.Object) []plan.Object {
+func unled(objects []object.Object) []object.Object {
 	out := slices.Clone(objects)
 	for i, o := range out {
 		if lease, ok := o.(*coordinationv1.Lease); ok && lease.Annotations[drain.Routed] != "" {
@@ -176,10 +177,10 @@ func (c *Cluster) Now() time.Time { return c.now }
 func (c *Cluster) Effort() (decisions, writes int) { return c.decisions, int(c.pulled - c.nodes.first) }
 
 // Picture is the cluster as it is, with the indexes that decisions and explanations need.
-func (c *Cluster) Picture() plan.Reader { return c.picture }
+func (c *Cluster) Picture() object.Reader { return c.picture }
 
 // Said returns what the controllers said last about an object.
-func (c *Cluster) Said(res resource.Resource, key plan.Key) []loop.Explanation {
+func (c *Cluster) Said(res resource.Resource, key object.Key) []loop.Explanation {
 	return c.core.Why(res, key)
 }
 

@@ -17,10 +17,10 @@ import (
 	"coracle/internal/fit"
 	"coracle/internal/fleet/life"
 	"coracle/internal/loop"
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // forever is past the end of any rehearsal: heartbeats of living nodes are taken to come until then, and cost nothing.
@@ -50,7 +50,7 @@ func hearts(core *loop.Core, cfg Config) {
 		if cfg.Failed[node.Name] {
 			until = 0
 		}
-		core.Saw(resource.Nodes, plan.Key{Name: node.Name}, until)
+		core.Saw(resource.Nodes, object.Key{Name: node.Name}, until)
 	}
 }
 
@@ -319,7 +319,7 @@ func (n *nodes) live(ctx context.Context, l *local) {
 	}
 	if step.Gone {
 		zero := int64(0)
-		_, _ = n.of.api.Delete(ctx, plan.RefOf(l.pod), metav1.DeleteOptions{GracePeriodSeconds: &zero})
+		_, _ = n.of.api.Delete(ctx, object.RefOf(l.pod), metav1.DeleteOptions{GracePeriodSeconds: &zero})
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/loop"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // decide makes one decision and carries it out to its end.
@@ -37,7 +37,7 @@ func (c *Cluster) carryOut(t loop.Task, step loop.Step) []loop.Result {
 }
 
 // refused tells of an answer that a user would want to hear of.
-func (c *Cluster) refused(by string, ref plan.Ref, err error) {
+func (c *Cluster) refused(by string, ref object.Ref, err error) {
 	if err == nil || apierrors.IsConflict(err) || c.cfg.Refused == nil {
 		return
 	}

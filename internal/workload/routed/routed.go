@@ -19,16 +19,17 @@ import (
 
 	"coracle/internal/behind"
 	"coracle/internal/drain"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // Book answers for one decision. What it looks up it looks up once.
 type Book struct {
-	r        plan.Reader
+	r        object.Reader
 	now      time.Time
-	services map[plan.Key]*service
+	services map[object.Key]*service
 	// acked is the revision that all nodes have acknowledged; nil while nobody has asked.
 	acked *uint64
 }
@@ -40,8 +41,8 @@ type service struct {
 }
 
 // New returns a book over a picture.
-func New(r plan.Reader, now time.Time) *Book {
-	return &Book{r: r, now: now, services: map[plan.Key]*service{}}
+func New(r object.Reader, now time.Time) *Book {
+	return &Book{r: r, now: now, services: map[object.Key]*service{}}
 }
 
 // Until is how long a ready pod is still to be waited for at most; zero when it is known to all who lead connections, or nobody
@@ -73,7 +74,7 @@ func (b *Book) Available(pod *corev1.Pod, minReady int32) (at time.Time, ready b
 }
 
 func (b *Book) service(s *corev1.Service) *service {
-	key := plan.KeyOf(s)
+	key := object.KeyOf(s)
 	if of := b.services[key]; of != nil {
 		return of
 	}
@@ -106,7 +107,7 @@ func (b *Book) acknowledged() uint64 {
 }
 
 // acknowledged is how far all have come who lead connections and can say so; as far as can be where there are none.
-func acknowledged(r plan.Reader) uint64 {
+func acknowledged(r object.Reader) uint64 {
 	all := uint64(math.MaxUint64)
 	for _, o := range r.List(resource.Nodes, "") {
 		lease, there := r.Get(resource.Leases, corev1.NamespaceNodeLease, o.GetName())
@@ -123,8 +124,8 @@ func acknowledged(r plan.Reader) uint64 {
 const byAwaited = "routed.awaited"
 
 // Indexes are what a Book needs of its Reader.
-func Indexes() []plan.Index {
-	return append(behind.PodIndexes(), behind.Index, plan.Index{Resource: resource.EndpointSlices, Name: byAwaited, Values: func(o plan.Object) []string {
+func Indexes() []object.Index {
+	return append(behind.PodIndexes(), behind.Index, object.Index{Resource: resource.EndpointSlices, Name: byAwaited, Values: func(o object.Object) []string {
 		if len(drain.Awaits(o.(*discoveryv1.EndpointSlice))) == 0 {
 			return nil
 		}
@@ -136,19 +137,19 @@ func Indexes() []plan.Index {
 // last node's word.
 func Watches(kind string) []plan.Watch {
 	return []plan.Watch{
-		{Resource: resource.EndpointSlices, Keys: func(r plan.Reader, before, after plan.Object) []plan.Key {
+		{Resource: resource.EndpointSlices, Keys: func(r object.Reader, before, after object.Object) []object.Key {
 			slice, _ := cmp.Or(after, before).(*discoveryv1.EndpointSlice)
 			return owners(r, slice, kind, nil)
 		}},
-		{Resource: resource.Leases, Keys: func(r plan.Reader, before, after plan.Object) []plan.Key {
+		{Resource: resource.Leases, Keys: func(r object.Reader, before, after object.Object) []object.Key {
 			return acknowledging(r, before, after, kind)
 		}},
 		// A node that need not be waited for any more is seen when the time is up.
-		{Resource: resource.Nodes, Keys: func(plan.Reader, plan.Object, plan.Object) []plan.Key { return nil }},
+		{Resource: resource.Nodes, Keys: func(object.Reader, object.Object, object.Object) []object.Key { return nil }},
 	}
 }
 
-func acknowledging(r plan.Reader, before, after plan.Object, kind string) (keys []plan.Key) {
+func acknowledging(r object.Reader, before, after object.Object, kind string) (keys []object.Key) {
 	was, _ := before.(*coordinationv1.Lease)
 	is, _ := after.(*coordinationv1.Lease)
 	if was == nil || is == nil || is.Namespace != corev1.NamespaceNodeLease || was.Annotations[drain.Routed] == is.Annotations[drain.Routed] {
@@ -174,7 +175,7 @@ func acknowledging(r plan.Reader, before, after plan.Object, kind string) (keys 
 }
 
 // owners appends the workloads of a kind that a slice's awaited pods belong to.
-func owners(r plan.Reader, slice *discoveryv1.EndpointSlice, kind string, keys []plan.Key) []plan.Key {
+func owners(r object.Reader, slice *discoveryv1.EndpointSlice, kind string, keys []object.Key) []object.Key {
 	if slice == nil {
 		return keys
 	}
@@ -183,7 +184,7 @@ func owners(r plan.Reader, slice *discoveryv1.EndpointSlice, kind string, keys [
 		if !there {
 			continue
 		}
-		key := plan.Key{Namespace: slice.Namespace}
+		key := object.Key{Namespace: slice.Namespace}
 		if owner := metav1.GetControllerOfNoCopy(pod); owner != nil && owner.Kind == kind {
 			key.Name = owner.Name
 		}

@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/drain"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 	"coracle/internal/workload/routed"
@@ -50,7 +50,7 @@ func pod(name string) *corev1.Pod {
 	}
 }
 
-func (w *world) put(o plan.Object) view.Change {
+func (w *world) put(o object.Object) view.Change {
 	w.revision++
 	o.SetResourceVersion(fmt.Sprint(w.revision))
 	return w.Apply(view.Event{Type: watch.Modified, Object: o})
@@ -108,7 +108,7 @@ func TestUntil(t *testing.T) {
 			w := newWorld()
 			c.change(w)
 			o, _ := w.Get(resource.Pods, "d", "new")
-			w.Read(func(r plan.Reader) {
+			w.Read(func(r object.Reader) {
 				if got := routed.New(r, start.Add(c.after)).Until(o.(*corev1.Pod)); !got.Equal(c.want) {
 					t.Errorf("until %v, want %v", got, c.want)
 				}
@@ -124,8 +124,8 @@ func TestUntil(t *testing.T) {
 // TestWatches: a rollout is looked at again when the last node has acknowledged what it waits for, and not for what others say.
 func TestWatches(t *testing.T) {
 	w := newWorld()
-	concerned := func(ch view.Change, kind string) (keys []plan.Key) {
-		w.Read(func(r plan.Reader) {
+	concerned := func(ch view.Change, kind string) (keys []object.Key) {
+		w.Read(func(r object.Reader) {
 			for _, watch := range routed.Watches(kind) {
 				if watch.Resource == ch.Resource {
 					keys = append(keys, watch.Keys(r, ch.Before, ch.After)...)
@@ -134,12 +134,12 @@ func TestWatches(t *testing.T) {
 		})
 		return keys
 	}
-	web := []plan.Key{{Namespace: "d", Name: "web-new"}}
+	web := []object.Key{{Namespace: "d", Name: "web-new"}}
 	at := w.show("new,gone")
 	for _, step := range []struct {
 		node string
 		to   uint64
-		want []plan.Key
+		want []object.Key
 	}{{"n1", at - 1, nil}, {"n1", at, nil}, {"n2", at - 1, nil}, {"n2", at + 1, web}, {"n2", at + 2, nil}, {"n1", at + 2, nil}} {
 		ch := w.acknowledge(step.node, step.to)
 		if got := concerned(ch, "ReplicaSet"); !slices.Equal(got, step.want) {
