@@ -30,8 +30,8 @@ var walls = map[string][]string{
 	"event": {"client", "object", "plan"},
 	// Decisions. They know neither the loop that runs them nor one another's shells;
 	// cluster uses the arithmetic of kind and what workload/placement says of nodes.
-	"workload": {"nodestate", "object", "plan", "podclaim", "podstate", "quota", "resource"},
-	"cluster":  {"behind", "kind", "nodestate", "object", "plan", "podclaim", "podstate", "quota", "reclaim", "resource", "servicerange", "workload"},
+	"workload": {"behind", "drain", "nodestate", "object", "plan", "podclaim", "podstate", "quota", "resource"},
+	"cluster":  {"behind", "drain", "kind", "nodestate", "object", "plan", "podclaim", "podstate", "quota", "reclaim", "resource", "servicerange", "workload"},
 	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
 	"quota": {"kind", "podstate", "resource"},
 	// What a node takes: the scheduler, nodes and simulated nodes judge by it.
@@ -46,7 +46,7 @@ var walls = map[string][]string{
 	"sim": {"client", "cluster", "loop", "object", "plan", "podstate", "reclaim", "resource", "scheduler", "view", "workload"},
 	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
 	// live as simulated ones do, and explains the end as why does.
-	"rehearse": {"apiserver", "client", "cluster", "eviction", "fit", "fleet", "kind", "loop", "nodestate", "object", "plan", "podstate", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
+	"rehearse": {"apiserver", "client", "cluster", "drain", "eviction", "fit", "fleet", "kind", "loop", "nodestate", "object", "plan", "podstate", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
 	// fleet plays nodes, for whom nodelife looks as for any other.
 	"fleet": {"client", "cluster", "fit", "nodestate", "object", "plan", "podclaim", "reclaim", "resource", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.

@@ -1,7 +1,7 @@
-// Package behind says what stands behind a service: which EndpointSlices name it.
+// Package behind says what stands behind a service: which EndpointSlices name it, and which pods it selects.
 //
-// It owns the rule (the label kubernetes.io/service-name, within the namespace) and the index that finds them. It refuses to
-// say which of their endpoints serve: that differs for whoever asks.
+// It owns the rules (the label kubernetes.io/service-name and the selector, within the namespace) and the indexes that find them. It
+// refuses to say which of them serve: that differs for whoever asks.
 package behind
 
 import (

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,6 +50,6 @@ func BenchmarkPodChange(b *testing.B) {
 		p := *pods[i%len(pods)].(*corev1.Pod)
 		p.Status.Message = fmt.Sprint(i)
 		ch := v.Apply(view.Event{Type: watch.Modified, Resource: resource.Pods, Object: &p, Revision: uint64(i + 2)})
-		v.Read(func(r object.Reader) { core.Changed(r, ch) })
+		v.Read(func(r object.Reader) { core.Changed(r, ch, time.Time{}) })
 	}
 }

@@ -78,7 +78,7 @@ func (n *nodes) act(ctx context.Context, o object.Object, ip string) {
 		}
 	case *corev1.Pod:
 		switch {
-		case o.Spec.NodeName == "":
+		case o.Spec.NodeName == "", o.Spec.NodeName == nowhere:
 		case o.DeletionTimestamp != nil:
 			zero := int64(0)
 			_, _ = n.w.Delete(ctx, object.Ref{Resource: resource.Pods, Key: object.KeyOf(o), UID: o.UID}, metav1.DeleteOptions{GracePeriodSeconds: &zero})

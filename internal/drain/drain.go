@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -27,10 +28,15 @@ import (
 // leads new connections as they say. A node that leads none has no such annotation.
 const Routed = "coracle.io/routed"
 
+// Awaited is the annotation of an EndpointSlice that names pods which have become ready while others of their service are of
+// another revision: their rollout waits until each node has acknowledged the slice as it is then.
+const Awaited = "coracle.io/awaited"
+
 // Path is where a server tells how far all nodes have come, and waits for them.
 const Path = "/coracle/routed"
 
-// Timeout is the annotation of a pod that bounds its draining, such as "5s"; "0s" turns it off.
+// Timeout is the annotation of a pod that bounds its draining, and the wait for nodes to know it when it is new, such as "5s";
+// "0s" turns both off.
 const Timeout = "coracle.io/drain-timeout"
 
 // DefaultTimeout is how long a pod drains at most where it does not say.
@@ -44,6 +50,15 @@ const Settle = 500 * time.Millisecond
 // says or DefaultTimeout, and at most half of the time that it has to end, so that it can still end in order. problem says
 // that the annotation cannot be read.
 func Limit(pod *corev1.Pod) (limit time.Duration, problem error) {
+	limit, problem = Bound(pod)
+	if g := pod.DeletionGracePeriodSeconds; g != nil {
+		limit = min(limit, time.Duration(*g)*time.Second/2)
+	}
+	return limit, problem
+}
+
+// Bound is for how long nodes are waited for at most on behalf of a pod, as it comes and as it goes.
+func Bound(pod *corev1.Pod) (limit time.Duration, problem error) {
 	limit = DefaultTimeout
 	if text, ok := pod.Annotations[Timeout]; ok {
 		d, err := time.ParseDuration(text)
@@ -52,9 +67,6 @@ func Limit(pod *corev1.Pod) (limit time.Duration, problem error) {
 		} else {
 			limit = d
 		}
-	}
-	if g := pod.DeletionGracePeriodSeconds; g != nil {
-		limit = min(limit, time.Duration(*g)*time.Second/2)
 	}
 	return limit, problem
 }
@@ -119,6 +131,35 @@ func Leaving(s *discoveryv1.EndpointSlice) bool {
 	return slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool {
 		return e.Conditions.Terminating != nil && *e.Conditions.Terminating
 	})
+}
+
+// KnownBy is the instant by which a ready pod counts as known to every node, whether or not all have said so: Bound after it became
+// ready. It is zero where nobody is to be waited for.
+func KnownBy(pod *corev1.Pod) time.Time {
+	at := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue })
+	limit, _ := Bound(pod)
+	if at < 0 || limit <= 0 || pod.Status.Conditions[at].LastTransitionTime.IsZero() {
+		return time.Time{}
+	}
+	return pod.Status.Conditions[at].LastTransitionTime.Add(limit)
+}
+
+// Awaits returns the names of the pods for which a rollout waits until every node has come to the slice's revision.
+func Awaits(s *discoveryv1.EndpointSlice) []string {
+	text := s.Annotations[Awaited]
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
+// Revision is that of a slice; 0 for one that has none.
+func Revision(s *discoveryv1.EndpointSlice) uint64 {
+	n, err := strconv.ParseUint(s.ResourceVersion, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // Acknowledged returns the revision that a lease acknowledges; ok is false for a node that leads no connections.

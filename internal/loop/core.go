@@ -85,7 +85,7 @@ const (
 	blocked       // due, but the picture is older than our own last write
 	queued
 	running
-	resting // decided a moment ago; the timer ends it
+	resting // decided a moment ago, or to be decided in a moment; the timer ends it
 )
 
 type item struct {
@@ -294,7 +294,7 @@ func (c *Core) Done(t Task, out Outcome, now time.Time) {
 	c.setTimer(it, at)
 	switch {
 	case it.dirty:
-		c.mark(it)
+		c.concern(it, now)
 	case at.IsZero() && (out.Gone || it.why.State == "") && it.caughtUp(c):
 		c.forget(it)
 	}

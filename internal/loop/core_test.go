@@ -79,7 +79,7 @@ func TestCoreProperties(t *testing.T) {
 		}
 		change := func(name string) {
 			revision++
-			c.Changed(v, v.Apply(view.Event{Type: "MODIFIED", Object: podAt(name, revision)}))
+			c.Changed(v, v.Apply(view.Event{Type: "MODIFIED", Object: podAt(name, revision)}), time.Time{})
 			due[id{"a", podKey(name)}] = true
 			due[id{"b", podKey(name)}] = true
 		}
@@ -195,7 +195,7 @@ func TestWholeIsOneKey(t *testing.T) {
 	if _, more := c.Next(); more {
 		t.Fatal("two decisions about the whole at once")
 	}
-	c.Changed(v, v.Apply(view.Event{Type: "MODIFIED", Object: podAt("q", 3)}))
+	c.Changed(v, v.Apply(view.Event{Type: "MODIFIED", Object: podAt("q", 3)}), time.Time{})
 	c.Done(task, Outcome{}, time.Unix(0, 0))
 	if _, ok := c.Next(); !ok {
 		t.Fatal("a change during the decision was lost")
@@ -339,7 +339,7 @@ func TestOldPicture(t *testing.T) {
 	c, v := NewCore([]plan.Controller{{Name: "a", For: resource.Pods}}, 1), view.New()
 	v.Apply(view.Event{Type: "ADDED", Object: podAt("p", 1)})
 	c.Start(v)
-	c.Changed(v, view.Change{Resource: resource.Pods, Revision: 1})
+	c.Changed(v, view.Change{Resource: resource.Pods, Revision: 1}, time.Time{})
 	now := time.Unix(1000, 0)
 	conflict := apierrors.NewConflict(resource.Pods.GroupResource(), "p", errors.New("RV"))
 	for try := 1; try <= staleTries+1; try++ {
@@ -359,7 +359,7 @@ func TestOldPicture(t *testing.T) {
 			t.Errorf("try %d: timer %v %v", try, at, ok)
 		}
 		// The event does not make the key due: its own wish to look again does.
-		c.Changed(v, view.Change{Resource: resource.Pods, Revision: uint64(10 * try)})
+		c.Changed(v, view.Change{Resource: resource.Pods, Revision: uint64(10 * try)}, time.Time{})
 	}
 }
 
@@ -371,7 +371,7 @@ func TestRest(t *testing.T) {
 	c.Start(v)
 	now := time.Unix(1000, 0)
 	change := func(revision uint64) {
-		c.Changed(v, v.Apply(view.Event{Type: "MODIFIED", Object: podAt("p", revision)}))
+		c.Changed(v, v.Apply(view.Event{Type: "MODIFIED", Object: podAt("p", revision)}), now)
 	}
 	next := func(want bool) Task {
 		t.Helper()
@@ -397,5 +397,45 @@ func TestRest(t *testing.T) {
 	change(4)
 	c.Done(next(true), Outcome{Why: plan.Why{State: plan.Steady}, Again: now.Add(4 * time.Second)}, now.Add(3500*time.Millisecond))
 	c.Wake(now.Add(4600 * time.Millisecond)) // the timer's time came within the rest
+	next(true)
+}
+
+// TestLag: a change waits for its decision as long as the controller lags, and those that come meanwhile wait no longer;
+// what a pass finds changed when it ends lags too, the beginning and the planner's own wish do not.
+func TestLag(t *testing.T) {
+	c := NewCore([]plan.Controller{{Name: "a", For: resource.Pods, Lag: time.Second}}, 1)
+	v := view.New()
+	now := time.Unix(1000, 0)
+	v.Apply(view.Event{Type: "ADDED", Object: podAt("p", 1)})
+	c.Start(v)
+	change := func(revision uint64, at time.Time) {
+		c.Changed(v, v.Apply(view.Event{Type: "MODIFIED", Object: podAt("p", revision)}), at)
+	}
+	next := func(want bool) Task {
+		t.Helper()
+		task, ok := c.Next()
+		if ok != want {
+			t.Fatalf("handed out: %t, want %t: %s", ok, want, c)
+		}
+		return task
+	}
+	steady := Outcome{Why: plan.Why{State: plan.Steady}, Again: now.Add(time.Minute)}
+	c.Done(next(true), steady, now)
+	change(2, now)
+	next(false)
+	change(3, now.Add(900*time.Millisecond))
+	c.Wake(now.Add(999 * time.Millisecond))
+	next(false)
+	c.Wake(now.Add(time.Second))
+	running := next(true)
+	change(4, now.Add(1100*time.Millisecond))
+	c.Done(running, steady, now.Add(1200*time.Millisecond))
+	next(false)
+	c.Wake(now.Add(2200 * time.Millisecond))
+	c.Done(next(true), steady, now.Add(2200*time.Millisecond))
+	if at, ok := c.NextTimer(); !ok || !at.Equal(now.Add(time.Minute)) {
+		t.Fatalf("timer %s %t: %s", at, ok, c)
+	}
+	c.Wake(now.Add(time.Minute))
 	next(true)
 }

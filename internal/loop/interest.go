@@ -2,6 +2,7 @@ package loop
 
 import (
 	"slices"
+	"time"
 
 	"coracle/internal/object"
 	"coracle/internal/resource"
@@ -51,7 +52,7 @@ func (c *Core) Resources() []resource.Resource {
 }
 
 // Changed makes due what a change to the picture concerns, and frees what waited for it.
-func (c *Core) Changed(r object.Reader, ch view.Change) {
+func (c *Core) Changed(r object.Reader, ch view.Change, now time.Time) {
 	if ch.Revision > c.seen[ch.Resource] {
 		c.seen[ch.Resource] = ch.Revision
 		c.unblock(ch.Resource)
@@ -73,14 +74,14 @@ func (c *Core) Changed(r object.Reader, ch view.Change) {
 	}
 	for _, q := range in.primaries {
 		if q.Cares == nil || q.Cares(ch.Before, ch.After) {
-			c.mark(c.item(q, object.KeyOf(obj)))
+			c.concern(c.item(q, object.KeyOf(obj)), now)
 		} else if it := c.items[itemKey{q.index, object.KeyOf(obj)}]; it != nil && otherObject(ch) {
-			c.mark(it) // what was said of the object that is gone must not be said of its successor
+			c.concern(it, now) // what was said of the object that is gone must not be said of its successor
 		}
 	}
 	for _, w := range in.watches {
 		for _, k := range c.watchKeys(w, r, ch) {
-			c.mark(c.item(w.queue, k))
+			c.concern(c.item(w.queue, k), now)
 		}
 	}
 }

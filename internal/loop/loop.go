@@ -126,7 +126,7 @@ func (l *Loop) start() {
 	defer l.mu.Unlock()
 	for _, res := range l.core.Resources() {
 		// What was applied before the subscription counts as seen.
-		l.core.Changed(nil, view.Change{Resource: res, Revision: l.view.Revision(res)})
+		l.core.Changed(nil, view.Change{Resource: res, Revision: l.view.Revision(res)}, time.Time{})
 	}
 	l.view.Read(l.core.Start)
 	now := time.Now()
@@ -166,8 +166,9 @@ func (l *Loop) breathe(now time.Time) {
 func (l *Loop) changed(ch view.Change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.breathe(time.Now())
-	l.view.Read(func(r object.Reader) { l.core.Changed(r, ch) })
+	now := time.Now()
+	l.breathe(now)
+	l.view.Read(func(r object.Reader) { l.core.Changed(r, ch, now) })
 	l.dispatch()
 }
 

@@ -35,7 +35,7 @@ func TestPartings(t *testing.T) {
 			c := NewCore([]plan.Controller{owner, other}, 1)
 			v := view.New()
 			c.Start(v)
-			change := func(kind view.Event) { c.Changed(v, v.Apply(kind)) }
+			change := func(kind view.Event) { c.Changed(v, v.Apply(kind), time.Time{}) }
 			pod := podAt(tc.pod, 1)
 			change(view.Event{Type: "ADDED", Resource: resource.Pods, Object: pod, Revision: 1})
 			if tc.controller != nil {
@@ -68,10 +68,10 @@ func TestPartingsOfOneName(t *testing.T) {
 	for i := range uint64(2) {
 		pod := podAt("p", 2*i+1)
 		pod.UID = []types.UID{"first", "second"}[i]
-		c.Changed(v, v.Apply(view.Event{Type: "ADDED", Resource: resource.Pods, Object: pod, Revision: 2*i + 1}))
+		c.Changed(v, v.Apply(view.Event{Type: "ADDED", Resource: resource.Pods, Object: pod, Revision: 2*i + 1}), time.Time{})
 		c.witness.deletes("owner", []plan.Action{plan.Delete{Object: object.RefOf(pod)}})
 		c.Pass(time.Duration(i) * time.Second)
-		c.Changed(v, v.Apply(view.Event{Type: "DELETED", Resource: resource.Pods, Object: pod, Revision: 2*i + 2}))
+		c.Changed(v, v.Apply(view.Event{Type: "DELETED", Resource: resource.Pods, Object: pod, Revision: 2*i + 2}), time.Time{})
 	}
 	if p, _ := c.Witness().Partings.Parted(resource.Pods, podKey("p")); p.UID != "second" || p.By != "owner" || len(c.witness.deleting) != 1 {
 		t.Errorf("parting %+v, deleting %v", p, c.witness.deleting)

@@ -39,6 +39,17 @@ func (c *Core) Wake(now time.Time) {
 	}
 }
 
+// concern makes an item due that a change bears on: at once, or when its controller's lag is over.
+func (c *Core) concern(it *item, now time.Time) {
+	lag := c.ctls[it.ctl].Lag
+	if lag == 0 || it.state != idle {
+		c.mark(it)
+		return
+	}
+	it.state, it.dirty, it.wanted = resting, true, it.at
+	c.setTimer(it, now.Add(lag))
+}
+
 // rested ends a rest: what changed in it is due now, and so is what the timer was to bring meanwhile.
 func (c *Core) rested(it *item, now time.Time) {
 	it.state = idle

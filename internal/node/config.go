@@ -123,7 +123,7 @@ func (c *Config) complete() error {
 		c.Pictured = make(chan struct{})
 	}
 	if c.Picture != nil {
-		c.Picture.AddIndexes(behind.Index, slicesLeaving)
+		c.Picture.AddIndexes(behind.Index, slicesLeaving, slicesAwaited)
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = MostPods

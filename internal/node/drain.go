@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,14 @@ import (
 // slicesLeaving finds the slices of the picture that have an endpoint whose pod is going.
 var slicesLeaving = object.Index{Resource: resource.EndpointSlices, Name: "node/leaving", Values: func(o object.Object) []string {
 	if drain.Leaving(o.(*discoveryv1.EndpointSlice)) {
+		return []string{"true"}
+	}
+	return nil
+}}
+
+// slicesAwaited finds the slices of the picture with pods that rollouts wait for every node to know.
+var slicesAwaited = object.Index{Resource: resource.EndpointSlices, Name: "node/awaited", Values: func(o object.Object) []string {
+	if len(drain.Awaits(o.(*discoveryv1.EndpointSlice))) > 0 {
 		return []string{"true"}
 	}
 	return nil
@@ -214,8 +223,8 @@ func (r *routedBy) ask(ctx context.Context, revision uint64, ask func(context.Co
 	return behind, err
 }
 
-// acknowledge has the lease renewed at once when this node leads connections by newer slices, while some pod is going: its
-// node may wait. What nobody waits for is acknowledged with the next heartbeat.
+// acknowledge has the lease renewed at once when this node leads connections by newer slices, while some pod is going, or comes
+// in a rollout: its node, or the rollout, may wait. What nobody waits for is acknowledged with the next heartbeat.
 func (a *agent) acknowledge(ctx context.Context) {
 	if a.cfg.Routed == nil {
 		return
@@ -244,7 +253,15 @@ func (a *agent) led() uint64 {
 
 // unacknowledged says whether somebody may wait for this node to say how far it has come.
 func (a *agent) unacknowledged() bool {
-	return a.cfg.Picture != nil && a.led() > a.acknowledged.Load() && len(a.cfg.Picture.Indexed(resource.EndpointSlices, slicesLeaving.Name, "true")) > 0
+	led, told := a.led(), a.acknowledged.Load()
+	if a.cfg.Picture == nil || led <= told {
+		return false
+	}
+	return len(a.cfg.Picture.Indexed(resource.EndpointSlices, slicesLeaving.Name, "true")) > 0 ||
+		slices.ContainsFunc(a.cfg.Picture.Indexed(resource.EndpointSlices, slicesAwaited.Name, "true"), func(o object.Object) bool {
+			revision := drain.Revision(o.(*discoveryv1.EndpointSlice))
+			return told < revision && revision <= led
+		})
 }
 
 // markRouted writes the acknowledgement into a lease.

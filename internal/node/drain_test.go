@@ -158,6 +158,34 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// TestAcknowledgesNewcomers: a slice with a pod that a rollout waits for is acknowledged at once, and once; one that nobody waits for
+// with the next heartbeat.
+func TestAcknowledgesNewcomers(t *testing.T) {
+	inServed(t, func(w *served) {
+		acknowledged := func() uint64 {
+			at, _ := strconv.ParseUint(w.lease().Annotations[drain.Routed], 10, 64)
+			return at
+		}
+		at := w.offer("a", true)
+		w.settle(300 * time.Millisecond)
+		if got := acknowledged(); got >= at {
+			t.Errorf("acknowledged %d though nobody waits for %d", got, at)
+		}
+		s := w.must(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "web-b", Annotations: map[string]string{drain.Awaited: "b"}, Labels: map[string]string{discoveryv1.LabelServiceName: "web"},
+		}})
+		w.settle(300 * time.Millisecond)
+		if got := acknowledged(); got < view.RevisionOf(s) {
+			t.Errorf("acknowledged %d, a rollout waits for %d", got, view.RevisionOf(s))
+		}
+		later := w.offer("c", true) // the slice that was awaited is there still
+		w.settle(300 * time.Millisecond)
+		if got := acknowledged(); got >= later {
+			t.Errorf("acknowledged %d though nobody waits for %d any more", got, later)
+		}
+	})
+}
+
 // TestDrainIsBounded: what is not acknowledged in time is stopped, and it is said who did not.
 func TestDrainIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {

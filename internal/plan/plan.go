@@ -51,6 +51,9 @@ type Controller struct {
 	// of changes is one decision: for planners that look at much. Zero means at once. The first
 	// change after a rest is never held up.
 	Rest time.Duration
+	// Lag is how long after a change the decision about it is made, so that what others decide about the same change comes
+	// first and a burst is one decision: for what nobody waits for. Beginnings, and what the planner itself asks for, do not lag.
+	Lag time.Duration
 	// Plan is pure: the same Input gives the same Plan.
 	Plan func(Input) Plan
 }

@@ -116,7 +116,7 @@ func (w *World) boot() {
 	for _, c := range w.controllers {
 		v.AddIndexes(c.Indexes...)
 	}
-	w.control = w.follow("loop", v, w.core.Resources(), func(ch view.Change) { w.core.Changed(v, ch) })
+	w.control = w.follow("loop", v, w.core.Resources(), func(ch view.Change) { w.core.Changed(v, ch, w.now) })
 	w.core.Pass(w.now.Sub(Epoch))
 	w.core.Woke()
 	w.core.Start(v)

@@ -9,11 +9,13 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/behind"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podstate"
@@ -30,16 +32,20 @@ const (
 	headless           = "service.kubernetes.io/headless"
 )
 
+// legacyLag is how long after a change Endpoints are written, as upstream's --endpoint-updates-batch-period: the slices come first,
+// and a burst of changes writes the object of all addresses once.
+const legacyLag = 100 * time.Millisecond
+
 // Controllers returns the planners.
 func Controllers() []plan.Controller {
 	pods := plan.Watch{Resource: resource.Pods, Keys: servicesOf}
 	return []plan.Controller{
 		{
-			Name: "endpointslice-controller", For: resource.Services, Plan: planSlices,
+			Name: "endpointslice-controller", For: resource.Services, Plan: planSlices, Indexes: behind.PodIndexes(),
 			Watches: []plan.Watch{pods, {Resource: resource.EndpointSlices, Keys: ownerOfSlice}, {Resource: resource.Nodes, Keys: zoneless}},
 		},
 		{
-			Name: "endpoint-controller", For: resource.Services, Plan: planEndpoints,
+			Name: "endpoint-controller", For: resource.Services, Plan: planEndpoints, Indexes: behind.PodIndexes(), Lag: legacyLag,
 			Watches: []plan.Watch{pods, {Resource: resource.Endpoints, Keys: sameName}},
 		},
 	}
@@ -51,25 +57,20 @@ func zoneless(object.Reader, object.Object, object.Object) []object.Key { return
 
 // servicesOf asks for the services whose endpoints a pod's change alters.
 func servicesOf(r object.Reader, before, after object.Object) []object.Key {
-	var was, is *corev1.Pod
-	if before != nil {
-		was = before.(*corev1.Pod)
-	}
-	if after != nil {
-		is = after.(*corev1.Pod)
-	}
+	was, _ := before.(*corev1.Pod)
+	is, _ := after.(*corev1.Pod)
 	if !altered(was, is) {
 		return nil
 	}
-	pod := is
-	if pod == nil {
-		pod = was
-	}
 	var keys []object.Key
-	for _, o := range r.List(resource.Services, pod.Namespace) {
-		s := o.(*corev1.Service)
-		if was != nil && selects(s, was) || is != nil && selects(s, is) {
-			keys = append(keys, object.KeyOf(s))
+	for _, p := range []*corev1.Pod{is, was} {
+		if p == nil || p == was && is != nil && maps.Equal(was.Labels, is.Labels) {
+			continue
+		}
+		for _, s := range behind.Selecting(r, p) {
+			if k := object.KeyOf(s); !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
 		}
 	}
 	return keys
@@ -77,6 +78,9 @@ func servicesOf(r object.Reader, before, after object.Object) []object.Key {
 
 // altered says whether anything changed that an endpoint shows.
 func altered(was, is *corev1.Pod) bool {
+	if !stands(was) && !stands(is) {
+		return false
+	}
 	if was == nil || is == nil {
 		return true
 	}
@@ -85,17 +89,8 @@ func altered(was, is *corev1.Pod) bool {
 		!slices.Equal(was.Status.PodIPs, is.Status.PodIPs) || was.Status.PodIP != is.Status.PodIP || !maps.Equal(was.Labels, is.Labels)
 }
 
-func selects(s *corev1.Service, p *corev1.Pod) bool {
-	if len(s.Spec.Selector) == 0 {
-		return false
-	}
-	for k, v := range s.Spec.Selector {
-		if have, ok := p.Labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
-}
+// stands says whether a pod can be an endpoint: it has an address and has not ended.
+func stands(p *corev1.Pod) bool { return p != nil && p.Status.PodIP != "" && !podstate.Ended(p) }
 
 func ownerOfSlice(_ object.Reader, before, after object.Object) []object.Key {
 	o := after
@@ -115,12 +110,6 @@ func sameName(_ object.Reader, before, after object.Object) []object.Key {
 		o = before
 	}
 	return []object.Key{object.KeyOf(o)}
-}
-
-// backend is one pod behind a service, with the ports it serves there.
-type backend struct {
-	pod   *corev1.Pod
-	ports []port
 }
 
 // port is a service's port as one pod serves it.
@@ -143,20 +132,13 @@ func deref(s *string) string {
 	return *s
 }
 
-// backends reads the pods of a service that have an address and have not ended.
-func backends(r object.Reader, s *corev1.Service) []backend {
-	var out []backend
-	for _, o := range r.List(resource.Pods, s.Namespace) {
-		p := o.(*corev1.Pod)
-		if selects(s, p) && !podstate.Ended(p) && p.Status.PodIP != "" {
-			out = append(out, backend{p, portsOf(s, p)})
-		}
-	}
-	return out
+// podsOf reads the pods of a service that have an address and have not ended.
+func podsOf(r object.Reader, s *corev1.Service) []*corev1.Pod {
+	return slices.DeleteFunc(behind.Pods(r, s), func(p *corev1.Pod) bool { return !stands(p) })
 }
 
-func portsOf(s *corev1.Service, p *corev1.Pod) []port {
-	var out []port
+// portsOf appends the ports of a service that a pod serves.
+func portsOf(s *corev1.Service, p *corev1.Pod, into []port) []port {
 	for i := range s.Spec.Ports {
 		sp := &s.Spec.Ports[i]
 		number, ok := targetPort(sp, p)
@@ -167,9 +149,9 @@ func portsOf(s *corev1.Service, p *corev1.Pod) []port {
 		if protocol == "" {
 			protocol = corev1.ProtocolTCP
 		}
-		out = append(out, port{sp.Name, protocol, number, sp.AppProtocol})
+		into = append(into, port{sp.Name, protocol, number, sp.AppProtocol})
 	}
-	return out
+	return into
 }
 
 // targetPort finds the number of the pod's port that a service port leads to.

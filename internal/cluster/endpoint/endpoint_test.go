@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +18,7 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/endpoint"
+	"coracle/internal/drain"
 	"coracle/internal/loop/looptest"
 	"coracle/internal/resource"
 )
@@ -90,6 +92,12 @@ func expect(t *testing.T, c *looptest.Cluster, want ...string) {
 	}
 }
 
+// settle waits for Endpoints too, which lag.
+func settle() {
+	time.Sleep(200 * time.Millisecond) // the bubble's clock
+	synctest.Wait()
+}
+
 func TestPodsComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := looptest.Run(t, fake.New(), endpoint.Controllers()...)
@@ -111,12 +119,13 @@ func TestPodsComeAndGo(t *testing.T) {
 		looptest.Edit(c, resource.Pods, "d", "b", func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionTrue })
 		looptest.Edit(c, resource.Pods, "d", "elsewhere", func(p *corev1.Pod) { p.Labels["app"] = "db" })
 		expect(t, c, "IPv4 [http:8080] [a=10.1.0.1,serving,terminating b=10.1.0.2,ready,serving]")
+		settle()
 		e := looptest.Find[*corev1.Endpoints](c, resource.Endpoints, "d", "web") //nolint:staticcheck // its test
 		if len(e.Subsets) != 1 || len(e.Subsets[0].Addresses) != 1 || e.Subsets[0].Addresses[0].IP != "10.1.0.2" || e.Subsets[0].Ports[0].Port != 8080 {
 			t.Errorf("endpoints %+v", e.Subsets)
 		}
 		looptest.Remove(c, s, "")
-		synctest.Wait()
+		settle()
 		if looptest.Find[*corev1.Endpoints](c, resource.Endpoints, "d", "web") != nil { //nolint:staticcheck // its test
 			t.Error("the Endpoints stay though the service is gone")
 		}
@@ -210,9 +219,10 @@ func TestSlicesAgreeWithPods(t *testing.T) {
 			if total != len(alive) {
 				problem = fmt.Sprintf("%d endpoints for %d pods", total, len(alive))
 			}
+			settle()
 			writes := c.Revision()
 			looptest.Edit(c, resource.Services, "d", "web", func(s *corev1.Service) { s.Annotations = map[string]string{"note": "x"} })
-			synctest.Wait()
+			settle()
 			if c.Revision() != writes+1 {
 				problem = "a look at what is right wrote something"
 			}
@@ -233,9 +243,54 @@ func TestAddressesThatNodesReport(t *testing.T) {
 			looptest.Make(c, pod(fmt.Sprint("bad-", i), ip, true))
 		}
 		expect(t, c, "IPv4 [http:8080] [good=10.1.0.1,ready,serving]")
+		settle()
 		e := looptest.Find[*corev1.Endpoints](c, resource.Endpoints, "d", "web") //nolint:staticcheck // its test
 		if len(e.Subsets) != 1 || len(e.Subsets[0].Addresses) != 1 {
 			t.Errorf("endpoints %+v", e.Subsets)
 		}
+	})
+}
+
+// TestAwaited: a slice names the pods that become ready while others of the service are of another revision, for as long as a rollout
+// may wait for them, and no others.
+func TestAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := looptest.Run(t, fake.New(), endpoint.Controllers()...)
+		looptest.Make(c, service())
+		of := func(hash string) func(*corev1.Pod) {
+			return func(p *corev1.Pod) { p.Labels["pod-template-hash"] = hash }
+		}
+		ready := func(p *corev1.Pod) {
+			p.Status.Conditions[0].Status, p.Status.Conditions[0].LastTransitionTime = corev1.ConditionTrue, metav1.Now()
+		}
+		awaited := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			var got []string
+			for _, o := range c.View.List(resource.EndpointSlices, "d") {
+				got = append(got, drain.Awaits(o.(*discoveryv1.EndpointSlice))...)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("awaited %q, want %q", got, want)
+			}
+		}
+		looptest.Make(c, pod("old-1", "10.1.0.1", true, of("old"), ready))
+		looptest.Make(c, pod("old-2", "10.1.0.2", true, of("old"), ready))
+		awaited()
+		looptest.Make(c, pod("new-1", "10.1.0.3", false, of("new")))
+		awaited()
+		looptest.Edit(c, resource.Pods, "d", "new-1", ready)
+		awaited("new-1")
+		time.Sleep(time.Second)
+		looptest.Make(c, pod("new-2", "10.1.0.4", true, of("new"), ready))
+		awaited("new-1", "new-2")
+		time.Sleep(1500 * time.Millisecond)
+		looptest.Edit(c, resource.Pods, "d", "old-1", func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse })
+		awaited("new-2")
+		time.Sleep(time.Minute)
+		looptest.Edit(c, resource.Pods, "d", "old-1", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
+		looptest.Edit(c, resource.Pods, "d", "old-2", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
+		looptest.Make(c, pod("new-3", "10.1.0.5", true, of("new"), ready))
+		awaited()
 	})
 }

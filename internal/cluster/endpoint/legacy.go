@@ -40,7 +40,7 @@ func planEndpoints(in plan.Input) plan.Plan {
 	case len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName:
 		return plan.Plan{}
 	}
-	subsets, cut := subsetsOf(s, backends(in.Reader, s))
+	subsets, cut := subsetsOf(s, podsOf(in.Reader, s))
 	labels := labelsFor(s, map[string]string{managedByEndpoints: EndpointsManager})
 	if old == nil {
 		e := &corev1.Endpoints{ //nolint:staticcheck // as above
@@ -71,30 +71,32 @@ func markCut(m *metav1.ObjectMeta, cut bool) {
 
 // subsetsOf groups addresses that serve the same ports, in a stable order. Pods that are
 // terminating are left out unless the service publishes all.
-func subsetsOf(s *corev1.Service, all []backend) (out []corev1.EndpointSubset, cut bool) { //nolint:staticcheck // as above
+func subsetsOf(s *corev1.Service, all []*corev1.Pod) (out []corev1.EndpointSubset, cut bool) { //nolint:staticcheck // as above
 	family := families(s)[0]
 	count := 0
-	for _, b := range all {
-		address, ok := addressOf(b.pod, family)
-		if !ok || b.pod.DeletionTimestamp != nil && !s.Spec.PublishNotReadyAddresses {
+	var served []port
+	for _, pod := range all {
+		address, ok := addressOf(pod, family)
+		if !ok || pod.DeletionTimestamp != nil && !s.Spec.PublishNotReadyAddresses {
 			continue
 		}
-		if len(s.Spec.Ports) > 0 && len(b.ports) == 0 {
+		served = portsOf(s, pod, served[:0])
+		if len(s.Spec.Ports) > 0 && len(served) == 0 {
 			continue
 		}
 		if count++; count > maxAddresses {
 			return out, true
 		}
-		ports := toEndpoints(b.ports)
+		ports := toEndpoints(served)
 		at := slices.IndexFunc(out, func(sub corev1.EndpointSubset) bool { return apiequality.Semantic.DeepEqual(sub.Ports, ports) }) //nolint:staticcheck // as above
 		if at < 0 {
 			at, out = len(out), append(out, corev1.EndpointSubset{Ports: ports}) //nolint:staticcheck // as above
 		}
-		a := corev1.EndpointAddress{IP: address, TargetRef: targetRef(b.pod), Hostname: hostnameOf(s, b.pod)}
-		if b.pod.Spec.NodeName != "" {
-			a.NodeName = new(b.pod.Spec.NodeName)
+		a := corev1.EndpointAddress{IP: address, TargetRef: targetRef(pod), Hostname: hostnameOf(s, pod)}
+		if pod.Spec.NodeName != "" {
+			a.NodeName = new(pod.Spec.NodeName)
 		}
-		if podstate.Ready(b.pod) || s.Spec.PublishNotReadyAddresses {
+		if podstate.Ready(pod) || s.Spec.PublishNotReadyAddresses {
 			out[at].Addresses = append(out[at].Addresses, a)
 		} else {
 			out[at].NotReadyAddresses = append(out[at].NotReadyAddresses, a)

@@ -93,3 +93,47 @@ func readyIn(v *view.View) (n int) {
 	}
 	return n
 }
+
+// BenchmarkPlanSlices is one look at a service of 250 pods, and of 5,000, of which one has just got its address.
+func BenchmarkPlanSlices(b *testing.B) {
+	for _, n := range []int{250, 5000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			controller, v := endpoint.Controllers()[0], view.New()
+			v.AddIndexes(controller.Indexes...)
+			revision := 0
+			put := func(o object.Object) {
+				revision++
+				o.SetResourceVersion(fmt.Sprint(revision))
+				v.Apply(view.Event{Type: watch.Modified, Object: o})
+			}
+			s := service()
+			s.UID = "web"
+			put(s)
+			for i := range n {
+				p := pod(fmt.Sprint("p", i), fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), true)
+				p.UID = types.UID(p.Name)
+				put(p)
+			}
+			look := func() (p plan.Plan) {
+				v.Read(func(r object.Reader) {
+					p = controller.Plan(plan.Input{Reader: r, Key: object.KeyOf(s)})
+				})
+				return p
+			}
+			for i, a := range look().Actions {
+				o := a.(plan.Create).Object
+				o.SetName(fmt.Sprint("slice-", i))
+				put(o)
+			}
+			late := pod("late", "10.2.0.1", true)
+			late.UID = "late"
+			put(late)
+			b.ReportAllocs()
+			for b.Loop() {
+				if got := len(look().Actions); got != 1 {
+					b.Fatalf("%d writes, want 1", got)
+				}
+			}
+		})
+	}
+}

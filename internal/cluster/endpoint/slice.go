@@ -5,16 +5,17 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/behind"
+	"coracle/internal/drain"
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -38,12 +39,12 @@ func planSlices(in plan.Input) plan.Plan {
 	case len(s.Spec.Selector) == 0:
 		return plan.Plan{}
 	}
-	d := &slicing{r: in.Reader, service: s, labels: labelsFor(s, map[string]string{
+	d := &slicing{in: in, service: s, labels: labelsFor(s, map[string]string{
 		discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: SliceManager,
 	})}
-	all := backends(in.Reader, s)
+	d.all = podsOf(in.Reader, s)
 	for _, family := range families(s) {
-		d.family(family, all, mine)
+		d.family(family, d.all, mine)
 	}
 	for _, sl := range mine {
 		if !slices.Contains(families(s), sl.AddressType) {
@@ -81,8 +82,10 @@ func families(s *corev1.Service) []discoveryv1.AddressType {
 
 // slicing gathers the writes that make a service's slices right.
 type slicing struct {
-	r       object.Reader
+	in      plan.Input
 	service *corev1.Service
+	all     []*corev1.Pod
+	rolling *bool // nil while nobody has asked
 	labels  map[string]string
 	creates []plan.Action
 	updates []update
@@ -95,16 +98,16 @@ type update struct {
 	gain int
 }
 
-// group is the endpoints that serve the same ports, and the slices that hold such endpoints now.
+// group is the pods that serve the same ports, and the slices that hold such endpoints now.
 type group struct {
-	ports     []port
-	endpoints []discoveryv1.Endpoint
-	slices    []*discoveryv1.EndpointSlice
+	ports   []port
+	members []member
+	slices  []*discoveryv1.EndpointSlice
 }
 
-// family divides a family's endpoints by the ports they serve, since a slice has one set of
-// ports, and distributes each part.
-func (d *slicing) family(family discoveryv1.AddressType, all []backend, mine []*discoveryv1.EndpointSlice) {
+// family divides a family's pods by the ports they serve, since a slice has one set of ports, and
+// distributes each part.
+func (d *slicing) family(family discoveryv1.AddressType, all []*corev1.Pod, mine []*discoveryv1.EndpointSlice) {
 	var groups []*group
 	find := func(ports []port) *group {
 		for _, g := range groups {
@@ -112,14 +115,19 @@ func (d *slicing) family(family discoveryv1.AddressType, all []backend, mine []*
 				return g
 			}
 		}
-		g := &group{ports: ports}
+		g := &group{ports: slices.Clone(ports)}
 		groups = append(groups, g)
 		return g
 	}
-	for _, b := range all {
-		if address, ok := addressOf(b.pod, family); ok {
-			g := find(b.ports)
-			g.endpoints = append(g.endpoints, d.endpoint(b.pod, address))
+	var ports []port
+	for _, p := range all {
+		if address, ok := addressOf(p, family); ok {
+			ports = portsOf(d.service, p, ports[:0])
+			g := find(ports)
+			if g.members == nil {
+				g.members = make([]member, 0, len(all)) // of most services all pods serve the same
+			}
+			g.members = append(g.members, memberOf(d.in.Reader, d.service, p, address))
 		}
 	}
 	if len(groups) == 0 {
@@ -163,89 +171,29 @@ func toSlice(ports []port) []discoveryv1.EndpointPort {
 	return out
 }
 
-func (d *slicing) endpoint(p *corev1.Pod, address string) discoveryv1.Endpoint {
-	serving, terminating := podstate.Ready(p), p.DeletionTimestamp != nil
-	e := discoveryv1.Endpoint{
-		Addresses: []string{address},
-		Conditions: discoveryv1.EndpointConditions{
-			Ready:   new(d.service.Spec.PublishNotReadyAddresses || serving && !terminating),
-			Serving: new(serving), Terminating: new(terminating),
-		},
-		TargetRef: targetRef(p),
-	}
-	if h := hostnameOf(d.service, p); h != "" {
-		e.Hostname = &h
-	}
-	if p.Spec.NodeName == "" {
-		return e
-	}
-	e.NodeName = new(p.Spec.NodeName)
-	if o, ok := d.r.Get(resource.Nodes, "", p.Spec.NodeName); ok {
-		if zone := o.GetLabels()[corev1.LabelTopologyZone]; zone != "" {
-			e.Zone = &zone
-		}
-	}
-	e.Hints = hints(d.service, &e)
-	return e
+// filling is a slice and what it is to hold.
+type filling struct {
+	old     *discoveryv1.EndpointSlice
+	kept    []place
+	changed bool
+	// awaited are the pods that the slice names as awaited now.
+	awaited []string
 }
 
-// hints tell proxies which endpoints to prefer (KEP-4444, KEP-3015).
-func hints(s *corev1.Service, e *discoveryv1.Endpoint) *discoveryv1.EndpointHints {
-	if s.Spec.TrafficDistribution == nil || !*e.Conditions.Ready {
-		return nil
-	}
-	var h discoveryv1.EndpointHints
-	switch *s.Spec.TrafficDistribution {
-	case corev1.ServiceTrafficDistributionPreferSameNode:
-		h.ForNodes = []discoveryv1.ForNode{{Name: *e.NodeName}}
-		fallthrough
-	case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
-		if e.Zone != nil {
-			h.ForZones = []discoveryv1.ForZone{{Name: *e.Zone}}
-		}
-	}
-	if h.ForNodes == nil && h.ForZones == nil {
-		return nil
-	}
-	return &h
+// place is one endpoint of a slice: a member, and where the slice says so already.
+type place struct {
+	m   *member
+	old *discoveryv1.Endpoint // nil when what it says changes
 }
 
 // distribute keeps each endpoint in the slice it is in, fills gaps with new ones, slices that
 // change anyway first, and makes new slices for the rest: few slices change when few endpoints do.
 func (d *slicing) distribute(family discoveryv1.AddressType, g *group) {
-	wanted := map[types.UID]discoveryv1.Endpoint{}
-	for _, e := range g.endpoints {
-		wanted[e.TargetRef.UID] = e
-	}
-	type filling struct {
-		old     *discoveryv1.EndpointSlice
-		kept    []discoveryv1.Endpoint
-		changed bool
-	}
-	var fill []*filling
-	for _, sl := range g.slices {
-		f := &filling{old: sl, changed: !maps.Equal(sl.Labels, d.labels) || !owns(d.service, sl)}
-		for i := range sl.Endpoints {
-			e := &sl.Endpoints[i]
-			var uid types.UID
-			if e.TargetRef != nil {
-				uid = e.TargetRef.UID
-			}
-			want, ok := wanted[uid]
-			if !ok {
-				f.changed = true
-				continue
-			}
-			delete(wanted, uid)
-			f.changed = f.changed || !apiequality.Semantic.DeepEqual(*e, want)
-			f.kept = append(f.kept, want)
-		}
-		fill = append(fill, f)
-	}
-	var fresh []discoveryv1.Endpoint
-	for _, e := range g.endpoints {
-		if _, ok := wanted[e.TargetRef.UID]; ok {
-			fresh = append(fresh, e)
+	fill := d.filed(g)
+	var fresh []place
+	for i := range g.members {
+		if m := &g.members[i]; !m.filed {
+			fresh = append(fresh, place{m: m})
 		}
 	}
 	slices.SortStableFunc(fill, func(a, b *filling) int {
@@ -263,13 +211,13 @@ func (d *slicing) distribute(family discoveryv1.AddressType, g *group) {
 			f.kept, fresh, f.changed = append(f.kept, fresh[:n]...), fresh[n:], true
 		}
 	}
-	needed := len(g.endpoints) == 0 // one slice without endpoints stays
+	needed := len(g.members) == 0 // one slice without endpoints stays
 	for _, f := range fill {
 		switch {
 		case len(f.kept) == 0 && !needed:
 			d.deletes = append(d.deletes, f.old)
 		case f.changed:
-			d.update(f.old, f.kept)
+			d.update(f)
 		}
 		if len(f.kept) == 0 {
 			needed = false
@@ -282,15 +230,86 @@ func (d *slicing) distribute(family discoveryv1.AddressType, g *group) {
 	}
 }
 
+// filed finds the members of a group in its slices, and marks them.
+func (d *slicing) filed(g *group) []*filling {
+	if len(g.slices) == 0 {
+		return nil
+	}
+	members := make(map[types.UID]*member, len(g.members))
+	for i := range g.members {
+		members[g.members[i].pod.UID] = &g.members[i]
+	}
+	out := make([]*filling, 0, len(g.slices))
+	for _, sl := range g.slices {
+		f := &filling{old: sl, changed: !maps.Equal(sl.Labels, d.labels) || !owns(d.service, sl), kept: make([]place, 0, len(sl.Endpoints)), awaited: drain.Awaits(sl)}
+		for i := range sl.Endpoints {
+			e := &sl.Endpoints[i]
+			var m *member
+			if e.TargetRef != nil {
+				m = members[e.TargetRef.UID]
+			}
+			switch {
+			case m == nil || m.filed:
+				f.changed = true
+				continue
+			case m.is(e):
+				f.kept = append(f.kept, place{m, e})
+			default:
+				m.was = e.Conditions.Ready == nil || *e.Conditions.Ready
+				f.kept, f.changed = append(f.kept, place{m: m}), true
+			}
+			m.filed = true
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
 func owns(s *corev1.Service, sl *discoveryv1.EndpointSlice) bool {
 	ref := metav1.GetControllerOfNoCopy(sl)
 	return ref != nil && ref.UID == s.UID
 }
 
-func (d *slicing) update(old *discoveryv1.EndpointSlice, endpoints []discoveryv1.Endpoint) {
-	next := old.DeepCopy()
-	next.Endpoints, next.Labels = orEmpty(endpoints), d.labels
-	d.updates = append(d.updates, update{plan.Update{Object: next, Because: "its endpoints changed"}, ready(next) - ready(old)})
+// update writes a slice anew. What stays as it is is shared with the old one.
+func (d *slicing) update(f *filling) {
+	next := *f.old
+	next.Endpoints, next.Labels = written(f.kept), d.labels
+	next.Annotations = d.awaited(next.Annotations, f)
+	d.updates = append(d.updates, update{plan.Update{Object: &next, Because: "its endpoints changed"}, ready(&next) - ready(f.old)})
+}
+
+// awaited names in the annotations the pods that become ready with a write, if their rollout is to wait for nodes to know them. Those
+// named before stay while they may still be waited for: nodes that come to this revision have come to theirs.
+func (d *slicing) awaited(annotations map[string]string, f *filling) map[string]string {
+	var names []string
+	for i := range f.kept {
+		p := &f.kept[i]
+		switch {
+		case !p.m.ready:
+		case p.old == nil && !p.m.was && d.rolls(), slices.Contains(f.awaited, p.m.pod.Name) && !d.in.Now.After(drain.KnownBy(p.m.pod)):
+			names = append(names, p.m.pod.Name)
+		}
+	}
+	if names == nil && f.awaited == nil {
+		return annotations
+	}
+	out := maps.Clone(annotations)
+	delete(out, drain.Awaited)
+	if names != nil {
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[drain.Awaited] = strings.Join(names, ",")
+	}
+	return out
+}
+
+// rolls says whether pods of the service are being replaced by those of another revision.
+func (d *slicing) rolls() bool {
+	if d.rolling == nil {
+		d.rolling = new(!d.service.Spec.PublishNotReadyAddresses && behind.Rolls(d.all))
+	}
+	return *d.rolling
 }
 
 func ready(s *discoveryv1.EndpointSlice) (n int) {
@@ -302,22 +321,28 @@ func ready(s *discoveryv1.EndpointSlice) (n int) {
 	return n
 }
 
-func (d *slicing) create(family discoveryv1.AddressType, ports []port, endpoints []discoveryv1.Endpoint) {
+func (d *slicing) create(family discoveryv1.AddressType, ports []port, places []place) {
 	d.creates = append(d.creates, plan.Create{
 		Object: &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: d.service.Namespace, GenerateName: d.service.Name + "-", Labels: d.labels, OwnerReferences: ownerRef(d.service),
+				Annotations: d.awaited(nil, &filling{kept: places}),
 			},
-			AddressType: family, Endpoints: orEmpty(endpoints), Ports: toSlice(ports),
+			AddressType: family, Endpoints: written(places), Ports: toSlice(ports),
 		},
-		Because: fmt.Sprintf("%d endpoints have no slice", len(endpoints)),
+		Because: fmt.Sprintf("%d endpoints have no slice", len(places)),
 	})
 }
 
-// orEmpty makes an empty list [] rather than null, which the API refuses.
-func orEmpty(endpoints []discoveryv1.Endpoint) []discoveryv1.Endpoint {
-	if endpoints == nil {
-		return []discoveryv1.Endpoint{}
+// written makes endpoints of places: an empty list is [] rather than null, which the API refuses.
+func written(places []place) []discoveryv1.Endpoint {
+	out := make([]discoveryv1.Endpoint, len(places))
+	for i, p := range places {
+		if p.old != nil {
+			out[i] = *p.old
+		} else {
+			out[i] = p.m.endpoint()
+		}
 	}
-	return slices.Clone(endpoints)
+	return out
 }

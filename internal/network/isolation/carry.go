@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
+	"coracle/internal/network/conntrack"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/policy"
 )
@@ -217,40 +215,25 @@ func (i *Isolation) load() (*policy.Table, error) {
 	return t, nil
 }
 
-// ofAddresses matches the connections in which one of some addresses takes part, before or after translation.
-type ofAddresses map[netip.Addr]bool
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (o ofAddresses) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	for _, ip := range [][]byte{flow.Forward.SrcIP, flow.Forward.DstIP, flow.Reverse.SrcIP, flow.Reverse.DstIP} {
-		if a, ok := netip.AddrFromSlice(ip); ok && o[a.Unmap()] {
-			return true
-		}
-	}
-	return false
-}
-
 // forgetConnections has the kernel forget the connections of addresses that are to be pods': they were others', who had the
-// addresses before, and what belongs to a connection is let through. A kernel that cannot be asked has none.
-func (i *Isolation) forgetConnections(of ofAddresses) error {
+// addresses before, and what belongs to a connection is let through. A kernel that does not say lets no pod begin: what it
+// remembers would be let past the policies.
+func (i *Isolation) forgetConnections(of map[netip.Addr]bool) error {
 	if len(of) == 0 {
 		return nil
 	}
-	const attempts = 5
-	var err error
-	for range attempts {
-		_, err = i.flows.ConntrackDeleteFilters(netlink.ConntrackTable, i.wire.conntrack, of)
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+	// The kernel looks through its whole table for each question.
+	const fewQuestions = 8
+	var about []conntrack.Among
+	for ip := range of {
+		if about = append(about, conntrack.With(ip)...); len(about) > fewQuestions {
+			about = []conntrack.Among{{IPv6: i.cfg.IPv6}}
 			break
 		}
 	}
-	for _, cannot := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT} {
-		if errors.Is(err, cannot) {
-			return nil
-		}
-	}
+	_, _, err := i.connections.Forget(about, func(f *conntrack.Flow) bool { return f.Names(func(a netip.Addr) bool { return of[a] }) })
 	if err != nil {
-		return fmt.Errorf("forget the connections of those who had a pod's address before: %w", err)
+		return fmt.Errorf("forget the connections of those who had a pod's address before (nf_conntrack_netlink): %w", err)
 	}
 	return nil
 }

@@ -22,11 +22,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/network/conntrack"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/policy"
 	"coracle/internal/peers"
@@ -74,7 +75,8 @@ type Isolation struct {
 	wire   wire
 	socket *nft.Socket
 	watch  *nft.Watch
-	flows  *netlink.Handle
+	// connections is asked by the goroutine of Run.
+	connections *conntrack.Table
 	inbox
 	// state is that of the goroutine of Run.
 	state
@@ -101,11 +103,11 @@ func Open(cfg Config) (*Isolation, error) {
 	if err := watch.Mute(); err != nil { // there is no table yet
 		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
 	}
-	flows, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	connections, err := conntrack.Open(netns.None())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
 	}
-	i := &Isolation{cfg: cfg, wire: cfg.wire(), socket: socket, watch: watch, flows: flows}
+	i := &Isolation{cfg: cfg, wire: cfg.wire(), socket: socket, watch: watch, connections: connections}
 	i.inbox.init()
 	i.state.init(cfg)
 	return i, nil
@@ -113,7 +115,7 @@ func Open(cfg Config) (*Isolation, error) {
 
 // Close lets go of the sockets and leaves the table as it is.
 func (i *Isolation) Close() error {
-	i.flows.Close()
+	i.connections.Close()
 	return errors.Join(i.watch.Close(), i.socket.Close())
 }
 

@@ -124,6 +124,9 @@ func (n *Network) wire(netnsPath, veth string, at Attachment) error {
 	}
 	defer inside.Close()
 
+	if err := n.vouch(veth, at.IP); err != nil {
+		return err
+	}
 	eth, err := inside.LinkByName(podInterface)
 	if isMissing(err) {
 		if err := n.plug(ns, veth, at); err != nil {
@@ -134,7 +137,7 @@ func (n *Network) wire(netnsPath, veth string, at Attachment) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", podInterface, err)
 	}
-	if err := n.configureHostEnd(veth); err != nil {
+	if err := n.configureHostEnd(veth, at.MAC); err != nil {
 		return err
 	}
 	if err := configureInside(inside, eth, at); err != nil || !n.dual() {
@@ -162,7 +165,7 @@ func (n *Network) plug(ns netns.NsHandle, veth string, at Attachment) error {
 	return nil
 }
 
-func (n *Network) configureHostEnd(veth string) error {
+func (n *Network) configureHostEnd(veth string, mac net.HardwareAddr) error {
 	link, err := n.links.LinkByName(veth)
 	if err != nil {
 		return fmt.Errorf("veth %s: %w", veth, err)
@@ -180,6 +183,9 @@ func (n *Network) configureHostEnd(veth string) error {
 	// Hairpin: a pod reaches itself through a service's address.
 	if err := n.links.LinkSetHairpin(link, true); err != nil {
 		return fmt.Errorf("veth %s: hairpin: %w", veth, err)
+	}
+	if err := n.place(link, mac); err != nil {
+		return fmt.Errorf("veth %s: %w", veth, err)
 	}
 	if err := n.links.LinkSetUp(link); err != nil {
 		return fmt.Errorf("veth %s: up: %w", veth, err)

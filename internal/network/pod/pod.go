@@ -2,8 +2,8 @@
 // range, one veth pair for each sandbox, addresses that survive restarts, masquerading of
 // what leaves the cluster, and ports published at the host's addresses.
 //
-// It owns the bridge, the veths whose master it is, one nftables table and the leases under its
-// state directory. Pods on different nodes of one machine reach each other because every bridge
+// It owns the bridge, the veths whose master it is, an nftables table of each of the families ip and bridge, and the leases under
+// its state directory. Pods on different nodes of one machine reach each other because every bridge
 // is in the host's network namespace and its range is a connected route. It refuses services
 // (package services) and network policy, and everything about the namespace
 // itself: the caller makes it and hands over its path.
@@ -46,7 +46,7 @@ type Config struct {
 	MTU int
 	// StateDir holds the leases. It is made when missing.
 	StateDir string
-	// NFTable names the nftables tables (families ip and, with IPv6, ip6), unique on the machine.
+	// NFTable names the nftables tables (families ip, bridge and, with IPv6, ip6), unique on the machine.
 	NFTable string
 	// SettingsDir is where it is written what settings of the machine were before a network changed them; default
 	// setting.DefaultDir. All networks of a machine have the same.
@@ -222,7 +222,7 @@ func (n *Network) Attach(ctx context.Context, netnsPath, sandboxID string) (Atta
 		at.IP6, at.Gateway6 = n.cfg.second(ip), n.cfg.IPv6.gateway()
 	}
 	if err := n.wire(netnsPath, n.vethName(sandboxID), at); err != nil {
-		err = errors.Join(err, n.unplug(n.vethName(sandboxID)))
+		err = errors.Join(err, n.unplug(n.vethName(sandboxID)), n.disown(n.vethName(sandboxID), ip))
 		if !held {
 			err = errors.Join(err, n.leases.release(sandboxID))
 		}
@@ -242,7 +242,7 @@ func (n *Network) Detach(sandboxID string) error {
 		return fmt.Errorf("detach pod %s: take back its ports: %w", sandboxID, err)
 	}
 	if ip, ok := n.leases.of(sandboxID); ok {
-		if err := errors.Join(n.forget(ip), n.forgetSecond(ip)); err != nil {
+		if err := errors.Join(n.disown(n.vethName(sandboxID), ip), n.forget(ip), n.forgetSecond(ip)); err != nil {
 			return fmt.Errorf("detach pod %s: %w", sandboxID, err)
 		}
 	}
@@ -257,7 +257,7 @@ func (n *Network) Detach(sandboxID string) error {
 // and closes the network.
 func (n *Network) Destroy() error {
 	defer n.Close()
-	err := errors.Join(n.removeLinks(), n.removeRules(), n.forgetConnections(), n.onHost(n.releaseSettings),
+	err := errors.Join(n.removeLinks(), n.removeRules(), n.removeVerify(), n.forgetConnections(), n.onHost(n.releaseSettings),
 		filetree.Remove(leasesDir(n.cfg.StateDir)), filetree.Remove(portsDir(n.cfg.StateDir)))
 	if err != nil {
 		return fmt.Errorf("destroy pod network %s: %w", n.cfg.Bridge, err)

@@ -57,6 +57,9 @@ func (n *Network) ensureRules() error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
+	if err := n.ensureVerify(); err != nil {
+		return err
+	}
 	return n.openForward()
 }
 

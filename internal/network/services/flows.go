@@ -3,12 +3,12 @@ package services
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"coracle/internal/network/conntrack"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
 )
@@ -28,18 +28,18 @@ type flows struct {
 	family    proxy.Family
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	if flow.Forward.Protocol != proxy.UDP {
+// ends says whether a connection is to be forgotten.
+func (f flows) ends(flow *conntrack.Flow) bool {
+	if flow.Protocol != proxy.UDP {
 		return false
 	}
-	sent, ok1 := endpointOf(f.family, flow.Forward.DstIP, flow.Forward.DstPort)
-	led, ok2 := endpointOf(f.family, flow.Reverse.SrcIP, flow.Reverse.SrcPort)
+	sent, ok1 := endpointAt(f.family, flow.Sent.To)
+	led, ok2 := endpointAt(f.family, flow.Answered.From)
 	if !ok1 || !ok2 {
 		return false
 	}
 	if f.all {
-		return f.mine(flow.Forward.SrcIP) && f.strayed(sent, led)
+		return f.mine(flow.Sent.From.Addr()) && f.strayed(sent, led)
 	}
 	d := proxy.Destination{Address: sent.Address, Port: sent.Port, Protocol: proxy.UDP}
 	if known, _ := f.table.Leads(d, led); !known && !f.of[d] {
@@ -63,10 +63,9 @@ func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 }
 
 // mine says whether a client is led by this node's table: the pods of another node of this machine are not.
-func (f flows) mine(client net.IP) bool {
-	e, ok := endpointOf(f.family, client, 0)
-	a := f.family.Addr(e.Address)
-	return ok && (!f.pods.Contains(a) || f.own.Contains(a))
+func (f flows) mine(client netip.Addr) bool {
+	_, ok := f.family.Address(client)
+	return ok && (!f.pods.Contains(client) || f.own.Contains(client))
 }
 
 // strayed says whether no destination that a packet may have been sent to leads to an endpoint. Where none is known, it was
@@ -96,10 +95,28 @@ func (f flows) here(a proxy.Address) bool {
 	return f.local[a] || loopbacks[f.family].Contains(f.family.Addr(a))
 }
 
-func endpointOf(f proxy.Family, ip net.IP, port uint16) (proxy.Endpoint, bool) {
-	a, _ := netip.AddrFromSlice(ip)
-	at, ok := f.Address(a.Unmap())
-	return proxy.Endpoint{Address: at, Port: port}, ok
+func endpointAt(f proxy.Family, at netip.AddrPort) (proxy.Endpoint, bool) {
+	a, ok := f.Address(at.Addr().Unmap())
+	return proxy.Endpoint{Address: a, Port: at.Port()}, ok
+}
+
+// among are the connections among which those of destinations are: by their ports, where these are few. The kernel looks
+// through its whole table for each question.
+func among(f proxy.Family, of map[proxy.Destination]bool, all bool) []conntrack.Among {
+	const fewQuestions = 8
+	six := f == proxy.IPv6
+	ports := map[uint16]bool{}
+	for d := range of {
+		ports[d.Port] = true
+	}
+	if all || len(ports) > fewQuestions {
+		return []conntrack.Among{{IPv6: six, Protocol: proxy.UDP}}
+	}
+	var out []conntrack.Among
+	for port := range ports {
+		out = append(out, conntrack.Among{IPv6: six, Protocol: proxy.UDP, To: port})
+	}
+	return out
 }
 
 // endFlows ends the UDP connections of destinations that have lost an endpoint, or are new, or of all, to whom does not serve
@@ -114,23 +131,14 @@ func (r *Router) endFlows(of map[proxy.Destination]bool, all bool) error {
 		return fmt.Errorf("the node's addresses: %w", err)
 	}
 	for _, a := range addrs {
-		if e, ok := endpointOf(r.wire.family, a.IP, 0); ok {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		if e, ok := endpointAt(r.wire.family, netip.AddrPortFrom(ip, 0)); ok {
 			local[e.Address] = true
 		}
 	}
-	const attempts = 5
-	for range attempts {
-		_, err = r.links.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(r.netlinkFamily()), flows{
-			r.table, of, all, local, r.cfg.Pods, r.node.Pods, r.wire.family,
-		})
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	for _, cannot := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT} {
-		if errors.Is(err, cannot) {
-			return nil
-		}
+	_, _, err = r.connections.Forget(among(r.wire.family, of, all), flows{r.table, of, all, local, r.cfg.Pods, r.node.Pods, r.wire.family}.ends)
+	if conntrack.Cannot(err) {
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("end the UDP connections to endpoints that are gone: %w", err)

@@ -1,13 +1,12 @@
 package services
 
 import (
-	"net"
 	"net/netip"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"coracle/internal/network/conntrack"
 	"coracle/internal/network/proxy"
 )
 
@@ -56,12 +55,8 @@ func TestStrayed(t *testing.T) {
 		"to a service while there was no table": {"10.244.1.9:1000", "10.96.0.10:53", "10.96.0.10:53", true},
 	} {
 		from, to, led := netip.MustParseAddrPort(c.from), netip.MustParseAddrPort(c.to), netip.MustParseAddrPort(c.led)
-		tuple := func(src, dst netip.AddrPort) netlink.IPTuple {
-			return netlink.IPTuple{
-				Protocol: unix.IPPROTO_UDP, SrcIP: net.IP(src.Addr().AsSlice()), SrcPort: src.Port(), DstIP: net.IP(dst.Addr().AsSlice()), DstPort: dst.Port(),
-			}
-		}
-		if got := f.MatchConntrackFlow(&netlink.ConntrackFlow{Forward: tuple(from, to), Reverse: tuple(led, from)}); got != c.ends {
+		flow := conntrack.Flow{Protocol: unix.IPPROTO_UDP, Sent: conntrack.Ends{From: from, To: to}, Answered: conntrack.Ends{From: led, To: from}}
+		if got := f.ends(&flow); got != c.ends {
 			t.Errorf("%s: ends: %v", name, got)
 		}
 	}

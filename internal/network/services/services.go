@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/behind"
+	"coracle/internal/network/conntrack"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
 	"coracle/internal/servicerange"
@@ -70,15 +72,17 @@ func (c *Config) table() nft.Table { return nft.Table{Family: wires[c.led()].tab
 
 // Router leads services. Make it with Open.
 type Router struct {
-	cfg     Config
-	wire    wire
-	socket  *nft.Socket
-	watch   *nft.Watch
-	links   *netlink.Handle
-	cancel  func()
-	changes changes
-	book    *proxy.Book
-	node    proxy.Node
+	cfg    Config
+	wire   wire
+	socket *nft.Socket
+	watch  *nft.Watch
+	links  *netlink.Handle
+	// connections is asked by the goroutine of Run.
+	connections *conntrack.Table
+	cancel      func()
+	changes     changes
+	book        *proxy.Book
+	node        proxy.Node
 	// more are the ranges of services besides that of Config.
 	more []netip.Prefix
 	// table is what the kernel holds, nil when that is not known.
@@ -111,11 +115,16 @@ func Open(cfg Config) (*Router, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("services: %w", err), socket.Close())
 	}
-	links, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("services: %w", err), watch.Close(), socket.Close())
 	}
-	r := &Router{cfg: cfg, wire: wires[cfg.led()], socket: socket, watch: watch, links: links, book: proxy.NewBook(), room: maxBatch}
+	connections, err := conntrack.Open(netns.None())
+	if err != nil {
+		links.Close()
+		return nil, errors.Join(fmt.Errorf("services: %w", err), watch.Close(), socket.Close())
+	}
+	r := &Router{cfg: cfg, wire: wires[cfg.led()], socket: socket, watch: watch, links: links, connections: connections, book: proxy.NewBook(), room: maxBatch}
 	r.changes.init()
 	cfg.Picture.AddIndexes(behind.Index)
 	r.cancel = cfg.Picture.Subscribe(r.changes.saw)
@@ -126,6 +135,7 @@ func Open(cfg Config) (*Router, error) {
 func (r *Router) Close() error {
 	r.cancel()
 	r.links.Close()
+	r.connections.Close()
 	return errors.Join(r.watch.Close(), r.socket.Close())
 }
 

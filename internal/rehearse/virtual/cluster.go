@@ -11,8 +11,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/apiserver/admit"
@@ -20,6 +22,7 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster"
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/drain"
 	"coracle/internal/loop"
 	"coracle/internal/object"
 	"coracle/internal/plan"
@@ -112,7 +115,7 @@ type alarm struct {
 func New(cfg Config) *Cluster {
 	c := &Cluster{cfg: cfg, now: cfg.Start, store: fake.New(), picture: view.New(diagnose.Indexes()...)}
 	c.store.Now = func() time.Time { return c.now }
-	c.store.Load(cfg.Objects...)
+	c.store.Load(unled(cfg.Objects)...)
 	c.pulled = c.store.Revision()
 	c.api = &api{Cluster: c.store, of: c}
 	c.api.chain = admit.New(lookup{c.api})
@@ -125,7 +128,7 @@ func New(cfg Config) *Cluster {
 	for _, res := range cluster.Kinds() {
 		objects, _, _ := c.store.List(context.Background(), res, client.ListOptions{})
 		for _, ch := range c.picture.Replace(res, objects, c.pulled) {
-			c.core.Changed(c.picture, ch)
+			c.core.Changed(c.picture, ch, c.now)
 		}
 	}
 	c.core.Start(c.picture)
@@ -133,6 +136,19 @@ func New(cfg Config) *Cluster {
 	c.stepper = scheduler.NewStepper(c.api, c.picture, func(plan.Event) {}, func() time.Time { return c.now })
 	c.nodes.adopt()
 	return c
+}
+
+// unled are objects whose nodes do not say how far they lead connections: they lead none here, and nobody is to wait for that.
+func unled(objects []object.Object) []object.Object {
+	out := slices.Clone(objects)
+	for i, o := range out {
+		if lease, ok := o.(*coordinationv1.Lease); ok && lease.Annotations[drain.Routed] != "" {
+			lease = lease.DeepCopy()
+			delete(lease.Annotations, drain.Routed)
+			out[i] = lease
+		}
+	}
+	return out
 }
 
 // controllersFor returns the product's controllers, configured as the cluster's own seem to be.
@@ -192,7 +208,7 @@ func (c *Cluster) pull() {
 		for _, e := range entries {
 			c.pulled = e.Revision
 			ch := c.picture.Apply(view.Event{Type: e.Type, Resource: e.Resource, Object: e.Object, Revision: e.Revision})
-			c.core.Changed(c.picture, ch)
+			c.core.Changed(c.picture, ch, c.now)
 			c.nodes.hear(e)
 			if c.cfg.Wrote != nil {
 				c.cfg.Wrote(Write{Entry: e, At: c.now, By: c.by, Because: c.because})

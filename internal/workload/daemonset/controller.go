@@ -27,6 +27,7 @@ import (
 	"coracle/internal/workload/placement"
 	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/revision"
+	"coracle/internal/workload/routed"
 	"coracle/internal/workload/succession"
 )
 
@@ -63,8 +64,8 @@ func Controller() plan.Controller {
 			claim.Watch(resource.Pods, resource.DaemonSets, selectorOf, alike),
 			revision.Watch(resource.DaemonSets, selectorOf),
 			{Resource: resource.Nodes, Keys: nodeKeys},
-		}, refusal.Watches(resource.DaemonSets, lacks)...),
-		Indexes:     diagnose.Indexes(),
+		}, append(refusal.Watches(resource.DaemonSets, lacks), routed.Watches("DaemonSet")...)...),
+		Indexes:     append(diagnose.Indexes(), routed.Indexes()...),
 		Successions: []plan.Succession{{Resource: resource.ControllerRevisions, Of: succession.Of("DaemonSet")}},
 		Plan:        Plan,
 	}

@@ -20,6 +20,7 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
 	"coracle/internal/workload/revision"
+	"coracle/internal/workload/routed"
 )
 
 // spot is one node, and the set's pods that are on it or pinned to it.
@@ -43,6 +44,7 @@ func (s *spot) wanted() bool { return s.verdict.Cause == placement.Fits }
 type decision struct {
 	in  plan.Input
 	set *appsv1.DaemonSet
+	led *routed.Book
 	out plan.Plan
 
 	history revision.History
@@ -71,7 +73,7 @@ func Plan(in plan.Input) plan.Plan {
 	if !ok || set == nil || set.DeletionTimestamp != nil {
 		return plan.Plan{}
 	}
-	d := &decision{in: in, set: set}
+	d := &decision{in: in, set: set, led: routed.New(in.Reader, in.Now)}
 	d.run()
 	waits := append(d.waits, d.unavailable()...)
 	diagnose.Conclude(&d.out, in, object.RefOf(set), waits, d.notes, d.stuck)
@@ -201,7 +203,7 @@ func (d *decision) present(pod *corev1.Pod) bool {
 }
 
 func (d *decision) available(pod *corev1.Pod) bool {
-	return podstate.Available(pod, d.set.Spec.MinReadySeconds, d.in.Now)
+	return podstate.Available(pod, d.set.Spec.MinReadySeconds, d.in.Now) && d.led.Until(pod).IsZero()
 }
 
 func (d *decision) wait(w plan.Wait) { d.waits = append(d.waits, w) }

@@ -12,7 +12,6 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/podstate"
 	"coracle/internal/workload/progress"
 	"coracle/internal/workload/revision"
 )
@@ -65,7 +64,7 @@ func (d *decision) count(s *appsv1.DaemonSetStatus) (complete bool) {
 		}
 		s.CurrentNumberScheduled++
 		best := spot.pods[0]
-		if at, ready := podstate.AvailableAt(best, d.set.Spec.MinReadySeconds); ready {
+		if at, ready := d.led.Available(best, d.set.Spec.MinReadySeconds); ready {
 			s.NumberReady++
 			if at.After(d.in.Now) {
 				d.again(at)
@@ -82,7 +81,7 @@ func (d *decision) count(s *appsv1.DaemonSetStatus) (complete bool) {
 			complete = false // what only the user may replace is nobody's delay
 		}
 		for _, pod := range spot.pods[1:] {
-			if at, ready := podstate.AvailableAt(pod, d.set.Spec.MinReadySeconds); ready && at.After(d.in.Now) {
+			if at, ready := d.led.Available(pod, d.set.Spec.MinReadySeconds); ready && at.After(d.in.Now) {
 				d.again(at)
 			}
 		}

@@ -54,6 +54,11 @@ func Cause(r object.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verd
 		}
 	}
 	v := Verdict{Wait: plan.Wait{Reason: "MinReadySeconds", On: object.RefOf(pod)}}
+	if podstate.Available(pod, minReady, now) {
+		v.Reason = "NotRouted"
+		v.Message = fmt.Sprintf("pod %s is ready; its rollout counts it once every node leads the connections of its services to it, or 2 seconds later", pod.Name)
+		return v
+	}
 	v.Message = fmt.Sprintf("pod %s is ready, and must stay so for %d seconds to count as available", pod.Name, minReady)
 	if c := podstate.Condition(pod, corev1.PodReady); c != nil {
 		v.Since = c.LastTransitionTime.Time

@@ -124,7 +124,7 @@ func TestPod(t *testing.T) {
 		stuck  bool
 		hint   string
 	}{
-		{"ready, not long enough", func(*corev1.Pod) {}, "MinReadySeconds", "for 10 seconds", "pods p", at(20), false, ""},
+		{"ready, not long enough", func(*corev1.Pod) {}, "MinReadySeconds", "for 60 seconds", "pods p", at(20), false, ""},
 		{"terminating", ending, "Terminating", "is terminating", "pods p", at(10), false, ""},
 		{"terminating on a lost node", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "lost" }, "NodeUnreachable", "node lost is not ready to confirm it", "nodes lost", at(10), true, "--force"},
 		{"terminating on a node that is gone", func(p *corev1.Pod) { ending(p); p.Spec.NodeName = "gone" }, "Terminating", "no longer exists, and it is removed without it", "pods p", at(10), false, ""},
@@ -205,7 +205,7 @@ func TestPod(t *testing.T) {
 			Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "c"}},
 				Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: at(20)}}}}
 		tc.change(pod)
-		v := diagnose.Cause(w, pod, 10, at(60).Time)
+		v := diagnose.Cause(w, pod, 60, at(60).Time)
 		on := v.On.Resource.Plural + " " + v.On.Name
 		if v.Reason != tc.reason || !strings.Contains(v.Message, tc.says) || on != tc.on || v.Stuck != tc.stuck || !v.Since.Equal(tc.since.Time) ||
 			(tc.hint == "") != (v.Hint == "") || !strings.Contains(v.Hint, tc.hint) {

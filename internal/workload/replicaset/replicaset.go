@@ -23,6 +23,7 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/rollout"
+	"coracle/internal/workload/routed"
 )
 
 // Burst is how many pods one plan creates or deletes at most, so that a big set neither holds up
@@ -34,8 +35,8 @@ func Controller() plan.Controller {
 	return plan.Controller{
 		Name:    "replicaset-controller",
 		For:     resource.ReplicaSets,
-		Watches: append(refusal.Watches(resource.ReplicaSets, lacks), claim.Watch(resource.Pods, resource.ReplicaSets, selectorOf, alike)),
-		Indexes: diagnose.Indexes(),
+		Watches: append(append(refusal.Watches(resource.ReplicaSets, lacks), claim.Watch(resource.Pods, resource.ReplicaSets, selectorOf, alike)), routed.Watches("ReplicaSet")...),
+		Indexes: append(diagnose.Indexes(), routed.Indexes()...),
 		Plan:    planFor(resource.ReplicaSets),
 	}
 }
@@ -43,13 +44,17 @@ func Controller() plan.Controller {
 // ReplicationController plans ReplicationControllers.
 func ReplicationController() plan.Controller {
 	return plan.Controller{
-		Name:    "replication-controller",
-		For:     resource.ReplicationControllers,
-		Watches: append(refusal.Watches(resource.ReplicationControllers, lacks), claim.Watch(resource.Pods, resource.ReplicationControllers, selectorOf, alike)),
-		Indexes: diagnose.Indexes(),
+		Name: "replication-controller",
+		For:  resource.ReplicationControllers,
+		Watches: append(refusal.Watches(resource.ReplicationControllers, lacks), claim.Watch(resource.Pods, resource.ReplicationControllers, selectorOf, alike),
+			plan.Watch{Resource: resource.Leases, Keys: none}, plan.Watch{Resource: resource.Nodes, Keys: none}),
+		Indexes: append(diagnose.Indexes(), routed.Indexes()...),
 		Plan:    planFor(resource.ReplicationControllers),
 	}
 }
+
+// none: a ReplicationController rolls nothing out by itself; what its pods wait for must be in the picture all the same.
+func none(object.Reader, object.Object, object.Object) []object.Key { return nil }
 
 func planFor(res resource.Resource) func(plan.Input) plan.Plan {
 	return func(in plan.Input) plan.Plan {
@@ -70,6 +75,7 @@ func planFor(res resource.Resource) func(plan.Input) plan.Plan {
 type picture struct {
 	plan.Input
 	set set
+	led *routed.Book
 	// active pods count; terminating ones are on their way out; ended pods are in neither.
 	active, terminating []*corev1.Pod
 	// lack is how many pods are missing (above 0) or too many (below).
@@ -83,7 +89,7 @@ type picture struct {
 
 func decide(in plan.Input, s set) plan.Plan {
 	pods, edits := claim.Objects(in.Reader, resource.Pods, claim.Owner{Object: s.object, Selector: s.selector}, adoptable)
-	p := &picture{Input: in, set: s}
+	p := &picture{Input: in, set: s, led: routed.New(in.Reader, in.Now)}
 	for _, o := range pods {
 		switch pod := o.(*corev1.Pod); {
 		case podstate.Active(pod):

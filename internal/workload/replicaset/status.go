@@ -39,18 +39,34 @@ func (p *picture) count() (counts, time.Time) {
 			continue
 		}
 		c.ready++
-		at, known := since, true
-		if p.set.minReady > 0 {
-			at, known = podstate.AvailableAt(pod, p.set.minReady)
-		}
+		at, known := p.availableAt(pod, since)
 		switch {
-		case p.set.minReady <= 0 || (known && !p.Now.Before(at)):
+		case known && !p.Now.Before(at):
 			c.available++
 		case known && (next.IsZero() || at.Before(next)):
 			next = at
 		}
 	}
 	return c, next
+}
+
+// availableAt is when a pod that has been ready since some time counts as available; whoever sets no minReadySeconds does not ask
+// since when. It is not known where the node did not say.
+func (p *picture) availableAt(pod *corev1.Pod, since time.Time) (at time.Time, known bool) {
+	at, known = time.Time{}, true
+	if p.set.minReady > 0 {
+		at, known = podstate.AvailableAt(pod, p.set.minReady)
+	}
+	if until := p.led.Until(pod); until.After(at) {
+		at = until
+	}
+	return at, known
+}
+
+func (p *picture) available(pod *corev1.Pod) bool {
+	since, ready := podstate.ReadySince(pod)
+	at, known := p.availableAt(pod, since)
+	return ready && known && !p.Now.Before(at)
 }
 
 // carries reports whether labels contains all of wanted.

@@ -71,7 +71,7 @@ func (p *picture) explainPods(w *plan.Why) {
 	var bad, slow []*corev1.Pod
 	missing := 0
 	for _, pod := range p.active {
-		if podstate.Available(pod, p.set.minReady, p.Now) {
+		if p.available(pod) {
 			continue
 		}
 		missing++

@@ -28,6 +28,7 @@ import (
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/revision"
+	"coracle/internal/workload/routed"
 	"coracle/internal/workload/succession"
 )
 
@@ -50,8 +51,8 @@ func Controller() plan.Controller {
 			{Resource: resource.PersistentVolumeClaims, Keys: claimKeys},
 			{Resource: resource.StorageClasses, Keys: classKeys},
 			revisions,
-		}, refusal.Watches(resource.StatefulSets, lacks)...),
-		Indexes: diagnose.Indexes(),
+		}, append(refusal.Watches(resource.StatefulSets, lacks), routed.Watches(controllerKind.Kind)...)...),
+		Indexes: append(diagnose.Indexes(), routed.Indexes()...),
 		Successions: []plan.Succession{
 			{Resource: resource.Pods, Of: succession.Of(controllerKind.Kind)},
 			{Resource: resource.PersistentVolumeClaims, Of: func(o object.Object) bool { _, _, ok := split(o.GetName()); return ok }},

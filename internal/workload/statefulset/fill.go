@@ -163,13 +163,13 @@ func (d *decision) noteOnceReady(m member) {
 
 // isAvailable says whether a member serves and will go on to.
 func (d *decision) isAvailable(m member) bool {
-	return m.pod != nil && !d.leavingPod(m) && available(m.pod, d.set.Spec.MinReadySeconds, d.in.Now)
+	return m.pod != nil && !d.leavingPod(m) && d.available(m.pod)
 }
 
 // hold notes that a member is waited for, and blocks what comes after it.
 func (d *decision) hold(m member) {
 	d.blocked = true
-	if at, isReady := availableAt(m.pod, d.set.Spec.MinReadySeconds); isReady && at.After(d.in.Now) && !d.leavingPod(m) {
+	if at, isReady := d.availableAt(m.pod); isReady && at.After(d.in.Now) && !d.leavingPod(m) {
 		d.again(at)
 	}
 	if d.doomed[m.pod.Name] {
@@ -226,7 +226,7 @@ func (d *decision) shrink() {
 		switch {
 		case terminating(m.pod):
 			d.hold(m)
-		case d.ordered && m.pod != first && !available(m.pod, d.set.Spec.MinReadySeconds, d.in.Now) && !idle(m.pod):
+		case d.ordered && m.pod != first && !d.available(m.pod) && !idle(m.pod):
 			// Kubernetes deletes an unhealthy pod only when those before it are healthy.
 			d.holdFor(m, first)
 		default:
@@ -267,7 +267,7 @@ func (d *decision) holdFor(m member, earlier *corev1.Pod) {
 	v.Message = fmt.Sprintf("scaling down waits until the pods before %s are healthy: %s", m.pod.Name, v.Message)
 	d.stuck = d.stuck || v.Stuck
 	d.wait(v.Wait)
-	if at, isReady := availableAt(earlier, d.set.Spec.MinReadySeconds); isReady && at.After(d.in.Now) {
+	if at, isReady := d.availableAt(earlier); isReady && at.After(d.in.Now) {
 		d.again(at)
 	}
 }

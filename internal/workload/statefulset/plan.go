@@ -16,6 +16,7 @@ import (
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/revision"
+	"coracle/internal/workload/routed"
 )
 
 // member is one identity of the set: an ordinal, and its pod if there is one.
@@ -28,6 +29,7 @@ type member struct {
 type decision struct {
 	in  plan.Input
 	set *appsv1.StatefulSet
+	led *routed.Book
 	out plan.Plan
 
 	history         revision.History
@@ -61,7 +63,7 @@ func Plan(in plan.Input) plan.Plan {
 	if !ok || set == nil {
 		return plan.Plan{}
 	}
-	d := &decision{in: in, set: set}
+	d := &decision{in: in, set: set, led: routed.New(in.Reader, in.Now)}
 	d.run()
 	if d.unexplained > 0 {
 		d.wait(plan.Wait{Reason: "MorePods", Message: fmt.Sprintf("%d more pods are not available", d.unexplained), On: object.RefOf(set)})

@@ -17,15 +17,15 @@ func ready(pod *corev1.Pod) bool {
 }
 
 // availableAt returns when a ready pod counts as available; false for one that is not ready.
-func availableAt(pod *corev1.Pod, minReady int32) (time.Time, bool) {
+func (d *decision) availableAt(pod *corev1.Pod) (time.Time, bool) {
 	if pod.Status.Phase != corev1.PodRunning {
 		return time.Time{}, false
 	}
-	return podstate.AvailableAt(pod, minReady)
+	return d.led.Available(pod, d.set.Spec.MinReadySeconds)
 }
 
-func available(pod *corev1.Pod, minReady int32, now time.Time) bool {
-	return pod.Status.Phase == corev1.PodRunning && podstate.Available(pod, minReady, now)
+func (d *decision) available(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodRunning && podstate.Available(pod, d.set.Spec.MinReadySeconds, d.in.Now) && d.led.Until(pod).IsZero()
 }
 
 // setRef is the owner reference by which a set controls its pods and holds its claims.

@@ -117,7 +117,7 @@ func (d *decision) updateName() string {
 func (d *decision) count(s *appsv1.StatefulSetStatus) {
 	for _, m := range d.pods {
 		s.Replicas++
-		if at, isReady := availableAt(m.pod, d.set.Spec.MinReadySeconds); isReady {
+		if at, isReady := d.availableAt(m.pod); isReady {
 			s.ReadyReplicas++
 			if at.After(d.in.Now) {
 				d.again(at)

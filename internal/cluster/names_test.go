@@ -1,0 +1,102 @@
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/client"
+	"coracle/internal/object"
+	"coracle/internal/resource"
+)
+
+// nowhere is a node whose pods only tests speak for.
+const nowhere = "nowhere"
+
+// BenchmarkAddressToSlice is what the server does from the acceptance of a pod's address until a watch shows it in a slice,
+// in a service of 250 pods: the time that passes, and the processor's time for each pod.
+func BenchmarkAddressToSlice(b *testing.B) {
+	const pods = 250
+	w := start(b, 0)
+	ctx := b.Context()
+	w.make(&corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "late"},
+		Spec: corev1.ServiceSpec{
+			ClusterIP: corev1.ClusterIPNone, PublishNotReadyAddresses: true, Selector: map[string]string{"app": "late"},
+		},
+	})
+	w.make(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nowhere}})
+	watching, err := w.Watch(ctx, resource.EndpointSlices, client.ListOptions{Namespace: "default"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer watching.Stop()
+	until := func(ip string) {
+		for e := range watching.ResultChan() {
+			if s, ok := e.Object.(*discoveryv1.EndpointSlice); ok && slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Addresses[0] == ip }) {
+				return
+			}
+		}
+		b.Fatalf("no slice has %s", ip)
+	}
+	var took []time.Duration
+	var used time.Duration
+	for round := 0; b.Loop(); round++ {
+		b.StopTimer()
+		if round > 0 && round%pods == 0 {
+			for i := range pods {
+				w.remove(fmt.Sprintf("late-%d", round-pods+i))
+			}
+		}
+		name, ip := fmt.Sprintf("late-%d", round), fmt.Sprintf("198.18.%d.%d", round/250%250, round%250+1)
+		pod := w.make(&corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"app": "late"}},
+			Spec:       corev1.PodSpec{NodeName: nowhere, Hostname: name, Subdomain: "late", Containers: []corev1.Container{{Name: "main", Image: "none"}}},
+		}).(*corev1.Pod).DeepCopy()
+		pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, ip, []corev1.PodIP{{IP: ip}}
+		w.until("nothing to do", w.loop.Idle)
+		b.StartTimer()
+		before := processorTime(b)
+		if _, err := w.Update(ctx, pod, "status"); err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		until(ip)
+		took = append(took, time.Since(began))
+		b.StopTimer()
+		w.until("nothing to do", w.loop.Idle)
+		used += processorTime(b) - before
+		b.StartTimer()
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(float64(used.Microseconds())/float64(len(took)), "cpu-µs/pod")
+}
+
+func processorTime(t testing.TB) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func (w *whole) remove(pod string) {
+	w.t.Helper()
+	now := int64(0)
+	o, err := w.Get(context.Background(), resource.Pods, "default", pod)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.Delete(context.Background(), object.RefOf(o), metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		w.t.Fatal(err)
+	}
+}
