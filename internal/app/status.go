@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"coracle/internal/client"
-	"coracle/internal/fleet/life"
+	"coracle/internal/simnode"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
@@ -154,7 +154,7 @@ func (s *simulated) count(n *corev1.Node, pods int) {
 	switch {
 	case nodeReady(n):
 		s.ready++
-	case life.Silent(n):
+	case simnode.Silent(n):
 		s.silent++ // as somebody wants it
 	}
 }

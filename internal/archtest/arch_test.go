@@ -43,9 +43,10 @@ var walls = map[string][]string{
 	"sim": {"client", "cluster", "eviction", "loop", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
 	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
 	// live as simulated ones do, and explains the end as why does.
-	"rehearse": {"apiserver", "client", "cluster", "eviction", "fit", "fleet", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
-	// fleet plays nodes, for whom nodelife looks as for any other.
-	"fleet": {"client", "cluster", "fit", "kind", "plan", "podclaim", "reclaim", "resource", "view"},
+	"rehearse": {"apiserver", "client", "cluster", "eviction", "fit", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "simnode", "view", "why", "workload"},
+	// simnode is the model of a node, for whom nodelife looks as for any other; fleet runs it in real time.
+	"simnode": {"cluster", "fit", "kind", "plan", "podclaim", "resource"},
+	"fleet":   {"client", "cluster", "fit", "kind", "plan", "reclaim", "resource", "simnode", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"resource", "scheme", "servicerange"},
 	"store":     {},
@@ -92,7 +93,7 @@ func TestWalls(t *testing.T) {
 var (
 	pure = []string{"internal/behind", "internal/servicerange", "internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
-		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
+		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/simnode",
 		"internal/apiserver/fairness", "internal/apiserver/authz/rbac", "internal/apiserver/authz/policy", "internal/dns", "internal/drain",
 		"internal/network/policy", "internal/network/proxy", "internal/peers"}
 	impure = map[string]string{

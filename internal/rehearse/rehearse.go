@@ -73,7 +73,7 @@ func play(in Input) (*run, error) {
 	}
 	r.record = newRecorder(r)
 	r.world = virtual.New(virtual.Config{
-		Start: in.Start, Objects: in.Objects, Failed: failed, Expect: r.assumed.expect,
+		Start: in.Start, Objects: in.Objects, Failed: failed, Behavior: r.assumed.behavior,
 		Wrote: r.record.wrote, Refused: r.record.refused,
 	})
 	// What goes on in the cluster by itself comes first: it is not the changes' doing.

@@ -29,6 +29,7 @@ import (
 	"coracle/internal/rehearse/virtual"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
+	"coracle/internal/simnode"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected reports of golden scenarios")
@@ -207,19 +208,20 @@ func given(t *testing.T, sections map[string]string) []plan.Object {
 		objects = append(objects, machine(words[0], words[1]))
 		names = append(names, words[0])
 	}
-	c := virtual.New(virtual.Config{Start: epoch, Objects: objects, Expect: func(pod *corev1.Pod, _ *corev1.Node) virtual.Expectation {
-		e := virtual.Expectation{Ready: time.Second, Stop: time.Second}
+	c := virtual.New(virtual.Config{Start: epoch, Objects: objects, Behavior: func(pod *corev1.Pod, _ *corev1.Node) simnode.Behavior {
+		b := simnode.Behavior{ReadyAfter: time.Second, StopAfter: time.Second}
 		switch image := pod.Spec.Containers[0].Image; {
 		case strings.HasPrefix(image, "slow"):
-			e.Ready = 3 * time.Second
+			b.ReadyAfter = 3 * time.Second
 		case strings.HasPrefix(image, "bad"):
-			e.NoImage = true
+			b.PullError = "the image " + image + " cannot be pulled here now"
+			b.PullBackOff = b.PullError
 		case strings.HasPrefix(image, "crash"):
-			e.Crashes = true
+			b.Ends, b.EndAfter, b.ExitCode, b.NeverReady = true, time.Second, 1, true
 		case strings.HasPrefix(image, "stale"):
-			e.Never = true
+			b.NeverReady = true
 		}
-		return e
+		return b
 	}})
 	settle(t, c, epoch)
 	for _, d := range documents(t, sections["given"]) {

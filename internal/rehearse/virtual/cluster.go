@@ -24,22 +24,11 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
+	"coracle/internal/simnode"
 	"coracle/internal/view"
 	"coracle/internal/workload"
 	"coracle/internal/workload/diagnose"
 )
-
-// Expectation is how a pod is assumed to fare on a node.
-type Expectation struct {
-	// Ready is how long after their start its containers become ready, Stop how long they take to end when they are
-	// told to, within the grace period.
-	Ready, Stop time.Duration
-	// At most one of these: it never becomes ready, its image cannot be pulled, its containers crash.
-	Never, NoImage, Crashes bool
-	// Annotated says that the annotations by which simulated pods are shaped are honoured besides, and before what is
-	// said above unless Override holds.
-	Annotated, OverrideReady, OverrideStop bool
-}
 
 // Config is what a cluster begins with.
 type Config struct {
@@ -49,8 +38,8 @@ type Config struct {
 	Objects []plan.Object
 	// Failed names nodes that lose their power at the start.
 	Failed map[string]bool
-	// Expect says how a pod fares on a node.
-	Expect func(*corev1.Pod, *corev1.Node) Expectation
+	// Behavior says how a pod fares on a node.
+	Behavior func(*corev1.Pod, *corev1.Node) simnode.Behavior
 	// Wrote, when set, is told each write in order: whose it was, and when.
 	Wrote func(Write)
 	// Refused, when set, is told each refusal of the virtual API but conflicts.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,12 +14,11 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/fit"
-	"coracle/internal/fleet/life"
 	"coracle/internal/loop"
 	"coracle/internal/plan"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/simnode"
 )
 
 // forever is past the end of any rehearsal: heartbeats of living nodes are taken to come until then, and cost nothing.
@@ -78,12 +76,8 @@ type local struct {
 	pod      *corev1.Pod
 	since    time.Time
 	deleting bool
-	// frozen pods fail now, and are assumed to go on so until they are deleted.
-	frozen bool
-	// kept pods are in the state in which they were found, which nothing changes by itself.
-	kept   bool
-	listed bool
-	gone   bool
+	listed   bool
+	gone     bool
 	// unmounted pods wait for a claim.
 	unmounted bool
 	at        time.Time
@@ -108,20 +102,8 @@ func (n *nodes) adopt() {
 		}
 	}
 	for _, o := range n.of.picture.List(resource.Pods, "") {
-		pod := o.(*corev1.Pod)
-		n.see(pod)
-		if l := n.pods[pod.UID]; l != nil && pod.DeletionTimestamp == nil {
-			l.frozen = Failing(pod)
-			node, ok := n.node(pod)
-			l.kept = podstate.Ready(pod) && !(ok && n.of.cfg.Expect(pod, node).Annotated)
-		}
+		n.see(o.(*corev1.Pod))
 	}
-}
-
-// Failing says whether a pod's containers cannot start, or crash again and again.
-func Failing(pod *corev1.Pod) bool {
-	_, failing := FailingReason(pod)
-	return failing
 }
 
 // FailingReason is why a pod's containers wait, when that is a failure.
@@ -193,10 +175,10 @@ func (n *nodes) held(node string) *fit.Holdings {
 // judge says why the node does not take a pod that it has not begun; one that it takes is counted.
 func (n *nodes) judge(node *corev1.Node, pod *corev1.Pod) *fit.Refusal {
 	held := n.held(node.Name)
-	if life.Admitted(pod) || held.Has(pod.UID) {
+	if simnode.Admitted(pod) || held.Has(pod.UID) {
 		return nil
 	}
-	refusal := life.Judge(held, node, pod)
+	refusal := simnode.Judge(held, node, pod)
 	if refusal == nil {
 		held.Add(pod)
 	}
@@ -219,19 +201,16 @@ func (n *nodes) see(pod *corev1.Pod) {
 	}
 	l.pod = pod
 	switch {
-	case life.Holds(pod):
+	case simnode.Holds(pod):
 		n.held(pod.Spec.NodeName).Add(pod)
-	case life.Terminal(pod):
+	case simnode.Terminal(pod):
 		n.held(pod.Spec.NodeName).Remove(pod.UID)
 	}
 	if pod.DeletionTimestamp != nil && !l.deleting {
-		l.deleting, l.since, l.frozen, l.kept = true, n.of.now, false, false
+		l.deleting, l.since = true, n.of.now
 		if pod.DeletionTimestamp.Add(-graceOf(pod)).Before(n.of.cfg.Start) {
 			l.since = time.Time{} // it was being deleted before
 		}
-	}
-	if l.kept && !podstate.Ready(pod) {
-		l.kept = false
 	}
 	n.look(l)
 }
@@ -292,28 +271,25 @@ func (n *nodes) act() bool {
 	return busy
 }
 
-// live takes the next step of a pod's life.
+// live takes the next step of a pod's simnode.
 func (n *nodes) live(ctx context.Context, l *local) {
 	node, ok := n.node(l.pod)
-	if l.gone || l.frozen || l.kept || !ok || n.unwell[node.Name] && !l.deleting {
+	if l.gone || !ok || n.unwell[node.Name] && !l.deleting {
 		return
 	}
-	expected := n.of.cfg.Expect(l.pod, node)
-	in := life.Input{Pod: shaped(l.pod, node, expected), Node: node, Since: l.since, Now: n.of.now, Refused: n.judge(node, l.pod)}
+	behavior := n.of.cfg.Behavior(l.pod, node)
+	in := simnode.Input{Pod: l.pod, Node: node, Behavior: &behavior, Since: l.since, Now: n.of.now, Refused: n.judge(node, l.pod)}
 	if l.unmounted = false; in.Refused == nil {
-		in.Unmounted = life.Unmounted(n.of.picture, l.pod)
+		in.Unmounted = simnode.Unmounted(n.of.picture, l.pod)
 		l.unmounted = in.Unmounted != ""
 		in.Address = n.address(l.pod, node)
 	}
-	step := life.Next(in)
+	step := simnode.Next(in)
 	l.since = step.Since
 	n.schedule(l, step.Again)
 	if step.Status != nil {
 		next := *l.pod
 		next.Status = *step.Status
-		if expected.NoImage && !expected.Annotated {
-			excuse(next.Status.ContainerStatuses)
-		}
 		next.ResourceVersion = "" // what others write of a status meanwhile, life carries over
 		_, _ = n.of.api.Update(ctx, &next, "status")
 	}
@@ -321,58 +297,6 @@ func (n *nodes) live(ctx context.Context, l *local) {
 		zero := int64(0)
 		_, _ = n.of.api.Delete(ctx, plan.RefOf(l.pod), metav1.DeleteOptions{GracePeriodSeconds: &zero})
 	}
-}
-
-// excuse says of images that cannot be pulled what is known of them, in place of what simulated nodes say.
-func excuse(list []corev1.ContainerStatus) {
-	for i := range list {
-		if w := list[i].State.Waiting; w != nil && strings.Contains(w.Message, life.ImagePullError) {
-			list[i].State.Waiting = &corev1.ContainerStateWaiting{Reason: w.Reason, Message: "the image " + list[i].Image + " cannot be pulled here now"}
-		}
-	}
-}
-
-// crashAfter is how long containers run that crash.
-const crashAfter = time.Second
-
-// shaped is a pod with the annotations that make its life as it is expected to be.
-func shaped(pod *corev1.Pod, node *corev1.Node, e Expectation) *corev1.Pod {
-	out := *pod
-	out.Annotations = map[string]string{}
-	honoured := func(key string) bool {
-		if !e.Annotated {
-			return false
-		}
-		v, own := pod.Annotations[key]
-		if !own {
-			v, own = node.Annotations[key]
-		}
-		if own {
-			out.Annotations[key] = v
-		}
-		return own
-	}
-	for _, key := range []string{life.StartAfter, life.FinishAfter, life.ExitCode} {
-		honoured(key)
-	}
-	set := func(key, value string, override bool) {
-		if override || !honoured(key) {
-			out.Annotations[key] = value
-		}
-	}
-	flag := func(key string, on bool) {
-		if !honoured(key) && on {
-			out.Annotations[key] = "true"
-		}
-	}
-	set(life.ReadyAfter, e.Ready.String(), e.OverrideReady)
-	set(life.TerminateAfter, e.Stop.String(), e.OverrideStop)
-	flag(life.NeverReady, e.Never || e.Crashes)
-	flag(life.ImagePullError, e.NoImage)
-	if !honoured(life.CrashAfter) && e.Crashes {
-		out.Annotations[life.CrashAfter] = crashAfter.String()
-	}
-	return &out
 }
 
 // address is one of the node's range for a pod that has none yet. Ranges are not used up: nobody dials.

@@ -11,6 +11,7 @@ import (
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -38,7 +39,7 @@ func TestHearts(t *testing.T) {
 		node("dies-alone", "", corev1.ConditionTrue, 5*time.Second), node("clock-is-off", "", corev1.ConditionTrue, 48*time.Hour),
 		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: nodelife.LeaseNamespace, Name: "all", ResourceVersion: "2"},
 			Spec: coordinationv1.LeaseSpec{RenewTime: &at}},
-	}, Expect: func(*corev1.Pod, *corev1.Node) Expectation { return Expectation{} }})
+	}, Behavior: func(*corev1.Pod, *corev1.Node) simnode.Behavior { return simnode.Behavior{} }})
 	known := func() map[string]bool {
 		out := map[string]bool{}
 		for _, o := range c.Picture().List(resource.Nodes, "") {
