@@ -13,9 +13,9 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/cluster"
-	"coracle/internal/simnode"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 )
 
 const (

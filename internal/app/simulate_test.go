@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/simnode"
 	"coracle/internal/kind"
+	"coracle/internal/simnode"
 )
 
 func simNode(name, cidr string, annotations ...string) client.Object {

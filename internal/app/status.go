@@ -17,9 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"coracle/internal/client"
-	"coracle/internal/simnode"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 	"coracle/internal/workload/placement"
 )
 

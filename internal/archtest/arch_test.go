@@ -39,11 +39,12 @@ var walls = map[string][]string{
 	"scheduler": {"client", "fit", "plan", "podclaim", "resource", "view", "workload"},
 	// scenario carries plans out in a model of the API, for golden tests of planners.
 	"scenario": {"loop", "plan", "resource", "scheme", "workload"},
-	// sim runs them all in virtual time.
-	"sim": {"client", "cluster", "eviction", "loop", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
-	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
-	// live as simulated ones do, and explains the end as why does.
-	"rehearse": {"apiserver", "client", "cluster", "eviction", "fit", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "simnode", "view", "why", "workload"},
+	// virtual is a cluster of them all in virtual time, behind the server's own admission.
+	"virtual": {"apiserver", "client", "cluster", "fit", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "simnode", "view", "workload"},
+	// sim runs one by chance, with accidents, and rehearse one in order, copied from a real cluster: it explains the end as
+	// why does.
+	"sim":      {"client", "cluster", "eviction", "loop", "plan", "reclaim", "resource", "scheduler", "view", "workload"},
+	"rehearse": {"client", "cluster", "eviction", "kind", "plan", "quota", "resource", "simnode", "virtual", "why", "workload"},
 	// simnode is the model of a node, for whom nodelife looks as for any other; fleet runs it in real time.
 	"simnode": {"cluster", "fit", "kind", "plan", "podclaim", "resource"},
 	"fleet":   {"client", "cluster", "fit", "kind", "plan", "reclaim", "resource", "simnode", "view"},

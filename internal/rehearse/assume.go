@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/kind"
-	"coracle/internal/rehearse/virtual"
 	"coracle/internal/simnode"
 	"coracle/internal/workload/podstate"
 )
@@ -69,7 +68,7 @@ func observe(in Input) *assumptions {
 		if !ok || pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil {
 			continue
 		}
-		_, a.failing[pod.UID] = virtual.FailingReason(pod)
+		_, a.failing[pod.UID] = failingReason(pod)
 		if !simulated[pod.Spec.NodeName] {
 			a.see(pod)
 		}

@@ -26,10 +26,10 @@ import (
 	"coracle/internal/kind"
 	"coracle/internal/plan"
 	"coracle/internal/rehearse/manifest"
-	"coracle/internal/rehearse/virtual"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
 	"coracle/internal/simnode"
+	"coracle/internal/virtual"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected reports of golden scenarios")
@@ -208,7 +208,7 @@ func given(t *testing.T, sections map[string]string) []plan.Object {
 		objects = append(objects, machine(words[0], words[1]))
 		names = append(names, words[0])
 	}
-	c := virtual.New(virtual.Config{Start: epoch, Objects: objects, Behavior: func(pod *corev1.Pod, _ *corev1.Node) simnode.Behavior {
+	c := copied(epoch, objects, nil, func(pod *corev1.Pod, _ *corev1.Node) simnode.Behavior {
 		b := simnode.Behavior{ReadyAfter: time.Second, StopAfter: time.Second}
 		switch image := pod.Spec.Containers[0].Image; {
 		case strings.HasPrefix(image, "slow"):
@@ -222,10 +222,10 @@ func given(t *testing.T, sections map[string]string) []plan.Object {
 			b.NeverReady = true
 		}
 		return b
-	}})
+	}, virtual.Hooks{})
 	settle(t, c, epoch)
 	for _, d := range documents(t, sections["given"]) {
-		if err := c.Do(func(ctx context.Context, api client.Interface) error {
+		if err := c.do(func(ctx context.Context, api client.Interface) error {
 			_, err := api.Create(ctx, decode(t, d))
 			return err
 		}); err != nil {
@@ -235,18 +235,18 @@ func given(t *testing.T, sections map[string]string) []plan.Object {
 	settle(t, c, epoch.Add(10*time.Minute))
 	var out []plan.Object
 	for _, res := range cluster.Kinds() {
-		out = append(out, c.Picture().List(res, "")...)
+		out = append(out, c.Truth().List(res, "")...)
 	}
 	return out
 }
 
-func settle(t *testing.T, c *virtual.Cluster, until time.Time) {
+func settle(t *testing.T, c *world, until time.Time) {
 	t.Helper()
 	for {
-		if err := c.Settle(); err != nil {
+		if err := c.settle(); err != nil {
 			t.Fatal(err)
 		}
-		next, ok := c.Next()
+		next, ok := c.next()
 		if !ok || next.After(until) {
 			return
 		}

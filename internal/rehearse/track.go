@@ -10,8 +10,8 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
 	"coracle/internal/plan"
-	"coracle/internal/rehearse/virtual"
 	"coracle/internal/resource"
+	"coracle/internal/virtual"
 )
 
 // workloadKinds are followed through a rehearsal.

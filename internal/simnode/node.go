@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -209,4 +210,17 @@ func setNodeCondition(st *corev1.NodeStatus, c corev1.NodeCondition, now time.Ti
 		return
 	}
 	st.Conditions = append(st.Conditions, c)
+}
+
+// Recovered returns a node that says again how it is, after others had to say that they do not know; nil when it need not.
+func Recovered(node *corev1.Node, now time.Time) *corev1.Node {
+	silenced := func(c corev1.NodeCondition) bool { return c.Status == corev1.ConditionUnknown || c.Reason == notReady }
+	if !slices.ContainsFunc(node.Status.Conditions, silenced) {
+		return nil
+	}
+	next := node.DeepCopy()
+	for _, c := range nodeConditions(next) {
+		setNodeCondition(&next.Status, c, now)
+	}
+	return next
 }

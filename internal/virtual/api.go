@@ -83,12 +83,12 @@ func (l lookup) Await(_ context.Context, res resource.Resource, namespace, name 
 
 // List implements admit.Cluster.
 func (l lookup) List(res resource.Resource, namespace string) []runtime.Object {
-	return asRuntime(l.of.picture.List(res, namespace))
+	return asRuntime(l.of.truth.List(res, namespace))
 }
 
 // Any implements admit.Cluster.
 func (l lookup) Any(res resource.Resource, namespace string) bool {
-	return l.of.picture.Any(res, namespace)
+	return l.of.truth.Any(res, namespace)
 }
 
 func asRuntime(items []plan.Object) []runtime.Object {
