@@ -204,7 +204,7 @@ func outcome(controller string, change func(*loop.Outcome)) func(loop.Task, *loo
 	}
 }
 
-var mutations = []Mutation{
+var mutations = []mutation{
 	{Name: "a ReplicaSet creates one too many", Controller: rs, Plan: doubled},
 	{Name: "a ReplicaSet never creates the last pod", Controller: rs, Plan: dropLast(isCreate)},
 	{Name: "a ReplicaSet never deletes the last pod", Controller: rs, Plan: dropLast(isDelete)},
@@ -284,7 +284,7 @@ func TestMutations(t *testing.T) {
 				if !m.shows(seed + 1) {
 					continue
 				}
-				if r := Run(seed+1, Steps, &m); r.Broken != nil && Run(seed+1, Steps, nil).Broken == nil {
+				if r := play(seed+1, busySteps, &m); r.Broken != nil && play(seed+1, busySteps, nil).Broken == nil {
 					t.Logf("in world %d: %v", seed+1, r.Broken)
 					return
 				}

@@ -212,10 +212,13 @@ func setNodeCondition(st *corev1.NodeStatus, c corev1.NodeCondition, now time.Ti
 	st.Conditions = append(st.Conditions, c)
 }
 
-// Recovered returns a node that says again how it is, after others had to say that they do not know; nil when it need not.
+// Recovered returns a node that says again how it is, after others had to say that they do not know, or after it could
+// not be ready yet; nil when it need not.
 func Recovered(node *corev1.Node, now time.Time) *corev1.Node {
-	silenced := func(c corev1.NodeCondition) bool { return c.Status == corev1.ConditionUnknown || c.Reason == notReady }
-	if !slices.ContainsFunc(node.Status.Conditions, silenced) {
+	ranged := node.Spec.PodCIDR != ""
+	if !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Status == corev1.ConditionUnknown || ranged && c.Reason == notReady
+	}) {
 		return nil
 	}
 	next := node.DeepCopy()

@@ -121,6 +121,10 @@ func (c *Cluster) address(e fake.Entry) {
 		if c.cfg.Prompt {
 			m.Hear()
 		}
+	case *corev1.Node:
+		if m := c.machines.named[o.Name]; m != nil && simnode.Recovered(o, c.now) != nil {
+			m.beat = c.now // it hears that others think it dead, or has a range for its pods now, and says how it is
+		}
 	case *corev1.PersistentVolume:
 		if m := c.machines.named[reclaim.Assigned(o)]; m != nil && e.Type != watch.Deleted {
 			m.volumes = append(m.volumes, o)
