@@ -43,7 +43,7 @@ var walls = map[string][]string{
 	"virtual": {"apiserver", "client", "cluster", "fit", "kind", "loop", "plan", "quota", "reclaim", "resource", "scheduler", "simnode", "view", "workload"},
 	// sim runs one by chance, with accidents, and rehearse one in order, copied from a real cluster: it explains the end as
 	// why does.
-	"sim":      {"client", "cluster", "loop", "plan", "resource", "simnode", "virtual", "workload"},
+	"sim":      {"client", "cluster", "loop", "plan", "quota", "resource", "simnode", "virtual", "workload"},
 	"rehearse": {"client", "cluster", "eviction", "kind", "plan", "quota", "resource", "simnode", "virtual", "why", "workload"},
 	// simnode is the model of a node, for whom nodelife looks as for any other; fleet runs it in real time.
 	"simnode": {"cluster", "fit", "kind", "plan", "podclaim", "resource"},

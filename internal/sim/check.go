@@ -47,10 +47,12 @@ type checks struct {
 	// daemons is the most daemons a node may have, surge included.
 	daemons int
 	ends    ends
+	server  server
 }
 
 func newChecks(w *world) checks {
-	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1, ends: newEnds()}
+	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1, ends: newEnds(),
+		server: server{waited: map[types.UID]int32{}}}
 	surge := invariant.Surge()
 	c.each = invariant.All(invariant.OneController, invariant.OneTemplate(), invariant.CanaryHeld(),
 		func(r plan.Reader, now time.Time) error {
@@ -71,6 +73,9 @@ func newChecks(w *world) checks {
 func (c *checks) plan(r plan.Reader, ctl *plan.Controller, key plan.Key, p plan.Plan, now time.Time) error {
 	if err := wholesome(r, p); err != nil {
 		return fmt.Errorf("%w (%s %s)", err, ctl.Name, key)
+	}
+	if err := serverPlan(r, ctl.Name, p, now); err != nil {
+		return err
 	}
 	if authors[ctl.Name] && !c.w.late() {
 		c.writes.Known(c.w.Truth(), ctl.For, key, now)
@@ -244,6 +249,8 @@ func (c *checks) written(e fake.Entry) {
 	if e.Resource != resource.Leases {
 		c.wrote = c.w.Now()
 	}
+	c.w.violate(c.server.written(c.w, e))
+	c.w.violate(rolledBack(c.w.Truth(), e, c.w.actor))
 	c.w.violate(c.ends.written(e, c.w.actor, c.w.Now()))
 	c.w.violate(c.writes.Written(c.w.Truth(), invariant.Write{By: c.w.actor, Resource: e.Resource, Before: e.Before, After: e.Object, Gone: e.Type == "DELETED"}, c.w.Now()))
 	switch o := e.Object.(type) {

@@ -89,6 +89,7 @@ func (w *world) slow(o plan.Object) {
 	switch o := o.(type) {
 	case *appsv1.StatefulSet:
 		o.Spec.MinReadySeconds, o.Spec.PodManagementPolicy = ripening, appsv1.ParallelPodManagement
+		o.Spec.Replicas = ptr(max(3, *o.Spec.Replicas))
 	case *appsv1.DaemonSet:
 		o.Spec.MinReadySeconds = ripening
 	}
@@ -168,6 +169,9 @@ func (w *world) furnishMore(r *rand.Rand) {
 			w.make(w.equip(r, w.workload(r, pick(r, "dep2", "sts2", "ds2", "dep", "sts"))))
 		}
 	}
+	if w.has[quotas] {
+		w.make(&corev1.ResourceQuota{ObjectMeta: meta("quota"), Spec: corev1.ResourceQuotaSpec{Hard: podsHard(3 + r.IntN(8))}})
+	}
 	if w.has[budgets] {
 		for _, name := range w.names() {
 			if r.IntN(3) > 0 {
@@ -175,6 +179,10 @@ func (w *world) furnishMore(r *rand.Rand) {
 			}
 		}
 	}
+}
+
+func podsHard(n int) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourcePods: *apires.NewQuantity(int64(n), apires.DecimalSI)}
 }
 
 // workload draws a workload of a name.

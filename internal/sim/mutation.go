@@ -3,8 +3,10 @@ package sim
 import (
 	"slices"
 
+	"coracle/internal/client"
 	"coracle/internal/loop"
 	"coracle/internal/plan"
+	"coracle/internal/quota"
 )
 
 // mutation is a defect put into the product on purpose, to prove that a simulation finds its like.
@@ -17,6 +19,9 @@ type mutation struct {
 	Where []feature
 	// Action changes an action just before it is carried out.
 	Action func(plan.Action) plan.Action
+	// Scheduler changes what the scheduler reaches the API by, Bill what a create is charged.
+	Scheduler func(client.Interface) client.Interface
+	Bill      func([]quota.Item) []quota.Item
 	// Outcome changes what the loop is told came of a pass.
 	Outcome func(loop.Task, *loop.Outcome)
 }

@@ -147,6 +147,9 @@ func (w *world) restful() error {
 	if err := exact(w.Truth(), w.Now()); err != nil {
 		return err
 	}
+	if err := serverExact(w.Truth()); err != nil {
+		return err
+	}
 	return w.atRest()
 }
 

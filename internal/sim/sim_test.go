@@ -10,6 +10,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/resource"
+	"coracle/internal/virtual"
+	"coracle/internal/workload/claim"
 )
 
 var (
@@ -122,13 +128,56 @@ func one(t *testing.T, seed uint64) {
 	t.Fatal(report(r))
 }
 
-// TestRegressions runs the seeds of worlds that once failed, without features: their draws are of that time.
-func TestRegressions(t *testing.T) {
-	for seed, was := range map[uint64]string{
-		100182: "a daemon pod that the user relabels away and back was pardoned before the DaemonSet had dealt with it",
-	} {
-		if r := run(seed, busySteps, nil, nil); r.Broken != nil {
-			t.Errorf("seed %d (%s): %v", seed, was, r.Broken)
+// TestPardonLasts: a daemon that a user takes from its set and gives back may stand beside another until the DaemonSet has
+// dealt with it, and no longer.
+func TestPardonLasts(t *testing.T) {
+	var w *world
+	var name string
+	for seed := uint64(1); name == ""; seed++ {
+		w = newWorld(seed, nil, nil)
+		rest(w)
+		if len(w.Truth().List(resource.Deployments, "")) > 0 {
+			continue
+		}
+		for _, o := range w.Truth().List(resource.Pods, ns) {
+			if o.GetLabels()["app"] == "ds" {
+				name = o.GetName()
+			}
+		}
+	}
+	label := func(app string) {
+		w.as(virtual.User, func() { edit(w, resource.Pods, name, func(p *corev1.Pod) { p.Labels["app"] = app }) })
+	}
+	label("gone")
+	rest(w)
+	label("ds")
+	for back := false; !back; {
+		if !w.work() {
+			t.Fatal("the pod is not adopted again")
+		}
+		o, ok := w.Truth().Get(resource.Pods, ns, name)
+		back = ok && claim.Controller(o) != nil
+	}
+	for _, watch := range w.Control().Watches {
+		for watch.Behind() {
+			watch.Deliver()
+		}
+	}
+	w.violate(w.checks.state(w.Truth(), w.Now()))
+	if w.checks.adopted == 0 {
+		t.Error("pardoned before the DaemonSet has dealt with it")
+	}
+	rest(w)
+	if w.checks.adopted != 0 || w.broken != nil {
+		t.Errorf("in the end %d pods are pardoned, broken: %v", w.checks.adopted, w.broken)
+	}
+}
+
+// rest lets a world come to rest for two minutes without accidents.
+func rest(w *world) {
+	for until := w.Now().Add(2 * time.Minute); w.Now().Before(until); {
+		if next, ok := w.Next(); !w.work() && ok {
+			w.pass(next.Sub(w.Now()))
 		}
 	}
 }

@@ -24,7 +24,8 @@ var moreWishes = map[feature][]string{
 	onDelete: {"on-delete", "delete-pod"}, reserved: {"annotate", "start"}, growth: {"grow", "grow"}, held: {"annotate", "daemon-image", "daemon-image", "daemon-image"},
 	namespaces: {"delete-namespace", "make-namespace", "make-namespace", "remake", "remake"}, deadlines: {"annotate", "bad"},
 	replacement: {"annotate", "recreate"}, policies: {"policy", "policy"}, shares: {"shares"},
-	slow: {"daemon-image", "daemon-image", "daemon-image", "daemon-image", "image", "image", "image"},
+	quotas: {"quota", "scale", "scale"},
+	slow:   {"daemon-image", "daemon-image", "daemon-image", "daemon-image", "image", "set-image", "set-image", "set-image", "set-image"},
 }
 
 // wishList is what a user of this world may wish, each as often as it is to come.
@@ -66,6 +67,16 @@ func (w *world) wishMore(e event, r *rand.Rand) func() {
 	case "daemon-image":
 		return func() {
 			w.editTemplate("ds", func(t *corev1.PodTemplateSpec) { t.Spec.Containers[0].Image = pick(r, "good:1", "good:2", "good:3") })
+		}
+	case "quota":
+		return func() {
+			edit(w, resource.ResourceQuotas, "quota", func(q *corev1.ResourceQuota) { q.Spec.Hard = podsHard(2 + r.IntN(12)) })
+		}
+	case "set-image":
+		return func() {
+			w.editTemplate("sts", func(t *corev1.PodTemplateSpec) {
+				t.Spec.Containers[0].Image = pick(r, "good:1", "good:2", "good:3", "bad:1")
+			})
 		}
 	case "delete-namespace":
 		if e.N%3 != 0 {
@@ -171,6 +182,7 @@ func (w *world) drain(name string) {
 // that cannot be met.
 func (w *world) appeaseMore() {
 	w.peace = true
+	edit(w, resource.ResourceQuotas, "quota", func(q *corev1.ResourceQuota) { q.Spec.Hard = podsHard(1000) })
 	for _, m := range w.Machines() {
 		if o, err := w.api.Get(w.ctx, resource.Nodes, "", m.Name); err == nil && w.has[scarce] {
 			next := o.DeepCopyObject().(*corev1.Node)

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
@@ -24,6 +25,9 @@ import (
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 const ns = "default"
+
+// rootCA stands for the certificate of the cluster's authority.
+const rootCA = "trust"
 
 // world is a virtual cluster with its users and accidents. It is not safe for concurrent use.
 type world struct {
@@ -54,15 +58,18 @@ type world struct {
 // find; nil is none.
 func newWorld(seed uint64, m *mutation, has map[feature]bool) *world {
 	w := &world{has: has, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), mutation: m, ctx: context.Background()}
-	w.checks, w.controllers = newChecks(w), m.controllers(virtual.Controllers(nil))
-	w.Cluster = virtual.New(virtual.Config{
-		Start: epoch, Controllers: w.controllers, Behavior: w.behavior, Beats: true,
-		Hooks: virtual.Hooks{
-			Wrote: w.wrote, Acted: func() { w.violate(w.checks.state(w.Truth(), w.Now())) },
-			Fail: w.refuse, Decided: w.decided, Applying: w.applying, Action: m.action, Outcome: m.outcome,
-			Panicked: w.violate, Ran: w.checks.ran,
-		},
-	})
+	w.checks = newChecks(w)
+	hooks := virtual.Hooks{
+		Wrote: w.wrote, Acted: func() { w.violate(w.checks.state(w.Truth(), w.Now())) },
+		Fail: w.refuse, Decided: w.decided, Applying: w.applying, Action: m.action, Outcome: m.outcome,
+		Panicked: w.violate, Ran: w.checks.ran,
+	}
+	if m != nil {
+		hooks.Scheduler, hooks.Bill = m.Scheduler, m.Bill
+	}
+	trust := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": rootCA}}
+	w.controllers = m.controllers(virtual.Controllers([]plan.Object{trust}))
+	w.Cluster = virtual.New(virtual.Config{Start: epoch, Controllers: w.controllers, Behavior: w.behavior, Beats: true, Hooks: hooks})
 	w.api = w.API()
 	w.as(virtual.User, func() { w.furnish(rand.New(rand.NewPCG(seed, 0))) })
 	w.Restart()

@@ -121,6 +121,9 @@ func (l lookup) Charge(ctx context.Context, at admission.Attributes) error {
 	if err != nil {
 		return err
 	}
+	if a.of.cfg.Bill != nil {
+		bill = a.of.cfg.Bill(bill)
+	}
 	for _, item := range bill {
 		quota.Add(item.Quota.Status.Used, item.Amount)
 		item.Quota.Status.Hard = item.Quota.Spec.Hard.DeepCopy()

@@ -21,6 +21,7 @@ import (
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/loop"
 	"coracle/internal/plan"
+	"coracle/internal/quota"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
 	"coracle/internal/simnode"
@@ -61,6 +62,9 @@ type Hooks struct {
 	// Action may alter an action, Outcome what the loop is told of a pass: defects are put in there.
 	Action  func(plan.Action) plan.Action
 	Outcome func(loop.Task, *loop.Outcome)
+	// Scheduler may alter what the scheduler reaches the API by, Bill what a create is charged.
+	Scheduler func(client.Interface) client.Interface
+	Bill      func([]quota.Item) []quota.Item
 	// Panicked is told of a planner or a watch that panicked.
 	Panicked func(error)
 	// Ran is told when a pod's containers begin to run on a machine, and when they no longer do.
@@ -167,7 +171,11 @@ func (c *Cluster) Restart() {
 	c.restartControl()
 	sv := view.New()
 	c.sched = c.follow("scheduler", sv, scheduler.Resources(), func(view.Change) {})
-	c.stepper = scheduler.NewStepper(c.api, sv, func(plan.Event) {}, func() time.Time { return c.now })
+	var api client.Interface = c.api
+	if c.cfg.Scheduler != nil {
+		api = c.cfg.Scheduler(api)
+	}
+	c.stepper = scheduler.NewStepper(api, sv, func(plan.Event) {}, func() time.Time { return c.now })
 }
 
 // Now is the present instant.
