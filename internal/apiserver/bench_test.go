@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
+	"coracle/internal/object"
 	"coracle/internal/pki"
-	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/store"
 )
@@ -205,7 +205,7 @@ func BenchmarkLocalGet(b *testing.B) {
 	i := c.Client()
 	ctx := context.Background()
 	made := must[client.Object](b)(i.Create(ctx, configMap("c", nil)))
-	ref := plan.RefOf(made)
+	ref := object.RefOf(made)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := i.Get(ctx, ref.Resource, ref.Namespace, ref.Name); err != nil {

@@ -19,7 +19,7 @@ import (
 )
 
 // binding serves pods/binding: the scheduler's answer to where a pod runs.
-type binding struct{ pods *object }
+type binding struct{ pods *registry }
 
 var _ rest.NamedCreater = (*binding)(nil)
 

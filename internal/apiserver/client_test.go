@@ -19,8 +19,8 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/client/remote"
+	"coracle/internal/object"
 	"coracle/internal/pki"
-	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
@@ -129,7 +129,7 @@ func TestClientWrites(t *testing.T) {
 			t.Error("an update that changes nothing was written")
 		}
 
-		ref := plan.RefOf(updated)
+		ref := object.RefOf(updated)
 		wrong := ref
 		wrong.UID = "other"
 		if _, err := i.Delete(ctx, wrong, metav1.DeleteOptions{}); !apierrors.IsConflict(err) {
@@ -214,7 +214,7 @@ func TestClientSubresources(t *testing.T) {
 	both(t, func(t *testing.T, c *cluster, i client.Interface) {
 		account(t, c)
 		ctx, ok := ctxOf(t), must[client.Object](t)
-		ref := plan.RefOf(ok(i.Create(ctx, podNamed("p"))))
+		ref := object.RefOf(ok(i.Create(ctx, podNamed("p"))))
 		bind := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "default", Annotations: map[string]string{"x": "y"}}, Target: corev1.ObjectReference{Kind: "Node", Name: "n1"}}
 		if _, err := i.CreateSub(ctx, ref, "binding", bind); err != nil {
 			t.Fatal(err)
@@ -230,7 +230,7 @@ func TestClientSubresources(t *testing.T) {
 			t.Errorf("second binding: %v", err)
 		}
 		seconds := int64(600)
-		account := plan.Ref{Resource: resource.ServiceAccounts, Key: plan.Key{Namespace: "default", Name: "default"}}
+		account := object.Ref{Resource: resource.ServiceAccounts, Key: object.Key{Namespace: "default", Name: "default"}}
 		answer, err := i.CreateSub(ctx, account, "token", &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}})
 		if err != nil {
 			t.Fatal(err)
@@ -244,7 +244,7 @@ func TestClientSubresources(t *testing.T) {
 func TestClientPatches(t *testing.T) {
 	both(t, func(t *testing.T, c *cluster, i client.Interface) {
 		ctx, ok := ctxOf(t), must[client.Object](t)
-		ref := plan.RefOf(ok(i.Create(ctx, configMap("c", map[string]string{"a": "1"}))))
+		ref := object.RefOf(ok(i.Create(ctx, configMap("c", map[string]string{"a": "1"}))))
 		for _, p := range []struct {
 			kind types.PatchType
 			body string
@@ -294,7 +294,7 @@ func TestClientListsAndWatches(t *testing.T) {
 		next := items[0].DeepCopyObject().(*corev1.ConfigMap)
 		next.Data = map[string]string{"x": "y"}
 		ok(i.Update(ctx, next, ""))
-		ok(i.Delete(ctx, plan.RefOf(items[1]), metav1.DeleteOptions{}))
+		ok(i.Delete(ctx, object.RefOf(items[1]), metav1.DeleteOptions{}))
 		var seen []watch.EventType
 		for len(seen) < 2 {
 			select {
@@ -329,7 +329,7 @@ func TestClientGracefulDeletion(t *testing.T) {
 		ctx, ok := ctxOf(t), must[client.Object](t)
 		p := podNamed("p")
 		p.Spec.NodeName = "n1"
-		ref := plan.RefOf(ok(i.Create(ctx, p)))
+		ref := object.RefOf(ok(i.Create(ctx, p)))
 		lingering := ok(i.Delete(ctx, ref, metav1.DeleteOptions{}))
 		if lingering.GetDeletionTimestamp() == nil || *lingering.GetDeletionGracePeriodSeconds() != 30 {
 			t.Errorf("the pod on a node does not linger: %v", lingering.GetDeletionGracePeriodSeconds())
@@ -349,10 +349,10 @@ func TestDeletionWithoutGraceIsOneWrite(t *testing.T) {
 		account(t, c)
 		ctx, ok := ctxOf(t), must[client.Object](t)
 		var now int64
-		make := func(name string, change func(*corev1.Pod)) plan.Ref {
+		make := func(name string, change func(*corev1.Pod)) object.Ref {
 			p := podNamed(name)
 			change(p)
-			return plan.RefOf(ok(i.Create(ctx, p)))
+			return object.RefOf(ok(i.Create(ctx, p)))
 		}
 		scheduled := func(p *corev1.Pod) { p.Spec.NodeName = "n1" }
 		watch := c.watch(t, "/api/v1/namespaces/default/pods?watch=1&resourceVersion="+ok(i.Create(ctx, podNamed("first"))).GetResourceVersion())

@@ -50,7 +50,7 @@ func (s *Server) newGate() (*gate.Gate, error) {
 }
 
 // weights tells what requests cost, by the kinds that they name.
-type weights map[requestedKind]*object
+type weights map[requestedKind]*registry
 
 type requestedKind struct{ group, plural string }
 

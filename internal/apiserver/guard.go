@@ -27,7 +27,7 @@ func (s *Server) guard(ctx context.Context) {
 	parts.Wait()
 }
 
-func (s *Server) guardOne(ctx context.Context, o *object) {
+func (s *Server) guardOne(ctx context.Context, o *registry) {
 	key := keyOf(o.kind.Resource, metav1.NamespaceDefault, ownName)
 	for ctx.Err() == nil {
 		w, err := o.shared.Watch(store.Shared(ctx), key, storage.ListOptions{

@@ -18,7 +18,7 @@ import (
 
 	"coracle/internal/apiserver/managed"
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/store"
 )
@@ -42,7 +42,7 @@ func (s *Server) Client() client.Interface { return local{s} }
 
 var _ client.Interface = local{}
 
-func (l local) object(res resource.Resource) (*object, error) {
+func (l local) registry(res resource.Resource) (*registry, error) {
 	if o, ok := l.s.objects[res]; ok {
 		return o, nil
 	}
@@ -54,7 +54,7 @@ func (l local) object(res resource.Resource) (*object, error) {
 
 // Get implements client.Interface.
 func (l local) Get(_ context.Context, res resource.Resource, namespace, name string) (client.Object, error) {
-	o, err := l.object(res)
+	o, err := l.registry(res)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func asObject(obj runtime.Object) (client.Object, error) {
 }
 
 // selection is where a list or a watch looks: a key and a predicate.
-func (o *object) selection(opts client.ListOptions) (string, storage.ListOptions, error) {
+func (o *registry) selection(opts client.ListOptions) (string, storage.ListOptions, error) {
 	label, err := labels.Parse(opts.LabelSelector)
 	if err != nil {
 		return "", storage.ListOptions{}, apierrors.NewBadRequest(fmt.Sprintf("unable to parse label selector: %v", err))
@@ -102,7 +102,7 @@ func (o *object) selection(opts client.ListOptions) (string, storage.ListOptions
 
 // List implements client.Interface.
 func (l local) List(ctx context.Context, res resource.Resource, opts client.ListOptions) ([]client.Object, string, error) {
-	o, err := l.object(res)
+	o, err := l.registry(res)
 	if err != nil {
 		return nil, "", err
 	}
@@ -127,7 +127,7 @@ func (l local) List(ctx context.Context, res resource.Resource, opts client.List
 
 // Watch implements client.Interface.
 func (l local) Watch(ctx context.Context, res resource.Resource, opts client.ListOptions) (watch.Interface, error) {
-	o, err := l.object(res)
+	o, err := l.registry(res)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func attributes(res resource.Resource, subresource string, obj, old runtime.Obje
 // Create implements client.Interface.
 func (l local) Create(ctx context.Context, obj client.Object) (client.Object, error) {
 	res := resource.Of(obj)
-	o, err := l.object(res)
+	o, err := l.registry(res)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +187,7 @@ func (l local) Create(ctx context.Context, obj client.Object) (client.Object, er
 // Update implements client.Interface.
 func (l local) Update(ctx context.Context, obj client.Object, subresource string) (client.Object, error) {
 	res := resource.Of(obj)
-	o, err := l.object(res)
+	o, err := l.registry(res)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,7 @@ func (l local) Update(ctx context.Context, obj client.Object, subresource string
 // as often as the registry has to try.
 type replacement struct {
 	chain   admission.MutationInterface
-	object  *object
+	object  *registry
 	obj     client.Object
 	fields  *managed.Tracker
 	manager string
@@ -261,8 +261,8 @@ func (u *replacement) UpdatedObject(ctx context.Context, live runtime.Object) (r
 }
 
 // Delete implements client.Interface.
-func (l local) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOptions) (client.Object, error) {
-	o, err := l.object(ref.Resource)
+func (l local) Delete(ctx context.Context, ref object.Ref, opts metav1.DeleteOptions) (client.Object, error) {
+	o, err := l.registry(ref.Resource)
 	if err != nil {
 		return nil, err
 	}

@@ -16,12 +16,12 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // CreateSub implements client.Interface.
-func (l local) CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (any, error) {
+func (l local) CreateSub(ctx context.Context, ref object.Ref, subresource string, obj any) (any, error) {
 	body, ok := obj.(runtime.Object)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%T is not an API object", obj))
@@ -45,8 +45,8 @@ func (l local) CreateSub(ctx context.Context, ref plan.Ref, subresource string, 
 
 // Patch implements client.Interface. It runs the HTTP handler on a request made here: patches
 // have four forms, and in process they are rare.
-func (l local) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, body []byte, subresource string) (client.Object, error) {
-	if _, err := l.object(ref.Resource); err != nil {
+func (l local) Patch(ctx context.Context, ref object.Ref, kind types.PatchType, body []byte, subresource string) (client.Object, error) {
+	if _, err := l.registry(ref.Resource); err != nil {
 		return nil, err
 	}
 	query := url.Values{"fieldManager": {client.ManagerFrom(ctx, defaultManager)}}
@@ -86,7 +86,7 @@ func (l local) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, bo
 }
 
 // pathOf returns the URL path of an object or of one of its subresources.
-func pathOf(ref plan.Ref, subresource string) string {
+func pathOf(ref object.Ref, subresource string) string {
 	path := "/apis/" + ref.Resource.Group + "/" + ref.Resource.Version
 	if ref.Resource.Group == "" {
 		path = "/api/" + ref.Resource.Version

@@ -11,13 +11,13 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericrest "k8s.io/apiserver/pkg/registry/generic/rest"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // LogTail reads the end of a container's log, as far as the user of ctx may: what a get of pods/log would answer, or the
 // API's refusal. It reads bytes at most.
-func (s *Server) LogTail(ctx context.Context, pod plan.Key, container string, previous bool, lines, bytes int64) ([]byte, error) {
+func (s *Server) LogTail(ctx context.Context, pod object.Key, container string, previous bool, lines, bytes int64) ([]byte, error) {
 	who, ok := request.UserFrom(ctx)
 	if !ok {
 		return nil, apierrors.NewUnauthorized("Unauthorized")

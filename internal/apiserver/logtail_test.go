@@ -9,8 +9,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"coracle/internal/object"
 	"coracle/internal/pki"
-	"coracle/internal/plan"
 )
 
 // TestLogTail: who may get pods/log reads the end of it, and nobody else.
@@ -20,7 +20,7 @@ func TestLogTail(t *testing.T) {
 	as := func(name string, groups ...string) context.Context {
 		return request.WithUser(t.Context(), &user.DefaultInfo{Name: name, Groups: groups})
 	}
-	p := plan.Key{Namespace: "default", Name: "p"}
+	p := object.Key{Namespace: "default", Name: "p"}
 	raw, err := c.LogTail(as("admin", pki.MastersGroup), p, "b", false, 7, 1000)
 	if err != nil || string(raw) != "log of b, tail 7" {
 		t.Errorf("%q, %v", raw, err)
@@ -34,7 +34,7 @@ func TestLogTail(t *testing.T) {
 	if _, err = c.LogTail(t.Context(), p, "b", false, 7, 1000); !apierrors.IsUnauthorized(err) {
 		t.Errorf("nobody: %v", err)
 	}
-	if _, err = c.LogTail(as("admin", pki.MastersGroup), plan.Key{Namespace: "default", Name: "q"}, "b", false, 7, 1000); !apierrors.IsNotFound(err) {
+	if _, err = c.LogTail(as("admin", pki.MastersGroup), object.Key{Namespace: "default", Name: "q"}, "b", false, 7, 1000); !apierrors.IsNotFound(err) {
 		t.Errorf("no such pod: %v", err)
 	}
 }

@@ -36,7 +36,7 @@ type namespaceVerbs interface {
 
 // endNamespace begins the end of a namespace, through store: it is Terminating from then on, and
 // goes when its controller has emptied it and taken the finalizer off its spec.
-func (o *object) endNamespace(ctx context.Context, store *genericregistry.Store, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+func (o *registry) endNamespace(ctx context.Context, store *genericregistry.Store, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
 	found, err := store.Get(ctx, name, &metav1.GetOptions{})
 	if err != nil {
 		return nil, false, err

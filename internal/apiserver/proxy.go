@@ -20,7 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"coracle/internal/apiserver/reach"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/resource"
 )
 
@@ -101,7 +101,7 @@ func (s *Server) podProxy() *proxied {
 // played refuses a pod of a simulated node, at whose address nobody answers.
 func (s *Server) played(pod *corev1.Pod) error {
 	obj, _ := s.peek(resource.Nodes, "", pod.Spec.NodeName)
-	if node, ok := obj.(*corev1.Node); ok && kind.Simulated(node) {
+	if node, ok := obj.(*corev1.Node); ok && nodestate.Simulated(node) {
 		return apierrors.NewBadRequest(fmt.Sprintf("pod %s runs on the simulated node %s: it has no containers", pod.Name, node.Name))
 	}
 	return nil
@@ -161,7 +161,7 @@ func (s *Server) nodeProxy() *proxied {
 			if !ok {
 				return nil, nil, apierrors.NewNotFound(resource.Nodes.GroupResource(), to.Name)
 			}
-			if kind.Simulated(node) {
+			if nodestate.Simulated(node) {
 				return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("node %s is simulated: nothing listens there", node.Name))
 			}
 			location, agent, err := reach.Node(node, to)

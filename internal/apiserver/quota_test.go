@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"coracle/internal/client"
+	"coracle/internal/object"
 	"coracle/internal/pki"
-	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
@@ -193,7 +193,7 @@ func TestQuotaChargesGrowth(t *testing.T) {
 		// Server-side apply makes a quota while it has the turn for quotas.
 		apply := func(name string) error {
 			body := fmt.Sprintf(`{"apiVersion":"v1","kind":"ResourceQuota","metadata":{"name":%q},"spec":{"hard":{"pods":"1"}}}`, name)
-			ref := plan.Ref{Resource: resource.ResourceQuotas, Key: plan.Key{Namespace: "default", Name: name}}
+			ref := object.Ref{Resource: resource.ResourceQuotas, Key: object.Key{Namespace: "default", Name: name}}
 			_, err := i.Patch(ctx, ref, "application/apply-patch+yaml", []byte(body), "")
 			return err
 		}

@@ -21,7 +21,7 @@ type graceless struct {
 // removeAtOnce deletes in one write an object that gets no grace and waits for no finalizer. Upstream's registry
 // writes such a deletion twice, first as a mark with no grace and then as a removal; nobody can do anything between the
 // two, and each watcher would be told both. done is false where the deletion is not of that sort.
-func (o *object) removeAtOnce(ctx context.Context, store *genericregistry.Store, graceful rest.RESTGracefulDeleteStrategy,
+func (o *registry) removeAtOnce(ctx context.Context, store *genericregistry.Store, graceful rest.RESTGracefulDeleteStrategy,
 	name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (out runtime.Object, done bool, err error) {
 	key, err := store.KeyFunc(ctx, name)
 	if err != nil {

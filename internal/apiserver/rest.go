@@ -28,8 +28,8 @@ import (
 	"coracle/internal/store"
 )
 
-// object serves a kind itself: every verb.
-type object struct {
+// registry serves a kind itself: every verb.
+type registry struct {
 	*genericregistry.Store
 	shared *store.Collection
 	// chain says whether any plugin validates a write.
@@ -64,8 +64,8 @@ var answersWhole = map[resource.Resource]bool{
 // commits.
 const deleteWorkers = 32
 
-func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, quotas *quotaBooks, types *openapi.Types, cluster kind.Cluster) *object {
-	o := &object{
+func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, quotas *quotaBooks, types *openapi.Types, cluster kind.Cluster) *registry {
+	o := &registry{
 		kind: k, about: subject{k.GVK(), k.New, typer{types}}, shared: c, chain: chain, quotas: quotas,
 	}
 	o.Store = &genericregistry.Store{
@@ -132,7 +132,7 @@ func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, quotas *quo
 }
 
 // tracker keeps managed fields for in-process writes through a strategy.
-func (o *object) tracker(subresource string, strategy kind.Strategy, types *openapi.Types) *managed.Tracker {
+func (o *registry) tracker(subresource string, strategy kind.Strategy, types *openapi.Types) *managed.Tracker {
 	return managed.NewTracker(managed.Target{
 		GVK: o.kind.GVK(), Subresource: subresource, Resets: strategy.GetResetFields(), New: o.kind.New,
 	}, types, scheme.Scheme)
@@ -147,7 +147,7 @@ func keyRoot(res resource.Resource) string {
 }
 
 // install gives the registry a kind's hooks.
-func (o *object) install(h kind.Hooks) {
+func (o *registry) install(h kind.Hooks) {
 	o.hooks = h
 	if h.BeginCreate != nil {
 		o.BeginCreate = func(ctx context.Context, obj runtime.Object, options *metav1.CreateOptions) (genericregistry.FinishFunc, error) {
@@ -169,14 +169,14 @@ func (o *object) install(h kind.Hooks) {
 }
 
 // validated says whether any plugin validates an operation in the namespace of a write.
-func (o *object) validated(ctx context.Context, op admission.Operation) bool {
+func (o *registry) validated(ctx context.Context, op admission.Operation) bool {
 	return o.chain.Validates(o.kind.Resource, op, request.NamespaceValue(ctx))
 }
 
 // Create implements rest.Creater. Without validating plugins there is nothing to call, and the
 // registry need not copy the object for it. What validation charged is given back if there is no object
 // in the end.
-func (o *object) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (_ runtime.Object, err error) {
+func (o *registry) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (_ runtime.Object, err error) {
 	if err := fitNew(ctx, &o.about, obj); err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (o *object) Create(ctx context.Context, obj runtime.Object, validate rest.V
 }
 
 // Update implements rest.Updater. As Create, it gives back what was charged for nothing.
-func (o *object) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (_ runtime.Object, _ bool, err error) {
+func (o *registry) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (_ runtime.Object, _ bool, err error) {
 	inTurn := o.kind.Resource == resource.ResourceQuotas
 	if inTurn {
 		defer o.quotas.turn(request.NamespaceValue(ctx))()
@@ -219,12 +219,12 @@ func (o *object) Update(ctx context.Context, name string, info rest.UpdatedObjec
 }
 
 // Delete implements rest.GracefulDeleter.
-func (o *object) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+func (o *registry) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
 	return o.remove(ctx, o.Store, name, validate, options)
 }
 
 // remove deletes through store, which is o.Store or o.whole.
-func (o *object) remove(ctx context.Context, store *genericregistry.Store, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+func (o *registry) remove(ctx context.Context, store *genericregistry.Store, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
 	switch o.kind.Resource {
 	case resource.Namespaces:
 		return o.endNamespace(ctx, store, name, validate, options)
@@ -242,20 +242,20 @@ func (o *object) remove(ctx context.Context, store *genericregistry.Store, name 
 }
 
 // ShortNames implements rest.ShortNamesProvider.
-func (o *object) ShortNames() []string { return o.kind.ShortNames }
+func (o *registry) ShortNames() []string { return o.kind.ShortNames }
 
 // Categories implements rest.CategoriesProvider.
-func (o *object) Categories() []string { return o.kind.Categories }
+func (o *registry) Categories() []string { return o.kind.Categories }
 
 // part serves a subresource that takes and gives the whole object and governs a part of it:
 // status, namespaces/finalize.
 type part struct {
-	object *object
+	object *registry
 	store  *genericregistry.Store
 	fields *managed.Tracker
 }
 
-func newPart(o *object, name string, strategy kind.Strategy, types *openapi.Types) *part {
+func newPart(o *registry, name string, strategy kind.Strategy, types *openapi.Types) *part {
 	store := *o.Store
 	store.CreateStrategy = nil
 	store.DeleteStrategy = nil

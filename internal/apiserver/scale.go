@@ -27,7 +27,7 @@ type scale struct {
 	paths        managedfields.ResourcePathMappings
 }
 
-func newScale(o *object) *scale {
+func newScale(o *registry) *scale {
 	path := make([]any, len(o.kind.Scale.ReplicasPath))
 	for i, p := range o.kind.Scale.ReplicasPath {
 		path[i] = p

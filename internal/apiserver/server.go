@@ -62,7 +62,7 @@ type Server struct {
 	log     *slog.Logger
 	codecs  codecs
 	types   *openapi.Types
-	objects map[resource.Resource]*object
+	objects map[resource.Resource]*registry
 	// subs are all subresources, by name.
 	subs    map[resource.Resource]map[string]rest.Storage
 	routes  *routes
@@ -109,7 +109,7 @@ func New(cfg Config) (*Server, error) {
 		log:     cfg.Log,
 		codecs:  newCodecs(),
 		types:   openapi.NewTypes(scheme.Scheme),
-		objects: map[resource.Resource]*object{},
+		objects: map[resource.Resource]*registry{},
 		subs:    map[resource.Resource]map[string]rest.Storage{},
 		drain:   newDrain(),
 
@@ -220,7 +220,7 @@ func (s *Server) groups() ([]group, error) {
 }
 
 // subresources makes the storage of a kind's subresources, by name.
-func (s *Server) subresources(o *object) map[string]rest.Storage {
+func (s *Server) subresources(o *registry) map[string]rest.Storage {
 	subs := map[string]rest.Storage{}
 	for name, p := range o.parts {
 		subs[name] = p

@@ -24,7 +24,7 @@ import (
 	translator "k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/pki"
 	"coracle/internal/resource"
 )
@@ -202,7 +202,7 @@ func (s *Server) nodeHost(pod *corev1.Pod) (string, error) {
 	if !ok || !isNode {
 		return "", apierrors.NewNotFound(resource.Nodes.GroupResource(), name)
 	}
-	if kind.Simulated(node) {
+	if nodestate.Simulated(node) {
 		return "", apierrors.NewBadRequest(fmt.Sprintf("pod %s runs on the simulated node %s: it has no containers", pod.Name, name))
 	}
 	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port

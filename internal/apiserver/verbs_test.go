@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/store"
 )
 
@@ -258,7 +258,7 @@ func TestNamespaceLingers(t *testing.T) {
 	// The same in process, to the end.
 	i, ctx, ok := c.Client(), ctxOf(t), must[client.Object](t)
 	ns := ok(i.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "b"}}))
-	left := ok(i.Delete(ctx, plan.RefOf(ns), metav1.DeleteOptions{})).DeepCopyObject().(*corev1.Namespace)
+	left := ok(i.Delete(ctx, object.RefOf(ns), metav1.DeleteOptions{})).DeepCopyObject().(*corev1.Namespace)
 	if left.Status.Phase != corev1.NamespaceTerminating {
 		t.Errorf("phase %s", left.Status.Phase)
 	}

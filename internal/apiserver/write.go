@@ -31,7 +31,7 @@ import (
 // refusals and warnings are its own.
 type writer struct {
 	s           *Server
-	object      *object
+	object      *registry
 	subresource string
 	target      rest.Updater
 	fields      *managed.Tracker

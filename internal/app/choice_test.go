@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -184,7 +184,7 @@ func TestWhyAsksAnotherServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _, err = askWhy(t.Context(), chosen, "", func(namespace string) string {
-			return whyPathOf(resource.Pods, plan.Key{Namespace: namespace, Name: "p"})
+			return whyPathOf(resource.Pods, object.Key{Namespace: namespace, Name: "p"})
 		})
 		if err == nil || !strings.Contains(err.Error(), server.URL) || !strings.Contains(err.Error(), "KUBECONFIG="+path) {
 			t.Errorf("%v", err)

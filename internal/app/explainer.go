@@ -16,7 +16,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/loop"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 	"coracle/internal/why"
@@ -42,7 +42,7 @@ const longestName = 255
 // same process said last.
 type explainer struct {
 	// logs reads the end of a container's log as the user of ctx; nil when there is nobody to ask.
-	logs   func(ctx context.Context, pod plan.Key, container string, previous bool, lines, bytes int64) ([]byte, error)
+	logs   func(ctx context.Context, pod object.Key, container string, previous bool, lines, bytes int64) ([]byte, error)
 	source atomic.Pointer[source]
 	// names is where the cluster's names begin.
 	names why.Names
@@ -147,7 +147,7 @@ func (e *explainer) addLogs(ctx context.Context, src *source, report *why.Report
 		if c.Kind != resource.Pods.Kind {
 			continue
 		}
-		key := plan.Key{Namespace: c.Namespace, Name: c.Name}
+		key := object.Key{Namespace: c.Namespace, Name: c.Name}
 		obj, _ := src.picture.Get(resource.Pods, key.Namespace, key.Name)
 		pod, ok := obj.(*corev1.Pod)
 		if !ok || pod == nil {
@@ -176,7 +176,7 @@ func (s *source) connection(about string, query url.Values) (*why.Report, error)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	report, found := why.Connection(s.picture, s.said, plan.Key{Namespace: namespace, Name: name}, target, time.Now())
+	report, found := why.Connection(s.picture, s.said, object.Key{Namespace: namespace, Name: name}, target, time.Now())
 	if !found {
 		return nil, apierrors.NewNotFound(resource.Pods.GroupResource(), name)
 	}
@@ -193,7 +193,7 @@ func (s *source) whole() bool {
 }
 
 // said translates what the loop remembers.
-func (s *source) said(res resource.Resource, key plan.Key) []why.Word {
+func (s *source) said(res resource.Resource, key object.Key) []why.Word {
 	var words []why.Word
 	for _, x := range s.decide.Why(res, key) {
 		words = append(words, why.Word{Controller: x.Controller, Why: x.Why, Failure: x.Failure})
@@ -203,13 +203,13 @@ func (s *source) said(res resource.Resource, key plan.Key) []why.Word {
 
 // wide is a picture that asks the API for objects of kinds that no controller follows.
 type wide struct {
-	plan.Reader
+	object.Reader
 	ctx context.Context
 	api client.Interface
 }
 
-// Get implements plan.Reader.
-func (w wide) Get(res resource.Resource, namespace, name string) (plan.Object, bool) {
+// Get implements object.Reader.
+func (w wide) Get(res resource.Resource, namespace, name string) (object.Object, bool) {
 	if o, ok := w.Reader.Get(res, namespace, name); ok {
 		return o, true
 	}
@@ -218,7 +218,7 @@ func (w wide) Get(res resource.Resource, namespace, name string) (plan.Object, b
 }
 
 // parseWhyPath reads RESOURCE/NAME or RESOURCE/NAMESPACE/NAME.
-func parseWhyPath(path string) (resource.Resource, plan.Key, error) {
+func parseWhyPath(path string) (resource.Resource, object.Key, error) {
 	parts := strings.Split(path, "/")
 	for _, res := range resource.All() {
 		if res.String() != parts[0] {
@@ -226,11 +226,11 @@ func parseWhyPath(path string) (resource.Resource, plan.Key, error) {
 		}
 		switch {
 		case res.Namespaced && len(parts) == 3 && parts[1] != "" && parts[2] != "":
-			return res, plan.Key{Namespace: parts[1], Name: parts[2]}, nil
+			return res, object.Key{Namespace: parts[1], Name: parts[2]}, nil
 		case !res.Namespaced && len(parts) == 2 && parts[1] != "":
-			return res, plan.Key{Name: parts[1]}, nil
+			return res, object.Key{Name: parts[1]}, nil
 		}
 	}
-	return resource.Resource{}, plan.Key{}, apierrors.NewBadRequest(
+	return resource.Resource{}, object.Key{}, apierrors.NewBadRequest(
 		"the path must be " + whyPath + "RESOURCE/NAMESPACE/NAME, or " + whyPath + "RESOURCE/NAME for kinds without namespaces; RESOURCE such as pods or deployments.apps")
 }

@@ -15,7 +15,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/node/lineage"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -31,7 +31,7 @@ func noteRun(ctx context.Context, api client.Interface, opened uint64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := api.Patch(ctx, plan.RefOf(o), types.MergePatchType, body, ""); err != nil {
+	if _, err := api.Patch(ctx, object.RefOf(o), types.MergePatchType, body, ""); err != nil {
 		return fmt.Errorf("note in namespace kube-system that a server began: %w", err)
 	}
 	return nil
@@ -80,7 +80,7 @@ func acceptNode(ctx context.Context, out io.Writer, dir DataDir, name string) er
 	if err != nil {
 		return err
 	}
-	ref := plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: name}}
+	ref := object.Ref{Resource: resource.Nodes, Key: object.Key{Name: name}}
 	if _, err := api.Patch(ctx, ref, types.MergePatchType, body, ""); err != nil {
 		return fmt.Errorf("tell node %s: %w", name, err)
 	}

@@ -29,8 +29,8 @@ import (
 	"coracle/internal/node"
 	"coracle/internal/node/sysctl"
 	"coracle/internal/node/users"
+	"coracle/internal/object"
 	"coracle/internal/pki"
-	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/runtime"
 	"coracle/internal/runtime/keeper"
@@ -349,7 +349,7 @@ func deleteNode(ctx context.Context, dir DataDir, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = api.Delete(ctx, plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: name}}, metav1.DeleteOptions{})
+	_, err = api.Delete(ctx, object.Ref{Resource: resource.Nodes, Key: object.Key{Name: name}}, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete node %s from the API: %w", name, err)
 	}

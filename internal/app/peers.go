@@ -20,9 +20,9 @@ import (
 	"coracle/internal/network/isolation"
 	"coracle/internal/network/policy"
 	"coracle/internal/node"
+	"coracle/internal/object"
 	"coracle/internal/peers"
 	"coracle/internal/peers/tell"
-	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/runtime"
 )
@@ -34,7 +34,7 @@ const nodeUsers = "system:node:"
 type peerTeller struct{ *tell.Teller }
 
 func newPeerTeller(api func() client.Interface) peerTeller {
-	return peerTeller{tell.New(func(ctx context.Context) ([]plan.Object, error) {
+	return peerTeller{tell.New(func(ctx context.Context) ([]object.Object, error) {
 		list, _, err := api().List(ctx, resource.NetworkPolicies, client.ListOptions{})
 		return list, err
 	})}

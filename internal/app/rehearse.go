@@ -18,7 +18,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/client/remote"
 	"coracle/internal/cluster"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/rehearse"
 	"coracle/internal/rehearse/manifest"
 	"coracle/internal/resource"
@@ -143,8 +143,8 @@ func (o *rehearsal) reach(chosen choice) (*remote.Client, error) {
 }
 
 // everything lists the objects of every kind.
-func everything(ctx context.Context, api client.Interface) ([]plan.Object, error) {
-	var out []plan.Object
+func everything(ctx context.Context, api client.Interface) ([]object.Object, error) {
+	var out []object.Object
 	for _, res := range cluster.Kinds() {
 		items, _, err := api.List(ctx, res, client.ListOptions{})
 		if err != nil {
@@ -190,7 +190,7 @@ func (o *rehearsal) changes(ctx context.Context, api dryRunner, stdin io.Reader,
 	}{{rehearse.Cordon, o.cordon}, {rehearse.Fail, o.fail}, {rehearse.Drain, o.drain}} {
 		for _, name := range list.nodes {
 			name = strings.TrimPrefix(name, "node/")
-			in.Changes = append(in.Changes, rehearse.Change{Verb: list.verb, Ref: plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: name}}})
+			in.Changes = append(in.Changes, rehearse.Change{Verb: list.verb, Ref: object.Ref{Resource: resource.Nodes, Key: object.Key{Name: name}}})
 		}
 	}
 	return nil
@@ -202,7 +202,7 @@ func (o *rehearsal) named(in *rehearse.Input, flag string, verb rehearse.Verb, o
 	if err != nil {
 		return fmt.Errorf("--%s: %w", flag, err)
 	}
-	ref := plan.Ref{Resource: res, Key: plan.Key{Name: name}}
+	ref := object.Ref{Resource: res, Key: object.Key{Name: name}}
 	if res.Namespaced {
 		ref.Namespace = o.namespace
 	}
@@ -212,7 +212,7 @@ func (o *rehearsal) named(in *rehearse.Input, flag string, verb rehearse.Verb, o
 
 // dryRunner asks a server what an apply would store.
 type dryRunner interface {
-	DryRunApply(ctx context.Context, ref plan.Ref, manager string, document []byte) (client.Object, error)
+	DryRunApply(ctx context.Context, ref object.Ref, manager string, document []byte) (client.Object, error)
 }
 
 // applyManager is who kubectl apply --server-side says it is: what it owned and a manifest lacks, goes.
@@ -253,12 +253,12 @@ func applied(ctx context.Context, api dryRunner, docs []manifest.Document, in *r
 	return nil
 }
 
-func decoded(raw []byte) (plan.Object, error) {
+func decoded(raw []byte) (object.Object, error) {
 	o, _, err := scheme.Codecs.UniversalDeserializer().Decode(raw, nil, nil)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	obj, ok := o.(plan.Object)
+	obj, ok := o.(object.Object)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%T is no object to apply", o))
 	}

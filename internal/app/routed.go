@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"coracle/internal/drain"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -87,7 +87,7 @@ func (r *routes) look(name string) {
 }
 
 // acknowledgedBy returns how far a node has come; counts is false for one that leads nobody, or that is not waited for.
-func acknowledgedBy(picture plan.Reader, name string) (revision uint64, counts bool) {
+func acknowledgedBy(picture object.Reader, name string) (revision uint64, counts bool) {
 	node, ok := picture.Get(resource.Nodes, "", name)
 	if !ok || !drain.Counts(node.(*corev1.Node)) {
 		return 0, false

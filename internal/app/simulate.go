@@ -13,7 +13,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/cluster"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
 )
@@ -101,7 +101,7 @@ func missingSimulated(nodes []client.Object, n int) (missing, present []string) 
 	for _, o := range nodes {
 		node := o.(*corev1.Node)
 		taken[node.Name] = true
-		if !kind.Simulated(node) {
+		if !nodestate.Simulated(node) {
 			continue
 		}
 		have++

@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/simnode"
 )
 
@@ -25,8 +25,8 @@ func simNode(name, cidr string, annotations ...string) client.Object {
 // over, and silent nodes count but are not waited for.
 func TestMissingSimulated(t *testing.T) {
 	nodes := []client.Object{
-		simNode("sim-0001", "", kind.SimulatedNode, "true"),
-		simNode("mine", "", kind.SimulatedNode, "true", simnode.Fault, simnode.FaultSilent),
+		simNode("sim-0001", "", nodestate.SimulatedAnnotation, "true"),
+		simNode("mine", "", nodestate.SimulatedAnnotation, "true", simnode.Fault, simnode.FaultSilent),
 		simNode("sim-0002", ""), // a real node that is called so
 	}
 	for n, want := range map[int]string{

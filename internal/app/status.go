@@ -17,10 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"coracle/internal/client"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
-	"coracle/internal/workload/placement"
 )
 
 // apiTimeout bounds the questions that a command asks the API.
@@ -121,7 +120,7 @@ func printNodes(ctx context.Context, out io.Writer, dir DataDir) (bool, error) {
 	fmt.Fprintln(w, "\nNODE\tSTATE\tPOD RANGE\tRUNNING PODS")
 	for _, o := range nodes {
 		n := o.(*corev1.Node)
-		if kind.Simulated(n) {
+		if nodestate.Simulated(n) {
 			sims.count(n, running[n.Name])
 			continue
 		}
@@ -170,7 +169,7 @@ func (s *simulated) state() string {
 }
 
 func nodeReady(n *corev1.Node) bool {
-	ready, _ := placement.Ready(n)
+	ready := nodestate.Ready(n)
 	return ready
 }
 

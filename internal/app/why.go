@@ -19,7 +19,7 @@ import (
 
 	"coracle/internal/dns"
 	"coracle/internal/kind"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/why"
 )
@@ -107,7 +107,7 @@ func whyPathFor(args []string) (func(namespace string) string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(namespace string) string { return whyPathOf(res, plan.Key{Namespace: namespace, Name: name}) }, nil
+	return func(namespace string) string { return whyPathOf(res, object.Key{Namespace: namespace, Name: name}) }, nil
 }
 
 // whyConnection returns the path at which a server explains a pod's connection.
@@ -185,7 +185,7 @@ func aboutAnObject(err error) bool {
 	return errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Name != ""
 }
 
-func whyPathOf(res resource.Resource, key plan.Key) string {
+func whyPathOf(res resource.Resource, key object.Key) string {
 	if !res.Namespaced {
 		return whyPath + res.String() + "/" + key.Name
 	}

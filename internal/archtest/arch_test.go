@@ -115,9 +115,9 @@ var forbidden = map[string]string{
 	"crypto/rand":               "the same input gives the same decision",
 	"log":                       "a decision explains itself in its Why",
 	"log/slog":                  "a decision explains itself in its Why",
-	"k8s.io/client-go":          "objects come through a plan.Reader",
+	"k8s.io/client-go":          "objects come through an object.Reader",
 	"k8s.io/klog/v2":            "a decision explains itself in its Why",
-	module + "/internal/client": "objects come through a plan.Reader",
+	module + "/internal/client": "objects come through an object.Reader",
 	module + "/internal/loop":   "a decision does not know who carries it out",
 }
 

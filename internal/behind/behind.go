@@ -7,12 +7,12 @@ package behind
 import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // Index files slices under their service. A Reader must have it for Slices.
-var Index = plan.Index{Resource: resource.EndpointSlices, Name: "behind.service", Values: func(o plan.Object) []string {
+var Index = object.Index{Resource: resource.EndpointSlices, Name: "behind.service", Values: func(o object.Object) []string {
 	key, ok := ServiceOf(o)
 	if !ok {
 		return nil
@@ -21,13 +21,13 @@ var Index = plan.Index{Resource: resource.EndpointSlices, Name: "behind.service"
 }}
 
 // ServiceOf is the service that a slice names.
-func ServiceOf(slice plan.Object) (plan.Key, bool) {
-	key := plan.Key{Namespace: slice.GetNamespace(), Name: slice.GetLabels()[discoveryv1.LabelServiceName]}
+func ServiceOf(slice object.Object) (object.Key, bool) {
+	key := object.Key{Namespace: slice.GetNamespace(), Name: slice.GetLabels()[discoveryv1.LabelServiceName]}
 	return key, key.Name != ""
 }
 
 // Slices are those that name a service.
-func Slices(r plan.Reader, service plan.Key) []*discoveryv1.EndpointSlice {
+func Slices(r object.Reader, service object.Key) []*discoveryv1.EndpointSlice {
 	objs := r.Indexed(resource.EndpointSlices, Index.Name, service.String())
 	out := make([]*discoveryv1.EndpointSlice, len(objs))
 	for i, o := range objs {

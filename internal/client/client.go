@@ -13,13 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // Object is any API object. Objects that a client returns or a watch delivers are shared and
 // must not be changed: take a DeepCopy first.
-type Object = plan.Object
+type Object = object.Object
 
 // ListOptions narrows a list or a watch.
 type ListOptions struct {
@@ -45,11 +45,11 @@ type Interface interface {
 	// CreateSub posts obj to a subresource of the object named, such as pods/binding,
 	// pods/eviction and serviceaccounts/token. It returns what the API answered, which may be
 	// of another type (metav1.Status for a binding).
-	CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (any, error)
+	CreateSub(ctx context.Context, ref object.Ref, subresource string, obj any) (any, error)
 	// Update replaces an object; subresource is "" or "status". A set resourceVersion is a precondition.
 	Update(ctx context.Context, obj Object, subresource string) (Object, error)
-	Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, body []byte, subresource string) (Object, error)
+	Patch(ctx context.Context, ref object.Ref, kind types.PatchType, body []byte, subresource string) (Object, error)
 	// Delete deletes an object. When ref.UID is set it becomes a precondition. The answer is
 	// the object as the deletion left it, with the revision of that write.
-	Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOptions) (Object, error)
+	Delete(ctx context.Context, ref object.Ref, opts metav1.DeleteOptions) (Object, error)
 }

@@ -11,6 +11,7 @@ import (
 
 	"coracle/internal/cluster"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -34,7 +35,7 @@ func BenchmarkPodChange(b *testing.B) {
 	core := loop.NewCore(controllers, 16)
 	core.Start(v)
 	yes := true
-	pods := make([]plan.Object, 10_000)
+	pods := make([]object.Object, 10_000)
 	for i := range pods {
 		pods[i] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 			Namespace: fmt.Sprintf("ns-%d", i%100), Name: fmt.Sprintf("p%06d", i), UID: types.UID(fmt.Sprint(i)), Labels: map[string]string{"app": "web"},
@@ -48,6 +49,6 @@ func BenchmarkPodChange(b *testing.B) {
 		p := *pods[i%len(pods)].(*corev1.Pod)
 		p.Status.Message = fmt.Sprint(i)
 		ch := v.Apply(view.Event{Type: watch.Modified, Resource: resource.Pods, Object: &p, Revision: uint64(i + 2)})
-		v.Read(func(r plan.Reader) { core.Changed(r, ch) })
+		v.Read(func(r object.Reader) { core.Changed(r, ch) })
 	}
 }

@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -34,7 +34,7 @@ func TestNothingOutlivesItsNamespace(t *testing.T) {
 			})
 		}
 		w.until("something written", func() bool { return w.count(resource.ConfigMaps, ns, nil) > writers })
-		ref := plan.Ref{Resource: resource.Namespaces, Key: plan.Key{Name: ns}}
+		ref := object.Ref{Resource: resource.Namespaces, Key: object.Key{Name: ns}}
 		if _, err := w.Delete(t.Context(), ref, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}

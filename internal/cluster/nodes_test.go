@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -19,7 +19,7 @@ import (
 type nodes struct {
 	w    *whole
 	mu   sync.Mutex
-	todo []plan.Object
+	todo []object.Object
 	more chan struct{}
 	ips  int
 }
@@ -70,7 +70,7 @@ func (n *nodes) run(ctx context.Context) {
 }
 
 // act writes what an agent would; conflicts are answered by the next change it sees.
-func (n *nodes) act(ctx context.Context, o plan.Object, ip string) {
+func (n *nodes) act(ctx context.Context, o object.Object, ip string) {
 	switch o := o.(type) {
 	case *corev1.PersistentVolume:
 		if reclaim.Assigned(o) != "" && reclaim.Keeps(o) == "" {
@@ -81,7 +81,7 @@ func (n *nodes) act(ctx context.Context, o plan.Object, ip string) {
 		case o.Spec.NodeName == "":
 		case o.DeletionTimestamp != nil:
 			zero := int64(0)
-			_, _ = n.w.Delete(ctx, plan.Ref{Resource: resource.Pods, Key: plan.KeyOf(o), UID: o.UID}, metav1.DeleteOptions{GracePeriodSeconds: &zero})
+			_, _ = n.w.Delete(ctx, object.Ref{Resource: resource.Pods, Key: object.KeyOf(o), UID: o.UID}, metav1.DeleteOptions{GracePeriodSeconds: &zero})
 		case o.Status.Phase != corev1.PodRunning:
 			next := o.DeepCopy()
 			now := metav1.Now()

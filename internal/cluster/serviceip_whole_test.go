@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/kind"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -38,7 +38,7 @@ func TestServiceRanges(t *testing.T) {
 	w.until("each service has its IPAddress", func() bool { return has("10.97.0.9") && has("10.96.0.1") })
 	remove := func(res resource.Resource, namespace, name string) {
 		t.Helper()
-		if _, err := w.Delete(ctx, plan.Ref{Resource: res, Key: plan.Key{Namespace: namespace, Name: name}}, metav1.DeleteOptions{}); err != nil {
+		if _, err := w.Delete(ctx, object.Ref{Resource: res, Key: object.Key{Namespace: namespace, Name: name}}, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}

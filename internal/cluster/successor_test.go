@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/succession"
@@ -30,7 +31,7 @@ const hung = 10 * time.Second
 // waitByWatch waits for the end of a deletion as kubectl did up to 1.36: it reads the object, is content when that is gone
 // or another, and else lists the name and watches it until it sees a deletion, whatever object the list showed. late is
 // the time that a loaded machine takes between its requests.
-func (w *whole) waitByWatch(ctx context.Context, ref plan.Ref, uid types.UID, late time.Duration) error {
+func (w *whole) waitByWatch(ctx context.Context, ref object.Ref, uid types.UID, late time.Duration) error {
 	o, err := w.Get(ctx, ref.Resource, ref.Namespace, ref.Name)
 	if apierrors.IsNotFound(err) || err == nil && o.GetUID() != uid {
 		return nil
@@ -66,7 +67,7 @@ func (w *whole) waitByWatch(ctx context.Context, ref plan.Ref, uid types.UID, la
 }
 
 // waitByPoll waits as kubectl replace --force does: it asks for the name once a second until there is none.
-func (w *whole) waitByPoll(ctx context.Context, ref plan.Ref, late time.Duration) error {
+func (w *whole) waitByPoll(ctx context.Context, ref object.Ref, late time.Duration) error {
 	ticks := time.NewTicker(time.Second)
 	defer ticks.Stop()
 	for {
@@ -101,7 +102,7 @@ func TestDeletionsAreSeen(t *testing.T) {
 	for n := range replicas {
 		clients.Go(func() {
 			for i := n; i < *deletions; i += replicas {
-				if err := w.deleteAndWait(plan.Ref{Resource: resource.Pods, Key: plan.Key{Namespace: ns, Name: fmt.Sprintf("db-%d", n)}}, i); err != nil {
+				if err := w.deleteAndWait(object.Ref{Resource: resource.Pods, Key: object.Key{Namespace: ns, Name: fmt.Sprintf("db-%d", n)}}, i); err != nil {
 					t.Error(err)
 					return
 				}
@@ -120,10 +121,10 @@ func graceful(app string) (t corev1.PodTemplateSpec) {
 }
 
 // deleteAndWait waits for a pod to be there, deletes it, and waits as some client does.
-func (w *whole) deleteAndWait(ref plan.Ref, nth int) error {
+func (w *whole) deleteAndWait(ref object.Ref, nth int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*hung)
 	defer cancel()
-	ready := func() plan.Object {
+	ready := func() object.Object {
 		o, err := w.Get(ctx, ref.Resource, ref.Namespace, ref.Name)
 		if err != nil || !podReady(o) {
 			return nil

@@ -25,6 +25,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/cluster"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -137,11 +138,11 @@ func node(name string) *corev1.Node {
 	}
 }
 
-func (w *whole) make(o plan.Object) plan.Object {
+func (w *whole) make(o object.Object) object.Object {
 	w.t.Helper()
 	out, err := w.Create(context.Background(), o)
 	if err != nil {
-		w.t.Fatalf("create %s: %v", plan.KeyOf(o), err)
+		w.t.Fatalf("create %s: %v", object.KeyOf(o), err)
 	}
 	return out
 }
@@ -163,7 +164,7 @@ func (w *whole) until(what string, holds func() bool) {
 	}
 }
 
-func (w *whole) count(res resource.Resource, ns string, match func(plan.Object) bool) int {
+func (w *whole) count(res resource.Resource, ns string, match func(object.Object) bool) int {
 	n := 0
 	for _, o := range w.view.List(res, ns) {
 		if match == nil || match(o) {
@@ -173,7 +174,7 @@ func (w *whole) count(res resource.Resource, ns string, match func(plan.Object) 
 	return n
 }
 
-func podReady(o plan.Object) bool {
+func podReady(o object.Object) bool {
 	for _, c := range o.(*corev1.Pod).Status.Conditions {
 		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
 			return o.GetDeletionTimestamp() == nil
@@ -210,8 +211,6 @@ func selector(app string) *metav1.LabelSelector {
 
 func in(ns, name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: ns, Name: name} }
 
-func ptr[T any](v T) *T { return &v }
-
 func deploymentOf(ns string, replicas int32) *appsv1.Deployment {
 	return &appsv1.Deployment{ObjectMeta: in(ns, "web"), Spec: appsv1.DeploymentSpec{Replicas: &replicas, Selector: selector("web"), Template: template("web")}}
 }
@@ -246,7 +245,7 @@ func TestWholeCluster(t *testing.T) {
 	w.make(&appsv1.DaemonSet{ObjectMeta: in(ns, "log"), Spec: appsv1.DaemonSetSpec{Selector: selector("log"), Template: template("log")}})
 	w.until("16 pods ready", func() bool { return w.count(resource.Pods, ns, podReady) == 16 })
 	w.until("three claims bound", func() bool {
-		return w.count(resource.PersistentVolumeClaims, ns, func(o plan.Object) bool {
+		return w.count(resource.PersistentVolumeClaims, ns, func(o object.Object) bool {
 			return o.(*corev1.PersistentVolumeClaim).Status.Phase == corev1.ClaimBound
 		}) == 3
 	})
@@ -272,7 +271,7 @@ func TestWholeCluster(t *testing.T) {
 	w.sound()
 
 	// A foreground deletion leaves no ReplicaSet and no pod before the Deployment itself goes.
-	ref := plan.Ref{Resource: resource.Deployments, Key: plan.Key{Namespace: ns, Name: "web"}}
+	ref := object.Ref{Resource: resource.Deployments, Key: object.Key{Namespace: ns, Name: "web"}}
 	if _, err := w.Delete(t.Context(), ref, metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationForeground)}); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +280,7 @@ func TestWholeCluster(t *testing.T) {
 		t.Errorf("%d ReplicaSets outlive their owner's foreground deletion", left)
 	}
 	began := time.Now()
-	if _, err := w.Delete(t.Context(), plan.Ref{Resource: resource.Namespaces, Key: plan.Key{Name: ns}}, metav1.DeleteOptions{}); err != nil {
+	if _, err := w.Delete(t.Context(), object.Ref{Resource: resource.Namespaces, Key: object.Key{Name: ns}}, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the namespace gone", func() bool {
@@ -312,7 +311,7 @@ func BenchmarkNamespace(b *testing.B) {
 			return w.count(resource.ServiceAccounts, name, nil) == 1 && w.count(resource.ConfigMaps, name, nil) == 1
 		})
 		b.StartTimer()
-		if _, err := w.Delete(context.Background(), plan.Ref{Resource: resource.Namespaces, Key: plan.Key{Name: name}}, metav1.DeleteOptions{}); err != nil {
+		if _, err := w.Delete(context.Background(), object.Ref{Resource: resource.Namespaces, Key: object.Key{Name: name}}, metav1.DeleteOptions{}); err != nil {
 			b.Fatal(err)
 		}
 		w.until("gone", func() bool {
@@ -338,7 +337,7 @@ func BenchmarkDeployment1000(b *testing.B) {
 			return ok && o.(*appsv1.Deployment).Status.ReadyReplicas == 1000
 		})
 		b.StopTimer()
-		if _, err := w.Delete(context.Background(), plan.Ref{Resource: resource.Namespaces, Key: plan.Key{Name: ns}}, metav1.DeleteOptions{}); err != nil {
+		if _, err := w.Delete(context.Background(), object.Ref{Resource: resource.Namespaces, Key: object.Key{Name: ns}}, metav1.DeleteOptions{}); err != nil {
 			b.Fatal(err)
 		}
 		w.until("gone", func() bool {

@@ -19,7 +19,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // Routed is the annotation of a node's lease by which it acknowledges: the revision of the EndpointSlices up to which it
@@ -93,7 +93,7 @@ func readyLately(pod *corev1.Pod) bool {
 // Left says whether the slices of a service no longer offer a pod, and the latest revision among those that name it: whoever
 // has come to that revision leads no new connection to it while there are others. Slices that do not name the pod at all
 // have yet to hear that it was ready.
-func Left(pod plan.Key, of []*discoveryv1.EndpointSlice) (revision uint64, left bool) {
+func Left(pod object.Key, of []*discoveryv1.EndpointSlice) (revision uint64, left bool) {
 	for _, s := range of {
 		for i := range s.Endpoints {
 			e := &s.Endpoints[i]

@@ -8,10 +8,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
-
-func ptr[T any](v T) *T { return &v }
 
 func TestLimit(t *testing.T) {
 	for _, c := range []struct {
@@ -118,7 +116,7 @@ func TestLeft(t *testing.T) {
 		"it has left both":            {[]*discoveryv1.EndpointSlice{slice("7", endpoint("web", no)), slice("9", endpoint("web", no)), slice("11")}, 9, true},
 		"a revision that is a riddle": {[]*discoveryv1.EndpointSlice{slice("x", endpoint("web", no))}, 0, false},
 	} {
-		if revision, left := Left(plan.Key{Namespace: "a", Name: "web"}, c.slices); revision != c.revision || left != c.left {
+		if revision, left := Left(object.Key{Namespace: "a", Name: "web"}, c.slices); revision != c.revision || left != c.left {
 			t.Errorf("%s: %d %v", name, revision, left)
 		}
 	}

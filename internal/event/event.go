@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 )
 
@@ -54,7 +55,7 @@ type Recorder struct {
 
 type sourceKey struct {
 	source    Source
-	regarding plan.Ref
+	regarding object.Ref
 }
 
 type similarKey struct {

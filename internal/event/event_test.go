@@ -19,7 +19,7 @@ func record(r *Recorder, component string, e plan.Event, now time.Time) (*corev1
 }
 
 func say(object, reason, message string) plan.Event {
-	return plan.Event{Regarding: plan.Ref{Resource: resource.Pods, Key: plan.Key{Namespace: "d", Name: object}}, Type: "Normal", Reason: reason, Message: message}
+	return plan.Event{Regarding: object.Ref{Resource: resource.Pods, Key: object.Key{Namespace: "d", Name: object}}, Type: "Normal", Reason: reason, Message: message}
 }
 
 func TestRepeatsAreCounted(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/fit"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
 	"coracle/internal/view"
@@ -70,7 +70,7 @@ func (f *Fleet) unmounted(pod *corev1.Pod) string {
 	if len(claims) == 0 || pod.Status.Phase == corev1.PodRunning || simnode.Terminal(pod) || pod.DeletionTimestamp != nil {
 		return ""
 	}
-	key := plan.KeyOf(pod)
+	key := object.KeyOf(pod)
 	f.mu.Lock()
 	if !f.there(pod) {
 		f.mu.Unlock()
@@ -78,7 +78,7 @@ func (f *Fleet) unmounted(pod *corev1.Pod) string {
 	}
 	for _, claim := range claims { // first: a change from now on is heard of
 		if f.awaited[claim] == nil {
-			f.awaited[claim] = map[plan.Key]struct{}{}
+			f.awaited[claim] = map[object.Key]struct{}{}
 		}
 		f.awaited[claim][key] = struct{}{}
 	}
@@ -95,7 +95,7 @@ func (f *Fleet) unmounted(pod *corev1.Pod) string {
 // forgetClaims says that a pod waits for none of its claims any more. f.mu is held.
 func (f *Fleet) forgetClaims(pod *corev1.Pod) {
 	for _, claim := range simnode.Claims(pod) {
-		delete(f.awaited[claim], plan.KeyOf(pod))
+		delete(f.awaited[claim], object.KeyOf(pod))
 		if len(f.awaited[claim]) == 0 {
 			delete(f.awaited, claim)
 		}
@@ -108,7 +108,7 @@ func (f *Fleet) claimChanged(ch view.Change) {
 	if claim == nil {
 		claim = ch.Before
 	}
-	for pod := range f.awaited[plan.KeyOf(claim)] {
+	for pod := range f.awaited[object.KeyOf(claim)] {
 		f.enqueue(item{key: pod})
 	}
 }

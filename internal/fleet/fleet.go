@@ -6,7 +6,7 @@
 // then or until the next moment that simnode names; it has no goroutine for a node or a pod, and
 // remembers nothing that the cluster's objects do not say, so it can be killed at any time. It
 // refuses decisions, which are simnode's, and nodes that do not carry the annotation
-// kind.SimulatedNode: those have agents of their own.
+// nodestate.SimulatedAnnotation: those have agents of their own.
 package fleet
 
 import (
@@ -21,7 +21,8 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/fit"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
@@ -60,7 +61,7 @@ type Fleet struct {
 	nodes   map[string]*node
 	queue   queue
 	// awaited are the pods that wait for a claim to be bound.
-	awaited map[plan.Key]map[plan.Key]struct{}
+	awaited map[object.Key]map[object.Key]struct{}
 	workers int
 	wake    chan struct{}
 }
@@ -72,7 +73,7 @@ type node struct {
 	complained string
 	addresses  *addresses
 	// starved are pods that wait for an address.
-	starved map[plan.Key]struct{}
+	starved map[object.Key]struct{}
 	// taken is what its pods hold of it, those included whose beginning is still to be written.
 	taken fit.Holdings
 }
@@ -88,7 +89,7 @@ func New(c client.Interface, v *view.View, tell func(plan.Event), opts Options) 
 	}
 	f := &Fleet{
 		client: c, view: v, tell: tell, opts: opts, nodes: map[string]*node{}, queue: newQueue(),
-		awaited: map[plan.Key]map[plan.Key]struct{}{}, wake: make(chan struct{}, 1),
+		awaited: map[object.Key]map[object.Key]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	v.AddIndexes(nodelife.PodsByNode, volumesByReclaimer)
 	v.Subscribe(f.hear)
@@ -172,7 +173,7 @@ var heard = Resources()
 
 // nodeChanged keeps the fleet's list of nodes true. f.mu is held.
 func (f *Fleet) nodeChanged(before, after *corev1.Node) {
-	if after == nil || !kind.Simulated(after) {
+	if after == nil || !nodestate.Simulated(after) {
 		if before != nil && f.nodes[before.Name] != nil {
 			delete(f.nodes, before.Name)
 			f.nudge() // the heart may have nothing left to beat for
@@ -182,7 +183,7 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 	n := f.nodes[after.Name]
 	resumes := n != nil && n.silent && !simnode.Silent(after)
 	if n == nil {
-		n = &node{starved: map[plan.Key]struct{}{}}
+		n = &node{starved: map[object.Key]struct{}{}}
 		f.nodes[after.Name] = n
 		resumes = true
 		for _, o := range f.podsOn(after.Name) {
@@ -190,7 +191,7 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 		}
 	}
 	n.silent = simnode.Silent(after)
-	f.enqueue(item{sort: aNode, key: plan.Key{Name: after.Name}})
+	f.enqueue(item{sort: aNode, key: object.Key{Name: after.Name}})
 	if n.addresses == nil {
 		if n.addresses = newAddresses(after); n.addresses != nil {
 			for _, o := range f.podsOn(after.Name) {
@@ -209,12 +210,12 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 	}
 	if resumes && n.addresses != nil && !n.silent {
 		for _, o := range f.podsOn(after.Name) {
-			f.enqueue(item{key: plan.KeyOf(o)})
+			f.enqueue(item{key: object.KeyOf(o)})
 		}
 	}
 }
 
-func (f *Fleet) podsOn(name string) []plan.Object {
+func (f *Fleet) podsOn(name string) []object.Object {
 	return f.view.Indexed(resource.Pods, nodelife.PodsByNode.Name, name)
 }
 
@@ -228,7 +229,7 @@ func (f *Fleet) podChanged(before, after *corev1.Pod) {
 	if n == nil {
 		return
 	}
-	key := plan.KeyOf(pod)
+	key := object.KeyOf(pod)
 	n.count(before, after)
 	was, is := heldBy(before), heldBy(after)
 	if e := f.queue.entries[item{key: key}]; e != nil && e.address.IsValid() && (after == nil || is.IsValid()) {

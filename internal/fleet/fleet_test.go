@@ -21,8 +21,9 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/fleet"
-	"coracle/internal/kind"
 	"coracle/internal/loop/looptest"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
@@ -80,7 +81,7 @@ func (w *world) events(reason string) (out []string) {
 
 func (w *world) node(name, cidr string) *corev1.Node {
 	return looptest.Make(w.Cluster, &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{kind.SimulatedNode: "true"}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{nodestate.SimulatedAnnotation: "true"}},
 		Spec:       corev1.NodeSpec{PodCIDR: cidr},
 	})
 }
@@ -141,7 +142,7 @@ func (w *world) annotate(res resource.Resource, namespace, name, key, value stri
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	next := o.DeepCopyObject().(plan.Object)
+	next := o.DeepCopyObject().(object.Object)
 	all := next.GetAnnotations()
 	if all == nil {
 		all = map[string]string{}
@@ -157,7 +158,7 @@ func (w *world) annotate(res resource.Resource, namespace, name, key, value stri
 }
 
 func (w *world) delete(name string, grace int64) {
-	ref := plan.Ref{Resource: resource.Pods, Key: plan.Key{Namespace: "d", Name: name}}
+	ref := object.Ref{Resource: resource.Pods, Key: object.Key{Namespace: "d", Name: name}}
 	if _, err := w.Delete(w.t.Context(), ref, metav1.DeleteOptions{GracePeriodSeconds: &grace}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -362,7 +363,7 @@ func TestRefused(t *testing.T) {
 		synctest.Wait()
 		var mu sync.Mutex
 		refusals := map[string]int{"update": 3}
-		w.Fail = func(verb string, ref plan.Ref, _ string) error {
+		w.Fail = func(verb string, ref object.Ref, _ string) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if ref.Resource != resource.Pods || refusals[verb] == 0 {

@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
 )
@@ -98,7 +98,7 @@ func (h *heart) create(ctx context.Context, now time.Time) error {
 
 // stop removes the lease when its last node is gone.
 func (h *heart) stop(ctx context.Context) {
-	ref := plan.Ref{Resource: resource.Leases, Key: plan.KeyOf(h.lease), UID: h.lease.UID}
+	ref := object.Ref{Resource: resource.Leases, Key: object.KeyOf(h.lease), UID: h.lease.UID}
 	if _, err := h.fleet.client.Delete(ctx, ref, metav1.DeleteOptions{}); err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) {
 		h.fleet.opts.Log.WarnContext(ctx, "remove the lease of the simulated nodes", "error", err)
 	}

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // sort is what an item is.
@@ -20,7 +20,7 @@ const (
 // item is something to look at.
 type item struct {
 	sort sort
-	key  plan.Key
+	key  object.Key
 }
 
 // entry is what is known of an item on which something is to be done, now or later. An item at

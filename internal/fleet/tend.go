@@ -9,7 +9,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
@@ -23,7 +24,7 @@ func (f *Fleet) tendNode(ctx context.Context, name string) time.Time {
 	}
 	node := o.(*corev1.Node)
 	f.checkNode(node)
-	for kind.Simulated(node) {
+	for nodestate.Simulated(node) {
 		step := simnode.NextNode(node, f.opts.Version, time.Now())
 		next, part := step.Object, ""
 		if step.Status != nil {
@@ -34,7 +35,7 @@ func (f *Fleet) tendNode(ctx context.Context, name string) time.Time {
 		}
 		written, err := f.client.Update(ctx, next, part)
 		if err != nil {
-			return f.failed(ctx, item{sort: aNode, key: plan.Key{Name: name}}, err)
+			return f.failed(ctx, item{sort: aNode, key: object.Key{Name: name}}, err)
 		}
 		node = written.(*corev1.Node)
 	}
@@ -58,19 +59,19 @@ func (f *Fleet) checkNode(node *corev1.Node) {
 	}
 }
 
-func (f *Fleet) complain(about plan.Object, p simnode.Problem) {
-	f.tell(plan.Event{Regarding: plan.RefOf(about), Type: corev1.EventTypeWarning, Reason: "InvalidSimulation", Message: p.String()})
+func (f *Fleet) complain(about object.Object, p simnode.Problem) {
+	f.tell(plan.Event{Regarding: object.RefOf(about), Type: corev1.EventTypeWarning, Reason: "InvalidSimulation", Message: p.String()})
 }
 
 // tendPod writes what becomes of a pod, and returns when to look again.
-func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
+func (f *Fleet) tendPod(ctx context.Context, key object.Key, e *entry) time.Time {
 	o, ok := f.view.Get(resource.Pods, key.Namespace, key.Name)
 	if !ok {
 		return time.Time{}
 	}
 	pod := o.(*corev1.Pod)
 	no, ok := f.view.Get(resource.Nodes, "", pod.Spec.NodeName)
-	if !ok || !kind.Simulated(no.(*corev1.Node)) || simnode.Silent(no.(*corev1.Node)) {
+	if !ok || !nodestate.Simulated(no.(*corev1.Node)) || simnode.Silent(no.(*corev1.Node)) {
 		return time.Time{}
 	}
 	now := time.Now()
@@ -91,12 +92,12 @@ func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
 		}
 		e.since = step.Since
 		for _, t := range step.Told {
-			f.tell(plan.Event{Regarding: plan.RefOf(pod), Type: t.Type, Reason: t.Reason, Message: t.Message})
+			f.tell(plan.Event{Regarding: object.RefOf(pod), Type: t.Type, Reason: t.Reason, Message: t.Message})
 		}
 	}
 	if step.Gone {
 		zero := int64(0)
-		if _, err := f.client.Delete(ctx, plan.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+		if _, err := f.client.Delete(ctx, object.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
 			return f.failed(ctx, item{key: key}, err)
 		}
 	}
@@ -109,7 +110,7 @@ func (f *Fleet) tendPod(ctx context.Context, key plan.Key, e *entry) time.Time {
 }
 
 // addressFor is the address for a pod that has none, kept until its object tells it.
-func (f *Fleet) addressFor(pod *corev1.Pod, key plan.Key, e *entry) netip.Addr {
+func (f *Fleet) addressFor(pod *corev1.Pod, key object.Key, e *entry) netip.Addr {
 	if pod.Status.PodIP != "" || pod.Spec.HostNetwork || pod.DeletionTimestamp != nil || simnode.Terminal(pod) {
 		return none
 	}

@@ -20,6 +20,7 @@ import (
 	"coracle/internal/cluster"
 	"coracle/internal/fleet"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -118,10 +119,10 @@ func (s *server) ready(app string) (n int) {
 	return n
 }
 
-func (s *server) make(o plan.Object) {
+func (s *server) make(o object.Object) {
 	s.t.Helper()
 	if _, err := s.Create(s.t.Context(), o); err != nil {
-		s.t.Fatalf("create %s: %v", plan.KeyOf(o), err)
+		s.t.Fatalf("create %s: %v", object.KeyOf(o), err)
 	}
 }
 
@@ -182,7 +183,7 @@ func TestThroughTheAPI(t *testing.T) {
 		addresses[p.Status.PodIP] = p.Name
 	}
 
-	if _, err := s.Delete(t.Context(), plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: nodeName(0)}}, metav1.DeleteOptions{}); err != nil {
+	if _, err := s.Delete(t.Context(), object.Ref{Resource: resource.Nodes, Key: object.Key{Name: nodeName(0)}}, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s.until("the lost node's pods elsewhere", func() bool { return s.ready("web") == replicas && s.ready("agent") == nodes-1 })

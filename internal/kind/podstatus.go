@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/kind/podspec"
+	"coracle/internal/podstate"
 )
 
 // podSummary is a pod in the few words of `kubectl get pods`.
@@ -51,7 +52,7 @@ func summarize(p *corev1.Pod) podSummary {
 		switch {
 		case p.Status.Reason == "NodeLost":
 			s.word = "Unknown"
-		case p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded:
+		case !podstate.Ended(p):
 			s.word = "Terminating"
 		}
 	}

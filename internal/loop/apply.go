@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -24,7 +25,7 @@ func Apply(ctx context.Context, c client.Interface, a plan.Action) Result {
 
 // Live reads the object that an action met otherwise than it expected, so that the next plan can
 // wait for a picture that shows it. It returns nil when there is none.
-func Live(ctx context.Context, c client.Interface, ref plan.Ref) plan.Object {
+func Live(ctx context.Context, c client.Interface, ref object.Ref) object.Object {
 	if ref.Name == "" {
 		return nil
 	}
@@ -36,10 +37,10 @@ func Live(ctx context.Context, c client.Interface, ref plan.Ref) plan.Object {
 }
 
 // WriteStatus writes a status. Errors are the API's.
-func WriteStatus(ctx context.Context, c client.Interface, status plan.Object) Result {
+func WriteStatus(ctx context.Context, c client.Interface, status object.Object) Result {
 	o, err := c.Update(ctx, status, "status")
 	if apierrors.IsConflict(err) {
-		o = Live(ctx, c, plan.RefOf(status))
+		o = Live(ctx, c, object.RefOf(status))
 	}
 	return Result{o, err}
 }
@@ -105,7 +106,7 @@ type lookup struct {
 }
 
 // Find implements plan.Lookup.
-func (l lookup) Find(res resource.Resource, key plan.Key) (plan.Object, error) {
+func (l lookup) Find(res resource.Resource, key object.Key) (object.Object, error) {
 	o, err := l.Get(l.ctx, res, key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -114,7 +115,7 @@ func (l lookup) Find(res resource.Resource, key plan.Key) (plan.Object, error) {
 }
 
 // All implements plan.Lookup.
-func (l lookup) All(res resource.Resource, namespace string) ([]plan.Object, error) {
+func (l lookup) All(res resource.Resource, namespace string) ([]object.Object, error) {
 	items, _, err := l.List(l.ctx, res, client.ListOptions{Namespace: namespace})
 	return items, err
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -36,7 +37,7 @@ type Core struct {
 // Task is one decision to make now. Exactly one task per key of a controller is out at a time.
 type Task struct {
 	Controller *plan.Controller
-	Key        plan.Key
+	Key        object.Key
 	// Last is how the previous pass for this key failed; nil when it did not.
 	Last *plan.Failure
 	// Tries is the number of this try since the last one that did not fail; 0 counts as 1.
@@ -74,7 +75,7 @@ type Write struct {
 
 type itemKey struct {
 	ctl int
-	key plan.Key
+	key object.Key
 }
 
 type state uint8
@@ -141,20 +142,20 @@ func NewCore(controllers []plan.Controller, workers int) *Core {
 func (c *Core) OnPanic(f func(controller string, cause any)) { c.onPanic = f }
 
 // Start makes every primary due: the picture is whole. Start-up is an ordinary pass over all.
-func (c *Core) Start(r plan.Reader) {
+func (c *Core) Start(r object.Reader) {
 	c.started = true
 	for _, q := range c.ctls {
 		for _, o := range r.List(q.For, "") {
 			if q.Cares == nil || q.Cares(nil, o) {
-				c.mark(c.item(q, plan.KeyOf(o)))
+				c.mark(c.item(q, object.KeyOf(o)))
 			}
 		}
 	}
 }
 
-func (c *Core) item(q *queue, k plan.Key) *item {
+func (c *Core) item(q *queue, k object.Key) *item {
 	if q.Whole {
-		k = plan.Key{}
+		k = object.Key{}
 	}
 	ik := itemKey{q.index, k}
 	it := c.items[ik]
@@ -167,7 +168,7 @@ func (c *Core) item(q *queue, k plan.Key) *item {
 }
 
 // Poke makes one decision due, as a user's or a test's wish.
-func (c *Core) Poke(controller string, res resource.Resource, key plan.Key) {
+func (c *Core) Poke(controller string, res resource.Resource, key object.Key) {
 	for _, q := range c.ctls {
 		if q.Name == controller && q.For == res {
 			c.mark(c.item(q, key))

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -22,7 +23,7 @@ func podAt(name string, revision uint64) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: name, UID: types.UID(name), ResourceVersion: fmt.Sprint(revision)}}
 }
 
-func podKey(name string) plan.Key { return plan.Key{Namespace: "d", Name: name} }
+func podKey(name string) object.Key { return object.Key{Namespace: "d", Name: name} }
 
 // TestCoreProperties drives the core at random beside a model of what is due.
 func TestCoreProperties(t *testing.T) {
@@ -34,7 +35,7 @@ func TestCoreProperties(t *testing.T) {
 		now := time.Unix(1000, 0)
 		type id struct {
 			controller string
-			key        plan.Key
+			key        object.Key
 		}
 		due := map[id]bool{}        // changed since it was last handed out
 		out := map[id]Task{}        // handed out
@@ -188,7 +189,7 @@ func TestWholeIsOneKey(t *testing.T) {
 	v.Apply(view.Event{Type: "ADDED", Object: podAt("q", 2)})
 	c.Start(v)
 	task, ok := c.Next()
-	if !ok || task.Key != (plan.Key{}) {
+	if !ok || task.Key != (object.Key{}) {
 		t.Fatalf("%v %v", task.Key, ok)
 	}
 	if _, more := c.Next(); more {
@@ -236,7 +237,7 @@ func TestBatches(t *testing.T) {
 	update := plan.Update{Object: podAt("u", 5)}
 	var deletes []plan.Action
 	for i := range 5 {
-		deletes = append(deletes, plan.Delete{Object: plan.RefOf(podAt(fmt.Sprint(i), 0))})
+		deletes = append(deletes, plan.Delete{Object: object.RefOf(podAt(fmt.Sprint(i), 0))})
 	}
 	mixed := append(append(append([]plan.Action{update, update}, creates(4)...), deletes...), creates(2)...)
 	mixed = append(mixed, plan.Create{Object: &corev1.ConfigMap{}})
@@ -290,7 +291,7 @@ func TestPassDoesNotConflictWithItself(t *testing.T) {
 }
 
 func TestAnswers(t *testing.T) {
-	gr, ref := resource.Pods.GroupResource(), plan.RefOf(podAt("p", 1))
+	gr, ref := resource.Pods.GroupResource(), object.RefOf(podAt("p", 1))
 	terminating := apierrors.NewForbidden(gr, "p", errors.New("going"))
 	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
 	create, remove, update := plan.Create{Object: podAt("p", 0)}, plan.Delete{Object: ref}, plan.Update{Object: podAt("p", 1)}

@@ -7,13 +7,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 )
 
 // Decision is what the planner of a task said on one picture.
 type Decision struct {
 	// Primary names the object that the decision is about, with its UID where the picture has it.
-	Primary plan.Ref
+	Primary object.Ref
 	Exists  bool
 	Plan    plan.Plan
 	// Panic is set when the planner panicked; the plan is empty then.
@@ -21,8 +22,8 @@ type Decision struct {
 }
 
 // Decide asks the planner of a task.
-func Decide(t Task, r plan.Reader, now time.Time, w plan.Witness) (d Decision) {
-	d.Primary = plan.Ref{Resource: t.Controller.For, Key: t.Key}
+func Decide(t Task, r object.Reader, now time.Time, w plan.Witness) (d Decision) {
+	d.Primary = object.Ref{Resource: t.Controller.For, Key: t.Key}
 	if o, ok := r.Get(t.Controller.For, t.Key.Namespace, t.Key.Name); ok {
 		d.Primary.UID, d.Exists = o.GetUID(), true
 	}
@@ -38,7 +39,7 @@ func Decide(t Task, r plan.Reader, now time.Time, w plan.Witness) (d Decision) {
 // PlannerPanic is a panic in a planner, a defect: the pass does nothing more and is tried again later.
 type PlannerPanic struct {
 	Controller string
-	Key        plan.Key
+	Key        object.Key
 	Cause      any
 	Stack      string
 }
@@ -48,7 +49,7 @@ func (e *PlannerPanic) Error() string {
 }
 
 // event tells the user of the defect.
-func (e *PlannerPanic) event(primary plan.Ref) plan.Event {
+func (e *PlannerPanic) event(primary object.Ref) plan.Event {
 	return plan.Event{
 		Regarding: primary, Type: corev1.EventTypeWarning, Reason: "PlannerPanic",
 		Message: fmt.Sprintf("%s failed with an internal error and will try again: %v", e.Controller, e.Cause),

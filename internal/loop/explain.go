@@ -3,6 +3,7 @@ package loop
 import (
 	"time"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -20,7 +21,7 @@ type Explanation struct {
 }
 
 // Why returns what the controllers last said about an object.
-func (c *Core) Why(res resource.Resource, key plan.Key) []Explanation {
+func (c *Core) Why(res resource.Resource, key object.Key) []Explanation {
 	var out []Explanation
 	for _, q := range c.ctls {
 		if q.For != res {

@@ -3,7 +3,7 @@ package loop
 import (
 	"slices"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -15,7 +15,7 @@ type interest struct {
 
 type interestedWatch struct {
 	queue *queue
-	keys  func(plan.Reader, plan.Object, plan.Object) []plan.Key
+	keys  func(object.Reader, object.Object, object.Object) []object.Key
 }
 
 func (c *Core) interest(res resource.Resource) *interest {
@@ -51,7 +51,7 @@ func (c *Core) Resources() []resource.Resource {
 }
 
 // Changed makes due what a change to the picture concerns, and frees what waited for it.
-func (c *Core) Changed(r plan.Reader, ch view.Change) {
+func (c *Core) Changed(r object.Reader, ch view.Change) {
 	if ch.Revision > c.seen[ch.Resource] {
 		c.seen[ch.Resource] = ch.Revision
 		c.unblock(ch.Resource)
@@ -73,8 +73,8 @@ func (c *Core) Changed(r plan.Reader, ch view.Change) {
 	}
 	for _, q := range in.primaries {
 		if q.Cares == nil || q.Cares(ch.Before, ch.After) {
-			c.mark(c.item(q, plan.KeyOf(obj)))
-		} else if it := c.items[itemKey{q.index, plan.KeyOf(obj)}]; it != nil && otherObject(ch) {
+			c.mark(c.item(q, object.KeyOf(obj)))
+		} else if it := c.items[itemKey{q.index, object.KeyOf(obj)}]; it != nil && otherObject(ch) {
 			c.mark(it) // what was said of the object that is gone must not be said of its successor
 		}
 	}
@@ -90,7 +90,7 @@ func otherObject(ch view.Change) bool {
 	return ch.Before != nil && (ch.After == nil || ch.After.GetUID() != ch.Before.GetUID())
 }
 
-func (c *Core) watchKeys(w interestedWatch, r plan.Reader, ch view.Change) (keys []plan.Key) {
+func (c *Core) watchKeys(w interestedWatch, r object.Reader, ch view.Change) (keys []object.Key) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			c.onPanic(w.queue.Name, cause)

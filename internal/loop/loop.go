@@ -17,6 +17,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/event"
 	"coracle/internal/event/writer"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -166,7 +167,7 @@ func (l *Loop) changed(ch view.Change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.breathe(time.Now())
-	l.view.Read(func(r plan.Reader) { l.core.Changed(r, ch) })
+	l.view.Read(func(r object.Reader) { l.core.Changed(r, ch) })
 	l.dispatch()
 }
 
@@ -263,7 +264,7 @@ func (l *Loop) decide(t Task) (d Decision) {
 	l.breathe(now)
 	seen := l.core.Witness()
 	l.mu.Unlock()
-	l.view.Read(func(r plan.Reader) {
+	l.view.Read(func(r object.Reader) {
 		if picture, ok := r.(interface {
 			Revision(resource.Resource) uint64
 		}); ok {
@@ -341,7 +342,7 @@ func (l *Loop) Tell(source string, e plan.Event) {
 }
 
 // Why returns what the controllers last said about an object.
-func (l *Loop) Why(res resource.Resource, key plan.Key) []Explanation {
+func (l *Loop) Why(res resource.Resource, key object.Key) []Explanation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.core.Why(res, key)

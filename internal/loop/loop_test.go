@@ -18,6 +18,7 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -27,13 +28,13 @@ import (
 // says, and counts them in the annotation "have" by way of the status of nothing: it is the
 // smallest thing with a loop's troubles.
 func keeper(name string) plan.Controller {
-	watchOwner := func(_ plan.Reader, before, after plan.Object) []plan.Key {
+	watchOwner := func(_ object.Reader, before, after object.Object) []object.Key {
 		o := after
 		if o == nil {
 			o = before
 		}
 		if c := metav1.GetControllerOf(o); c != nil {
-			return []plan.Key{{Namespace: o.GetNamespace(), Name: c.Name}}
+			return []object.Key{{Namespace: o.GetNamespace(), Name: c.Name}}
 		}
 		return nil
 	}
@@ -48,7 +49,7 @@ func keeper(name string) plan.Controller {
 			pod := o.(*corev1.Pod)
 			var want int
 			_, _ = fmt.Sscan(pod.Annotations["want"], &want)
-			have := in.Reader.Indexed(resource.ConfigMaps, plan.ByController, string(pod.UID))
+			have := in.Reader.Indexed(resource.ConfigMaps, object.ByController, string(pod.UID))
 			var p plan.Plan
 			yes := true
 			for range want - len(have) {
@@ -58,12 +59,12 @@ func keeper(name string) plan.Controller {
 						OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID, Controller: &yes}},
 					}},
 					Because: "one is missing",
-					Done:    &plan.Event{Regarding: plan.RefOf(pod), Type: "Normal", Reason: "SuccessfulCreate", Message: "Created: {name}"},
-					Failed:  &plan.Event{Regarding: plan.RefOf(pod), Type: "Warning", Reason: "FailedCreate", Message: "Error creating: {error}"},
+					Done:    &plan.Event{Regarding: object.RefOf(pod), Type: "Normal", Reason: "SuccessfulCreate", Message: "Created: {name}"},
+					Failed:  &plan.Event{Regarding: object.RefOf(pod), Type: "Warning", Reason: "FailedCreate", Message: "Error creating: {error}"},
 				})
 			}
 			for i := range len(have) - want {
-				p.Actions = append(p.Actions, plan.Delete{Object: plan.RefOf(have[i]), Because: "one too many"})
+				p.Actions = append(p.Actions, plan.Delete{Object: object.RefOf(have[i]), Because: "one too many"})
 			}
 			next := pod.DeepCopy()
 			next.Status.Message = fmt.Sprintf("%d of %d", len(have), want)
@@ -120,7 +121,7 @@ func owner(t testing.TB, c *fake.Cluster, name string, want int) *corev1.Pod {
 func setWant(t testing.TB, c *fake.Cluster, name string, want int) {
 	t.Helper()
 	body := fmt.Sprintf(`{"metadata":{"annotations":{"want":"%d"}}}`, want)
-	ref := plan.Ref{Resource: resource.Pods, Key: plan.Key{Namespace: "d", Name: name}}
+	ref := object.Ref{Resource: resource.Pods, Key: object.Key{Namespace: "d", Name: name}}
 	if _, err := c.Patch(context.Background(), ref, "application/merge-patch+json", []byte(body), ""); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +183,7 @@ func TestFailureIsShownAndTriedAgain(t *testing.T) {
 		c := fake.New()
 		var allowed atomic.Int64
 		allowed.Store(3)
-		c.Fail = func(verb string, ref plan.Ref, _ string) error {
+		c.Fail = func(verb string, ref object.Ref, _ string) error {
 			if verb == "create" && ref.Resource == resource.ConfigMaps && allowed.Add(-1) < 0 {
 				return apierrors.NewForbidden(ref.Resource.GroupResource(), ref.Name, errors.New("exceeded quota"))
 			}
@@ -202,7 +203,7 @@ func TestFailureIsShownAndTriedAgain(t *testing.T) {
 		if tried := 3 - allowed.Load(); tried > 20 {
 			t.Errorf("%d creates tried at a wall", tried)
 		}
-		why := l.Why(resource.Pods, plan.Key{Namespace: "d", Name: "o"})
+		why := l.Why(resource.Pods, object.Key{Namespace: "d", Name: "o"})
 		if len(why) != 1 || why[0].Failure == nil || why[0].Controller != "keeper" {
 			t.Errorf("why: %+v", why)
 		}
@@ -253,7 +254,7 @@ func TestPanicIsCaughtAndBackedOff(t *testing.T) {
 		if len(events) != 1 || events[0].(*corev1.Event).Reason != "PlannerPanic" || events[0].(*corev1.Event).Count != 5 {
 			t.Errorf("events: %+v", events)
 		}
-		why := l.Why(resource.Pods, plan.Key{Namespace: "d", Name: "o"})
+		why := l.Why(resource.Pods, object.Key{Namespace: "d", Name: "o"})
 		if len(why) != 1 || why[0].Why.State != plan.Stuck {
 			t.Errorf("why: %+v", why)
 		}
@@ -289,12 +290,12 @@ func TestAbsent(t *testing.T) {
 	c := fake.New()
 	o := owner(t, c, "alive", 0)
 	victim := owner(t, c, "victim", 0)
-	ref := plan.RefOf(o)
-	if r := loop.Apply(t.Context(), c, plan.Delete{Object: plan.RefOf(victim), When: plan.AllAbsent(ref)}); r.Err != nil || r.Object != nil {
+	ref := object.RefOf(o)
+	if r := loop.Apply(t.Context(), c, plan.Delete{Object: object.RefOf(victim), When: plan.AllAbsent(ref)}); r.Err != nil || r.Object != nil {
 		t.Errorf("deleted though its owner lives: %+v", r)
 	}
 	ref.UID = "an earlier one"
-	if r := loop.Apply(t.Context(), c, plan.Delete{Object: plan.RefOf(victim), When: plan.AllAbsent(ref)}); r.Err != nil || r.Object == nil {
+	if r := loop.Apply(t.Context(), c, plan.Delete{Object: object.RefOf(victim), When: plan.AllAbsent(ref)}); r.Err != nil || r.Object == nil {
 		t.Errorf("kept though its owner is gone: %+v", r)
 	}
 }
@@ -303,16 +304,16 @@ func TestAbsent(t *testing.T) {
 func TestAlive(t *testing.T) {
 	c := fake.New()
 	o, orphan := owner(t, c, "alive", 0), owner(t, c, "orphan", 0)
-	adopt := func(ref plan.Ref) loop.Result {
+	adopt := func(ref object.Ref) loop.Result {
 		next := orphan.DeepCopy()
 		next.ResourceVersion = ""
 		next.Labels = map[string]string{"adopted-by": string(ref.UID)}
 		return loop.Apply(t.Context(), c, plan.Update{Object: next, When: []plan.Guard{plan.Alive{Ref: ref}}})
 	}
-	if r := adopt(plan.RefOf(o)); r.Err != nil || r.Object == nil {
+	if r := adopt(object.RefOf(o)); r.Err != nil || r.Object == nil {
 		t.Errorf("a living owner adopts: %+v", r)
 	}
-	stranger := plan.RefOf(o)
+	stranger := object.RefOf(o)
 	stranger.UID = "an earlier one"
 	if r := adopt(stranger); r.Err != nil || r.Object != nil {
 		t.Errorf("a dead owner adopted: %+v", r)

@@ -7,6 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -14,7 +15,7 @@ import (
 
 // TestPartings: the witness tells who had an object deleted, for as long as it is remembered, and keeps nothing for longer.
 func TestPartings(t *testing.T) {
-	heir := func(o plan.Object) bool { return o.GetName() != "stranger" }
+	heir := func(o object.Object) bool { return o.GetName() != "stranger" }
 	owner := plan.Controller{Name: "owner", For: resource.StatefulSets, Successions: []plan.Succession{{Resource: resource.Pods, Of: heir}}}
 	other := plan.Controller{Name: "other", For: resource.StatefulSets}
 	for _, tc := range []struct {
@@ -38,7 +39,7 @@ func TestPartings(t *testing.T) {
 			pod := podAt(tc.pod, 1)
 			change(view.Event{Type: "ADDED", Resource: resource.Pods, Object: pod, Revision: 1})
 			if tc.controller != nil {
-				run := Begin(Task{Controller: tc.controller, witness: c.witness}, always(plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(pod)}}}))
+				run := Begin(Task{Controller: tc.controller, witness: c.witness}, always(plan.Plan{Actions: []plan.Action{plan.Delete{Object: object.RefOf(pod)}}}))
 				run.Next()
 				run.Done([]Result{tc.result}, time.Unix(0, 0))
 			}
@@ -68,7 +69,7 @@ func TestPartingsOfOneName(t *testing.T) {
 		pod := podAt("p", 2*i+1)
 		pod.UID = []types.UID{"first", "second"}[i]
 		c.Changed(v, v.Apply(view.Event{Type: "ADDED", Resource: resource.Pods, Object: pod, Revision: 2*i + 1}))
-		c.witness.deletes("owner", []plan.Action{plan.Delete{Object: plan.RefOf(pod)}})
+		c.witness.deletes("owner", []plan.Action{plan.Delete{Object: object.RefOf(pod)}})
 		c.Pass(time.Duration(i) * time.Second)
 		c.Changed(v, v.Apply(view.Event{Type: "DELETED", Resource: resource.Pods, Object: pod, Revision: 2*i + 2}))
 	}

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/view"
 )
@@ -35,7 +36,7 @@ type Pass struct {
 
 	// revised holds the newest resourceVersion that this pass gave an object, so that a later
 	// write to it in the same plan does not conflict with the pass itself.
-	revised map[plan.Ref]string
+	revised map[object.Ref]string
 	writes  []Write
 	events  []plan.Event
 	failed  *plan.Failure
@@ -61,7 +62,7 @@ const (
 // the pass is over.
 type Step struct {
 	Actions []plan.Action
-	Status  plan.Object
+	Status  object.Object
 }
 
 // Over says that nothing is left to do.
@@ -71,7 +72,7 @@ func (s Step) Over() bool { return len(s.Actions) == 0 && s.Status == nil }
 type Result struct {
 	// Object is the object as the action left it; nil when there is none. When Err says that the
 	// picture is old, it is the object as it is: see Live.
-	Object plan.Object
+	Object object.Object
 	Err    error
 }
 
@@ -83,7 +84,7 @@ const QuietTries = 2
 // Begin makes a decision, to be carried out. Decide is asked once more if an action fails, of the task with that failure
 // as its last: for another status and other events only.
 func Begin(t Task, decide func(Task) Decision) *Pass {
-	p := &Pass{task: t, decide: decide, revised: map[plan.Ref]string{}}
+	p := &Pass{task: t, decide: decide, revised: map[object.Ref]string{}}
 	p.take(decide(t))
 	return p
 }
@@ -153,7 +154,7 @@ func (p *Pass) actions() []plan.Action {
 	p.batch = max(1, 2*p.batch)
 	batch := all[p.next : p.next+min(p.batch, run)]
 	if u, ok := batch[0].(plan.Update); ok {
-		if rv, ok := p.revised[plan.RefOf(u.Object)]; ok && u.Object.GetResourceVersion() != "" {
+		if rv, ok := p.revised[object.RefOf(u.Object)]; ok && u.Object.GetResourceVersion() != "" {
 			u.Object.SetResourceVersion(rv)
 		}
 	}
@@ -223,17 +224,17 @@ func (p *Pass) outdated(r Result) {
 		return
 	}
 	if rev := view.RevisionOf(r.Object); rev > 0 {
-		p.writes = append(p.writes, Write{plan.RefOf(r.Object).Resource, rev})
+		p.writes = append(p.writes, Write{object.RefOf(r.Object).Resource, rev})
 		p.stale = true
 	}
 }
 
 // wrote notes how recent the picture must be before the next plan.
-func (p *Pass) wrote(o plan.Object) {
+func (p *Pass) wrote(o object.Object) {
 	if o == nil {
 		return
 	}
-	ref := plan.RefOf(o)
+	ref := object.RefOf(o)
 	if rev := view.RevisionOf(o); rev > 0 {
 		p.writes = append(p.writes, Write{ref.Resource, rev})
 	}
@@ -287,12 +288,12 @@ func tells(a plan.Action) (done, failed *plan.Event) {
 }
 
 // status returns the status to write once the actions are over, or nil.
-func (p *Pass) status() plan.Object {
+func (p *Pass) status() object.Object {
 	s := p.decision.Plan.Status
 	if s == nil {
 		return nil
 	}
-	if rv, ok := p.revised[plan.RefOf(s)]; ok {
+	if rv, ok := p.revised[object.RefOf(s)]; ok {
 		s.SetResourceVersion(rv)
 	}
 	return s

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client/fake"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -42,10 +43,10 @@ func TestAbsent(t *testing.T) {
 func TestAwayIsNobodysSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var silent atomic.Int64
-		key := plan.Key{Namespace: "d", Name: "p"}
+		key := object.Key{Namespace: "d", Name: "p"}
 		c := plan.Controller{
 			Name: "a", For: resource.Pods,
-			Signs: []plan.Sign{{Resource: resource.Pods, Given: func(_, after plan.Object) bool { return after.(*corev1.Pod).Status.Message == "sign" }}},
+			Signs: []plan.Sign{{Resource: resource.Pods, Given: func(_, after object.Object) bool { return after.(*corev1.Pod).Status.Message == "sign" }}},
 			Plan: func(in plan.Input) plan.Plan {
 				silent.Store(int64((in.Witness.Now - in.Witness.Last(resource.Pods, key)).Round(time.Second)))
 				return plan.Plan{Again: in.Now.Add(time.Hour)}

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -38,7 +39,7 @@ type succession struct {
 
 type sighting struct {
 	resource resource.Resource
-	key      plan.Key
+	key      object.Key
 }
 
 func newWitness(controllers []plan.Controller) *witness {
@@ -70,15 +71,15 @@ func (w *witness) changed(ch view.Change) {
 		switch {
 		case ch.After == nil:
 			w.mu.Lock()
-			delete(w.last, sighting{ch.Resource, plan.KeyOf(ch.Before)})
+			delete(w.last, sighting{ch.Resource, object.KeyOf(ch.Before)})
 			w.mu.Unlock()
 		case s.Given(ch.Before, ch.After):
-			w.saw(ch.Resource, plan.KeyOf(ch.After), w.now)
+			w.saw(ch.Resource, object.KeyOf(ch.After), w.now)
 		}
 	}
 }
 
-func (w *witness) saw(res resource.Resource, key plan.Key, at time.Duration) {
+func (w *witness) saw(res resource.Resource, key object.Key, at time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := sighting{res, key}
@@ -88,7 +89,7 @@ func (w *witness) saw(res resource.Resource, key plan.Key, at time.Duration) {
 }
 
 // Last implements plan.Signs.
-func (w *witness) Last(res resource.Resource, key plan.Key) (time.Duration, bool) {
+func (w *witness) Last(res resource.Resource, key object.Key) (time.Duration, bool) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	at, seen := w.last[sighting{res, key}]
@@ -96,14 +97,14 @@ func (w *witness) Last(res resource.Resource, key plan.Key) (time.Duration, bool
 }
 
 // went notes a parting, if somebody may make a successor.
-func (w *witness) went(res resource.Resource, o plan.Object) {
+func (w *witness) went(res resource.Resource, o object.Object) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !slices.ContainsFunc(w.successions[res], func(s succession) bool { return s.Of == nil || s.Of(o) }) {
 		delete(w.deleting, o.GetUID())
 		return
 	}
-	s := sighting{res, plan.KeyOf(o)}
+	s := sighting{res, object.KeyOf(o)}
 	if p, again := w.parted[s]; again && p.UID != o.GetUID() {
 		delete(w.deleting, p.UID)
 	}
@@ -126,7 +127,7 @@ type abreast struct {
 	}
 }
 
-func (a abreast) Parted(res resource.Resource, key plan.Key) (plan.Parting, bool) {
+func (a abreast) Parted(res resource.Resource, key object.Key) (plan.Parting, bool) {
 	p, known := a.witness.Parted(res, key)
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -152,7 +153,7 @@ func (w *witness) forget() {
 }
 
 // Parted implements plan.Partings.
-func (w *witness) Parted(res resource.Resource, key plan.Key) (plan.Parting, bool) {
+func (w *witness) Parted(res resource.Resource, key object.Key) (plan.Parting, bool) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	p, seen := w.parted[sighting{res, key}]
@@ -216,7 +217,7 @@ func (c *Core) Awake(since time.Duration) {
 }
 
 // Saw notes a sign that came by another way than a change.
-func (c *Core) Saw(res resource.Resource, key plan.Key, at time.Duration) {
+func (c *Core) Saw(res resource.Resource, key object.Key, at time.Duration) {
 	c.witness.saw(res, key, at)
 }
 

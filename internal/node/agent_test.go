@@ -23,8 +23,6 @@ import (
 
 func clientList(namespace string) client.ListOptions { return client.ListOptions{Namespace: namespace} }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestPodRunsAndGoes(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.create("web", one("server:1"))

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"coracle/internal/node/picturefile"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -24,12 +24,12 @@ type album struct {
 	wake    chan struct{}
 
 	mu  sync.Mutex
-	due map[subject]plan.Object // nil: it has gone
+	due map[subject]object.Object // nil: it has gone
 }
 
 type subject struct {
 	resource.Resource
-	plan.Key
+	object.Key
 }
 
 const (
@@ -47,7 +47,7 @@ func newAlbum(cfg *Config) (*album, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &album{file: file, picture: cfg.Picture, log: cfg.Log, wake: make(chan struct{}, 1), due: map[subject]plan.Object{}}
+	b := &album{file: file, picture: cfg.Picture, log: cfg.Log, wake: make(chan struct{}, 1), due: map[subject]object.Object{}}
 	b.recall()
 	cfg.Picture.Subscribe(b.changed)
 	return b, nil
@@ -59,7 +59,7 @@ func (b *album) recall() {
 		b.log.Warn("what is known of the cluster's services cannot be read whole: without an API server some names do not resolve",
 			"err", err)
 	}
-	found := map[resource.Resource][]plan.Object{}
+	found := map[resource.Resource][]object.Object{}
 	newest := map[resource.Resource]uint64{}
 	for _, c := range changes {
 		found[c.Resource] = append(found[c.Resource], c.Object)
@@ -81,7 +81,7 @@ func (b *album) changed(ch view.Change) {
 		return
 	}
 	b.mu.Lock()
-	b.due[subject{ch.Resource, plan.KeyOf(obj)}] = ch.After
+	b.due[subject{ch.Resource, object.KeyOf(obj)}] = ch.After
 	b.mu.Unlock()
 	select {
 	case b.wake <- struct{}{}:
@@ -112,7 +112,7 @@ func (b *album) run(ctx context.Context) {
 func (b *album) write() {
 	b.mu.Lock()
 	due := b.due
-	b.due = map[subject]plan.Object{}
+	b.due = map[subject]object.Object{}
 	b.mu.Unlock()
 	if len(due) == 0 {
 		return
@@ -138,7 +138,7 @@ func (b *album) whole() []picturefile.Change {
 	var out []picturefile.Change
 	for _, res := range pictured {
 		for _, obj := range b.picture.List(res, "") {
-			out = append(out, picturefile.Change{Resource: res, Key: plan.KeyOf(obj), Object: obj})
+			out = append(out, picturefile.Change{Resource: res, Key: object.KeyOf(obj), Object: obj})
 		}
 	}
 	return out

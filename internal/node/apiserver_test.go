@@ -13,7 +13,7 @@ import (
 	"coracle/internal/client"
 	clientfake "coracle/internal/client/fake"
 	"coracle/internal/node/lineage"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -94,7 +94,7 @@ func (s *apiServer) Create(ctx context.Context, obj client.Object) (client.Objec
 	return s.now().Create(ctx, obj)
 }
 
-func (s *apiServer) CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (any, error) {
+func (s *apiServer) CreateSub(ctx context.Context, ref object.Ref, subresource string, obj any) (any, error) {
 	return s.now().CreateSub(ctx, ref, subresource, obj)
 }
 
@@ -102,10 +102,10 @@ func (s *apiServer) Update(ctx context.Context, obj client.Object, subresource s
 	return s.now().Update(ctx, obj, subresource)
 }
 
-func (s *apiServer) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, body []byte, subresource string) (client.Object, error) {
+func (s *apiServer) Patch(ctx context.Context, ref object.Ref, kind types.PatchType, body []byte, subresource string) (client.Object, error) {
 	return s.now().Patch(ctx, ref, kind, body, subresource)
 }
 
-func (s *apiServer) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOptions) (client.Object, error) {
+func (s *apiServer) Delete(ctx context.Context, ref object.Ref, opts metav1.DeleteOptions) (client.Object, error) {
 	return s.now().Delete(ctx, ref, opts)
 }

@@ -12,7 +12,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/node/cri"
 	crifake "coracle/internal/node/cri/fake"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -63,7 +63,7 @@ func BenchmarkPodLife(b *testing.B) {
 			return condition(p, corev1.PodReady).Status == corev1.ConditionTrue
 		})
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
-		if _, err := cluster.Delete(ctx, plan.RefOf(pod), metav1.DeleteOptions{}); err != nil {
+		if _, err := cluster.Delete(ctx, object.RefOf(pod), metav1.DeleteOptions{}); err != nil {
 			b.Fatal(err)
 		}
 		until(name, func(ev watch.Event, _ *corev1.Pod) bool { return ev.Type == watch.Deleted })

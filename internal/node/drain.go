@@ -17,13 +17,13 @@ import (
 
 	"coracle/internal/behind"
 	"coracle/internal/drain"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
 
 // slicesLeaving finds the slices of the picture that have an endpoint whose pod is going.
-var slicesLeaving = plan.Index{Resource: resource.EndpointSlices, Name: "node/leaving", Values: func(o plan.Object) []string {
+var slicesLeaving = object.Index{Resource: resource.EndpointSlices, Name: "node/leaving", Values: func(o object.Object) []string {
 	if drain.Leaving(o.(*discoveryv1.EndpointSlice)) {
 		return []string{"true"}
 	}
@@ -155,7 +155,7 @@ func (a *agent) awaitLeft(ctx context.Context, pod *corev1.Pod) (revision uint64
 
 func (a *agent) left(pod *corev1.Pod) (revision uint64, left bool) {
 	for _, s := range a.leading(pod) {
-		n, left := drain.Left(plan.KeyOf(pod), behind.Slices(a.cfg.Picture, plan.KeyOf(s)))
+		n, left := drain.Left(object.KeyOf(pod), behind.Slices(a.cfg.Picture, object.KeyOf(s)))
 		if !left {
 			return 0, false
 		}

@@ -10,6 +10,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/event"
 	"coracle/internal/event/writer"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -28,7 +29,7 @@ func newRecorder(c client.Interface, node string, log *slog.Logger) *recorder {
 
 func (r *recorder) run(ctx context.Context) { r.writer.Run(ctx) }
 
-func (r *recorder) tell(about plan.Ref, field, kind, reason, message string) {
+func (r *recorder) tell(about object.Ref, field, kind, reason, message string) {
 	r.writer.Tell(event.Source{Component: "kubelet", Host: r.node},
 		plan.Event{Regarding: about, Field: field, Type: kind, Reason: reason, Message: message})
 }
@@ -47,15 +48,15 @@ func (r *recorder) pod(pod *corev1.Pod, ctr, kind, reason, message string) {
 			}
 		}
 	}
-	r.tell(plan.Ref{Resource: resource.Pods, Key: plan.KeyOf(pod), UID: pod.UID}, field, kind, reason, message)
+	r.tell(object.Ref{Resource: resource.Pods, Key: object.KeyOf(pod), UID: pod.UID}, field, kind, reason, message)
 }
 
 // ofNode records an event about the node itself.
 func (r *recorder) ofNode(kind, reason, message string) {
-	r.tell(plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: r.node}}, "", kind, reason, message)
+	r.tell(object.Ref{Resource: resource.Nodes, Key: object.Key{Name: r.node}}, "", kind, reason, message)
 }
 
 // volume records an event about a persistent volume.
 func (r *recorder) volume(pv *corev1.PersistentVolume, kind, reason, message string) {
-	r.tell(plan.Ref{Resource: resource.PersistentVolumes, Key: plan.KeyOf(pv), UID: pv.UID}, "", kind, reason, message)
+	r.tell(object.Ref{Resource: resource.PersistentVolumes, Key: object.KeyOf(pv), UID: pv.UID}, "", kind, reason, message)
 }

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -79,7 +79,7 @@ func (g guard) Create(ctx context.Context, obj client.Object) (out client.Object
 }
 
 // CreateSub implements client.Interface.
-func (g guard) CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (out any, err error) {
+func (g guard) CreateSub(ctx context.Context, ref object.Ref, subresource string, obj any) (out any, err error) {
 	err = g.pass(ref.Resource, func() error { out, err = g.api.CreateSub(ctx, ref, subresource, obj); return err })
 	return out, err
 }
@@ -91,13 +91,13 @@ func (g guard) Update(ctx context.Context, obj client.Object, subresource string
 }
 
 // Patch implements client.Interface.
-func (g guard) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, body []byte, subresource string) (out client.Object, err error) {
+func (g guard) Patch(ctx context.Context, ref object.Ref, kind types.PatchType, body []byte, subresource string) (out client.Object, err error) {
 	err = g.pass(ref.Resource, func() error { out, err = g.api.Patch(ctx, ref, kind, body, subresource); return err })
 	return out, err
 }
 
 // Delete implements client.Interface.
-func (g guard) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOptions) (out client.Object, err error) {
+func (g guard) Delete(ctx context.Context, ref object.Ref, opts metav1.DeleteOptions) (out client.Object, err error) {
 	err = g.pass(ref.Resource, func() error { out, err = g.api.Delete(ctx, ref, opts); return err })
 	return out, err
 }

@@ -18,7 +18,7 @@ import (
 
 	clientfake "coracle/internal/client/fake"
 	"coracle/internal/filetree/scratch"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -84,7 +84,7 @@ func TestNamesOutliveServerAndAgent(t *testing.T) {
 	picture := view.New()
 	a, stop := answering(t, dir, picture)
 	revision := uint64(0)
-	put := func(obj plan.Object) {
+	put := func(obj object.Object) {
 		revision++
 		obj.SetResourceVersion(fmt.Sprint(revision))
 		picture.Apply(view.Event{Type: watch.Added, Object: obj})

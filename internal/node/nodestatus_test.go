@@ -11,14 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // patchNode changes the node's status as an administrator does.
 func (w *world) patchNode(patch string) {
 	w.t.Helper()
-	ref := plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: "one"}}
+	ref := object.Ref{Resource: resource.Nodes, Key: object.Key{Name: "one"}}
 	kind := types.StrategicMergePatchType
 	if patch[0] == '[' {
 		kind = types.JSONPatchType

@@ -17,7 +17,7 @@ import (
 	"coracle/internal/node/cri"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/status"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -248,7 +248,7 @@ func (w *worker) deleteObject(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	now := int64(0)
-	ref := plan.Ref{Resource: resource.Pods, Key: plan.KeyOf(pod), UID: pod.UID}
+	ref := object.Ref{Resource: resource.Pods, Key: object.KeyOf(pod), UID: pod.UID}
 	left, err := w.a.cfg.Client.Delete(ctx, ref, metav1.DeleteOptions{GracePeriodSeconds: &now})
 	switch {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):

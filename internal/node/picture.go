@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -65,7 +65,7 @@ func (l listening) Watch(ctx context.Context, res resource.Resource, opts client
 // KeepOf returns what the picture keeps of an object: not what no reader of it needs, and the words that many of them
 // say shared: who manages which field goes, and a hundred thousand endpoints name their node, zone and namespace in one
 // string each. The object is not changed.
-func KeepOf(obj plan.Object) plan.Object {
+func KeepOf(obj object.Object) object.Object {
 	switch o := obj.(type) {
 	case *corev1.Service:
 		kept := *o

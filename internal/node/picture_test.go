@@ -8,7 +8,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -20,7 +20,7 @@ func TestPictureOfServices(t *testing.T) {
 		w.stop()
 		<-w.ended
 		w.cfg.Picture, w.cfg.Pictured = view.New(), make(chan struct{})
-		create := func(obj plan.Object) {
+		create := func(obj object.Object) {
 			t.Helper()
 			if _, err := w.cluster.Create(t.Context(), obj); err != nil {
 				t.Fatal(err)

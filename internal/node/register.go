@@ -19,7 +19,7 @@ import (
 	"coracle/internal/drain"
 	"coracle/internal/node/lineage"
 	"coracle/internal/node/objects"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -208,7 +208,7 @@ func (a *agent) reportStatus(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("compare the node's status: %w", err)
 	}
-	_, err = a.cfg.Client.Patch(ctx, plan.RefOf(node), types.StrategicMergePatchType, patch, "status")
+	_, err = a.cfg.Client.Patch(ctx, object.RefOf(node), types.StrategicMergePatchType, patch, "status")
 	return err
 }
 

@@ -13,7 +13,7 @@ import (
 
 	clientfake "coracle/internal/client/fake"
 	"coracle/internal/node/lineage"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
@@ -343,9 +343,9 @@ func TestOrdinaryLossesAreNoHold(t *testing.T) {
 			w.settle(5 * time.Second)
 			w.want("web", "Running ready main=running")
 		}
-		for _, ref := range []plan.Ref{
-			{Resource: resource.Leases, Key: plan.Key{Namespace: corev1.NamespaceNodeLease, Name: "one"}},
-			{Resource: resource.Nodes, Key: plan.Key{Name: "one"}},
+		for _, ref := range []object.Ref{
+			{Resource: resource.Leases, Key: object.Key{Namespace: corev1.NamespaceNodeLease, Name: "one"}},
+			{Resource: resource.Nodes, Key: object.Key{Name: "one"}},
 		} {
 			if _, err := w.cluster.Delete(t.Context(), ref, metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"coracle/internal/filetree/scratch"
 	"coracle/internal/node/cri"
 	crifake "coracle/internal/node/cri/fake"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -55,7 +55,7 @@ func (w *world) breakable() {
 }
 
 func (w *world) breakCluster() {
-	w.cluster.Fail = func(verb string, ref plan.Ref, sub string) error {
+	w.cluster.Fail = func(verb string, ref object.Ref, sub string) error {
 		if w.refuseStatus.Load() && verb == "update" && sub == "status" && ref.Resource == resource.Pods {
 			return apierrors.NewInvalid(resource.Pods.GVK().GroupKind(), ref.Name, nil)
 		}
@@ -192,7 +192,7 @@ func (w *world) create(name string, spec corev1.PodSpec) *corev1.Pod {
 
 func (w *world) delete(name string, grace *int64) {
 	w.t.Helper()
-	ref := plan.Ref{Resource: resource.Pods, Key: plan.Key{Namespace: "default", Name: name}}
+	ref := object.Ref{Resource: resource.Pods, Key: object.Key{Namespace: "default", Name: name}}
 	if _, err := w.cluster.Delete(w.t.Context(), ref, metav1.DeleteOptions{GracePeriodSeconds: grace}); err != nil {
 		w.t.Fatal(err)
 	}

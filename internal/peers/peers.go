@@ -19,6 +19,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"coracle/internal/podstate"
 )
 
 // Path is where a server tells of peers.
@@ -106,7 +108,7 @@ func OfPod(p *corev1.Pod, node string) *Pod {
 }
 
 func isPeer(p *corev1.Pod) bool {
-	return !p.Spec.HostNetwork && len(p.Status.PodIPs) > 0 && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+	return !p.Spec.HostNetwork && len(p.Status.PodIPs) > 0 && !podstate.Ended(p)
 }
 
 // Same says whether two versions of a pod are told alike, to whatever node. It costs little: most of what changes of pods is no

@@ -9,6 +9,7 @@ import (
 	quantity "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -136,5 +137,5 @@ func Bears(res resource.Resource, before, after runtime.Object) bool {
 }
 
 func ended(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	return podstate.Ended(pod)
 }

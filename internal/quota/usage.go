@@ -10,6 +10,7 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 
 	"coracle/internal/kind/amount"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -117,7 +118,7 @@ func Usage(res resource.Resource, obj runtime.Object, now time.Time) corev1.Reso
 // Charged says whether a pod still counts for more than an object: it has not ended, and if it is
 // being deleted, twice its grace period is not over (a lost node must not keep a namespace full).
 func Charged(pod *corev1.Pod, now time.Time) bool {
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if podstate.Ended(pod) {
 		return false
 	}
 	until, ends := chargedUntil(pod)

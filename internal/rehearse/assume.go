@@ -10,9 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/podstate"
 	"coracle/internal/simnode"
-	"coracle/internal/workload/podstate"
 )
 
 // Assumption is how the pods of one image are expected to fare, and why.
@@ -59,7 +59,7 @@ func observe(in Input) *assumptions {
 		failing: map[types.UID]bool{}}
 	simulated := map[string]bool{}
 	for _, o := range in.Objects {
-		if node, ok := o.(*corev1.Node); ok && kind.Simulated(node) {
+		if node, ok := o.(*corev1.Node); ok && nodestate.Simulated(node) {
 			simulated[node.Name] = true
 		}
 	}
@@ -120,7 +120,7 @@ const crashAfter = time.Second
 // behavior implements virtual.Config.Behavior: pods that were there keep as they are, where nothing is known to change
 // them; of the others, what is assumed. On simulated nodes the annotations go first, and before all goes what was asked.
 func (a *assumptions) behavior(pod *corev1.Pod, node *corev1.Node) simnode.Behavior {
-	annotated := kind.Simulated(node)
+	annotated := nodestate.Simulated(node)
 	if a.stays(pod, annotated) {
 		return simnode.Behavior{Stays: true}
 	}

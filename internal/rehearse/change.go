@@ -16,7 +16,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/kind"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -38,9 +38,9 @@ const (
 type Change struct {
 	Verb Verb
 	// Ref is the object; a node for Cordon, Drain and Fail.
-	Ref plan.Ref
+	Ref object.Ref
 	// Object, for Apply, is the object as the API would store it.
-	Object plan.Object
+	Object object.Object
 	// Replicas is for Scale.
 	Replicas int32
 }
@@ -48,7 +48,7 @@ type Change struct {
 const restartedAt = "kubectl.kubernetes.io/restartedAt"
 
 // check finds what cannot be done before anything is begun. Errors are the API's.
-func (ch Change) check(has func(plan.Ref) (plan.Object, bool)) error {
+func (ch Change) check(has func(object.Ref) (object.Object, bool)) error {
 	if ch.Verb == Apply {
 		return nil
 	}
@@ -77,12 +77,12 @@ func (ch Change) do(ctx context.Context, api client.Interface, now time.Time) er
 		_, err := api.Delete(ctx, ch.Ref, metav1.DeleteOptions{PropagationPolicy: &background})
 		return err
 	case Scale:
-		return ch.edit(ctx, api, func(o plan.Object) {
+		return ch.edit(ctx, api, func(o object.Object) {
 			k, _ := kind.For(ch.Ref.Resource)
 			k.Scale.Set(o, &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: ch.Replicas}})
 		})
 	case Restart:
-		return ch.edit(ctx, api, func(o plan.Object) {
+		return ch.edit(ctx, api, func(o object.Object) {
 			t := template(o)
 			if t.Annotations == nil {
 				t.Annotations = map[string]string{}
@@ -90,7 +90,7 @@ func (ch Change) do(ctx context.Context, api client.Interface, now time.Time) er
 			t.Annotations[restartedAt] = now.UTC().Format(time.RFC3339)
 		})
 	case Cordon, Drain:
-		return ch.edit(ctx, api, func(o plan.Object) {
+		return ch.edit(ctx, api, func(o object.Object) {
 			if node, ok := o.(*corev1.Node); ok {
 				node.Spec.Unschedulable = true
 			}
@@ -100,7 +100,7 @@ func (ch Change) do(ctx context.Context, api client.Interface, now time.Time) er
 }
 
 func (ch Change) apply(ctx context.Context, api client.Interface) error {
-	o := ch.Object.DeepCopyObject().(plan.Object)
+	o := ch.Object.DeepCopyObject().(object.Object)
 	live, err := api.Get(ctx, ch.Ref.Resource, ch.Ref.Namespace, ch.Ref.Name)
 	if apierrors.IsNotFound(err) {
 		_, err = api.Create(ctx, o)
@@ -119,9 +119,9 @@ func (ch Change) apply(ctx context.Context, api client.Interface) error {
 }
 
 // alike says whether an apply changes nothing but who manages the fields.
-func alike(live, next plan.Object) bool {
-	a, b := live.DeepCopyObject().(plan.Object), next.DeepCopyObject().(plan.Object)
-	for _, o := range []plan.Object{a, b} {
+func alike(live, next object.Object) bool {
+	a, b := live.DeepCopyObject().(object.Object), next.DeepCopyObject().(object.Object)
+	for _, o := range []object.Object{a, b} {
 		o.SetManagedFields(nil)
 		o.SetResourceVersion("")
 		o.SetUID("")
@@ -131,18 +131,18 @@ func alike(live, next plan.Object) bool {
 	return sameButStatus(a, b)
 }
 
-func (ch Change) edit(ctx context.Context, api client.Interface, change func(plan.Object)) error {
+func (ch Change) edit(ctx context.Context, api client.Interface, change func(object.Object)) error {
 	o, err := api.Get(ctx, ch.Ref.Resource, ch.Ref.Namespace, ch.Ref.Name)
 	if err != nil {
 		return err
 	}
-	next := o.DeepCopyObject().(plan.Object)
+	next := o.DeepCopyObject().(object.Object)
 	change(next)
 	_, err = api.Update(ctx, next, "")
 	return err
 }
 
-func template(o plan.Object) *corev1.PodTemplateSpec {
+func template(o object.Object) *corev1.PodTemplateSpec {
 	switch o := o.(type) {
 	case *appsv1.Deployment:
 		return &o.Spec.Template
@@ -155,4 +155,4 @@ func template(o plan.Object) *corev1.PodTemplateSpec {
 }
 
 // shortName prints "deployment/web".
-func shortName(ref plan.Ref) string { return strings.ToLower(ref.Resource.Kind) + "/" + ref.Name }
+func shortName(ref object.Ref) string { return strings.ToLower(ref.Resource.Kind) + "/" + ref.Name }

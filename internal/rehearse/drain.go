@@ -13,7 +13,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/eviction"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -57,7 +57,7 @@ func (d *drain) try() {
 			continue
 		}
 		err := d.run.world.do(func(ctx context.Context, api client.Interface) error {
-			_, err := api.CreateSub(ctx, plan.RefOf(pod), "eviction", &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}})
+			_, err := api.CreateSub(ctx, object.RefOf(pod), "eviction", &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}})
 			return err
 		})
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -80,7 +80,7 @@ func (d *drain) look() {
 }
 
 // guards returns the budgets that guard a pod.
-func guards(r plan.Reader, pod *corev1.Pod) []*policyv1.PodDisruptionBudget {
+func guards(r object.Reader, pod *corev1.Pod) []*policyv1.PodDisruptionBudget {
 	var out []*policyv1.PodDisruptionBudget
 	for _, o := range r.List(resource.PodDisruptionBudgets, pod.Namespace) {
 		if b, ok := o.(*policyv1.PodDisruptionBudget); ok && eviction.Guards(b, pod) {

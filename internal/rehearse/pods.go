@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/podstate"
 	"coracle/internal/virtual"
-	"coracle/internal/workload/podstate"
 )
 
 // podTally counts what becomes of pods.

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
 	"coracle/internal/resource"
@@ -21,7 +22,7 @@ import (
 // place is an object's place in the cluster.
 type place struct {
 	resource.Resource
-	plan.Key
+	object.Key
 }
 
 // recorder hears of every write and keeps what a person wants to know.
@@ -37,8 +38,8 @@ type recorder struct {
 	last      time.Time
 	workloads map[place]*track
 	pods      podTally
-	budgets   map[plan.Key]*BudgetHit
-	quotas    map[plan.Key]*QuotaHit
+	budgets   map[object.Key]*BudgetHit
+	quotas    map[object.Key]*QuotaHit
 	failed    []string
 	notes     []string
 	// touched are workloads to look at when the instant is over.
@@ -47,7 +48,7 @@ type recorder struct {
 
 func newRecorder(r *run) *recorder {
 	return &recorder{run: r, start: r.in.Start, last: r.in.Start, asked: map[place]Change{}, workloads: map[place]*track{},
-		budgets: map[plan.Key]*BudgetHit{}, quotas: map[plan.Key]*QuotaHit{}, touched: map[place]bool{},
+		budgets: map[object.Key]*BudgetHit{}, quotas: map[object.Key]*QuotaHit{}, touched: map[place]bool{},
 		pods:  podTally{waiting: map[string][]lost{}, replaces: map[types.UID]lost{}, moves: map[move]int{}, failed: map[failing]bool{}},
 		notes: slices.Clone(r.in.Notes)}
 }
@@ -150,7 +151,7 @@ func (rec *recorder) life(w virtual.Write) {
 	rec.say(w.Resource.Kind, w.Object.GetNamespace(), objectName(w.Object), what, true)
 }
 
-func objectName(o plan.Object) string { return shortName(plan.RefOf(o)) }
+func objectName(o object.Object) string { return shortName(object.RefOf(o)) }
 
 func (rec *recorder) wroteNode(w virtual.Write, o *corev1.Node) {
 	before, ok := w.Before.(*corev1.Node)
@@ -187,7 +188,7 @@ func (rec *recorder) refused(f virtual.Refusal) {
 	if !ok || !rec.began {
 		return
 	}
-	key := plan.Key{Namespace: f.Ref.Namespace, Name: name}
+	key := object.Key{Namespace: f.Ref.Namespace, Name: name}
 	hit := rec.quotas[key]
 	if hit == nil {
 		hit = &QuotaHit{Quota: rec.named(key.Namespace, name), At: seconds(rec.elapsed()), Message: quotaWords(f.Err.Error())}
@@ -209,7 +210,7 @@ func quotaWords(message string) string {
 }
 
 func (rec *recorder) budget(b *policyv1.PodDisruptionBudget) *BudgetHit {
-	key := plan.KeyOf(b)
+	key := object.KeyOf(b)
 	hit := rec.budgets[key]
 	if hit == nil {
 		hit = &BudgetHit{Budget: rec.named(b.Namespace, b.Name)}
@@ -223,7 +224,7 @@ func (rec *recorder) wroteBudget(w virtual.Write, b *policyv1.PodDisruptionBudge
 	before, ok := w.Before.(*policyv1.PodDisruptionBudget)
 	was := ok && before.Status.CurrentHealthy < before.Status.DesiredHealthy
 	is := b.Status.CurrentHealthy < b.Status.DesiredHealthy && w.Type != "DELETED"
-	switch hit := rec.budgets[plan.KeyOf(b)]; {
+	switch hit := rec.budgets[object.KeyOf(b)]; {
 	case is && (hit == nil || !hit.Already):
 		hit = rec.budget(b)
 		if hit.Below == nil {

@@ -15,7 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/quota"
 	"coracle/internal/resource"
 	"coracle/internal/virtual"
@@ -26,7 +26,7 @@ import (
 type Input struct {
 	// Start is the first instant; it is cut to whole seconds.
 	Start   time.Time
-	Objects []plan.Object
+	Objects []object.Object
 	Changes []Change
 	// Namespace is the one whose objects are named without it.
 	Namespace string
@@ -91,17 +91,17 @@ func (r *run) check() error {
 	if len(r.in.Changes) == 0 {
 		return errors.New("nothing to rehearse")
 	}
-	there := map[plan.Ref]plan.Object{}
+	there := map[object.Ref]object.Object{}
 	for _, o := range r.in.Objects {
-		there[plan.Ref{Resource: resource.Of(o), Key: plan.KeyOf(o)}] = o
+		there[object.Ref{Resource: resource.Of(o), Key: object.KeyOf(o)}] = o
 	}
-	has := func(ref plan.Ref) (plan.Object, bool) { o, ok := there[ref]; return o, ok }
+	has := func(ref object.Ref) (object.Object, bool) { o, ok := there[ref]; return o, ok }
 	for _, ch := range r.in.Changes {
 		if err := ch.check(has); err != nil {
 			return err
 		}
 		if ch.Verb == Apply {
-			there[plan.Ref{Resource: ch.Ref.Resource, Key: ch.Ref.Key}] = ch.Object
+			there[object.Ref{Resource: ch.Ref.Resource, Key: ch.Ref.Key}] = ch.Object
 		}
 	}
 	return nil
@@ -154,7 +154,7 @@ func (r *run) toTheEnd() error {
 }
 
 // said translates what the loop remembers.
-func (r *run) said(res resource.Resource, key plan.Key) []why.Word {
+func (r *run) said(res resource.Resource, key object.Key) []why.Word {
 	var words []why.Word
 	for _, x := range r.world.Said(res, key) {
 		words = append(words, why.Word{Controller: x.Controller, Why: x.Why, Failure: x.Failure})

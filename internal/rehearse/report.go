@@ -10,6 +10,7 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/why"
@@ -150,7 +151,7 @@ func (r *run) report() *Report {
 	return out
 }
 
-func byKey(a, b plan.Key) int {
+func byKey(a, b object.Key) int {
 	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
 
@@ -192,7 +193,7 @@ func (r *run) workloads() []WorkloadReport {
 		if !asked && !t.fresh && !t.gone && !t.disturbed && !t.unsteadySeen {
 			continue
 		}
-		w := WorkloadReport{Name: r.record.named(at.Namespace, shortName(plan.Ref{Resource: at.Resource, Key: at.Key}))}
+		w := WorkloadReport{Name: r.record.named(at.Namespace, shortName(object.Ref{Resource: at.Resource, Key: at.Key}))}
 		if !t.fresh {
 			w.Before, w.Lowest = t.before.amount(), t.lowest.amount()
 			if loss(t.lowest, t.before) > 0 && t.lowest != t.before {
@@ -273,7 +274,7 @@ func (r *run) lostDaemons(at place) string {
 	if missing > 0 || len(nodes) == 0 {
 		return ""
 	}
-	name := r.record.named(at.Namespace, shortName(plan.Ref{Resource: at.Resource, Key: at.Key}))
+	name := r.record.named(at.Namespace, shortName(object.Ref{Resource: at.Resource, Key: at.Key}))
 	return fmt.Sprintf("%s waits for %s, which does not come back by itself: that does not count", name, strings.Join(nodes, ", "))
 }
 

@@ -24,7 +24,7 @@ import (
 	"coracle/internal/cluster"
 	"coracle/internal/cluster/volume"
 	"coracle/internal/kind"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/rehearse/manifest"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
@@ -140,11 +140,11 @@ func (in *Input) flag(t *testing.T, flag string) {
 		for _, k := range kind.All() {
 			if k.Singular == word {
 				in.Changes = append(in.Changes, Change{Verb: Verb(name2verb(flag)), Replicas: int32(n),
-					Ref: plan.Ref{Resource: k.Resource, Key: plan.Key{Namespace: map[bool]string{true: "default"}[k.Namespaced], Name: name}}})
+					Ref: object.Ref{Resource: k.Resource, Key: object.Key{Namespace: map[bool]string{true: "default"}[k.Namespaced], Name: name}}})
 			}
 		}
 	case string(Cordon), string(Drain), string(Fail):
-		in.Changes = append(in.Changes, Change{Verb: Verb(name), Ref: plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: value}}})
+		in.Changes = append(in.Changes, Change{Verb: Verb(name), Ref: object.Ref{Resource: resource.Nodes, Key: object.Key{Name: value}}})
 	default:
 		t.Fatalf("no such flag: %s", flag)
 	}
@@ -161,7 +161,7 @@ func documents(t *testing.T, text string) []manifest.Document {
 	return docs
 }
 
-func decode(t *testing.T, d manifest.Document) plan.Object {
+func decode(t *testing.T, d manifest.Document) object.Object {
 	t.Helper()
 	o, _, err := scheme.Codecs.UniversalDeserializer().Decode(d.JSON, nil, nil)
 	if err != nil {
@@ -170,15 +170,15 @@ func decode(t *testing.T, d manifest.Document) plan.Object {
 	if k, _ := kind.For(d.Ref.Resource); k.Default != nil {
 		k.Default(o)
 	}
-	return o.(plan.Object)
+	return o.(object.Object)
 }
 
 // served is the object as the server's dry run would return it: new, or with the identity and status of the one there is.
-func served(t *testing.T, objects []plan.Object, d manifest.Document) plan.Object {
+func served(t *testing.T, objects []object.Object, d manifest.Document) object.Object {
 	t.Helper()
 	o := decode(t, d)
 	for _, have := range objects {
-		if resource.Of(have) == d.Ref.Resource && plan.KeyOf(have) == d.Ref.Key {
+		if resource.Of(have) == d.Ref.Resource && object.KeyOf(have) == d.Ref.Key {
 			o.SetUID(have.GetUID())
 			o.SetResourceVersion(have.GetResourceVersion())
 			o.SetCreationTimestamp(have.GetCreationTimestamp())
@@ -195,9 +195,9 @@ func served(t *testing.T, objects []plan.Object, d manifest.Document) plan.Objec
 }
 
 // given makes the cluster: a virtual one that has run for ten minutes.
-func given(t *testing.T, sections map[string]string) []plan.Object {
+func given(t *testing.T, sections map[string]string) []object.Object {
 	t.Helper()
-	objects := []plan.Object{}
+	objects := []object.Object{}
 	for _, ns := range []string{"default", "kube-node-lease"} {
 		objects = append(objects, &corev1.Namespace{
 			ObjectMeta: metav1.ObjectMeta{Name: ns, UID: "namespace", ResourceVersion: "1"}, Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive}})
@@ -233,7 +233,7 @@ func given(t *testing.T, sections map[string]string) []plan.Object {
 		}
 	}
 	settle(t, c, epoch.Add(10*time.Minute))
-	var out []plan.Object
+	var out []object.Object
 	for _, res := range cluster.Kinds() {
 		out = append(out, c.Truth().List(res, "")...)
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/virtual"
 )
 
@@ -186,6 +186,6 @@ func writing(w virtual.Write, at time.Duration) Writing {
 	case w.Before.GetDeletionTimestamp() == nil && w.Object.GetDeletionTimestamp() != nil:
 		verb = "delete"
 	}
-	name := plan.KeyOf(w.Object).String()
+	name := object.KeyOf(w.Object).String()
 	return Writing{seconds(at), w.By, verb, strings.ToLower(w.Resource.Kind) + " " + name, w.Because}
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/virtual"
@@ -26,7 +27,7 @@ func (a amount) String() string { return fmt.Sprintf("%d/%d", a.available, a.wan
 
 // track is what becomes of one workload.
 type track struct {
-	object plan.Object
+	object object.Object
 	// fresh says that it was made in the rehearsal; gone that it was deleted.
 	fresh, gone bool
 	// unsteady says that it was not steady before.
@@ -44,7 +45,7 @@ type track struct {
 }
 
 // amountOf reads a workload's status.
-func amountOf(o plan.Object) amount {
+func amountOf(o object.Object) amount {
 	wanted := func(n *int32) int32 {
 		if n == nil {
 			return 1
@@ -67,11 +68,11 @@ func amountOf(o plan.Object) amount {
 }
 
 // follow begins to follow a workload that no other workload controls.
-func (rec *recorder) follow(o plan.Object) *track {
+func (rec *recorder) follow(o object.Object) *track {
 	if ownerOf(o) != nil {
 		return nil
 	}
-	at := place{resource.Of(o), plan.KeyOf(o)}
+	at := place{resource.Of(o), object.KeyOf(o)}
 	rec.touched[at] = true
 	t := rec.workloads[at]
 	if t == nil || t.gone && o.GetUID() != t.object.GetUID() {
@@ -139,13 +140,13 @@ func (rec *recorder) look() {
 		if state == plan.Steady && (t.state != plan.Steady || t.stirred) {
 			t.steadyAt, t.stirred = rec.run.world.Now(), false
 			if rec.began {
-				rec.say(at.Kind, at.Namespace, shortName(plan.Ref{Resource: at.Resource, Key: at.Key}), "steady at "+t.now.String(), true)
+				rec.say(at.Kind, at.Namespace, shortName(object.Ref{Resource: at.Resource, Key: at.Key}), "steady at "+t.now.String(), true)
 			}
 		}
 		if rec.began && state != plan.Steady {
 			t.unsteadySeen = true
 			if state == plan.Stuck && t.state != plan.Stuck {
-				rec.say(at.Kind, at.Namespace, shortName(plan.Ref{Resource: at.Resource, Key: at.Key}), stuckBy(waits), true)
+				rec.say(at.Kind, at.Namespace, shortName(object.Ref{Resource: at.Resource, Key: at.Key}), stuckBy(waits), true)
 			}
 		}
 		t.state = state
@@ -159,9 +160,9 @@ var controllerOf = map[resource.Resource]string{
 }
 
 // sameButStatus compares two objects without what only status writes change.
-func sameButStatus(a, b plan.Object) bool {
-	strip := func(o plan.Object) plan.Object {
-		o = o.DeepCopyObject().(plan.Object)
+func sameButStatus(a, b object.Object) bool {
+	strip := func(o object.Object) object.Object {
+		o = o.DeepCopyObject().(object.Object)
 		o.SetManagedFields(nil)
 		o.SetResourceVersion("")
 		o.SetGeneration(0)
@@ -174,8 +175,8 @@ func sameButStatus(a, b plan.Object) bool {
 }
 
 // onlyScaled says that two objects differ in nothing but the number of pods wanted, and status.
-func onlyScaled(a, b plan.Object) bool {
-	b = b.DeepCopyObject().(plan.Object)
+func onlyScaled(a, b object.Object) bool {
+	b = b.DeepCopyObject().(object.Object)
 	switch b := b.(type) {
 	case *appsv1.Deployment:
 		b.Spec.Replicas = a.(*appsv1.Deployment).Spec.Replicas

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
 	"coracle/internal/virtual"
@@ -31,7 +31,7 @@ type alarm struct {
 }
 
 // copied is the world that a cluster's objects make, of which some nodes lose their power at the start.
-func copied(start time.Time, objects []plan.Object, failed map[string]bool, behavior func(*corev1.Pod, *corev1.Node) simnode.Behavior,
+func copied(start time.Time, objects []object.Object, failed map[string]bool, behavior func(*corev1.Pod, *corev1.Node) simnode.Behavior,
 	hooks virtual.Hooks) *world {
 	w := &world{objects: len(objects)}
 	wrote := hooks.Wrote

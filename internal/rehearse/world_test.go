@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
 	"coracle/internal/virtual"
@@ -34,7 +34,7 @@ func node(name, shares string, status corev1.ConditionStatus, heard time.Duratio
 // though they share a lease with the living. Who lives is for the cluster to say: its clocks need not agree with ours.
 func TestHearts(t *testing.T) {
 	at := metav1.NewMicroTime(start)
-	c := copied(start, []plan.Object{
+	c := copied(start, []object.Object{
 		node("lives", "all", corev1.ConditionTrue, time.Hour), node("dies", "all", corev1.ConditionTrue, time.Hour),
 		node("dead", "all", corev1.ConditionUnknown, time.Hour), node("alone", "", corev1.ConditionTrue, 5*time.Second),
 		node("dies-alone", "", corev1.ConditionTrue, 5*time.Second), node("clock-is-off", "", corev1.ConditionTrue, 48*time.Hour),

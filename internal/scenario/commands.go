@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -78,7 +79,7 @@ func given(s *script, _ []string, body string) (*string, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.world.Put(obj.(plan.Object))
+		s.world.Put(obj.(object.Object))
 	}
 }
 
@@ -161,7 +162,7 @@ func edit(s *script, args []string, body string) (*string, error) {
 	if err := json.Unmarshal(merged, obj); err != nil {
 		return nil, err
 	}
-	s.world.Put(obj.(plan.Object))
+	s.world.Put(obj.(object.Object))
 	return nil, nil
 }
 
@@ -261,7 +262,7 @@ func deleteAll(s *script, args []string, _ string) (*string, error) {
 	}
 	objs, err := s.match(res, args[1])
 	for _, o := range objs {
-		s.world.Apply(plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(o)}}})
+		s.world.Apply(plan.Plan{Actions: []plan.Action{plan.Delete{Object: object.RefOf(o)}}})
 	}
 	return nil, err
 }
@@ -304,9 +305,9 @@ func refuseActions(s *script, args []string, body string) (*string, error) {
 }
 
 // match returns the objects whose name matches a glob; none is an error.
-func (s *script) match(res resource.Resource, pattern string) ([]plan.Object, error) {
+func (s *script) match(res resource.Resource, pattern string) ([]object.Object, error) {
 	key := keyOf(pattern)
-	var found []plan.Object
+	var found []object.Object
 	for _, o := range s.world.List(res, "") {
 		ok, err := path.Match(key.Name, o.GetName())
 		if err != nil {
@@ -322,18 +323,18 @@ func (s *script) match(res resource.Resource, pattern string) ([]plan.Object, er
 	return found, nil
 }
 
-func keyOf(name string) plan.Key {
+func keyOf(name string) object.Key {
 	if ns, n, ok := strings.Cut(name, "/"); ok {
-		return plan.Key{Namespace: ns, Name: n}
+		return object.Key{Namespace: ns, Name: n}
 	}
-	return plan.Key{Namespace: appsNamespace, Name: name}
+	return object.Key{Namespace: appsNamespace, Name: name}
 }
 
 const appsNamespace = "default"
 
 // resourceNamed finds a kind by its plural or its singular in lower case.
 func resourceNamed(word string) (resource.Resource, error) {
-	for _, o := range []plan.Object{&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{},
+	for _, o := range []object.Object{&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{},
 		&appsv1.ControllerRevision{}, &corev1.ReplicationController{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Namespace{},
 		&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &storagev1.StorageClass{}, &coordinationv1.Lease{},
 		&corev1.ResourceQuota{}, &corev1.LimitRange{}} {

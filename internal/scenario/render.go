@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -109,7 +110,7 @@ func actionLine(a plan.Action) string {
 
 // writeCreated writes what matters of a new object: its owner, labels, annotations and the small values of its
 // spec.
-func writeCreated(b *strings.Builder, o plan.Object) {
+func writeCreated(b *strings.Builder, o object.Object) {
 	if ref := claim.Controller(o); ref != nil {
 		fmt.Fprintf(b, "  owner: %s/%s\n", ref.Kind, ref.Name)
 	}
@@ -124,7 +125,7 @@ func writeCreated(b *strings.Builder, o plan.Object) {
 }
 
 // writeChanges writes each value that differs between two states of an object.
-func writeChanges(b *strings.Builder, old, next plan.Object) {
+func writeChanges(b *strings.Builder, old, next object.Object) {
 	x, y := flatten(old), flatten(next)
 	paths := map[string]bool{}
 	for p := range x {
@@ -148,7 +149,7 @@ func writeChanges(b *strings.Builder, old, next plan.Object) {
 }
 
 // flatten turns an object into paths and printed values; lists of named or typed items go by name or type.
-func flatten(o plan.Object) map[string]string {
+func flatten(o object.Object) map[string]string {
 	raw, err := json.Marshal(o)
 	if err != nil {
 		panic(fmt.Sprintf("scenario: encode %T: %v", o, err))

@@ -48,6 +48,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/scenario/model"
 )
@@ -103,7 +104,7 @@ func runFile(t *testing.T, file string, controllers []plan.Controller) {
 
 type lastKey struct {
 	controller string
-	key        plan.Key
+	key        object.Key
 }
 
 // script is the state between sections.
@@ -127,13 +128,13 @@ func (s *script) run(header, body string) (*string, error) {
 }
 
 // plan asks the controller of a kind for its decision about one object.
-func (s *script) plan(c plan.Controller, key plan.Key) plan.Plan {
+func (s *script) plan(c plan.Controller, key object.Key) plan.Plan {
 	return c.Plan(plan.Input{Reader: s.world, Key: key, Now: s.world.Now, Witness: s.world.Witness(), Last: s.last[lastKey{c.Name, key}]})
 }
 
 // carryOut makes a decision, carries it out, and remembers a refusal for the next one. First sees the plan before its
 // actions, instead the one that is made after a refusal.
-func (s *script) carryOut(c plan.Controller, key plan.Key, first, instead func(plan.Plan)) model.Outcome {
+func (s *script) carryOut(c plan.Controller, key object.Key, first, instead func(plan.Plan)) model.Outcome {
 	k := lastKey{c.Name, key}
 	// An answer that usually means an old picture is final: there is no older one here.
 	task := loop.Task{Controller: &c, Key: key, Last: s.last[k], Tries: loop.QuietTries + 1}
@@ -167,7 +168,7 @@ func (s *script) settle() (string, error) {
 		moved := false
 		for _, c := range s.controllers {
 			for _, o := range s.world.List(c.For, "") {
-				key := plan.KeyOf(o)
+				key := object.KeyOf(o)
 				out := s.carryOut(c, key, func(p plan.Plan) {
 					moved = moved || len(p.Actions) > 0 || p.Status != nil
 					writeActions(&log, s.world, p)

@@ -8,10 +8,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/podstate"
 )
 
 // show prints one line for each object of the kinds named.
@@ -31,9 +31,9 @@ func show(s *script, args []string, _ string) (*string, error) {
 }
 
 // Summary prints an object's name and the values that tell how it gets on, for people to read.
-func Summary(o plan.Object) string { return o.GetName() + summary(o) }
+func Summary(o object.Object) string { return o.GetName() + summary(o) }
 
-func summary(o plan.Object) string {
+func summary(o object.Object) string {
 	switch o := o.(type) {
 	case *corev1.Pod:
 		return podSummary(o)
@@ -116,7 +116,7 @@ func podSummary(p *corev1.Pod) string {
 	return text
 }
 
-func annotations(o plan.Object, prefixes ...string) string {
+func annotations(o object.Object, prefixes ...string) string {
 	var list []string
 	for k, v := range o.GetAnnotations() {
 		for _, p := range prefixes {

@@ -18,7 +18,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler/place"
 	"coracle/internal/scheduler/queue"
@@ -227,7 +229,7 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 
 // finished pods use nothing any more.
 func finished(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	return podstate.Ended(p)
 }
 
 // countsElse says whether an assigned pod counts differently than before: resized in place,
@@ -288,7 +290,7 @@ func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.Wai
 	var d place.Decision
 	var room *place.Preemption
 	clearing := it.Prefer != "" && s.state.Clearing(it.Pod, it.Prefer)
-	s.view.Read(func(r plan.Reader) {
+	s.view.Read(func(r object.Reader) {
 		d = s.state.Place(it.Pod, r, it.Prefer)
 		if d.Node == "" && d.Causes&(place.CauseResources|place.CausePods) != 0 && d.Blocked == "" && !clearing {
 			room = s.state.Preempt(it.Pod, r)
@@ -363,14 +365,14 @@ func (s *Scheduler) evict(ctx context.Context, victim, by *corev1.Pod, node stri
 		Message: message, LastTransitionTime: metav1.NewTime(s.now()),
 	})
 	if _, err := s.client.Update(ctx, marked, "status"); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		slog.Warn("cannot mark a victim of preemption", "pod", plan.KeyOf(victim).String(), "error", err)
+		slog.Warn("cannot mark a victim of preemption", "pod", object.KeyOf(victim).String(), "error", err)
 	}
-	if _, err := s.client.Delete(ctx, plan.RefOf(victim), metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		slog.Warn("cannot delete a victim of preemption", "pod", plan.KeyOf(victim).String(), "error", err)
+	if _, err := s.client.Delete(ctx, object.RefOf(victim), metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		slog.Warn("cannot delete a victim of preemption", "pod", object.KeyOf(victim).String(), "error", err)
 		return
 	}
 	s.tell(plan.Event{
-		Regarding: plan.RefOf(victim), Type: corev1.EventTypeNormal, Reason: "Preempted",
+		Regarding: object.RefOf(victim), Type: corev1.EventTypeNormal, Reason: "Preempted",
 		Message: "Preempted by pod " + string(by.UID) + " on node " + node,
 	})
 }
@@ -410,13 +412,13 @@ func (s *Scheduler) settled(f fate, now time.Time) {
 }
 
 func (s *Scheduler) bind(ctx context.Context, pod *corev1.Pod, node string) error {
-	_, err := s.client.CreateSub(ctx, plan.RefOf(pod), "binding", &corev1.Binding{
+	_, err := s.client.CreateSub(ctx, object.RefOf(pod), "binding", &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	})
 	if err == nil {
 		s.tell(plan.Event{
-			Regarding: plan.RefOf(pod), Type: corev1.EventTypeNormal, Reason: "Scheduled",
+			Regarding: object.RefOf(pod), Type: corev1.EventTypeNormal, Reason: "Scheduled",
 			Message: "Successfully assigned " + pod.Namespace + "/" + pod.Name + " to " + node,
 		})
 	}
@@ -468,10 +470,10 @@ func (s *Scheduler) explain(ctx context.Context, pod *corev1.Pod, message, nomin
 		Message: message, LastTransitionTime: metav1.NewTime(s.now()), ObservedGeneration: pod.Generation,
 	})
 	if _, err := s.client.Update(ctx, next, "status"); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		slog.Warn("cannot say why a pod has no place", "pod", plan.KeyOf(pod).String(), "error", err)
+		slog.Warn("cannot say why a pod has no place", "pod", object.KeyOf(pod).String(), "error", err)
 	}
 	s.tell(plan.Event{
-		Regarding: plan.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "FailedScheduling", Message: message,
+		Regarding: object.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "FailedScheduling", Message: message,
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/client/fake"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler/place"
@@ -54,7 +55,7 @@ func run(t *testing.T, test func(*rig)) {
 	})
 }
 
-func (r *rig) create(o plan.Object) {
+func (r *rig) create(o object.Object) {
 	r.Helper()
 	if _, err := r.cluster.Create(r.ctx, o); err != nil {
 		r.Fatal(err)
@@ -133,7 +134,7 @@ func TestBindsAndWakes(t *testing.T) {
 		if !r.heard("FailedScheduling") || !r.heard("Scheduled") {
 			r.Error("events are missing")
 		}
-		if _, err := r.cluster.Delete(r.ctx, plan.RefOf(r.pod("a")), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		if _, err := r.cluster.Delete(r.ctx, object.RefOf(r.pod("a")), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 			r.Fatal(err)
 		}
 		r.expectOn("b", "n1")
@@ -153,7 +154,7 @@ func TestLeavesOtherSchedulersPods(t *testing.T) {
 func TestRetriesFailedBinding(t *testing.T) {
 	run(t, func(r *rig) {
 		failures := 3
-		r.cluster.Fail = func(_ string, _ plan.Ref, sub string) error {
+		r.cluster.Fail = func(_ string, _ object.Ref, sub string) error {
 			if sub == "binding" && failures > 0 {
 				failures--
 				return errors.New("no")
@@ -231,7 +232,7 @@ func TestPreempts(t *testing.T) {
 		if got := r.pod("vip").Status.NominatedNodeName; got != "n1" {
 			r.Errorf("nominated %q, want n1", got)
 		}
-		if _, err := r.cluster.Delete(r.ctx, plan.RefOf(victim), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		if _, err := r.cluster.Delete(r.ctx, object.RefOf(victim), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 			r.Fatal(err)
 		}
 		r.rest()
@@ -289,7 +290,7 @@ func TestCrowdTakesAllTheRoom(t *testing.T) {
 			r.Fatalf("%d pods found a place, want 35", len(placed))
 		}
 		for _, name := range placed[:7] {
-			if _, err := r.cluster.Delete(r.ctx, plan.RefOf(r.pod(name)), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+			if _, err := r.cluster.Delete(r.ctx, object.RefOf(r.pod(name)), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 				r.Fatal(err)
 			}
 		}

@@ -12,12 +12,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client/fake"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/virtual"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/podstate"
 )
 
 // checks holds a world against the promises.
@@ -39,7 +40,7 @@ type checks struct {
 	// running says on which nodes the containers of an identity run.
 	running map[string][]string
 	// deleted holds workloads as they were when they went, to be made again.
-	deleted map[plan.Ref]plan.Object
+	deleted map[object.Ref]object.Object
 	// silent, when set, is the promise that forbids any write.
 	silent string
 	// wrote is when something other than a heartbeat was last written.
@@ -51,11 +52,11 @@ type checks struct {
 }
 
 func newChecks(w *world) checks {
-	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[plan.Ref]plan.Object{}, daemons: 1, ends: newEnds(),
+	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[object.Ref]object.Object{}, daemons: 1, ends: newEnds(),
 		server: server{waited: map[types.UID]int32{}}}
 	surge := invariant.Surge()
 	c.each = invariant.All(invariant.OneController, invariant.OneTemplate(), invariant.CanaryHeld(),
-		func(r plan.Reader, now time.Time) error {
+		func(r object.Reader, now time.Time) error {
 			if err := surge(r, now); w.checks.adopted == 0 {
 				return err
 			}
@@ -70,7 +71,7 @@ func newChecks(w *world) checks {
 }
 
 // plan holds a decision against what it was decided on.
-func (c *checks) plan(r plan.Reader, ctl *plan.Controller, key plan.Key, p plan.Plan, now time.Time) error {
+func (c *checks) plan(r object.Reader, ctl *plan.Controller, key object.Key, p plan.Plan, now time.Time) error {
 	if err := wholesome(r, p); err != nil {
 		return fmt.Errorf("%w (%s %s)", err, ctl.Name, key)
 	}
@@ -104,8 +105,8 @@ func (w *world) late() bool {
 
 // wholesome holds what any plan must: deletions name the very object, adoption asks whether the owner lives,
 // and nobody takes what another controls.
-func wholesome(r plan.Reader, p plan.Plan) error {
-	seen := map[plan.Ref]bool{}
+func wholesome(r object.Reader, p plan.Plan) error {
+	seen := map[object.Ref]bool{}
 	for _, a := range p.Actions {
 		switch a := a.(type) {
 		case plan.Delete:
@@ -117,7 +118,7 @@ func wholesome(r plan.Reader, p plan.Plan) error {
 			}
 			seen[a.Object] = true
 		case plan.Update:
-			before, ok := r.Get(plan.RefOf(a.Object).Resource, a.Object.GetNamespace(), a.Object.GetName())
+			before, ok := r.Get(object.RefOf(a.Object).Resource, a.Object.GetNamespace(), a.Object.GetName())
 			if !ok {
 				continue
 			}
@@ -139,8 +140,8 @@ func wholesome(r plan.Reader, p plan.Plan) error {
 	return nil
 }
 
-func podsOf(r plan.Reader, owner plan.Object) (active []*corev1.Pod) {
-	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(owner.GetUID())) {
+func podsOf(r object.Reader, owner object.Object) (active []*corev1.Pod) {
+	for _, o := range r.Indexed(resource.Pods, object.ByController, string(owner.GetUID())) {
 		if pod := o.(*corev1.Pod); podstate.Active(pod) {
 			active = append(active, pod)
 		}
@@ -150,7 +151,7 @@ func podsOf(r plan.Reader, owner plan.Object) (active []*corev1.Pod) {
 
 // replicaSetPlan holds when a ReplicaSet makes up just the difference, and deletes no pod that is ready while
 // it keeps one that is not.
-func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error {
+func replicaSetPlan(r object.Reader, key object.Key, p plan.Plan, _ time.Time) error {
 	o, ok := r.Get(resource.ReplicaSets, key.Namespace, key.Name)
 	if !ok {
 		return nil
@@ -194,7 +195,7 @@ func replicaSetPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 
 // deploymentPlan holds when a rolling update's plan keeps replicas - maxUnavailable of the available
 // pods it knows of, and asks for no more than replicas + maxSurge.
-func deploymentPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error {
+func deploymentPlan(r object.Reader, key object.Key, p plan.Plan, _ time.Time) error {
 	o, ok := r.Get(resource.Deployments, key.Namespace, key.Name)
 	if !ok {
 		return nil
@@ -204,7 +205,7 @@ func deploymentPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 		return nil
 	}
 	next, grown := map[string]*appsv1.ReplicaSet{}, false
-	for _, o := range r.Indexed(resource.ReplicaSets, plan.ByController, string(d.UID)) {
+	for _, o := range r.Indexed(resource.ReplicaSets, object.ByController, string(d.UID)) {
 		next[o.GetName()] = o.(*appsv1.ReplicaSet)
 	}
 	taken := false
@@ -244,7 +245,7 @@ func deploymentPlan(r plan.Reader, key plan.Key, p plan.Plan, _ time.Time) error
 // written holds a write against the promises.
 func (c *checks) written(e fake.Entry) {
 	if c.silent != "" && !(c.w.actor == virtual.Node && e.Resource == resource.Leases) {
-		c.w.violate(fmt.Errorf("%s: %s writes %s %s", c.silent, c.w.actor, e.Resource, plan.KeyOf(e.Object)))
+		c.w.violate(fmt.Errorf("%s: %s writes %s %s", c.silent, c.w.actor, e.Resource, object.KeyOf(e.Object)))
 	}
 	if e.Resource != resource.Leases {
 		c.wrote = c.w.Now()
@@ -289,7 +290,7 @@ func (c *checks) written(e fake.Entry) {
 }
 
 func (c *checks) remember(e fake.Entry) {
-	ref := plan.Ref{Resource: e.Resource, Key: plan.KeyOf(e.Object)}
+	ref := object.Ref{Resource: e.Resource, Key: object.KeyOf(e.Object)}
 	if e.Type == "DELETED" {
 		c.deleted[ref] = e.Object
 	} else {
@@ -325,7 +326,7 @@ func (c *checks) take(before, after *appsv1.ReplicaSet) {
 }
 
 // forget pardons nothing any more once all is as it should be and everybody knows.
-func (c *checks) forget(r plan.Reader) {
+func (c *checks) forget(r object.Reader) {
 	if c.excused == 0 && c.adopted == 0 || len(c.w.Passes()) > 0 || c.behind(resource.Pods) ||
 		c.behind(resource.ReplicaSets) || c.behind(resource.Deployments) ||
 		c.behind(resource.DaemonSets) || c.crowded(r) {
@@ -408,14 +409,14 @@ func identity(pod *corev1.Pod) (string, bool) {
 func (c *checks) behind(res resource.Resource) bool { return c.w.Control().Watch(res).Behind() }
 
 // state holds the cluster as it is against the promises.
-func (c *checks) state(r plan.Reader, now time.Time) error {
+func (c *checks) state(r object.Reader, now time.Time) error {
 	err := errors.Join(c.each(r, now), c.oneDaemon(r))
 	c.forget(r)
 	return err
 }
 
 // crowded says whether some node still has more daemons of a set than one: a pod that was given back is still to go.
-func (c *checks) crowded(r plan.Reader) bool {
+func (c *checks) crowded(r object.Reader) bool {
 	if c.adopted == 0 {
 		return false
 	}
@@ -432,7 +433,7 @@ func (c *checks) crowded(r plan.Reader) bool {
 }
 
 // oneDaemon holds when no node has two daemons of one set, surge aside.
-func (c *checks) oneDaemon(r plan.Reader) error {
+func (c *checks) oneDaemon(r object.Reader) error {
 	for _, o := range r.List(resource.DaemonSets, "") {
 		on := map[string]int{}
 		for _, pod := range podsOf(r, o) {
@@ -447,4 +448,4 @@ func (c *checks) oneDaemon(r plan.Reader) error {
 }
 
 // passed tells the checks that time has passed: pods may have become available.
-func (c *checks) passed(r plan.Reader, now time.Time) { _ = c.each(r, now) }
+func (c *checks) passed(r object.Reader, now time.Time) { _ = c.each(r, now) }

@@ -8,15 +8,15 @@ import (
 	"time"
 
 	"coracle/internal/loop"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // event is one thing that happens, by name: a trace of them replays on the world of its seed.
 type event struct {
 	Does string
-	Who  string   `json:",omitempty"`
-	Kind string   `json:",omitempty"`
-	Key  plan.Key `json:",omitzero"`
+	Who  string     `json:",omitempty"`
+	Kind string     `json:",omitempty"`
+	Key  object.Key `json:",omitzero"`
 	// N is a number whose sense depends on Does: which of several actions, seconds, replicas.
 	N int `json:",omitempty"`
 }
@@ -168,7 +168,7 @@ func (w *world) schedulings(out []choice) []choice {
 
 func (w *world) nodeWork(out []choice) []choice {
 	for _, p := range w.Ripe() {
-		out = append(out, choice{event{Does: "node", Who: p.Machine().Name, Key: plan.KeyOf(p.Object)}, func() { w.Live(p) }})
+		out = append(out, choice{event{Does: "node", Who: p.Machine().Name, Key: object.KeyOf(p.Object)}, func() { w.Live(p) }})
 	}
 	for _, m := range w.Machines() {
 		if m.Reclaims() {

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/workload/daemonset"
 	"coracle/internal/workload/progress"
@@ -38,7 +38,7 @@ func kindOf(name string) (resource.Resource, bool) {
 }
 
 // equip gives a workload the settings of the world's features.
-func (w *world) equip(r *rand.Rand, o plan.Object) plan.Object {
+func (w *world) equip(r *rand.Rand, o object.Object) object.Object {
 	notes := map[string]string{}
 	o.SetAnnotations(notes)
 	w.note(r, o, notes)
@@ -82,7 +82,7 @@ func (w *world) equip(r *rand.Rand, o plan.Object) plan.Object {
 // ripening is how long pods of slow worlds are ready before they are available: less than the respite of a run.
 const ripening = 13
 
-func (w *world) slow(o plan.Object) {
+func (w *world) slow(o object.Object) {
 	if !w.has[slow] {
 		return
 	}
@@ -97,14 +97,14 @@ func (w *world) slow(o plan.Object) {
 
 // pinned says whether no anti-affinity of a workload's pods can be kept by everybody: daemons; those with local volumes,
 // which may be two on one node; and those whose surplus ordinals, which go last, may be lower than wanted ones.
-func (w *world) pinned(o plan.Object) bool {
+func (w *world) pinned(o object.Object) bool {
 	s, set := o.(*appsv1.StatefulSet)
 	_, daemon := o.(*appsv1.DaemonSet)
 	return daemon || set && (len(s.Spec.VolumeClaimTemplates) > 0 || w.has[reserved])
 }
 
 // note draws the annotations of a workload; an empty value is none.
-func (w *world) note(r *rand.Rand, o plan.Object, notes map[string]string) {
+func (w *world) note(r *rand.Rand, o object.Object, notes map[string]string) {
 	set := func(f feature, key string, values ...string) {
 		if !w.has[f] {
 			return
@@ -186,7 +186,7 @@ func podsHard(n int) corev1.ResourceList {
 }
 
 // workload draws a workload of a name.
-func (w *world) workload(r *rand.Rand, name string) plan.Object {
+func (w *world) workload(r *rand.Rand, name string) object.Object {
 	labels := map[string]string{"app": name}
 	switch res, _ := kindOf(name); res {
 	case resource.Deployments:

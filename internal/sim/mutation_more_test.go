@@ -13,23 +13,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"coracle/internal/cluster/disruption"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/daemonset"
 	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/rollout"
 	"coracle/internal/workload/statefulset"
 )
 
 // altered is a Reader in which one object reads otherwise.
 type altered struct {
-	plan.Reader
-	ref plan.Ref
-	as  plan.Object
+	object.Reader
+	ref object.Ref
+	as  object.Object
 }
 
-func (a altered) Get(res resource.Resource, namespace, name string) (plan.Object, bool) {
+func (a altered) Get(res resource.Resource, namespace, name string) (object.Object, bool) {
 	if res == a.ref.Resource && namespace == a.ref.Namespace && name == a.ref.Name {
 		return a.as, true
 	}
@@ -38,7 +39,7 @@ func (a altered) Get(res resource.Resource, namespace, name string) (plan.Object
 
 // misread has a controller decide on its object as change leaves it; what it writes of the object itself is kept to
 // its status, so that the defect is in its decisions alone.
-func misread[T plan.Object](of func() plan.Controller, change func(T)) func(plan.Input, plan.Plan) plan.Plan {
+func misread[T object.Object](of func() plan.Controller, change func(T)) func(plan.Input, plan.Plan) plan.Plan {
 	ctl := of()
 	return func(in plan.Input, p plan.Plan) plan.Plan {
 		o, ok := in.Reader.Get(ctl.For, in.Key.Namespace, in.Key.Name)
@@ -47,10 +48,10 @@ func misread[T plan.Object](of func() plan.Controller, change func(T)) func(plan
 		}
 		as := o.DeepCopyObject().(T)
 		change(as)
-		in.Reader = altered{in.Reader, plan.RefOf(o), as}
+		in.Reader = altered{in.Reader, object.RefOf(o), as}
 		p = ctl.Plan(in)
 		if p.Status != nil {
-			p.Status = p.Status.DeepCopyObject().(plan.Object)
+			p.Status = p.Status.DeepCopyObject().(object.Object)
 			notes := maps.Clone(p.Status.GetAnnotations())
 			for k, v := range o.GetAnnotations() {
 				if as.GetAnnotations()[k] != v {
@@ -97,7 +98,7 @@ func twoAtATime(in plan.Input, p plan.Plan) plan.Plan {
 		at := strings.LastIndexByte(d.Object.Name, '-')
 		n, _ := strconv.Atoi(d.Object.Name[at+1:])
 		if o, there := in.Reader.Get(resource.Pods, in.Key.Namespace, d.Object.Name[:at+1]+strconv.Itoa(n-1)); there && o.GetDeletionTimestamp() == nil {
-			p.Actions = append(slices.Clone(p.Actions), plan.Delete{Object: plan.RefOf(o)})
+			p.Actions = append(slices.Clone(p.Actions), plan.Delete{Object: object.RefOf(o)})
 		}
 		break
 	}
@@ -105,7 +106,7 @@ func twoAtATime(in plan.Input, p plan.Plan) plan.Plan {
 }
 
 // without drops the annotations that it names.
-func without[T plan.Object](keys ...string) func(T) {
+func without[T object.Object](keys ...string) func(T) {
 	return func(o T) {
 		kept := map[string]string{}
 		for k, v := range o.GetAnnotations() {
@@ -230,12 +231,12 @@ func hasty(of func() plan.Controller) func(plan.Input, plan.Plan) plan.Plan {
 
 // green is a Reader in which pods that are ready, and not yet for long enough, are not ready.
 type green struct {
-	plan.Reader
+	object.Reader
 	minReady int32
 	now      time.Time
 }
 
-func (g green) Indexed(res resource.Resource, index, value string) []plan.Object {
+func (g green) Indexed(res resource.Resource, index, value string) []object.Object {
 	out := g.Reader.Indexed(res, index, value)
 	if res != resource.Pods {
 		return out

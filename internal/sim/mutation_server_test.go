@@ -14,6 +14,7 @@ import (
 	"coracle/internal/cluster/garbage"
 	"coracle/internal/cluster/namespace"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
 	res "coracle/internal/resource"
@@ -23,7 +24,7 @@ import (
 func muted(plan.Input, plan.Plan) plan.Plan { return plan.Plan{} }
 
 // updated changes the objects of a kind that a plan updates.
-func updated[T plan.Object](change func(in plan.Input, o T)) func(plan.Input, plan.Plan) plan.Plan {
+func updated[T object.Object](change func(in plan.Input, o T)) func(plan.Input, plan.Plan) plan.Plan {
 	return each(func(in plan.Input, a plan.Action) plan.Action {
 		if u, ok := a.(plan.Update); ok {
 			if o, ok := u.Object.(T); ok {
@@ -51,7 +52,7 @@ func evicting(in plan.Input, p plan.Plan) plan.Plan {
 		return p
 	}
 	if n, ok := in.Reader.Get(res.Nodes, "", o.(*corev1.Pod).Spec.NodeName); ok && len(n.(*corev1.Node).Spec.Taints) > 0 {
-		p.Actions = append(p.Actions, plan.Delete{Object: plan.RefOf(o)})
+		p.Actions = append(p.Actions, plan.Delete{Object: object.RefOf(o)})
 	}
 	return p
 }
@@ -59,7 +60,7 @@ func evicting(in plan.Input, p plan.Plan) plan.Plan {
 // collecting has the object decided about collected though its owner lives.
 func collecting(in plan.Input, p plan.Plan) plan.Plan {
 	if o, ok := in.Reader.Get(res.Pods, in.Key.Namespace, in.Key.Name); ok && len(p.Actions) == 0 && len(o.GetOwnerReferences()) > 0 {
-		p.Actions = append(p.Actions, plan.Delete{Object: plan.RefOf(o)})
+		p.Actions = append(p.Actions, plan.Delete{Object: object.RefOf(o)})
 	}
 	return p
 }
@@ -67,7 +68,7 @@ func collecting(in plan.Input, p plan.Plan) plan.Plan {
 // letting lets the claim decided about go.
 func letting(in plan.Input, p plan.Plan) plan.Plan {
 	if o, ok := in.Reader.Get(res.PersistentVolumeClaims, in.Key.Namespace, in.Key.Name); ok && len(o.GetFinalizers()) > 0 {
-		next := o.DeepCopyObject().(plan.Object)
+		next := o.DeepCopyObject().(object.Object)
 		next.SetFinalizers(nil)
 		p.Actions = []plan.Action{plan.Update{Object: next}}
 	}
@@ -82,7 +83,7 @@ func forcing(in plan.Input, p plan.Plan) plan.Plan {
 	}
 	n, ok := in.Reader.Get(res.Nodes, "", o.(*corev1.Pod).Spec.NodeName)
 	if ok && slices.ContainsFunc(n.(*corev1.Node).Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeUnreachable }) {
-		p.Actions = []plan.Action{plan.Delete{Object: plan.RefOf(o), GraceSeconds: new(int64)}}
+		p.Actions = []plan.Action{plan.Delete{Object: object.RefOf(o), GraceSeconds: new(int64)}}
 	}
 	return p
 }
@@ -102,7 +103,7 @@ type crooked struct {
 }
 
 // CreateSub implements client.Interface.
-func (c crooked) CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (any, error) {
+func (c crooked) CreateSub(ctx context.Context, ref object.Ref, subresource string, obj any) (any, error) {
 	if b, ok := obj.(*corev1.Binding); ok {
 		if b = b.DeepCopy(); !c.bind(c.Interface, b) {
 			return b, nil

@@ -9,9 +9,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 const (
@@ -36,7 +37,7 @@ func each(change func(in plan.Input, a plan.Action) plan.Action) func(plan.Input
 }
 
 // status changes the next status, or the one to be left alone.
-func status[T plan.Object](change func(T)) func(plan.Input, plan.Plan) plan.Plan {
+func status[T object.Object](change func(T)) func(plan.Input, plan.Plan) plan.Plan {
 	return func(_ plan.Input, p plan.Plan) plan.Plan {
 		if s, ok := p.Status.(T); ok {
 			change(s)
@@ -45,7 +46,7 @@ func status[T plan.Object](change func(T)) func(plan.Input, plan.Plan) plan.Plan
 	}
 }
 
-func isPod(o plan.Object) bool { _, ok := o.(*corev1.Pod); return ok }
+func isPod(o object.Object) bool { _, ok := o.(*corev1.Pod); return ok }
 
 func firstCreate(p plan.Plan) (plan.Create, bool) {
 	for _, a := range p.Actions {
@@ -101,7 +102,7 @@ func worst(in plan.Input, p plan.Plan) plan.Plan {
 			victim, there := in.Reader.Get(resource.Pods, in.Key.Namespace, d.Object.Name)
 			if there && !victims[o.GetName()] && podstate.Ready(o.(*corev1.Pod)) && o.GetDeletionTimestamp() == nil &&
 				len(o.GetOwnerReferences()) == 1 && len(victim.GetOwnerReferences()) == 1 && o.GetOwnerReferences()[0].UID == victim.GetOwnerReferences()[0].UID {
-				d.Object = plan.RefOf(o)
+				d.Object = object.RefOf(o)
 				p.Actions[i] = d
 				return p
 			}
@@ -115,7 +116,7 @@ func forced(in plan.Input, p plan.Plan) plan.Plan {
 	for _, o := range in.Reader.List(resource.Pods, in.Key.Namespace) {
 		pod := o.(*corev1.Pod)
 		if _, mine := identity(pod); mine && pod.DeletionTimestamp != nil && pod.Spec.NodeName != "" {
-			p.Actions = append(p.Actions, plan.Delete{Object: plan.RefOf(pod), GraceSeconds: new(int64)})
+			p.Actions = append(p.Actions, plan.Delete{Object: object.RefOf(pod), GraceSeconds: new(int64)})
 		}
 	}
 	return p
@@ -126,7 +127,7 @@ func lowest(in plan.Input, p plan.Plan) plan.Plan {
 	for i, a := range p.Actions {
 		if d, ok := a.(plan.Delete); ok && d.Object.Resource == resource.Pods {
 			if o, there := in.Reader.Get(resource.Pods, in.Key.Namespace, in.Key.Name+"-0"); there && o.GetDeletionTimestamp() == nil {
-				d.Object = plan.RefOf(o)
+				d.Object = object.RefOf(o)
 				p.Actions[i] = d
 				break
 			}
@@ -169,7 +170,7 @@ func impatient(in plan.Input, p plan.Plan) plan.Plan {
 		for _, o := range in.Reader.List(resource.Pods, in.Key.Namespace) {
 			named := slices.ContainsFunc(p.Actions, func(a plan.Action) bool { return a.Target().Name == o.GetName() })
 			if o.GetLabels()["app"] == "ds" && o.GetDeletionTimestamp() == nil && !named {
-				p.Actions = append(p.Actions, plan.Delete{Object: plan.RefOf(o)})
+				p.Actions = append(p.Actions, plan.Delete{Object: object.RefOf(o)})
 			}
 		}
 		return p
@@ -250,7 +251,7 @@ var mutations = []mutation{
 	})},
 	{Name: "a StatefulSet owns the claims it is to keep", Controller: sts, Plan: each(func(in plan.Input, a plan.Action) plan.Action {
 		if c, ok := a.(plan.Create); ok {
-			if o, there := in.Reader.Get(resource.StatefulSets, in.Key.Namespace, in.Key.Name); there && plan.RefOf(c.Object).Resource == resource.PersistentVolumeClaims {
+			if o, there := in.Reader.Get(resource.StatefulSets, in.Key.Namespace, in.Key.Name); there && object.RefOf(c.Object).Resource == resource.PersistentVolumeClaims {
 				c.Object.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: o.GetName(), UID: o.GetUID()}})
 			}
 		}

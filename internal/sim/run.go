@@ -12,11 +12,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/virtual"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/podstate"
 )
 
 // Limits of a run: after the last accident a world must be at rest within so much virtual time and

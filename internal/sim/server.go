@@ -11,10 +11,11 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/garbage"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/virtual"
-	"coracle/internal/workload/podstate"
 )
 
 // server keeps account of what the cluster's own controllers, the scheduler and quotas have promised.
@@ -26,7 +27,7 @@ type server struct {
 }
 
 // serverPlan holds a decision of the cluster's own controllers against what it was decided on.
-func serverPlan(r plan.Reader, controller string, p plan.Plan, now time.Time) error {
+func serverPlan(r object.Reader, controller string, p plan.Plan, now time.Time) error {
 	for _, a := range p.Actions {
 		switch a := a.(type) {
 		case plan.Delete:
@@ -59,7 +60,7 @@ func serverPlan(r plan.Reader, controller string, p plan.Plan, now time.Time) er
 }
 
 // evictable holds when a pod's node has a taint that it does not tolerate, or no longer.
-func evictable(r plan.Reader, ref plan.Ref, now time.Time) error {
+func evictable(r object.Reader, ref object.Ref, now time.Time) error {
 	o, ok := r.Get(resource.Pods, ref.Namespace, ref.Name)
 	if !ok {
 		return nil
@@ -95,7 +96,7 @@ var owners = map[string]resource.Resource{"ReplicaSet": resource.ReplicaSets, "D
 	"StatefulSet": resource.StatefulSets, "DaemonSet": resource.DaemonSets}
 
 // owner is the object that a reference names, if it is the very one.
-func owner(r plan.Reader, namespace string, ref metav1.OwnerReference) plan.Object {
+func owner(r object.Reader, namespace string, ref metav1.OwnerReference) object.Object {
 	res, known := owners[ref.Kind]
 	if o, ok := r.Get(res, namespace, ref.Name); known && ok && o.GetUID() == ref.UID {
 		return o
@@ -104,7 +105,7 @@ func owner(r plan.Reader, namespace string, ref metav1.OwnerReference) plan.Obje
 }
 
 // collectable holds when no owner of an object lives.
-func collectable(r plan.Reader, ref plan.Ref) error {
+func collectable(r object.Reader, ref object.Ref) error {
 	o, ok := r.Get(ref.Resource, ref.Namespace, ref.Name)
 	if !ok || o.GetUID() != ref.UID {
 		return nil
@@ -118,7 +119,7 @@ func collectable(r plan.Reader, ref plan.Ref) error {
 }
 
 // unused holds when no pod that may run uses a claim.
-func unused(r plan.Reader, claim *corev1.PersistentVolumeClaim) error {
+func unused(r object.Reader, claim *corev1.PersistentVolumeClaim) error {
 	for _, o := range r.List(resource.Pods, claim.Namespace) {
 		pod := o.(*corev1.Pod)
 		for i := range pod.Spec.Volumes {
@@ -132,7 +133,7 @@ func unused(r plan.Reader, claim *corev1.PersistentVolumeClaim) error {
 }
 
 // charged is how many pods a quota of pods has to bear at the least.
-func charged(r plan.Reader) (n int64) {
+func charged(r object.Reader) (n int64) {
 	for _, o := range r.List(resource.Pods, ns) {
 		if podstate.Active(o.(*corev1.Pod)) {
 			n++
@@ -196,7 +197,7 @@ func priority(pod *corev1.Pod) int32 {
 
 // placed holds when a node takes a pod that is bound to it: by its selector, by its name where it must be that one, and
 // by the room that is left.
-func placed(r plan.Reader, pod *corev1.Pod) error {
+func placed(r object.Reader, pod *corev1.Pod) error {
 	o, ok := r.Get(resource.Nodes, "", pod.Spec.NodeName)
 	if !ok {
 		return nil // it went meanwhile
@@ -228,7 +229,7 @@ func placed(r plan.Reader, pod *corev1.Pod) error {
 
 // rolledBack holds when a Deployment's template is changed by its controller only where that was asked for, to one that
 // it had before.
-func rolledBack(r plan.Reader, e fake.Entry, actor string) error {
+func rolledBack(r object.Reader, e fake.Entry, actor string) error {
 	before, ok := e.Before.(*appsv1.Deployment)
 	after, is := e.Object.(*appsv1.Deployment)
 	if !ok || !is || actor != "deployment-controller" || before.Spec.Template.Spec.Containers[0].Image == after.Spec.Template.Spec.Containers[0].Image {
@@ -237,7 +238,7 @@ func rolledBack(r plan.Reader, e fake.Entry, actor string) error {
 	if before.Annotations[autoRollback] != "true" {
 		return fmt.Errorf("rollback: %s is rolled back, which nobody asked for", after.Name)
 	}
-	for _, o := range r.Indexed(resource.ReplicaSets, plan.ByController, string(after.UID)) {
+	for _, o := range r.Indexed(resource.ReplicaSets, object.ByController, string(after.UID)) {
 		if o.(*appsv1.ReplicaSet).Spec.Template.Spec.Containers[0].Image == after.Spec.Template.Spec.Containers[0].Image {
 			return nil
 		}

@@ -5,13 +5,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // serverExact holds when what the cluster's own controllers keep is as it shall be.
-func serverExact(r plan.Reader) error {
-	for _, check := range []func(plan.Reader) error{nodesExact, namespacesExact, claimsExact, quotasExact, nothingLeft} {
+func serverExact(r object.Reader) error {
+	for _, check := range []func(object.Reader) error{nodesExact, namespacesExact, claimsExact, quotasExact, nothingLeft} {
 		if err := check(r); err != nil {
 			return err
 		}
@@ -20,7 +20,7 @@ func serverExact(r plan.Reader) error {
 }
 
 // nodesExact holds when each node has a range of its own, and just the taints of its conditions.
-func nodesExact(r plan.Reader) error {
+func nodesExact(r object.Reader) error {
 	ranges := map[string]string{}
 	for _, o := range r.List(resource.Nodes, "") {
 		node := o.(*corev1.Node)
@@ -38,7 +38,7 @@ func nodesExact(r plan.Reader) error {
 }
 
 // namespacesExact holds when each namespace has its service account and the cluster's root of trust.
-func namespacesExact(r plan.Reader) error {
+func namespacesExact(r object.Reader) error {
 	for _, o := range r.List(resource.Namespaces, "") {
 		if o.GetDeletionTimestamp() != nil {
 			return fmt.Errorf("left: namespace %s is still on its way out", o.GetName())
@@ -54,7 +54,7 @@ func namespacesExact(r plan.Reader) error {
 }
 
 // claimsExact holds when each claim and its volume name each other, and no volume waits to be reclaimed.
-func claimsExact(r plan.Reader) error {
+func claimsExact(r object.Reader) error {
 	for _, o := range r.List(resource.PersistentVolumeClaims, "") {
 		claim := o.(*corev1.PersistentVolumeClaim)
 		if claim.Spec.VolumeName == "" {
@@ -78,7 +78,7 @@ func claimsExact(r plan.Reader) error {
 }
 
 // quotasExact holds when quotas count the pods that there are.
-func quotasExact(r plan.Reader) error {
+func quotasExact(r object.Reader) error {
 	for _, o := range r.List(resource.ResourceQuotas, ns) {
 		used := o.(*corev1.ResourceQuota).Status.Used[corev1.ResourcePods]
 		if n := charged(r); used.Value() != n {
@@ -90,7 +90,7 @@ func quotasExact(r plan.Reader) error {
 
 // nothingLeft holds when nothing is on its way out, on a node that is no more, in a namespace that is no more, or kept
 // for an owner that is no more.
-func nothingLeft(r plan.Reader) error {
+func nothingLeft(r object.Reader) error {
 	for _, res := range []resource.Resource{resource.Pods, resource.ReplicaSets, resource.ControllerRevisions, resource.PersistentVolumeClaims} {
 		for _, o := range r.List(res, "") {
 			if o.GetDeletionTimestamp() != nil {

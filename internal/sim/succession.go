@@ -7,7 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client/fake"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/workload/succession"
 )
@@ -25,7 +25,7 @@ type ends struct {
 	// hands says who began to end an object. A controller that asks for the end of what another has ended a moment
 	// before, which its picture does not show yet, cannot know that it was not the first.
 	hands map[types.UID]map[string]bool
-	freed map[plan.Ref]freed
+	freed map[object.Ref]freed
 }
 
 type freed struct {
@@ -33,7 +33,7 @@ type freed struct {
 	hands map[string]bool
 }
 
-func newEnds() ends { return ends{map[types.UID]map[string]bool{}, map[plan.Ref]freed{}} }
+func newEnds() ends { return ends{map[types.UID]map[string]bool{}, map[object.Ref]freed{}} }
 
 // hand notes that somebody ends an object.
 func (e *ends) hand(uid types.UID, actor string) {
@@ -45,7 +45,7 @@ func (e *ends) hand(uid types.UID, actor string) {
 
 // written notes an end, and holds a beginning against the promise.
 func (e *ends) written(entry fake.Entry, actor string, now time.Time) error {
-	ref := plan.Ref{Resource: entry.Resource, Key: plan.KeyOf(entry.Object)}
+	ref := object.Ref{Resource: entry.Resource, Key: object.KeyOf(entry.Object)}
 	before := entry.Before
 	switch {
 	case before == nil:

@@ -17,10 +17,10 @@ import (
 
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/cluster/volume"
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/virtual"
-	"coracle/internal/workload/podstate"
 )
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
@@ -57,7 +57,7 @@ func (w *world) furnish(r *rand.Rand) {
 	w.furnishMore(more)
 }
 
-func (w *world) make(o plan.Object) {
+func (w *world) make(o object.Object) {
 	if _, err := w.api.Create(w.ctx, o); err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
 		w.violate(fmt.Errorf("harness: %w", err))
 	}
@@ -177,7 +177,7 @@ func (w *world) daemonSet(r *rand.Rand) *appsv1.DaemonSet {
 }
 
 // edit changes an object as kubectl edit does; it is not there or not willing: nothing happens.
-func edit[T plan.Object](w *world, res resource.Resource, name string, change func(T)) {
+func edit[T object.Object](w *world, res resource.Resource, name string, change func(T)) {
 	space := ""
 	if res.Namespaced {
 		space = ns
@@ -196,7 +196,7 @@ func (w *world) delete(res resource.Resource, name string, opts metav1.DeleteOpt
 	if res.Namespaced {
 		space = ns
 	}
-	_, _ = w.api.Delete(w.ctx, plan.Ref{Resource: res, Key: plan.Key{Namespace: space, Name: name}}, opts)
+	_, _ = w.api.Delete(w.ctx, object.Ref{Resource: res, Key: object.Key{Namespace: space, Name: name}}, opts)
 }
 
 var workloads = map[string]resource.Resource{"dep": resource.Deployments, "sts": resource.StatefulSets, "ds": resource.DaemonSets}
@@ -213,12 +213,12 @@ func (w *world) editTemplate(name string, change func(*corev1.PodTemplateSpec)) 
 }
 
 // somePod names a pod that exists, or none.
-func (w *world) somePod() plan.Key {
+func (w *world) somePod() object.Key {
 	pods := w.Truth().List(resource.Pods, ns)
 	if len(pods) == 0 {
-		return plan.Key{}
+		return object.Key{}
 	}
-	return plan.KeyOf(pods[w.rand.IntN(len(pods))])
+	return object.KeyOf(pods[w.rand.IntN(len(pods))])
 }
 
 // commonWishes are what users of every world do.
@@ -320,7 +320,7 @@ func (w *world) userDoes(e event) func() {
 		return func() { w.delete(resource.Pods, name, metav1.DeleteOptions{}) }
 	case "evict":
 		return func() {
-			_, _ = w.api.CreateSub(w.ctx, plan.Ref{Resource: resource.Pods, Key: e.Key}, "eviction",
+			_, _ = w.api.CreateSub(w.ctx, object.Ref{Resource: resource.Pods, Key: e.Key}, "eviction",
 				&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}})
 		}
 	case "relabel":
@@ -343,7 +343,7 @@ func (w *world) userDoes(e event) func() {
 		}
 		return func() { w.delete(res, name, metav1.DeleteOptions{PropagationPolicy: &policy}) }
 	case "remake":
-		o, deleted := w.checks.deleted[plan.Ref{Resource: res, Key: plan.Key{Namespace: ns, Name: name}}]
+		o, deleted := w.checks.deleted[object.Ref{Resource: res, Key: object.Key{Namespace: ns, Name: name}}]
 		if !isWorkload || !deleted {
 			return nil
 		}
@@ -356,8 +356,8 @@ func (w *world) userDoes(e event) func() {
 }
 
 // bare is an object as its manifest had it.
-func bare(o plan.Object) plan.Object {
-	o = o.DeepCopyObject().(plan.Object)
+func bare(o object.Object) object.Object {
+	o = o.DeepCopyObject().(object.Object)
 	fresh := meta(o.GetName())
 	fresh.Annotations = map[string]string{}
 	for k, v := range o.GetAnnotations() {
@@ -450,7 +450,7 @@ func (w *world) watchFault(e event) func() {
 func (w *world) podFault(e event) func() {
 	for _, m := range w.Machines() {
 		for _, p := range m.Pods() {
-			if plan.KeyOf(p.Object) != e.Key || !m.Alive() || !p.Up() || !podstate.Ready(p.Object) {
+			if object.KeyOf(p.Object) != e.Key || !m.Alive() || !p.Up() || !podstate.Ready(p.Object) {
 				continue
 			}
 			if e.Who == "pod-unready" {

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/daemonset"
@@ -156,7 +156,7 @@ func (w *world) policy(r *rand.Rand, name string) {
 
 func (w *world) annotate(r *rand.Rand, name string) {
 	res, _ := kindOf(name)
-	edit(w, res, name, func(o plan.Object) {
+	edit(w, res, name, func(o object.Object) {
 		notes := map[string]string{}
 		for k, v := range o.GetAnnotations() {
 			notes[k] = v
@@ -174,7 +174,7 @@ func (w *world) drain(name string) {
 		if ref := claim.Controller(pod); pod.Spec.NodeName != name || ref != nil && ref.Kind == "DaemonSet" {
 			continue
 		}
-		_, _ = w.api.CreateSub(w.ctx, plan.RefOf(pod), "eviction", &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: pod.Name}})
+		_, _ = w.api.CreateSub(w.ctx, object.RefOf(pod), "eviction", &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: pod.Name}})
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/simnode"
 	"coracle/internal/virtual"
@@ -68,7 +69,7 @@ func newWorld(seed uint64, m *mutation, has map[feature]bool) *world {
 		hooks.Scheduler, hooks.Bill = m.Scheduler, m.Bill
 	}
 	trust := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": rootCA}}
-	w.controllers = m.controllers(virtual.Controllers([]plan.Object{trust}))
+	w.controllers = m.controllers(virtual.Controllers([]object.Object{trust}))
 	w.Cluster = virtual.New(virtual.Config{Start: epoch, Controllers: w.controllers, Behavior: w.behavior, Beats: true, Hooks: hooks})
 	w.api = w.API()
 	w.as(virtual.User, func() { w.furnish(rand.New(rand.NewPCG(seed, 0))) })
@@ -100,7 +101,7 @@ func (w *world) violate(err error) {
 func (w *world) as(by string, do func()) { w.As(by, func(context.Context) { do() }) }
 
 // refuse implements virtual.Hooks.Fail: an accident hits one write of a controller or of the scheduler.
-func (w *world) refuse(by, verb string, ref plan.Ref) error {
+func (w *world) refuse(by, verb string, ref object.Ref) error {
 	if w.fail == nil || by == virtual.User || by == virtual.Node || verb == "get" || verb == "list" {
 		return nil
 	}
@@ -131,7 +132,7 @@ func (w *world) behavior(pod *corev1.Pod, _ *corev1.Node) simnode.Behavior {
 	return b
 }
 
-func exact(r plan.Reader, now time.Time) error {
+func exact(r object.Reader, now time.Time) error {
 	return invariant.All(invariant.RolledOut, invariant.SetsExact, invariant.StatefulSetsExact, invariant.DaemonSetsExact,
 		invariant.NoOrphans, invariant.OneController, invariant.BudgetsExact, invariant.HistoryKept)(r, now)
 }

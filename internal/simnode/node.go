@@ -14,7 +14,7 @@ import (
 
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/cluster/volume"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 )
 
 // Lease is the name of the one lease, in nodelife.LeaseNamespace, by whose renewal all simulated
@@ -28,7 +28,7 @@ const volumeRoot = "/simulated"
 // Labels that a simulated node has unless its maker gave it others. The first selects them.
 func labels(name string) map[string]string {
 	return map[string]string{
-		kind.SimulatedNode: "true", corev1.LabelInstanceTypeStable: "simulated", corev1.LabelHostname: name,
+		nodestate.SimulatedAnnotation: "true", corev1.LabelInstanceTypeStable: "simulated", corev1.LabelHostname: name,
 		corev1.LabelOSStable: "linux", corev1.LabelArchStable: runtime.GOARCH,
 	}
 }
@@ -46,7 +46,7 @@ func NewNode(name, podCIDR string) *corev1.Node {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Labels: labels(name),
 			Annotations: map[string]string{
-				kind.SimulatedNode: "true", nodelife.HeartbeatLease: Lease, volume.RootAnnotation: volumeRoot,
+				nodestate.SimulatedAnnotation: "true", nodelife.HeartbeatLease: Lease, volume.RootAnnotation: volumeRoot,
 			},
 		},
 		Spec:   corev1.NodeSpec{PodCIDR: podCIDR},

@@ -12,6 +12,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/podstate"
 )
 
 // second drops what the API, which keeps whole seconds, would lose.
@@ -28,7 +30,7 @@ func finely(recorded, hint time.Time) time.Time {
 
 // Terminal says whether a pod has ended for good.
 func Terminal(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	return podstate.Ended(pod)
 }
 
 func condition(st *corev1.PodStatus, kind corev1.PodConditionType) *corev1.PodCondition {

@@ -15,7 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 )
 
 // TestNoEndlessWrites: whatever the annotations and whenever one looks, a second look at the same
@@ -168,7 +168,7 @@ func nodeCondition(n *corev1.Node, kind corev1.NodeConditionType) corev1.NodeCon
 func TestNodeOfOnesOwn(t *testing.T) {
 	given := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: "gpu", CreationTimestamp: second(epoch), Annotations: map[string]string{kind.SimulatedNode: "true"},
+			Name: "gpu", CreationTimestamp: second(epoch), Annotations: map[string]string{nodestate.SimulatedAnnotation: "true"},
 			Labels: map[string]string{corev1.LabelInstanceTypeStable: "p5", corev1.LabelTopologyZone: "a"},
 		},
 		Spec: corev1.NodeSpec{PodCIDR: "10.9.0.0/24", Taints: []corev1.Taint{{Key: "gpu", Effect: corev1.TaintEffectNoSchedule}}},
@@ -183,7 +183,7 @@ func TestNodeOfOnesOwn(t *testing.T) {
 	}
 	want := map[string]string{
 		corev1.LabelInstanceTypeStable: "p5", corev1.LabelTopologyZone: "a", corev1.LabelHostname: "gpu", corev1.LabelOSStable: "linux",
-		corev1.LabelArchStable: n.Labels[corev1.LabelArchStable], kind.SimulatedNode: "true",
+		corev1.LabelArchStable: n.Labels[corev1.LabelArchStable], nodestate.SimulatedAnnotation: "true",
 	}
 	if d := cmp.Diff(want, n.Labels); d != "" {
 		t.Errorf("labels (-want +got): %s", d)

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -21,10 +21,10 @@ type Source struct {
 	// Namespace, LabelSelector and FieldSelector narrow it, in the API's text form.
 	Namespace, LabelSelector, FieldSelector string
 	// Keep, when set, returns what the picture keeps of an object, which it may change; nil keeps all.
-	Keep func(plan.Object) plan.Object
+	Keep func(object.Object) object.Object
 }
 
-func (s *Source) keep(obj plan.Object) plan.Object {
+func (s *Source) keep(obj object.Object) object.Object {
 	if s.Keep == nil {
 		return obj
 	}
@@ -153,7 +153,7 @@ func (f *follower) follow(ctx context.Context) (progressed bool, err error) {
 		if e.Type == watch.Error {
 			return progressed, fmt.Errorf("watch %s: %w", f.source.Resource, apierrors.FromObject(e.Object))
 		}
-		obj, ok := e.Object.(plan.Object)
+		obj, ok := e.Object.(object.Object)
 		if !ok {
 			return progressed, fmt.Errorf("watch %s: a %T is no API object", f.source.Resource, e.Object)
 		}

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client/fake"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -63,7 +63,7 @@ func TestFollowRelistsWhenTooOld(t *testing.T) {
 		create(t, c, "b")
 		var refused atomic.Bool
 		refused.Store(true)
-		c.Fail = func(verb string, _ plan.Ref, _ string) error {
+		c.Fail = func(verb string, _ object.Ref, _ string) error {
 			if verb == "watch" && refused.Load() {
 				return errors.New("connection refused")
 			}
@@ -77,7 +77,7 @@ func TestFollowRelistsWhenTooOld(t *testing.T) {
 				told = append(told, fmt.Sprint(ch.Before != nil, ch.After != nil))
 			}
 		})
-		if _, err := c.Delete(ctx, plan.Ref{Resource: resource.ConfigMaps, Key: plan.Key{Namespace: "d", Name: "a"}}, metav1.DeleteOptions{}); err != nil {
+		if _, err := c.Delete(ctx, object.Ref{Resource: resource.ConfigMaps, Key: object.Key{Namespace: "d", Name: "a"}}, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		create(t, c, "c")

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"sync"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // set is a bag of objects that reads in order of namespace and name. Writes are noted and merged
@@ -14,7 +14,7 @@ import (
 type set struct {
 	// mu orders readers that merge; writers are alone already, by the view's own lock.
 	mu      sync.Mutex
-	items   []plan.Object
+	items   []object.Object
 	pending []change
 	lent    bool
 	members int
@@ -24,8 +24,8 @@ type set struct {
 
 // change is a noted write; a nil object is a removal.
 type change struct {
-	key plan.Key
-	obj plan.Object
+	key object.Key
+	obj object.Object
 }
 
 // Writes that a set notes before it merges on its own, so that a set nobody reads does not keep
@@ -37,24 +37,24 @@ const (
 
 func newSet(t *table) *set { return &set{hoards: &t.bulk} }
 
-func compareKeys(a, b plan.Key) int {
+func compareKeys(a, b object.Key) int {
 	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
 		return c
 	}
 	return strings.Compare(a.Name, b.Name)
 }
 
-func find(items []plan.Object, k plan.Key) (int, bool) {
-	return slices.BinarySearchFunc(items, k, func(o plan.Object, k plan.Key) int {
-		return compareKeys(plan.KeyOf(o), k)
+func find(items []object.Object, k object.Key) (int, bool) {
+	return slices.BinarySearchFunc(items, k, func(o object.Object, k object.Key) int {
+		return compareKeys(object.KeyOf(o), k)
 	})
 }
 
 // put files obj under k; member says whether k was in the set already.
-func (s *set) put(k plan.Key, obj plan.Object, member bool) {
+func (s *set) put(k object.Key, obj object.Object, member bool) {
 	if !member {
 		s.members++
-		if n := len(s.items); len(s.pending) == 0 && (n == 0 || compareKeys(plan.KeyOf(s.items[n-1]), k) < 0) {
+		if n := len(s.items); len(s.pending) == 0 && (n == 0 || compareKeys(object.KeyOf(s.items[n-1]), k) < 0) {
 			// The usual case in a list. What was lent ends before the new last item.
 			s.items = append(s.items, obj)
 			return
@@ -69,7 +69,7 @@ func (s *set) put(k plan.Key, obj plan.Object, member bool) {
 }
 
 // remove takes the member k out and says whether the set is now empty.
-func (s *set) remove(k plan.Key) (empty bool) {
+func (s *set) remove(k object.Key) (empty bool) {
 	s.members--
 	if s.members == 0 {
 		s.items, s.pending, s.lent = nil, nil, false
@@ -87,7 +87,7 @@ func (s *set) note(c change) {
 }
 
 // list returns the members in order. The slice is the caller's to read, for ever.
-func (s *set) list() []plan.Object {
+func (s *set) list() []object.Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.pending) > 0 {
@@ -99,7 +99,7 @@ func (s *set) list() []plan.Object {
 
 func (s *set) merge() {
 	slices.SortStableFunc(s.pending, func(a, b change) int { return compareKeys(a.key, b.key) })
-	out := make([]plan.Object, 0, s.members)
+	out := make([]object.Object, 0, s.members)
 	rest := s.items
 	for i, c := range s.pending {
 		if i+1 < len(s.pending) && s.pending[i+1].key == c.key {

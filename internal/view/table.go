@@ -5,14 +5,14 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // table holds the objects of one kind with their indexes.
 type table struct {
 	res      resource.Resource
-	objects  map[plan.Key]plan.Object
+	objects  map[object.Key]object.Object
 	all      *set
 	spaces   map[string]*set
 	indexes  []*index
@@ -28,38 +28,38 @@ type index struct {
 	table *table
 	name  string
 	// values appends the values an object is filed under.
-	values  func(into []string, o plan.Object) []string
+	values  func(into []string, o object.Object) []string
 	buckets map[string]*set
 }
 
 func newTable(res resource.Resource) *table {
 	t := &table{
 		res:     res,
-		objects: map[plan.Key]plan.Object{},
+		objects: map[object.Key]object.Object{},
 		spaces:  map[string]*set{},
 	}
 	t.all = newSet(t)
-	t.addIndex(plan.ByController, controllerOf)
-	t.addIndex(plan.ByOrphan, orphanIn)
-	t.addIndex(plan.ByOwner, ownersOf)
+	t.addIndex(object.ByController, controllerOf)
+	t.addIndex(object.ByOrphan, orphanIn)
+	t.addIndex(object.ByOwner, ownersOf)
 	return t
 }
 
-func controllerOf(into []string, o plan.Object) []string {
+func controllerOf(into []string, o object.Object) []string {
 	if c := metav1.GetControllerOfNoCopy(o); c != nil {
 		return append(into, string(c.UID))
 	}
 	return into
 }
 
-func orphanIn(into []string, o plan.Object) []string {
+func orphanIn(into []string, o object.Object) []string {
 	if metav1.GetControllerOfNoCopy(o) != nil {
 		return into
 	}
 	return append(into, o.GetNamespace())
 }
 
-func ownersOf(into []string, o plan.Object) []string {
+func ownersOf(into []string, o object.Object) []string {
 	for _, ref := range o.GetOwnerReferences() {
 		into = append(into, string(ref.UID))
 	}
@@ -68,7 +68,7 @@ func ownersOf(into []string, o plan.Object) []string {
 
 // addIndex declares an index and files what is there already. A second declaration of a name
 // replaces the first.
-func (t *table) addIndex(name string, values func([]string, plan.Object) []string) {
+func (t *table) addIndex(name string, values func([]string, object.Object) []string) {
 	ix := &index{table: t, name: name, values: values, buckets: map[string]*set{}}
 	for k, o := range t.objects {
 		ix.refile(k, o, nil, unique(values(nil, o)))
@@ -99,7 +99,7 @@ func unique(values []string) []string {
 }
 
 // set stores after (nil removes) under k and returns what was there.
-func (t *table) set(k plan.Key, after plan.Object) (before plan.Object) {
+func (t *table) set(k object.Key, after object.Object) (before object.Object) {
 	before, had := t.objects[k]
 	if !had && after == nil {
 		return nil
@@ -153,7 +153,7 @@ func (t *table) settle() {
 }
 
 // refile moves k from the values it was filed under to those it is filed under now.
-func (ix *index) refile(k plan.Key, obj plan.Object, was, is []string) {
+func (ix *index) refile(k object.Key, obj object.Object, was, is []string) {
 	for _, v := range was {
 		if slices.Contains(is, v) {
 			continue

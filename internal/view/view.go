@@ -1,4 +1,4 @@
-// Package view is an indexed picture of the cluster: the plan.Reader that decisions are made on.
+// Package view is an indexed picture of the cluster: the object.Reader that decisions are made on.
 //
 // It owns the objects seen so far, their indexes, and how recent the picture is, kind by kind. It
 // is fed one event at a time (Apply) or a kind at a time (Replace): by Follow from a live
@@ -17,7 +17,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/watch"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -29,7 +29,7 @@ type Event struct {
 	Resource resource.Resource
 	// Object is the object after the change, or its last state when deleted; a bookmark needs
 	// none.
-	Object plan.Object
+	Object object.Object
 	// Revision is the revision of the change; zero means Object's resourceVersion.
 	Revision uint64
 }
@@ -38,7 +38,7 @@ type Event struct {
 // revision moved on.
 type Change struct {
 	Resource      resource.Resource
-	Before, After plan.Object
+	Before, After object.Object
 	// Revision is how recent the picture of this kind now is.
 	Revision uint64
 }
@@ -56,18 +56,18 @@ type View struct {
 type subscriber struct{ notify func(Change) }
 
 // New returns an empty picture with the indexes declared.
-func New(indexes ...plan.Index) *View {
+func New(indexes ...object.Index) *View {
 	v := &View{tables: map[resource.Resource]*table{}}
 	v.AddIndexes(indexes...)
 	return v
 }
 
 // AddIndexes declares indexes; objects already seen are filed at once.
-func (v *View) AddIndexes(indexes ...plan.Index) {
+func (v *View) AddIndexes(indexes ...object.Index) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, ix := range indexes {
-		v.table(ix.Resource).addIndex(ix.Name, func(into []string, o plan.Object) []string {
+		v.table(ix.Resource).addIndex(ix.Name, func(into []string, o object.Object) []string {
 			return append(into, ix.Values(o)...)
 		})
 	}
@@ -96,7 +96,7 @@ func ParseRevision(rv string) (uint64, error) {
 }
 
 // RevisionOf returns the revision an object carries, zero when it carries none.
-func RevisionOf(o plan.Object) uint64 {
+func RevisionOf(o object.Object) uint64 {
 	n, err := ParseRevision(o.GetResourceVersion())
 	if err != nil {
 		return 0
@@ -122,9 +122,9 @@ func (v *View) Apply(e Event) Change {
 	}
 	switch e.Type {
 	case watch.Deleted:
-		ch.Before = t.set(plan.KeyOf(e.Object), nil)
+		ch.Before = t.set(object.KeyOf(e.Object), nil)
 	case watch.Added, watch.Modified:
-		ch.Before, ch.After = t.set(plan.KeyOf(e.Object), e.Object), e.Object
+		ch.Before, ch.After = t.set(object.KeyOf(e.Object), e.Object), e.Object
 	}
 	t.revision = max(t.revision, e.Revision)
 	ch.Revision = t.revision
@@ -139,7 +139,7 @@ func (v *View) Apply(e Event) Change {
 // Replace makes objects the whole picture of a kind, as a list at revision tells it, tells the
 // subscribers of every difference, and returns the differences. The last one always has neither
 // Before nor After and says only how recent the picture is.
-func (v *View) Replace(res resource.Resource, objects []plan.Object, revision uint64) []Change {
+func (v *View) Replace(res resource.Resource, objects []object.Object, revision uint64) []Change {
 	v.mu.Lock()
 	t := v.table(res)
 	t.revision = revision
@@ -147,7 +147,7 @@ func (v *View) Replace(res resource.Resource, objects []plan.Object, revision ui
 	gone := maps.Clone(t.objects)
 	changes := make([]Change, 0, len(objects)+1)
 	for _, o := range objects {
-		k := plan.KeyOf(o)
+		k := object.KeyOf(o)
 		delete(gone, k)
 		if old, ok := t.objects[k]; ok && old.GetResourceVersion() == o.GetResourceVersion() && old.GetUID() == o.GetUID() {
 			continue
@@ -160,7 +160,7 @@ func (v *View) Replace(res resource.Resource, objects []plan.Object, revision ui
 		}
 		changes = append(changes, Change{res, before, o, revision})
 	}
-	left := slices.SortedFunc(maps.Keys(gone), func(a, b plan.Key) int {
+	left := slices.SortedFunc(maps.Keys(gone), func(a, b object.Key) int {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
 	for _, k := range left {
@@ -211,34 +211,34 @@ func (v *View) Revision(res resource.Resource) uint64 {
 
 // Read calls f with the picture held still. f must be quick, must not keep the Reader, and must
 // not call the view's own methods.
-func (v *View) Read(f func(plan.Reader)) {
+func (v *View) Read(f func(object.Reader)) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	f(still{v})
 }
 
-// Get implements plan.Reader.
-func (v *View) Get(res resource.Resource, namespace, name string) (plan.Object, bool) {
+// Get implements object.Reader.
+func (v *View) Get(res resource.Resource, namespace, name string) (object.Object, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return still{v}.Get(res, namespace, name)
 }
 
-// List implements plan.Reader.
-func (v *View) List(res resource.Resource, namespace string) []plan.Object {
+// List implements object.Reader.
+func (v *View) List(res resource.Resource, namespace string) []object.Object {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return still{v}.List(res, namespace)
 }
 
-// Indexed implements plan.Reader.
-func (v *View) Indexed(res resource.Resource, index, value string) []plan.Object {
+// Indexed implements object.Reader.
+func (v *View) Indexed(res resource.Resource, index, value string) []object.Object {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return still{v}.Indexed(res, index, value)
 }
 
-// Any implements plan.Any.
+// Any implements object.Any.
 func (v *View) Any(res resource.Resource, namespace string) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -248,16 +248,16 @@ func (v *View) Any(res resource.Resource, namespace string) bool {
 // still reads a view whose lock is held.
 type still struct{ v *View }
 
-func (s still) Get(res resource.Resource, namespace, name string) (plan.Object, bool) {
+func (s still) Get(res resource.Resource, namespace, name string) (object.Object, bool) {
 	t := s.v.tables[res]
 	if t == nil {
 		return nil, false
 	}
-	o, ok := t.objects[plan.Key{Namespace: namespace, Name: name}]
+	o, ok := t.objects[object.Key{Namespace: namespace, Name: name}]
 	return o, ok
 }
 
-func (s still) List(res resource.Resource, namespace string) []plan.Object {
+func (s still) List(res resource.Resource, namespace string) []object.Object {
 	t := s.v.tables[res]
 	if t == nil {
 		return nil
@@ -279,7 +279,7 @@ func (s still) Revision(res resource.Resource) uint64 {
 	return 0
 }
 
-// Any implements plan.Any: it counts, and merges nothing.
+// Any implements object.Any: it counts, and merges nothing.
 func (s still) Any(res resource.Resource, namespace string) bool {
 	t := s.v.tables[res]
 	if t == nil {
@@ -292,7 +292,7 @@ func (s still) Any(res resource.Resource, namespace string) bool {
 }
 
 // Indexed panics on an index nobody declared: the answer "none" would be a lie.
-func (s still) Indexed(res resource.Resource, name, value string) []plan.Object {
+func (s still) Indexed(res resource.Resource, name, value string) []object.Object {
 	t := s.v.tables[res]
 	if t == nil {
 		return nil

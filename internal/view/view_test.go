@@ -12,11 +12,11 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"pgregory.net/rapid"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
-var byNode = plan.Index{Resource: resource.Pods, Name: "node", Values: func(o plan.Object) []string {
+var byNode = object.Index{Resource: resource.Pods, Name: "node", Values: func(o object.Object) []string {
 	return []string{o.(*corev1.Pod).Spec.NodeName}
 }}
 
@@ -34,10 +34,10 @@ func pod(ns, name, node, owner string, revision uint64) *corev1.Pod {
 	return p
 }
 
-func keysOf(objects []plan.Object) []string {
+func keysOf(objects []object.Object) []string {
 	out := make([]string, len(objects))
 	for i, o := range objects {
-		out[i] = plan.KeyOf(o).String() + "@" + o.GetResourceVersion()
+		out[i] = object.KeyOf(o).String() + "@" + o.GetResourceVersion()
 	}
 	return out
 }
@@ -47,24 +47,24 @@ func keysOf(objects []plan.Object) []string {
 func TestViewAgreesWithAPlainMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := New(byNode)
-		model := map[plan.Key]*corev1.Pod{}
+		model := map[object.Key]*corev1.Pod{}
 		var revision uint64
 		type lent struct {
 			then  []string
-			slice []plan.Object
+			slice []object.Object
 		}
 		var held []lent
 		want := func(match func(*corev1.Pod) bool) []string {
-			var out []plan.Object
+			var out []object.Object
 			for _, p := range model {
 				if match(p) {
 					out = append(out, p)
 				}
 			}
-			slices.SortFunc(out, func(a, b plan.Object) int { return compareKeys(plan.KeyOf(a), plan.KeyOf(b)) })
+			slices.SortFunc(out, func(a, b object.Object) int { return compareKeys(object.KeyOf(a), object.KeyOf(b)) })
 			return keysOf(out)
 		}
-		check := func(what string, got []plan.Object, match func(*corev1.Pod) bool) {
+		check := func(what string, got []object.Object, match func(*corev1.Pod) bool) {
 			if d := cmp.Diff(want(match), keysOf(got)); d != "" {
 				t.Fatalf("%s (-want +got):\n%s", what, d)
 			}
@@ -81,17 +81,17 @@ func TestViewAgreesWithAPlainMap(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"put": func(*rapid.T) {
 				p := next()
-				before, had := model[plan.KeyOf(p)]
+				before, had := model[object.KeyOf(p)]
 				ch := v.Apply(Event{Type: watch.Modified, Object: p})
-				if had != (ch.Before != nil) || had && ch.Before != plan.Object(before) || ch.After != plan.Object(p) {
+				if had != (ch.Before != nil) || had && ch.Before != object.Object(before) || ch.After != object.Object(p) {
 					t.Fatalf("change does not tell before and after: %+v", ch)
 				}
-				model[plan.KeyOf(p)] = p
+				model[object.KeyOf(p)] = p
 			},
 			"delete": func(*rapid.T) {
 				p := next()
 				v.Apply(Event{Type: watch.Deleted, Object: p})
-				delete(model, plan.KeyOf(p))
+				delete(model, object.KeyOf(p))
 			},
 			"repeat": func(*rapid.T) {
 				p := next()
@@ -108,9 +108,9 @@ func TestViewAgreesWithAPlainMap(t *testing.T) {
 				clear(model)
 				for range n {
 					p := next()
-					model[plan.KeyOf(p)] = p
+					model[object.KeyOf(p)] = p
 				}
-				var all []plan.Object
+				var all []object.Object
 				for _, p := range model {
 					all = append(all, p)
 				}
@@ -124,15 +124,15 @@ func TestViewAgreesWithAPlainMap(t *testing.T) {
 				check("node", v.Indexed(resource.Pods, "node", "n1"), func(p *corev1.Pod) bool { return p.Spec.NodeName == "n1" })
 			},
 			"controller": func(*rapid.T) {
-				check("controller", v.Indexed(resource.Pods, plan.ByController, "o1"), func(p *corev1.Pod) bool {
+				check("controller", v.Indexed(resource.Pods, object.ByController, "o1"), func(p *corev1.Pod) bool {
 					return len(p.OwnerReferences) > 0 && p.OwnerReferences[0].UID == "o1"
 				})
 			},
 			"owner": func(*rapid.T) {
-				check("owner", v.Indexed(resource.Pods, plan.ByOwner, "second"), func(p *corev1.Pod) bool { return len(p.OwnerReferences) > 0 })
+				check("owner", v.Indexed(resource.Pods, object.ByOwner, "second"), func(p *corev1.Pod) bool { return len(p.OwnerReferences) > 0 })
 			},
 			"orphan": func(*rapid.T) {
-				check("orphan", v.Indexed(resource.Pods, plan.ByOrphan, "a"), func(p *corev1.Pod) bool {
+				check("orphan", v.Indexed(resource.Pods, object.ByOrphan, "a"), func(p *corev1.Pod) bool {
 					return p.Namespace == "a" && len(p.OwnerReferences) == 0
 				})
 			},
@@ -147,7 +147,7 @@ func TestViewAgreesWithAPlainMap(t *testing.T) {
 				}
 				for _, ns := range []string{"", "a", "b", "c"} {
 					any := len(want(func(p *corev1.Pod) bool { return ns == "" || p.Namespace == ns })) > 0
-					if got := plan.Any(v, resource.Pods, ns); got != any {
+					if got := object.Any(v, resource.Pods, ns); got != any {
 						t.Fatalf("any in %q: %v, want %v", ns, got, any)
 					}
 				}
@@ -161,10 +161,10 @@ func TestViewAgreesWithAPlainMap(t *testing.T) {
 
 func TestReplaceTellsEveryDifference(t *testing.T) {
 	v := New()
-	v.Replace(resource.Pods, []plan.Object{pod("a", "stays", "", "", 1), pod("a", "goes", "", "", 2), pod("a", "changes", "", "", 3), pod("a", "reborn", "", "", 4)}, 5)
+	v.Replace(resource.Pods, []object.Object{pod("a", "stays", "", "", 1), pod("a", "goes", "", "", 2), pod("a", "changes", "", "", 3), pod("a", "reborn", "", "", 4)}, 5)
 	var told []string
 	cancel := v.Subscribe(func(ch Change) {
-		name := func(o plan.Object) string {
+		name := func(o object.Object) string {
 			if o == nil {
 				return "-"
 			}
@@ -174,7 +174,7 @@ func TestReplaceTellsEveryDifference(t *testing.T) {
 	})
 	reborn := pod("a", "reborn", "", "", 8)
 	reborn.UID = "another"
-	v.Replace(resource.Pods, []plan.Object{pod("a", "stays", "", "", 1), pod("a", "changes", "", "", 6), pod("a", "comes", "", "", 7), reborn}, 9)
+	v.Replace(resource.Pods, []object.Object{pod("a", "stays", "", "", 1), pod("a", "changes", "", "", 6), pod("a", "comes", "", "", 7), reborn}, 9)
 	want := []string{"changes@3>changes@6 r9", "->comes@7 r9", "reborn@4>- r9", "->reborn@8 r9", "goes@2>- r9", "->- r9"}
 	if d := cmp.Diff(want, told); d != "" {
 		t.Errorf("told (-want +got):\n%s", d)
@@ -206,10 +206,10 @@ func TestIndexDeclaredLateFilesWhatIsThere(t *testing.T) {
 	}
 }
 
-func filled(b *testing.B, n int) (*View, []plan.Object) {
+func filled(b *testing.B, n int) (*View, []object.Object) {
 	b.Helper()
 	v := New(byNode)
-	objects := make([]plan.Object, n)
+	objects := make([]object.Object, n)
 	for i := range objects {
 		objects[i] = pod("ns", fmt.Sprintf("p%06d", i), fmt.Sprintf("n%d", i%5000), fmt.Sprintf("rs%d", i/1000), uint64(i+1))
 	}
@@ -236,7 +236,7 @@ func BenchmarkApplyThenReadController(b *testing.B) {
 	for i := range b.N {
 		at := i % len(objects)
 		v.Apply(Event{Type: watch.Modified, Resource: resource.Pods, Object: objects[at], Revision: uint64(200_000 + i)})
-		if got := v.Indexed(resource.Pods, plan.ByController, fmt.Sprintf("rs%d", at/1000)); len(got) != 1000 {
+		if got := v.Indexed(resource.Pods, object.ByController, fmt.Sprintf("rs%d", at/1000)); len(got) != 1000 {
 			b.Fatal(len(got))
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/client/fake"
 	"coracle/internal/kind"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/quota"
 	"coracle/internal/resource"
 )
@@ -31,13 +31,13 @@ type api struct {
 var _ client.Interface = (*api)(nil)
 
 // Create implements client.Interface.
-func (a *api) Create(ctx context.Context, obj plan.Object) (plan.Object, error) {
+func (a *api) Create(ctx context.Context, obj object.Object) (object.Object, error) {
 	res := resource.Of(obj)
 	k, ok := kind.For(res)
 	if !ok {
 		return nil, apierrors.NewBadRequest("no such kind: " + res.String())
 	}
-	obj = obj.DeepCopyObject().(plan.Object)
+	obj = obj.DeepCopyObject().(object.Object)
 	obj.SetResourceVersion("")
 	if k.Default != nil {
 		k.Default(obj)
@@ -91,7 +91,7 @@ func (l lookup) Any(res resource.Resource, namespace string) bool {
 	return l.of.truth.Any(res, namespace)
 }
 
-func asRuntime(items []plan.Object) []runtime.Object {
+func asRuntime(items []object.Object) []runtime.Object {
 	out := make([]runtime.Object, len(items))
 	for i, o := range items {
 		out[i] = o
@@ -102,7 +102,7 @@ func asRuntime(items []plan.Object) []runtime.Object {
 // Charge takes what a write uses off the quotas of its namespace, or refuses it.
 func (l lookup) Charge(ctx context.Context, at admission.Attributes) error {
 	a := l.api
-	obj, ok := at.GetObject().(plan.Object)
+	obj, ok := at.GetObject().(object.Object)
 	if !ok {
 		return nil
 	}

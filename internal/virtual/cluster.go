@@ -20,6 +20,7 @@ import (
 	"coracle/internal/cluster"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
 	"coracle/internal/resource"
@@ -35,7 +36,7 @@ type Config struct {
 	// Start is the first instant, in whole seconds.
 	Start time.Time
 	// Objects are the cluster's, as its API showed them. They are not changed.
-	Objects []plan.Object
+	Objects []object.Object
 	// Controllers are those that run.
 	Controllers []plan.Controller
 	// Behavior says how a pod fares on a node.
@@ -55,7 +56,7 @@ type Hooks struct {
 	// Refused is told each refusal of the API that a controller met, but conflicts.
 	Refused func(Refusal)
 	// Fail is asked before each call whether it is to fail; its error is the call's answer.
-	Fail func(by, verb string, ref plan.Ref) error
+	Fail func(by, verb string, ref object.Ref) error
 	// Decided is told each decision before it is carried out, Applying each action of it.
 	Decided  func(loop.Task, plan.Plan)
 	Applying func(by string, a plan.Action)
@@ -85,7 +86,7 @@ type Write struct {
 type Refusal struct {
 	At  time.Time
 	By  string
-	Ref plan.Ref
+	Ref object.Ref
 	Err error
 }
 
@@ -120,7 +121,7 @@ type Cluster struct {
 }
 
 // Controllers returns the product's, configured as those of the cluster that the objects are from seem to be.
-func Controllers(objects []plan.Object) []plan.Controller {
+func Controllers(objects []object.Object) []plan.Controller {
 	ca, pods := "", netip.MustParsePrefix("10.244.0.0/16")
 	for _, o := range objects {
 		switch o := o.(type) {
@@ -147,7 +148,7 @@ func New(cfg Config) *Cluster {
 	c.pulled = c.store.Revision()
 	c.first = c.pulled
 	if cfg.Fail != nil {
-		c.store.Fail = func(verb string, ref plan.Ref, _ string) error { return cfg.Fail(c.by, verb, ref) }
+		c.store.Fail = func(verb string, ref object.Ref, _ string) error { return cfg.Fail(c.by, verb, ref) }
 	}
 	c.api = &api{Cluster: c.store, of: c}
 	c.api.chain = admit.New(lookup{c.api})

@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
@@ -52,10 +53,10 @@ const forever = 10 * 365 * 24 * time.Hour
 func (c *Cluster) Vouch(living, dying []string) {
 	c.core.Awake(-forever)
 	for _, name := range living {
-		c.core.Saw(resource.Nodes, plan.Key{Name: name}, forever)
+		c.core.Saw(resource.Nodes, object.Key{Name: name}, forever)
 	}
 	for _, name := range dying {
-		c.core.Saw(resource.Nodes, plan.Key{Name: name}, c.now.Sub(c.cfg.Start))
+		c.core.Saw(resource.Nodes, object.Key{Name: name}, c.now.Sub(c.cfg.Start))
 	}
 }
 
@@ -157,7 +158,7 @@ func (c *Cluster) finish(p *Pass) {
 }
 
 // Said returns what the controllers said last about an object.
-func (c *Cluster) Said(res resource.Resource, key plan.Key) []loop.Explanation {
+func (c *Cluster) Said(res resource.Resource, key object.Key) []loop.Explanation {
 	return c.core.Why(res, key)
 }
 

@@ -11,7 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
 )
@@ -116,7 +116,7 @@ func (p *Pod) write(ctx context.Context, step simnode.Step) {
 	p.rebooted = false
 	if step.Gone {
 		zero := int64(0)
-		if _, err := api.Delete(ctx, plan.RefOf(p.Object), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err == nil || apierrors.IsNotFound(err) {
+		if _, err := api.Delete(ctx, object.RefOf(p.Object), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err == nil || apierrors.IsNotFound(err) {
 			p.machine.held.Remove(p.Object.UID)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -36,10 +37,10 @@ func BenchmarkUnschedulable(b *testing.B) {
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
 		Message: "0/1000 nodes are available: 1000 Insufficient cpu.", LastTransitionTime: metav1.Time{Time: now}}}
 	w.Put(pod)
-	said := func(resource.Resource, plan.Key) []why.Word { return nil }
+	said := func(resource.Resource, object.Key) []why.Word { return nil }
 	b.ReportAllocs()
 	for b.Loop() {
-		report, _ := why.Explain(w, said, resource.Pods, plan.KeyOf(pod), now)
+		report, _ := why.Explain(w, said, resource.Pods, object.KeyOf(pod), now)
 		if report.Causes[0].Hint == "" {
 			b.Fatal("no remedy")
 		}

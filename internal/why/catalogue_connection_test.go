@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"coracle/internal/loop/looptest"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/why"
@@ -25,7 +26,7 @@ func (w *world) connection(from, to, protocol string) (*why.Report, string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	report, found := why.Connection(w.View, w.said, plan.Key{Namespace: "default", Name: from}, target, time.Now())
+	report, found := why.Connection(w.View, w.said, object.Key{Namespace: "default", Name: from}, target, time.Now())
 	if !found {
 		w.t.Fatal("there is no pod ", from)
 	}

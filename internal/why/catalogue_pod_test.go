@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/loop/looptest"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -141,7 +142,7 @@ var podFaults = []fault{
 		res: resource.Deployments, of: "web", state: plan.Stuck,
 		kind: "Secret", object: "db", code: "CreateContainerConfigError", says: "it has pass, user", remedy: `add the key "password" to the Secret`,
 		cure: func(w *world) {
-			edit(w, resource.Secrets, "db", func(o plan.Object) { o.(*corev1.Secret).Data["password"] = []byte("x") })
+			edit(w, resource.Secrets, "db", func(o object.Object) { o.(*corev1.Secret).Data["password"] = []byte("x") })
 		},
 	},
 	{

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"coracle/internal/loop/looptest"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -40,7 +41,7 @@ var quotaFaults = []fault{
 			w.make(replacing(2, memory("60Mi")))
 			w.count()
 			w.pods("web", ready)
-			edit(w, resource.Deployments, "web", func(o plan.Object) { containerOf(o).Image = "app:2" })
+			edit(w, resource.Deployments, "web", func(o object.Object) { containerOf(o).Image = "app:2" })
 			w.count()
 		},
 		res: resource.Deployments, of: "web", state: plan.Waiting, never: []string{"Stuck", "raise"},
@@ -61,7 +62,7 @@ var quotaFaults = []fault{
 		kind: "ResourceQuota", object: "mem", code: "FailedCreate", says: "exceeded quota: mem",
 		remedy: "raise the ResourceQuota mem (requests.memory to 120Mi at least)",
 		cure: func(w *world) {
-			edit(w, resource.ResourceQuotas, "mem", func(o plan.Object) {
+			edit(w, resource.ResourceQuotas, "mem", func(o object.Object) {
 				o.(*corev1.ResourceQuota).Spec.Hard["requests.memory"] = apires.MustParse("120Mi")
 			})
 			w.count()
@@ -83,7 +84,7 @@ var quotaFaults = []fault{
 		kind: "ResourceQuota", object: "pods", code: "FailedCreate", says: "exceeded quota: pods",
 		remedy: "raise the ResourceQuota pods (pods to 2 at least)",
 		cure: func(w *world) {
-			edit(w, resource.ResourceQuotas, "pods", func(o plan.Object) { o.(*corev1.ResourceQuota).Spec.Hard["pods"] = apires.MustParse("2") })
+			edit(w, resource.ResourceQuotas, "pods", func(o object.Object) { o.(*corev1.ResourceQuota).Spec.Hard["pods"] = apires.MustParse("2") })
 			w.count()
 		},
 	},
@@ -134,7 +135,7 @@ var quotaFaults = []fault{
 		kind: "LimitRange", object: "small", code: "FailedCreate", says: "minimum memory usage per Container is 100Mi",
 		remedy: "change the requests and limits in the pod template",
 		cure: func(w *world) {
-			edit(w, resource.Deployments, "web", func(o plan.Object) {
+			edit(w, resource.Deployments, "web", func(o object.Object) {
 				containerOf(o).Resources.Requests["memory"] = apires.MustParse("100Mi")
 			})
 			w.settle()

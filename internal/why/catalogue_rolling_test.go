@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/loop/looptest"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -31,7 +32,7 @@ var rollingFaults = []fault{
 		plant: func(w *world) {
 			w.make(node("n1", "4"), node("n2", "4"), node("n3", "4"), daemon(probed))
 			w.pods("agent", ready)
-			edit(w, resource.DaemonSets, "agent", func(o plan.Object) { containerOf(o).Image = "app:2" })
+			edit(w, resource.DaemonSets, "agent", func(o object.Object) { containerOf(o).Image = "app:2" })
 			w.endAll()
 			w.pods("agent", onlyImage("app:2", unready))
 		},
@@ -45,7 +46,7 @@ var rollingFaults = []fault{
 			w.make(node("n1", "4"), stateful(2, "", probed))
 			w.pods("db-0", ready)
 			w.pods("db-1", ready)
-			edit(w, resource.StatefulSets, "db", func(o plan.Object) { containerOf(o).Image = "app:2" })
+			edit(w, resource.StatefulSets, "db", func(o object.Object) { containerOf(o).Image = "app:2" })
 			w.endAll()
 			w.pods("db", onlyImage("app:2", unready))
 		},
@@ -58,7 +59,7 @@ var rollingFaults = []fault{
 		plant: func(w *world) {
 			w.make(node("n1", "4"), deploy(1))
 			w.pods("web", ready)
-			edit(w, resource.Deployments, "web", func(o plan.Object) {
+			edit(w, resource.Deployments, "web", func(o object.Object) {
 				o.(*appsv1.Deployment).Spec.Paused = true
 				containerOf(o).Image = "app:2"
 			})
@@ -66,7 +67,7 @@ var rollingFaults = []fault{
 		res: resource.Deployments, of: "web", state: plan.Waiting,
 		kind: "Deployment", object: "web", code: "DeploymentPaused", remedy: "kubectl rollout resume deployment/web",
 		cure: func(w *world) {
-			edit(w, resource.Deployments, "web", func(o plan.Object) { o.(*appsv1.Deployment).Spec.Paused = false })
+			edit(w, resource.Deployments, "web", func(o object.Object) { o.(*appsv1.Deployment).Spec.Paused = false })
 		},
 	},
 	{
@@ -76,7 +77,7 @@ var rollingFaults = []fault{
 			set.Spec.UpdateStrategy = appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}
 			w.make(node("n1", "4"), set)
 			w.pods("agent", ready)
-			edit(w, resource.DaemonSets, "agent", func(o plan.Object) { containerOf(o).Image = "app:2" })
+			edit(w, resource.DaemonSets, "agent", func(o object.Object) { containerOf(o).Image = "app:2" })
 		},
 		res: resource.DaemonSets, of: "agent", state: plan.Waiting,
 		kind: "DaemonSet", object: "agent", code: "OnDelete", remedy: "delete these pods",

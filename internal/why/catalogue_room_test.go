@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/loop/looptest"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -175,7 +176,7 @@ var roomFaults = []fault{
 		res: resource.Pods, of: "solo", state: plan.Waiting,
 		kind: "Pod", object: "solo", code: "SchedulingGated", says: "example.com/paid", remedy: "remove the pod's scheduling gates",
 		cure: func(w *world) {
-			edit(w, resource.Pods, "solo", func(o plan.Object) { o.(*corev1.Pod).Spec.SchedulingGates = nil })
+			edit(w, resource.Pods, "solo", func(o object.Object) { o.(*corev1.Pod).Spec.SchedulingGates = nil })
 			w.settle()
 			w.pods("solo", onNode(ready))
 		},

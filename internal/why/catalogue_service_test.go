@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -43,7 +44,7 @@ func openPort(name string, number int32) func(*corev1.PodSpec) {
 
 func changeService(name string, change func(*corev1.Service)) func(*world) {
 	return func(w *world) {
-		edit(w, resource.Services, name, func(o plan.Object) { change(o.(*corev1.Service)) })
+		edit(w, resource.Services, name, func(o object.Object) { change(o.(*corev1.Service)) })
 	}
 }
 
@@ -57,7 +58,7 @@ func handSlice(port string, readiness bool) *discoveryv1.EndpointSlice {
 
 func changeSlice(change func(*discoveryv1.EndpointSlice)) func(*world) {
 	return func(w *world) {
-		edit(w, resource.EndpointSlices, "by-hand", func(o plan.Object) { change(o.(*discoveryv1.EndpointSlice)) })
+		edit(w, resource.EndpointSlices, "by-hand", func(o object.Object) { change(o.(*discoveryv1.EndpointSlice)) })
 	}
 }
 
@@ -253,7 +254,7 @@ func TestServiceNotes(t *testing.T) {
 				if _, text := w.why(resource.Services, "web"); strings.Contains(text, tt.want) {
 					t.Errorf("noted before it is so:\n%s", text)
 				}
-				edit(w, resource.Services, "web", func(o plan.Object) { tt.change(o.(*corev1.Service)) })
+				edit(w, resource.Services, "web", func(o object.Object) { tt.change(o.(*corev1.Service)) })
 				report, text := w.why(resource.Services, "web")
 				if !report.Steady() || len(report.Causes) > 0 || !strings.Contains(text, tt.want) {
 					t.Errorf("want steady, and %q:\n%s", tt.want, text)

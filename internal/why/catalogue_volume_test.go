@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/loop/looptest"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -74,7 +75,7 @@ var volumeFaults = []fault{
 		res:   resource.Services, of: "web", state: plan.Stuck,
 		kind: "Service", object: "web", code: "NoPods", says: "app=y", remedy: "correct the service's selector",
 		cure: func(w *world) {
-			edit(w, resource.Services, "web", func(o plan.Object) { o.(*corev1.Service).Spec.Selector["app"] = "x" })
+			edit(w, resource.Services, "web", func(o object.Object) { o.(*corev1.Service).Spec.Selector["app"] = "x" })
 		},
 	},
 	{

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
 )
@@ -76,10 +77,10 @@ func mentions(waits []plan.Wait, text string) bool {
 }
 
 // quotaOf finds the quota that a refusal of the API names.
-func quotaOf(namespace, message string) (plan.Key, bool) {
+func quotaOf(namespace, message string) (object.Key, bool) {
 	name, ok := quota.Names(message)
 	if !ok || namespace == "" {
-		return plan.Key{}, false
+		return object.Key{}, false
 	}
-	return plan.Key{Namespace: namespace, Name: name}, true
+	return object.Key{Namespace: namespace, Name: name}, true
 }

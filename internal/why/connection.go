@@ -14,7 +14,9 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"coracle/internal/network/policy"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -79,7 +81,7 @@ func ParseTarget(text, namespace, protocol string) (Target, error) {
 
 // Connection answers whether network policies let a pod connect to a target, by which rule of which policy or by none, and to
 // which endpoint a service would lead it. It returns false when there is no such pod.
-func Connection(r plan.Reader, said Said, from plan.Key, to Target, now time.Time) (*Report, bool) {
+func Connection(r object.Reader, said Said, from object.Key, to Target, now time.Time) (*Report, bool) {
 	obj, ok := r.Get(resource.Pods, from.Namespace, from.Name)
 	if !ok {
 		return nil, false
@@ -119,14 +121,14 @@ func (p *arrival) String() string {
 	return text
 }
 
-func (c *connecting) stuck(reason, message, hint string, res resource.Resource, key plan.Key) {
+func (c *connecting) stuck(reason, message, hint string, res resource.Resource, key object.Key) {
 	c.e.State = plan.Stuck
 	c.e.Waits = append(c.e.Waits, c.on(res, key, Wait{Reason: reason, Message: message, Hint: hint}))
 }
 
 func (c *connecting) explain() {
 	if !governable(c.from) && !c.from.Spec.HostNetwork {
-		key := plan.KeyOf(c.from)
+		key := object.KeyOf(c.from)
 		c.stuck("NoAddress", "the pod has no address yet, or not any more", "wait until it runs", resource.Pods, key)
 		return
 	}
@@ -164,7 +166,7 @@ func (c *connecting) explain() {
 }
 
 func governable(p *corev1.Pod) bool {
-	return !p.Spec.HostNetwork && len(p.Status.PodIPs) > 0 && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+	return !p.Spec.HostNetwork && len(p.Status.PodIPs) > 0 && !podstate.Ended(p)
 }
 
 // judge says what the policies of both ends say of a connection to a arrival.
@@ -207,7 +209,7 @@ func (c *connecting) side(s *policy.Side, at *arrival) string {
 	}
 	message := fmt.Sprintf("%s of Pod %s is governed by NetworkPolicy %s, and no rule allows %s port %d with %s",
 		direction, s.Pod, governing, c.to.Protocol, at.port, c.farOf(s, at))
-	first := subject(resource.NetworkPolicies, plan.Key(s.Isolates[0]))
+	first := subject(resource.NetworkPolicies, object.Key(s.Isolates[0]))
 	c.e.Waits = append(c.e.Waits, Wait{Reason: "DeniedByNetworkPolicy", Message: message, Hint: c.remedy(s, at), On: &first})
 	return direction + " by no rule"
 }
@@ -215,7 +217,7 @@ func (c *connecting) side(s *policy.Side, at *arrival) string {
 // farOf names the end that a side does not govern.
 func (c *connecting) farOf(s *policy.Side, at *arrival) string {
 	if s.Direction == policy.Ingress {
-		return "Pod " + plan.KeyOf(c.from).String()
+		return "Pod " + object.KeyOf(c.from).String()
 	}
 	if at.Pod != nil {
 		return "Pod " + at.Pod.Namespace + "/" + at.Pod.Name
@@ -256,7 +258,7 @@ func (c *connecting) places() (all []arrival, by string) {
 	case "Pod":
 		return c.ofPod(), ""
 	case "Service":
-		return c.ofService(plan.Key{Namespace: c.to.Namespace, Name: c.to.Name}, c.to.Port)
+		return c.ofService(object.Key{Namespace: c.to.Namespace, Name: c.to.Name}, c.to.Port)
 	}
 	port, err := strconv.ParseUint(c.to.Port, 10, 16)
 	if err != nil {
@@ -266,7 +268,7 @@ func (c *connecting) places() (all []arrival, by string) {
 	}
 	for _, o := range c.r.List(resource.Services, "") {
 		if s := o.(*corev1.Service); slices.Contains(s.Spec.ClusterIPs, c.to.Addr.String()) || s.Spec.ClusterIP == c.to.Addr.String() {
-			return c.ofService(plan.KeyOf(s), c.to.Port)
+			return c.ofService(object.KeyOf(s), c.to.Port)
 		}
 	}
 	return []arrival{c.at(c.to.Addr, uint16(port))}, ""
@@ -291,7 +293,7 @@ func (c *connecting) at(a netip.Addr, port uint16) arrival {
 }
 
 func (c *connecting) ofPod() []arrival {
-	key := plan.Key{Namespace: c.to.Namespace, Name: c.to.Name}
+	key := object.Key{Namespace: c.to.Namespace, Name: c.to.Name}
 	o, ok := c.r.Get(resource.Pods, key.Namespace, key.Name)
 	if !ok {
 		c.stuck(notFound, "there is no such pod", "correct the name", resource.Pods, key)
@@ -334,7 +336,7 @@ func (c *connecting) portOf(pod *corev1.Pod) (uint16, bool) {
 }
 
 // ofService are the ready endpoints behind a port of a service.
-func (c *connecting) ofService(key plan.Key, port string) (all []arrival, by string) {
+func (c *connecting) ofService(key object.Key, port string) (all []arrival, by string) {
 	o, ok := c.r.Get(resource.Services, key.Namespace, key.Name)
 	if !ok {
 		c.e.State, c.e.Waits = plan.Stuck, []Wait{c.noService(key)}

@@ -14,7 +14,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/loop/looptest"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/quota"
 	"coracle/internal/quota/limits"
 	"coracle/internal/resource"
@@ -63,7 +63,7 @@ func (w *world) delete(res resource.Resource, name string) {
 	if res.Namespaced {
 		namespace = "default"
 	}
-	looptest.Remove(w.Cluster, looptest.Find[plan.Object](w.Cluster, res, namespace, name), "")
+	looptest.Remove(w.Cluster, looptest.Find[object.Object](w.Cluster, res, namespace, name), "")
 	synctest.Wait()
 }
 
@@ -82,7 +82,7 @@ func (w *world) admit() {
 	if w.absent(resource.ServiceAccounts, "default") {
 		w.make(account("default"))
 	}
-	w.Admit = func(verb string, obj, _ plan.Object) error {
+	w.Admit = func(verb string, obj, _ object.Object) error {
 		pod, ok := obj.(*corev1.Pod)
 		if !ok || verb != "create" {
 			return nil
@@ -114,7 +114,7 @@ func (w *world) admit() {
 }
 
 // all lists the objects of a kind, as they are and not as the picture shows them.
-func (w *world) all(res resource.Resource) []plan.Object {
+func (w *world) all(res resource.Resource) []object.Object {
 	items, _, err := w.List(w.t.Context(), res, client.ListOptions{Namespace: "default"})
 	if err != nil {
 		w.t.Error(err)
@@ -162,7 +162,7 @@ func (w *world) told(pod, reason, message string) {
 func (w *world) bind(pod, node string) {
 	w.t.Helper()
 	p := looptest.Find[*corev1.Pod](w.Cluster, resource.Pods, "default", pod)
-	if _, err := w.CreateSub(w.t.Context(), plan.RefOf(p), "binding", &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}}); err != nil {
+	if _, err := w.CreateSub(w.t.Context(), object.RefOf(p), "binding", &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}}); err != nil {
 		w.t.Fatal(err)
 	}
 	synctest.Wait()

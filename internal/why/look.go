@@ -7,12 +7,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/placement"
 )
 
 // look explains, from the object itself, kinds that no planner speaks for.
-func (w *walk) look(obj plan.Object) (plan.State, []plan.Wait) {
+func (w *walk) look(obj object.Object) (plan.State, []plan.Wait) {
 	switch o := obj.(type) {
 	case *corev1.Pod:
 		return w.lookAtPod(o)
@@ -70,7 +72,7 @@ func lookAtNode(n *corev1.Node) (plan.State, []plan.Wait) {
 // nodeSummary says a node's state and what it asks pods to tolerate.
 func nodeSummary(n *corev1.Node) string {
 	parts := []string{"not ready"}
-	if ready, _ := placement.Ready(n); ready {
+	if ready := nodestate.Ready(n); ready {
 		parts[0] = "ready"
 	}
 	for i := range n.Spec.Taints {

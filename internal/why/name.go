@@ -12,6 +12,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"coracle/internal/dns"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -28,7 +29,7 @@ const nameKind = "Name"
 
 // Name answers what a node says to a question for a name, from which objects, and why it says that there is none. The
 // name is in full, or as a pod of the namespace may write it.
-func Name(r plan.Reader, said Said, n Names, namespace, name string, now time.Time) *Report {
+func Name(r object.Reader, said Said, n Names, namespace, name string, now time.Time) *Report {
 	w := &walk{r: r, said: said, now: now, seen: map[spot]*Entry{}, stuck: map[spot]bool{}}
 	f, revision := w.find(n, namespace, name)
 	e := &Entry{Subject: Subject{Kind: nameKind, Name: strings.TrimSuffix(f.Name, ".")}, State: plan.Steady}
@@ -103,7 +104,7 @@ func (w *walk) zone(n Names, name, domain string) *dns.Zone {
 	return zone
 }
 
-func saw(z *dns.Zone, o plan.Object) {
+func saw(z *dns.Zone, o object.Object) {
 	if n, err := strconv.ParseUint(o.GetResourceVersion(), 10, 64); err == nil {
 		z.Saw(n)
 	}
@@ -137,7 +138,7 @@ func nameSummary(f *dns.Finding, revision uint64) string {
 
 // absence says why there is no such name.
 func (w *walk) absence(f *dns.Finding) []Wait {
-	key := plan.Key{Namespace: f.Service.Namespace, Name: f.Service.Name}
+	key := object.Key{Namespace: f.Service.Namespace, Name: f.Service.Name}
 	switch {
 	case f.Service.Name == "":
 		return []Wait{{Reason: "NotInSchema", Message: "no name of the cluster has this form, or the address is none of a pod or a service",
@@ -155,11 +156,11 @@ func (w *walk) absence(f *dns.Finding) []Wait {
 }
 
 // on follows a wait to an object.
-func (w *walk) on(res resource.Resource, key plan.Key, wait Wait) Wait {
-	return w.wait(spot{}, plan.Wait{Reason: wait.Reason, Message: wait.Message, Hint: wait.Hint, On: plan.Ref{Resource: res, Key: key}})
+func (w *walk) on(res resource.Resource, key object.Key, wait Wait) Wait {
+	return w.wait(spot{}, plan.Wait{Reason: wait.Reason, Message: wait.Message, Hint: wait.Hint, On: object.Ref{Resource: res, Key: key}})
 }
 
-func (w *walk) noService(key plan.Key) Wait {
+func (w *walk) noService(key object.Key) Wait {
 	hint := "create the service, or correct the name"
 	var others []string
 	for _, o := range w.r.List(resource.Services, "") {
@@ -173,7 +174,7 @@ func (w *walk) noService(key plan.Key) Wait {
 	return w.on(resource.Services, key, Wait{Reason: "NoSuchService", Message: "there is no service " + key.Name + " in namespace " + key.Namespace, Hint: hint})
 }
 
-func (w *walk) noPort(key plan.Key, f *dns.Finding) Wait {
+func (w *walk) noPort(key object.Key, f *dns.Finding) Wait {
 	var names []string
 	if o, ok := w.r.Get(resource.Services, key.Namespace, key.Name); ok {
 		for _, p := range o.(*corev1.Service).Spec.Ports {
@@ -193,7 +194,7 @@ func (w *walk) noPort(key plan.Key, f *dns.Finding) Wait {
 }
 
 // noHost explains a name below a service that no ready endpoint has.
-func (w *walk) noHost(key plan.Key, f *dns.Finding) Wait {
+func (w *walk) noHost(key object.Key, f *dns.Finding) Wait {
 	var pod *corev1.Pod
 	for _, o := range w.r.List(resource.Pods, key.Namespace) {
 		if p, ok := o.(*corev1.Pod); ok && (p.Spec.Hostname == f.Host || p.Spec.Hostname == "" && p.Name == f.Host) && (pod == nil || p.Spec.Subdomain == key.Name) {
@@ -201,11 +202,11 @@ func (w *walk) noHost(key plan.Key, f *dns.Finding) Wait {
 		}
 	}
 	if pod == nil {
-		return w.on(resource.Pods, plan.Key{Namespace: key.Namespace, Name: f.Host}, Wait{
+		return w.on(resource.Pods, object.Key{Namespace: key.Namespace, Name: f.Host}, Wait{
 			Reason: "NoSuchPod", Message: "no pod has the host name " + f.Host, Hint: "correct the name, or let the StatefulSet have so many replicas",
 		})
 	}
-	at := plan.KeyOf(pod)
+	at := object.KeyOf(pod)
 	obj, _ := w.r.Get(resource.Services, key.Namespace, key.Name)
 	service, _ := obj.(*corev1.Service)
 	switch {

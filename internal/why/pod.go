@@ -8,10 +8,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/podstate"
 )
 
 func (w *walk) lookAtPod(pod *corev1.Pod) (plan.State, []plan.Wait) {
@@ -53,7 +54,7 @@ func madeFor(pod *corev1.Pod, claim string) bool {
 func (w *walk) references(pod *corev1.Pod, v *diagnose.Verdict) {
 	for _, ref := range refersTo(pod) {
 		obj, found := w.r.Get(ref.Resource, pod.Namespace, ref.name)
-		on := plan.Ref{Resource: ref.Resource, Key: plan.Key{Namespace: pod.Namespace, Name: ref.name}}
+		on := object.Ref{Resource: ref.Resource, Key: object.Key{Namespace: pod.Namespace, Name: ref.name}}
 		kind := ref.Resource.Kind
 		switch {
 		case !found:
@@ -74,7 +75,7 @@ func (w *walk) references(pod *corev1.Pod, v *diagnose.Verdict) {
 	}
 }
 
-func keysOf(obj plan.Object) (keys []string) {
+func keysOf(obj object.Object) (keys []string) {
 	switch o := obj.(type) {
 	case *corev1.ConfigMap:
 		for k := range o.Data {

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
 	"coracle/internal/quota/limits"
@@ -47,26 +48,26 @@ const (
 )
 
 // lacking names an object that a new pod must find, and that does not exist.
-func (w *walk) lacking(pod *corev1.Pod) (plan.Ref, string) {
+func (w *walk) lacking(pod *corev1.Pod) (object.Ref, string) {
 	account := pod.Spec.ServiceAccountName
 	if account == "" {
 		account = "default"
 	}
-	on := plan.Ref{Resource: resource.ServiceAccounts, Key: plan.Key{Namespace: pod.Namespace, Name: account}}
+	on := object.Ref{Resource: resource.ServiceAccounts, Key: object.Key{Namespace: pod.Namespace, Name: account}}
 	if _, ok := w.r.Get(on.Resource, on.Namespace, on.Name); !ok {
 		return on, fmt.Sprintf("create the ServiceAccount (kubectl create serviceaccount %s -n %s), or name one that exists", account, pod.Namespace)
 	}
 	if class := pod.Spec.PriorityClassName; class != "" {
-		on := plan.Ref{Resource: resource.PriorityClasses, Key: plan.Key{Name: class}}
+		on := object.Ref{Resource: resource.PriorityClasses, Key: object.Key{Name: class}}
 		if _, ok := w.r.Get(on.Resource, "", class); !ok {
 			return on, "create the PriorityClass, or name one that exists (kubectl get priorityclass)"
 		}
 	}
-	return plan.Ref{}, ""
+	return object.Ref{}, ""
 }
 
 // bounded names the limit range of its namespace that a new object is outside of, and says how.
-func (w *walk) bounded(obj plan.Object) (plan.Ref, error) {
+func (w *walk) bounded(obj object.Object) (object.Ref, error) {
 	obj = w.defaulted(obj)
 	for _, o := range w.r.List(resource.LimitRanges, obj.GetNamespace()) {
 		r, ok := o.(*corev1.LimitRange)
@@ -81,14 +82,14 @@ func (w *walk) bounded(obj plan.Object) (plan.Ref, error) {
 			err = limits.CheckClaim(r, obj, nil)
 		}
 		if err != nil {
-			return plan.RefOf(r), err
+			return object.RefOf(r), err
 		}
 	}
-	return plan.Ref{}, nil
+	return object.Ref{}, nil
 }
 
 // charged asks the quotas of the namespace about an object that they refused.
-func (w *walk) charged(f *plan.Failure, obj plan.Object, wait plan.Wait) []plan.Wait {
+func (w *walk) charged(f *plan.Failure, obj object.Object, wait plan.Wait) []plan.Wait {
 	if _, ok := quota.Names(f.Status.Message); !ok {
 		return nil
 	}
@@ -101,7 +102,7 @@ func (w *walk) charged(f *plan.Failure, obj plan.Object, wait plan.Wait) []plan.
 		return []plan.Wait{wait}
 	}
 	name, _ := quota.Names(err.Error())
-	on := plan.Ref{Resource: resource.ResourceQuotas, Key: plan.Key{Namespace: obj.GetNamespace(), Name: name}}
+	on := object.Ref{Resource: resource.ResourceQuotas, Key: object.Key{Namespace: obj.GetNamespace(), Name: name}}
 	if ending := w.ending(res, obj.GetNamespace()); len(ending) > 0 {
 		if _, err := quota.Bill(w.without(quotas, res, ending), res, obj, nil, w.now); err == nil {
 			return w.untilGone(name, ending, wait)
@@ -116,7 +117,7 @@ func (w *walk) charged(f *plan.Failure, obj plan.Object, wait plan.Wait) []plan.
 }
 
 // defaulted is a new object as the limit ranges of its namespace complete it.
-func (w *walk) defaulted(obj plan.Object) plan.Object {
+func (w *walk) defaulted(obj object.Object) object.Object {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return obj
@@ -140,7 +141,7 @@ func (w *walk) quotas(namespace string) (all []*corev1.ResourceQuota) {
 }
 
 // ending lists the objects of a kind that are being deleted and still count.
-func (w *walk) ending(res resource.Resource, namespace string) (all []plan.Object) {
+func (w *walk) ending(res resource.Resource, namespace string) (all []object.Object) {
 	for _, o := range w.r.List(res, namespace) {
 		if o.GetDeletionTimestamp() != nil {
 			all = append(all, o)
@@ -150,7 +151,7 @@ func (w *walk) ending(res resource.Resource, namespace string) (all []plan.Objec
 }
 
 // without is what quotas show once objects are gone.
-func (w *walk) without(quotas []*corev1.ResourceQuota, res resource.Resource, gone []plan.Object) []*corev1.ResourceQuota {
+func (w *walk) without(quotas []*corev1.ResourceQuota, res resource.Resource, gone []object.Object) []*corev1.ResourceQuota {
 	out := make([]*corev1.ResourceQuota, len(quotas))
 	for i, q := range quotas {
 		out[i] = q.DeepCopy()
@@ -178,10 +179,10 @@ func unlimited(q *corev1.ResourceQuota) *corev1.ResourceQuota {
 }
 
 // untilGone waits for those that hold the room and are ending.
-func (w *walk) untilGone(name string, ending []plan.Object, wait plan.Wait) (waits []plan.Wait) {
+func (w *walk) untilGone(name string, ending []object.Object, wait plan.Wait) (waits []plan.Wait) {
 	for _, o := range ending[:min(few, len(ending))] {
 		one := wait
-		one.On = plan.RefOf(o)
+		one.On = object.RefOf(o)
 		one.Message = fmt.Sprintf("quota %s has room when %s %s is gone, which is being deleted", name, strings.ToLower(one.On.Resource.Kind), o.GetName())
 		if pod, ok := o.(*corev1.Pod); ok {
 			v := diagnose.Pod(w.r, pod, 0, w.now)
@@ -193,7 +194,7 @@ func (w *walk) untilGone(name string, ending []plan.Object, wait plan.Wait) (wai
 }
 
 // raised says how far a quota must be raised for one more object; "" when it is something else that it refuses.
-func raised(quotas []*corev1.ResourceQuota, name string, res resource.Resource, obj plan.Object) string {
+func raised(quotas []*corev1.ResourceQuota, name string, res resource.Resource, obj object.Object) string {
 	at := slices.IndexFunc(quotas, func(q *corev1.ResourceQuota) bool { return q.Name == name })
 	if at < 0 {
 		return ""

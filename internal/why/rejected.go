@@ -8,9 +8,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/fit"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // rejected explains a pod that its node refused. The refusal is of some time ago, and a pod that has ended is not tried
@@ -19,7 +20,7 @@ func (w *walk) rejected(pod *corev1.Pod) (plan.Wait, bool) {
 	if !podstate.Refused(pod) || pod.DeletionTimestamp != nil {
 		return plan.Wait{}, false
 	}
-	wait := plan.Wait{Reason: pod.Status.Reason, On: plan.RefOf(pod)}
+	wait := plan.Wait{Reason: pod.Status.Reason, On: object.RefOf(pod)}
 	if at := podstate.Condition(pod, corev1.PodReady); at != nil {
 		wait.Since = at.LastTransitionTime.Time
 	}

@@ -8,6 +8,7 @@ import (
 	apires "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -47,29 +48,29 @@ func TestRefusedByTheNode(t *testing.T) {
 	expelling := tainted("gpu")
 	for _, tc := range []struct {
 		name   string
-		world  []plan.Object
+		world  []object.Object
 		pod    *corev1.Pod
 		says   string
 		hint   string
 		unsaid string
 	}{
-		{"a port", []plan.Object{node("n1", "4"), runs("web", port)}, refusedPod("NodePorts", port), "node n1 refused pod p: as the node says",
+		{"a port", []object.Object{node("n1", "4"), runs("web", port)}, refusedPod("NodePorts", port), "node n1 refused pod p: as the node says",
 			"end pod default/web, which has the port", "would take it now"},
-		{"a port that is free again", []plan.Object{node("n1", "4")}, refusedPod("NodePorts", port), "the node would take it now",
+		{"a port that is free again", []object.Object{node("n1", "4")}, refusedPod("NodePorts", port), "the node would take it now",
 			"delete pod p and create it again", "hostPort"},
-		{"room that others have", []plan.Object{node("n1", "4"), runs("web", cpus("3"))}, refusedPod("OutOfcpu", cpus("2")), "refused",
+		{"room that others have", []object.Object{node("n1", "4"), runs("web", cpus("3"))}, refusedPod("OutOfcpu", cpus("2")), "refused",
 			"end pods on node n1, lower the requests", "larger node"},
-		{"more than the node is", []plan.Object{node("n1", "4"), runs("web", cpus("3"))}, refusedPod("OutOfcpu", cpus("64")), "refused",
+		{"more than the node is", []object.Object{node("n1", "4"), runs("web", cpus("3"))}, refusedPod("OutOfcpu", cpus("64")), "refused",
 			"lower the pod's requests, or let it go to a larger node: n1 has 4 cpu in all", "end pods"},
-		{"a label", []plan.Object{node("n1", "4")}, refusedPod("NodeAffinity", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }), "refused",
+		{"a label", []object.Object{node("n1", "4")}, refusedPod("NodeAffinity", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }), "refused",
 			"label node n1", ""},
-		{"a taint", []plan.Object{node("n1", "4", expelling, func(n *corev1.Node) { n.Spec.Taints[0].Effect = corev1.TaintEffectNoExecute })},
+		{"a taint", []object.Object{node("n1", "4", expelling, func(n *corev1.Node) { n.Spec.Taints[0].Effect = corev1.TaintEffectNoExecute })},
 			refusedPod("TaintToleration"), "refused", "add a toleration", ""},
-		{"another system", []plan.Object{node("n1", "4")}, refusedPod("PodOSNotSupported", func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: "windows"} }), "refused",
+		{"another system", []object.Object{node("n1", "4")}, refusedPod("PodOSNotSupported", func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: "windows"} }), "refused",
 			"n1 runs linux", ""},
-		{"another reason by now", []plan.Object{node("n1", "4"), runs("web", port)}, refusedPod("NodeAffinity", port), "now it would be refused for another reason",
+		{"another reason by now", []object.Object{node("n1", "4"), runs("web", port)}, refusedPod("NodeAffinity", port), "now it would be refused for another reason",
 			"end pod default/web", "label node"},
-		{"a controller makes another", []plan.Object{node("n1", "4")}, refusedPod("OutOfcpu", cpus("64"), owned), "refused", "its controller makes another pod", "delete pod p"},
+		{"a controller makes another", []object.Object{node("n1", "4")}, refusedPod("OutOfcpu", cpus("64"), owned), "refused", "its controller makes another pod", "delete pod p"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {

@@ -10,7 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helper "k8s.io/component-helpers/resource"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler/place"
 	"coracle/internal/workload/diagnose"
@@ -22,7 +23,7 @@ const tried = 64
 
 // trial asks the scheduler's own rules whether a change would give a pod its place. Nothing is changed by asking.
 type trial struct {
-	r     plan.Reader
+	r     object.Reader
 	pod   *corev1.Pod
 	nodes []*corev1.Node
 	// ending are the pods that are on nodes and being deleted.
@@ -47,7 +48,7 @@ func (w *walk) unschedulable(pod *corev1.Pod, v *diagnose.Verdict) {
 	}
 	if leaving := t.leaving(); leaving != nil {
 		v.Message += fmt.Sprintf(" There is room on node %s when pod %s is gone, which is being deleted.", leaving.Spec.NodeName, leaving.Name)
-		v.Hint, v.On = "", plan.RefOf(leaving)
+		v.Hint, v.On = "", object.RefOf(leaving)
 		return
 	}
 	if hints := t.remedies(); len(hints) > 0 {
@@ -75,7 +76,7 @@ func (w *walk) trial(pod *corev1.Pod) *trial {
 		}
 		for _, o := range w.r.List(resource.Pods, "") {
 			p, ok := o.(*corev1.Pod)
-			if ok && p.Spec.NodeName != "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+			if ok && p.Spec.NodeName != "" && !podstate.Ended(p) {
 				counted := w.room.state.NewPod(p)
 				w.room.state.AddPod(counted, p.Spec.NodeName)
 				if p.DeletionTimestamp != nil {

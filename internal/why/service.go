@@ -13,11 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/behind"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 )
 
 // lookAtService explains a service that leads nowhere, and notes what it leads to less than one might think. Who has a port
@@ -117,7 +118,7 @@ func (w *walk) lookAtSlices(s *corev1.Service) (plan.State, []plan.Wait) {
 	if s.Namespace == "default" && s.Name == "kubernetes" {
 		return plan.Steady, nil
 	}
-	all := behind.Slices(w.r, plan.KeyOf(s))
+	all := behind.Slices(w.r, object.KeyOf(s))
 	if len(all) == 0 {
 		return plan.Stuck, []plan.Wait{{
 			Reason: "NoSelector", Message: "it has no selector, and no EndpointSlice names it",
@@ -255,7 +256,7 @@ func (w *walk) localNotes(s *corev1.Service, ready []*corev1.Pod) []plan.Wait {
 		if !ok {
 			continue
 		}
-		if is, _ := placement.Ready(n); is && !slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Spec.NodeName == n.Name }) {
+		if is := nodestate.Ready(n); is && !slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Spec.NodeName == n.Name }) {
 			without = append(without, n.Name)
 		}
 	}
@@ -291,7 +292,7 @@ func (w *walk) lookAtRange(c *networkingv1.ServiceCIDR) (plan.State, []plan.Wait
 }
 
 // addressesUsed counts the addresses of a range that services have, and those there are.
-func addressesUsed(r plan.Reader, c *networkingv1.ServiceCIDR) (used, all int) {
+func addressesUsed(r object.Reader, c *networkingv1.ServiceCIDR) (used, all int) {
 	for _, text := range c.Spec.CIDRs {
 		p, err := netip.ParsePrefix(text)
 		if err != nil || !p.Addr().Is4() || p.Bits() > 30 {

@@ -11,12 +11,13 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/component-helpers/resource"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	known "coracle/internal/resource"
 )
 
 // summary says in a few words how an object is; "" for kinds of which there is nothing to say.
-func summary(r plan.Reader, obj plan.Object) string {
+func summary(r object.Reader, obj object.Object) string {
 	switch o := obj.(type) {
 	case *appsv1.Deployment:
 		return fmt.Sprintf("%d of %d pods available, %d up to date", o.Status.AvailableReplicas, asked(o.Spec.Replicas), o.Status.UpdatedReplicas)
@@ -94,7 +95,7 @@ func podSummary(p *corev1.Pod) string {
 
 // shortage says, where the scheduler found too little of a resource, what a pod asks for and the
 // most that a node has free of it. A user's question may scan the pods; no decision does.
-func shortage(r plan.Reader, pod *corev1.Pod, message string) string {
+func shortage(r object.Reader, pod *corev1.Pod, message string) string {
 	wants := resource.PodRequests(pod, resource.PodResourcesOptions{})
 	var short []corev1.ResourceName
 	for _, name := range sortedNames(wants) {
@@ -115,7 +116,7 @@ func shortage(r plan.Reader, pod *corev1.Pod, message string) string {
 	}
 	for _, o := range r.List(known.Pods, "") {
 		p, ok := o.(*corev1.Pod)
-		if !ok || free[p.Spec.NodeName] == nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		if !ok || free[p.Spec.NodeName] == nil || podstate.Ended(p) {
 			continue
 		}
 		for name, q := range resource.PodRequests(p, resource.PodResourcesOptions{}) {

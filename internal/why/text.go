@@ -8,7 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/duration"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // Text writes a report for people: the object, the chain below it, and what is at its end.
@@ -62,7 +62,7 @@ func (t *text) log(l *Log) {
 
 // String prints "Deployment shop/web".
 func (s Subject) String() string {
-	return s.Kind + " " + plan.Key{Namespace: s.Namespace, Name: s.Name}.String()
+	return s.Kind + " " + object.Key{Namespace: s.Namespace, Name: s.Name}.String()
 }
 
 type text struct {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -98,12 +99,12 @@ type Word struct {
 }
 
 // Said returns what the controllers said last about an object.
-type Said func(resource.Resource, plan.Key) []Word
+type Said func(resource.Resource, object.Key) []Word
 
 // Explain answers for one object, and false when there is no such object. The reader must have the
 // indexes that diagnose.Indexes declares, and behind.Index; it need not be of one instant, because the words of the
 // controllers are not.
-func Explain(r plan.Reader, said Said, res resource.Resource, key plan.Key, now time.Time) (*Report, bool) {
+func Explain(r object.Reader, said Said, res resource.Resource, key object.Key, now time.Time) (*Report, bool) {
 	if _, ok := r.Get(res, key.Namespace, key.Name); !ok {
 		return nil, false
 	}
@@ -119,11 +120,11 @@ func Explain(r plan.Reader, said Said, res resource.Resource, key plan.Key, now 
 // spot is an object's place in the cluster.
 type spot struct {
 	resource.Resource
-	plan.Key
+	object.Key
 }
 
 type walk struct {
-	r    plan.Reader
+	r    object.Reader
 	said Said
 	now  time.Time
 	// seen are the objects explained so far, the one that is being explained among them.
@@ -134,12 +135,12 @@ type walk struct {
 	room *trial
 }
 
-func subject(res resource.Resource, key plan.Key) Subject {
+func subject(res resource.Resource, key object.Key) Subject {
 	return Subject{APIVersion: res.GVK().GroupVersion().String(), Kind: res.Kind, Namespace: key.Namespace, Name: key.Name}
 }
 
 // entry explains an object that was not explained yet.
-func (w *walk) entry(res resource.Resource, key plan.Key) *Entry {
+func (w *walk) entry(res resource.Resource, key object.Key) *Entry {
 	at := spot{res, key}
 	e := &Entry{Subject: subject(res, key), State: plan.Steady}
 	w.seen[at] = e

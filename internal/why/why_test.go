@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/loop/looptest"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/why"
@@ -58,7 +59,7 @@ func TestAnswers(t *testing.T) {
 			w.pods("db-0", ready)
 			w.pods("db-1", ready)
 			w.pods("db-2", ready)
-			edit(w, resource.StatefulSets, "db", func(o plan.Object) { containerOf(o).Image = "app:2" })
+			edit(w, resource.StatefulSets, "db", func(o object.Object) { containerOf(o).Image = "app:2" })
 			w.gone("db-2")
 			w.pods("db-2", unready)
 			w.unhealthy("db-2", "Readiness probe failed: HTTP probe failed with statuscode: 503")
@@ -203,13 +204,13 @@ func roundTrip(t *testing.T, r *why.Report, text string) {
 
 func TestUnknown(t *testing.T) {
 	inWorld(t, func(w *world) {
-		if _, found := why.Explain(w.View, w.said, resource.Pods, plan.Key{Namespace: "default", Name: "absent"}, time.Now()); found {
+		if _, found := why.Explain(w.View, w.said, resource.Pods, object.Key{Namespace: "default", Name: "absent"}, time.Now()); found {
 			t.Error("an object that does not exist is explained")
 		}
 	})
 }
 
-func edit(w *world, res resource.Resource, name string, change func(plan.Object)) {
+func edit(w *world, res resource.Resource, name string, change func(object.Object)) {
 	w.t.Helper()
 	looptest.Edit(w.Cluster, res, "default", name, change)
 	synctest.Wait()
@@ -224,7 +225,7 @@ func (w *world) gone(name string) {
 		return // it was never on a node, or is gone
 	}
 	none := int64(0)
-	if _, err := w.Delete(w.t.Context(), plan.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &none}); err != nil {
+	if _, err := w.Delete(w.t.Context(), object.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &none}); err != nil {
 		w.t.Fatal(err)
 	}
 	synctest.Wait()
@@ -271,7 +272,7 @@ func fullQuota() *corev1.ResourceQuota {
 		Spec: corev1.ResourceQuotaSpec{Hard: one}}
 }
 
-func refusePods(verb string, ref plan.Ref, subresource string) error {
+func refusePods(verb string, ref object.Ref, subresource string) error {
 	if verb != "create" || ref.Resource != resource.Pods || subresource != "" {
 		return nil
 	}

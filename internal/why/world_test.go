@@ -16,6 +16,7 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster"
 	"coracle/internal/loop/looptest"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
@@ -49,7 +50,7 @@ func inWorld(t *testing.T, test func(*world)) {
 }
 
 // make creates objects and lets the controllers come to rest.
-func (w *world) make(objects ...plan.Object) {
+func (w *world) make(objects ...object.Object) {
 	w.t.Helper()
 	for _, o := range objects {
 		looptest.Make(w.Cluster, o)
@@ -74,7 +75,7 @@ func (w *world) pods(prefix string, change func(*corev1.Pod)) {
 func (w *world) why(res resource.Resource, name string) (*why.Report, string) {
 	w.t.Helper()
 	synctest.Wait()
-	key := plan.Key{Name: name}
+	key := object.Key{Name: name}
 	if res.Namespaced {
 		key.Namespace = "default"
 	}
@@ -89,7 +90,7 @@ func (w *world) why(res resource.Resource, name string) (*why.Report, string) {
 	return report, b.String()
 }
 
-func (w *world) said(res resource.Resource, key plan.Key) []why.Word {
+func (w *world) said(res resource.Resource, key object.Key) []why.Word {
 	var words []why.Word
 	for _, x := range w.Loop.Why(res, key) {
 		words = append(words, why.Word{Controller: x.Controller, Why: x.Why, Failure: x.Failure})
@@ -204,7 +205,7 @@ func waiting(reason, message string) func(*corev1.Pod) {
 }
 
 // containerOf is the first container of a workload's template.
-func containerOf(o plan.Object) *corev1.Container {
+func containerOf(o object.Object) *corev1.Container {
 	switch o := o.(type) {
 	case *appsv1.StatefulSet:
 		return &o.Spec.Template.Spec.Containers[0]

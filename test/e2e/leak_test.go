@@ -17,7 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -263,7 +263,7 @@ func (c *cluster) runToEnd(pod *corev1.Pod) (packets int, at netip.Addr) {
 			c.t.Errorf("log of %s: %v %s", pod.Name, err, log.errs)
 		}
 		zero := int64(0)
-		ref := plan.Ref{Resource: resource.Pods, Key: plan.KeyOf(now), UID: now.UID}
+		ref := object.Ref{Resource: resource.Pods, Key: object.KeyOf(now), UID: now.UID}
 		if _, err := c.api.Delete(ctx, ref, metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
 			c.t.Errorf("delete %s: %v", pod.Name, err)
 		}

@@ -13,13 +13,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/eviction"
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
 // Delete implements client.Interface: a pod on a node is given its grace period, an object with
 // finalizers waits for them, a propagation policy becomes a finalizer.
-func (c *Cluster) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOptions) (plan.Object, error) {
+func (c *Cluster) Delete(ctx context.Context, ref object.Ref, opts metav1.DeleteOptions) (object.Object, error) {
 	if err := c.begin(ctx, "delete", ref, ""); err != nil {
 		return nil, err
 	}
@@ -28,7 +29,7 @@ func (c *Cluster) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOp
 	return c.delete(ref, opts)
 }
 
-func (c *Cluster) delete(ref plan.Ref, opts metav1.DeleteOptions) (plan.Object, error) {
+func (c *Cluster) delete(ref object.Ref, opts metav1.DeleteOptions) (object.Object, error) {
 	before, err := c.find(ref)
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func (c *Cluster) delete(ref plan.Ref, opts metav1.DeleteOptions) (plan.Object, 
 	if p := opts.Preconditions; p != nil && p.ResourceVersion != nil && *p.ResourceVersion != before.GetResourceVersion() {
 		return nil, conflict(ref, "Precondition failed: ResourceVersion changed")
 	}
-	obj := before.DeepCopyObject().(plan.Object)
+	obj := before.DeepCopyObject().(object.Object)
 	if opts.PropagationPolicy != nil {
 		setPropagation(obj, *opts.PropagationPolicy)
 	}
@@ -63,7 +64,7 @@ func (c *Cluster) delete(ref plan.Ref, opts metav1.DeleteOptions) (plan.Object, 
 	return c.commit(ref.Resource, obj, before, deletable(obj)), nil
 }
 
-func setPropagation(obj plan.Object, policy metav1.DeletionPropagation) {
+func setPropagation(obj object.Object, policy metav1.DeletionPropagation) {
 	finalizers := slices.DeleteFunc(slices.Clone(obj.GetFinalizers()), func(f string) bool {
 		return f == metav1.FinalizerDeleteDependents || f == metav1.FinalizerOrphanDependents
 	})
@@ -77,12 +78,12 @@ func setPropagation(obj plan.Object, policy metav1.DeletionPropagation) {
 }
 
 // graceOf is the grace period of a deletion in seconds: only pods that a node runs have one.
-func graceOf(obj plan.Object, asked *int64) int64 {
+func graceOf(obj object.Object, asked *int64) int64 {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return 0
 	}
-	if pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if pod.Spec.NodeName == "" || podstate.Ended(pod) {
 		return 0
 	}
 	if asked != nil {
@@ -96,7 +97,7 @@ func graceOf(obj plan.Object, asked *int64) int64 {
 
 // CreateSub implements client.Interface for pods/binding and pods/eviction, which asks the pod's disruption
 // budget as the API server does.
-func (c *Cluster) CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (any, error) {
+func (c *Cluster) CreateSub(ctx context.Context, ref object.Ref, subresource string, obj any) (any, error) {
 	if err := c.begin(ctx, "create", ref, subresource); err != nil {
 		return nil, err
 	}
@@ -128,7 +129,7 @@ func (c *Cluster) CreateSub(ctx context.Context, ref plan.Ref, subresource strin
 }
 
 // evict marks and deletes a pod if its budget has a disruption left.
-func (c *Cluster) evict(ref plan.Ref, asked *metav1.DeleteOptions) error {
+func (c *Cluster) evict(ref object.Ref, asked *metav1.DeleteOptions) error {
 	var opts metav1.DeleteOptions
 	if asked != nil {
 		opts = *asked

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client/fake"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -28,7 +28,7 @@ func TestEvictionAsksTheBudget(t *testing.T) {
 		Spec:   policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, UnhealthyPodEvictionPolicy: &always},
 		Status: policyv1.PodDisruptionBudgetStatus{DisruptionsAllowed: 1}})
 	evict := func(name string) error {
-		_, err := c.CreateSub(ctx, plan.Ref{Resource: resource.Pods, Key: plan.Key{Namespace: "x", Name: name}}, "eviction",
+		_, err := c.CreateSub(ctx, object.Ref{Resource: resource.Pods, Key: object.Key{Namespace: "x", Name: name}}, "eviction",
 			&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name}})
 		return err
 	}
@@ -51,7 +51,7 @@ func TestAdmit(t *testing.T) {
 	ctx, c := context.Background(), fake.New()
 	refusal := errors.New("no")
 	var verbs []string
-	c.Admit = func(verb string, obj, old plan.Object) error {
+	c.Admit = func(verb string, obj, old object.Object) error {
 		verbs = append(verbs, verb)
 		if _, err := c.Get(ctx, resource.ConfigMaps, "x", obj.GetName()); (err == nil) != (old != nil) {
 			t.Errorf("%s: old is %v, the cluster says %v", verb, old, err)
@@ -68,7 +68,7 @@ func TestAdmit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := o.DeepCopyObject().(plan.Object)
+	next := o.DeepCopyObject().(object.Object)
 	next.SetLabels(map[string]string{"bad": "yes"})
 	if _, err := c.Update(ctx, next, ""); !errors.Is(err, refusal) || len(verbs) != 3 {
 		t.Errorf("update: %v, asked about %v", err, verbs)

@@ -26,7 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -37,7 +37,7 @@ type Entry struct {
 	Resource resource.Resource
 	// Object is the object after the change, or its last state when deleted; Before is nil when
 	// it was created.
-	Object, Before plan.Object
+	Object, Before object.Object
 }
 
 // Cluster is a cluster in memory. Create one with New.
@@ -46,15 +46,15 @@ type Cluster struct {
 	Now func() time.Time
 	// Fail, when set, is asked before each call, writes and reads; an error is the call's answer.
 	// The verb is the API's: get, list, watch, create, update, patch, delete.
-	Fail func(verb string, ref plan.Ref, subresource string) error
+	Fail func(verb string, ref object.Ref, subresource string) error
 
 	// Admit, when set, is asked before each create and update (verbs "create" and "update"; old is nil for a create),
 	// subresources aside; an error is the call's answer. It is called without the cluster's lock, so that it may
 	// read the cluster; obj is what is to be stored, and it must not change it.
-	Admit func(verb string, obj, old plan.Object) error
+	Admit func(verb string, obj, old object.Object) error
 
 	mu       sync.Mutex
-	objects  map[resource.Resource]map[plan.Key]plan.Object
+	objects  map[resource.Resource]map[object.Key]object.Object
 	revision uint64
 	serial   uint64
 	// log holds the changes after revision compacted; grown is closed and replaced when it grows.
@@ -70,7 +70,7 @@ var _ client.Interface = (*Cluster)(nil)
 func New() *Cluster {
 	return &Cluster{
 		Now:      time.Now,
-		objects:  map[resource.Resource]map[plan.Key]plan.Object{},
+		objects:  map[resource.Resource]map[object.Key]object.Object{},
 		revision: 1,
 		grown:    make(chan struct{}),
 		calls:    map[string]int{},
@@ -128,11 +128,11 @@ func (c *Cluster) Fork() *Cluster {
 
 // Load puts objects in as they are, identity and status included, as another cluster's: for
 // rehearsals. It is an error of the caller to load into a cluster that is being watched.
-func (c *Cluster) Load(objects ...plan.Object) {
+func (c *Cluster) Load(objects ...object.Object) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, o := range objects {
-		c.table(resource.Of(o))[plan.KeyOf(o)] = o
+		c.table(resource.Of(o))[object.KeyOf(o)] = o
 		if rev, err := strconv.ParseUint(o.GetResourceVersion(), 10, 64); err == nil {
 			c.revision = max(c.revision, rev)
 		}
@@ -145,7 +145,7 @@ func (c *Cluster) Load(objects ...plan.Object) {
 }
 
 // begin counts a call and asks Fail.
-func (c *Cluster) begin(ctx context.Context, verb string, ref plan.Ref, subresource string) error {
+func (c *Cluster) begin(ctx context.Context, verb string, ref object.Ref, subresource string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -163,16 +163,16 @@ func (c *Cluster) begin(ctx context.Context, verb string, ref plan.Ref, subresou
 	return nil
 }
 
-func (c *Cluster) table(res resource.Resource) map[plan.Key]plan.Object {
+func (c *Cluster) table(res resource.Resource) map[object.Key]object.Object {
 	t := c.objects[res]
 	if t == nil {
-		t = map[plan.Key]plan.Object{}
+		t = map[object.Key]object.Object{}
 		c.objects[res] = t
 	}
 	return t
 }
 
-func (c *Cluster) find(ref plan.Ref) (plan.Object, error) {
+func (c *Cluster) find(ref object.Ref) (object.Object, error) {
 	o, ok := c.objects[ref.Resource][ref.Key]
 	if !ok {
 		return nil, apierrors.NewNotFound(ref.Resource.GroupResource(), ref.Name)
@@ -181,19 +181,19 @@ func (c *Cluster) find(ref plan.Ref) (plan.Object, error) {
 }
 
 // commit stores obj (removes it when gone) at a new revision and tells the watchers.
-func (c *Cluster) commit(res resource.Resource, obj plan.Object, before plan.Object, gone bool) plan.Object {
+func (c *Cluster) commit(res resource.Resource, obj object.Object, before object.Object, gone bool) object.Object {
 	c.revision++
 	obj.SetResourceVersion(strconv.FormatUint(c.revision, 10))
 	e := Entry{Revision: c.revision, Type: watch.Modified, Resource: res, Object: obj, Before: before}
 	switch {
 	case gone:
 		e.Type = watch.Deleted
-		delete(c.table(res), plan.KeyOf(obj))
+		delete(c.table(res), object.KeyOf(obj))
 	case before == nil:
 		e.Type = watch.Added
 		fallthrough
 	default:
-		c.table(res)[plan.KeyOf(obj)] = obj
+		c.table(res)[object.KeyOf(obj)] = obj
 	}
 	c.log = append(c.log, e)
 	close(c.grown)
@@ -204,8 +204,8 @@ func (c *Cluster) commit(res resource.Resource, obj plan.Object, before plan.Obj
 func (c *Cluster) timestamp() metav1.Time { return metav1.NewTime(c.Now().Truncate(time.Second)) }
 
 // Get implements client.Interface.
-func (c *Cluster) Get(ctx context.Context, res resource.Resource, namespace, name string) (plan.Object, error) {
-	ref := plan.Ref{Resource: res, Key: plan.Key{Namespace: namespace, Name: name}}
+func (c *Cluster) Get(ctx context.Context, res resource.Resource, namespace, name string) (object.Object, error) {
+	ref := object.Ref{Resource: res, Key: object.Key{Namespace: namespace, Name: name}}
 	if err := c.begin(ctx, "get", ref, ""); err != nil {
 		return nil, err
 	}
@@ -215,8 +215,8 @@ func (c *Cluster) Get(ctx context.Context, res resource.Resource, namespace, nam
 }
 
 // List implements client.Interface.
-func (c *Cluster) List(ctx context.Context, res resource.Resource, opts client.ListOptions) ([]plan.Object, string, error) {
-	if err := c.begin(ctx, "list", plan.Ref{Resource: res}, ""); err != nil {
+func (c *Cluster) List(ctx context.Context, res resource.Resource, opts client.ListOptions) ([]object.Object, string, error) {
+	if err := c.begin(ctx, "list", object.Ref{Resource: res}, ""); err != nil {
 		return nil, "", err
 	}
 	match, err := selector(opts)
@@ -225,13 +225,13 @@ func (c *Cluster) List(ctx context.Context, res resource.Resource, opts client.L
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []plan.Object
+	var out []object.Object
 	for _, o := range c.objects[res] {
 		if match(o) {
 			out = append(out, o)
 		}
 	}
-	slices.SortFunc(out, func(a, b plan.Object) int {
+	slices.SortFunc(out, func(a, b object.Object) int {
 		return strings.Compare(a.GetNamespace()+"\x00"+a.GetName(), b.GetNamespace()+"\x00"+b.GetName())
 	})
 	return out, strconv.FormatUint(c.revision, 10), nil
@@ -254,8 +254,8 @@ func suffix(n uint64) string {
 }
 
 // Create implements client.Interface.
-func (c *Cluster) Create(ctx context.Context, obj plan.Object) (plan.Object, error) {
-	ref := plan.Ref{Resource: resource.Of(obj), Key: plan.KeyOf(obj)}
+func (c *Cluster) Create(ctx context.Context, obj object.Object) (object.Object, error) {
+	ref := object.Ref{Resource: resource.Of(obj), Key: object.KeyOf(obj)}
 	if err := c.begin(ctx, "create", ref, ""); err != nil {
 		return nil, err
 	}
@@ -266,21 +266,21 @@ func (c *Cluster) Create(ctx context.Context, obj plan.Object) (plan.Object, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	obj = obj.DeepCopyObject().(plan.Object)
+	obj = obj.DeepCopyObject().(object.Object)
 	for obj.GetName() == "" {
 		if obj.GetGenerateName() == "" {
 			return nil, apierrors.NewBadRequest("name or generateName is required")
 		}
 		c.serial++
 		name := obj.GetGenerateName() + suffix(c.serial)
-		if _, taken := c.objects[ref.Resource][plan.Key{Namespace: obj.GetNamespace(), Name: name}]; !taken {
+		if _, taken := c.objects[ref.Resource][object.Key{Namespace: obj.GetNamespace(), Name: name}]; !taken {
 			obj.SetName(name)
 		}
 	}
 	if obj.GetResourceVersion() != "" {
 		return nil, apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
 	}
-	if _, exists := c.objects[ref.Resource][plan.KeyOf(obj)]; exists {
+	if _, exists := c.objects[ref.Resource][object.KeyOf(obj)]; exists {
 		return nil, apierrors.NewAlreadyExists(ref.Resource.GroupResource(), obj.GetName())
 	}
 	if err := c.admitNamespace(ref.Resource, obj); err != nil {
@@ -303,8 +303,8 @@ func (c *Cluster) Create(ctx context.Context, obj plan.Object) (plan.Object, err
 // admitNamespace refuses new content in a namespace that is being deleted, as the API's
 // NamespaceLifecycle admission does. A namespace that is not there at all is let pass: tests
 // rarely make one.
-func (c *Cluster) admitNamespace(res resource.Resource, obj plan.Object) error {
-	ns, ok := c.objects[resource.Namespaces][plan.Key{Name: obj.GetNamespace()}]
+func (c *Cluster) admitNamespace(res resource.Resource, obj object.Object) error {
+	ns, ok := c.objects[resource.Namespaces][object.Key{Name: obj.GetNamespace()}]
 	if !res.Namespaced || !ok || ns.GetDeletionTimestamp() == nil {
 		return nil
 	}
@@ -317,8 +317,8 @@ func (c *Cluster) admitNamespace(res resource.Resource, obj plan.Object) error {
 }
 
 // Update implements client.Interface.
-func (c *Cluster) Update(ctx context.Context, obj plan.Object, subresource string) (plan.Object, error) {
-	ref := plan.RefOf(obj)
+func (c *Cluster) Update(ctx context.Context, obj object.Object, subresource string) (object.Object, error) {
+	ref := object.RefOf(obj)
 	if err := c.begin(ctx, "update", ref, subresource); err != nil {
 		return nil, err
 	}
@@ -327,11 +327,11 @@ func (c *Cluster) Update(ctx context.Context, obj plan.Object, subresource strin
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.update(ref, obj.DeepCopyObject().(plan.Object), subresource)
+	return c.update(ref, obj.DeepCopyObject().(object.Object), subresource)
 }
 
 // admitUpdate asks Admit about an update of an object that exists.
-func (c *Cluster) admitUpdate(ref plan.Ref, obj plan.Object, subresource string) error {
+func (c *Cluster) admitUpdate(ref object.Ref, obj object.Object, subresource string) error {
 	if c.Admit == nil || subresource != "" {
 		return nil
 	}
@@ -345,7 +345,7 @@ func (c *Cluster) admitUpdate(ref plan.Ref, obj plan.Object, subresource string)
 }
 
 // update owns obj.
-func (c *Cluster) update(ref plan.Ref, obj plan.Object, subresource string) (plan.Object, error) {
+func (c *Cluster) update(ref object.Ref, obj object.Object, subresource string) (object.Object, error) {
 	before, err := c.find(ref)
 	if err != nil {
 		return nil, err
@@ -365,7 +365,7 @@ func (c *Cluster) update(ref plan.Ref, obj plan.Object, subresource string) (pla
 		}
 	case "status":
 		status := obj
-		obj = before.DeepCopyObject().(plan.Object)
+		obj = before.DeepCopyObject().(object.Object)
 		copyField(obj, status, "Status")
 		if _, ok := obj.(*appsv1.Deployment); ok {
 			// The API lets a Deployment's status carry annotations, where its revision is told.
@@ -390,7 +390,7 @@ func (c *Cluster) update(ref plan.Ref, obj plan.Object, subresource string) (pla
 }
 
 // deletable says whether nothing keeps a deleted object any longer.
-func deletable(obj plan.Object) bool {
+func deletable(obj object.Object) bool {
 	if obj.GetDeletionTimestamp() == nil || len(obj.GetFinalizers()) > 0 {
 		return false
 	}
@@ -401,12 +401,12 @@ func deletable(obj plan.Object) bool {
 	return grace == nil || *grace == 0
 }
 
-func conflict(ref plan.Ref, why string) error {
+func conflict(ref object.Ref, why string) error {
 	return apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name, fmt.Errorf("%s", why))
 }
 
 // keepMeta restores what an update may not change.
-func keepMeta(obj, before plan.Object) {
+func keepMeta(obj, before object.Object) {
 	obj.SetUID(before.GetUID())
 	obj.SetCreationTimestamp(before.GetCreationTimestamp())
 	obj.SetDeletionTimestamp(before.GetDeletionTimestamp())
@@ -415,18 +415,18 @@ func keepMeta(obj, before plan.Object) {
 	obj.SetGenerateName(before.GetGenerateName())
 }
 
-func field(obj plan.Object, name string) reflect.Value {
+func field(obj object.Object, name string) reflect.Value {
 	return reflect.ValueOf(obj).Elem().FieldByName(name)
 }
 
-func hasSpec(obj plan.Object) bool { return field(obj, "Spec").IsValid() }
+func hasSpec(obj object.Object) bool { return field(obj, "Spec").IsValid() }
 
-func equalField(a, b plan.Object, name string) bool {
+func equalField(a, b object.Object, name string) bool {
 	return apiequality.Semantic.DeepEqual(field(a, name).Interface(), field(b, name).Interface())
 }
 
-func copyField(to, from plan.Object, name string) {
+func copyField(to, from object.Object, name string) {
 	if f := field(to, name); f.IsValid() {
-		f.Set(field(from.DeepCopyObject().(plan.Object), name))
+		f.Set(field(from.DeepCopyObject().(object.Object), name))
 	}
 }

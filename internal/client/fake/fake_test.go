@@ -15,7 +15,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/client/fake"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -23,7 +23,7 @@ func pod(name string, finalizers ...string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: name, Finalizers: finalizers, Labels: map[string]string{"app": name}}}
 }
 
-func make1[T plan.Object](t *testing.T, c *fake.Cluster, obj T) T {
+func make1[T object.Object](t *testing.T, c *fake.Cluster, obj T) T {
 	t.Helper()
 	o, err := c.Create(t.Context(), obj)
 	if err != nil {
@@ -32,7 +32,7 @@ func make1[T plan.Object](t *testing.T, c *fake.Cluster, obj T) T {
 	return o.(T)
 }
 
-func exists(t *testing.T, c *fake.Cluster, o plan.Object) bool {
+func exists(t *testing.T, c *fake.Cluster, o object.Object) bool {
 	t.Helper()
 	_, err := c.Get(t.Context(), resource.Of(o), o.GetNamespace(), o.GetName())
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -83,7 +83,7 @@ func TestWrites(t *testing.T) {
 	if _, err := c.Update(t.Context(), other, ""); !apierrors.IsConflict(err) {
 		t.Errorf("an update of another object of the name: %v", err)
 	}
-	patched, err := c.Patch(t.Context(), plan.RefOf(p), types.StrategicMergePatchType, []byte(`{"metadata":{"labels":{"x":"y"}}}`), "")
+	patched, err := c.Patch(t.Context(), object.RefOf(p), types.StrategicMergePatchType, []byte(`{"metadata":{"labels":{"x":"y"}}}`), "")
 	if err != nil || !maps(patched.GetLabels(), "app", "a", "x", "y") {
 		t.Errorf("patched: %v %v", patched, err)
 	}
@@ -112,9 +112,9 @@ func TestGeneratedNames(t *testing.T) {
 
 func TestDeletions(t *testing.T) {
 	c := fake.New()
-	del := func(o plan.Object, opts metav1.DeleteOptions) plan.Object {
+	del := func(o object.Object, opts metav1.DeleteOptions) object.Object {
 		t.Helper()
-		out, err := c.Delete(t.Context(), plan.RefOf(o), opts)
+		out, err := c.Delete(t.Context(), object.RefOf(o), opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,13 +140,13 @@ func TestDeletions(t *testing.T) {
 	}
 	held := make1(t, c, pod("held", "example.com/hold"))
 	del(held, metav1.DeleteOptions{})
-	free := func(o plan.Object) {
+	free := func(o object.Object) {
 		t.Helper()
 		got, err := c.Get(t.Context(), resource.Of(o), o.GetNamespace(), o.GetName())
 		if err != nil {
 			t.Fatal(err)
 		}
-		next := got.DeepCopyObject().(plan.Object)
+		next := got.DeepCopyObject().(object.Object)
 		next.SetFinalizers(nil)
 		if _, err := c.Update(t.Context(), next, ""); err != nil {
 			t.Fatal(err)
@@ -167,15 +167,15 @@ func TestDeletions(t *testing.T) {
 		}
 		free(o)
 	}
-	if _, err := c.Delete(t.Context(), plan.RefOf(held), metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := c.Delete(t.Context(), object.RefOf(held), metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("deleted twice: %v", err)
 	}
 	again := make1(t, c, pod("held"))
-	if _, err := c.Delete(t.Context(), plan.RefOf(held), metav1.DeleteOptions{}); !apierrors.IsConflict(err) || !exists(t, c, again) {
+	if _, err := c.Delete(t.Context(), object.RefOf(held), metav1.DeleteOptions{}); !apierrors.IsConflict(err) || !exists(t, c, again) {
 		t.Errorf("another object of the name: %v", err)
 	}
 	stale := "1"
-	if _, err := c.Delete(t.Context(), plan.RefOf(again), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &stale}}); !apierrors.IsConflict(err) {
+	if _, err := c.Delete(t.Context(), object.RefOf(again), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &stale}}); !apierrors.IsConflict(err) {
 		t.Errorf("an old revision: %v", err)
 	}
 }
@@ -183,7 +183,7 @@ func TestDeletions(t *testing.T) {
 func TestNamespaceTerminates(t *testing.T) {
 	c := fake.New()
 	ns := make1(t, c, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "d"}})
-	out, err := c.Delete(t.Context(), plan.RefOf(ns), metav1.DeleteOptions{})
+	out, err := c.Delete(t.Context(), object.RefOf(ns), metav1.DeleteOptions{})
 	if err != nil || out.(*corev1.Namespace).Status.Phase != corev1.NamespaceTerminating {
 		t.Fatalf("%+v %v", out, err)
 	}
@@ -226,7 +226,7 @@ func TestWatch(t *testing.T) {
 		b = relabel(b, "a")
 		relabel(b, "c")
 		make1(t, c, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: "another kind"}})
-		if _, err := c.Delete(ctx, plan.RefOf(items[0]), metav1.DeleteOptions{}); err != nil {
+		if _, err := c.Delete(ctx, object.RefOf(items[0]), metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		var got []string
@@ -256,7 +256,7 @@ func TestForkIsIndependent(t *testing.T) {
 		t.Fatal("the fork is another cluster from the start")
 	}
 	make1(t, f, pod("b"))
-	if _, err := f.Delete(t.Context(), plan.RefOf(p), metav1.DeleteOptions{}); err != nil {
+	if _, err := f.Delete(t.Context(), object.RefOf(p), metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if exists(t, c, pod("b")) || !exists(t, c, p) {

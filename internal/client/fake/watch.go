@@ -18,13 +18,13 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // Watch implements client.Interface.
 func (c *Cluster) Watch(ctx context.Context, res resource.Resource, opts client.ListOptions) (watch.Interface, error) {
-	if err := c.begin(ctx, "watch", plan.Ref{Resource: res}, ""); err != nil {
+	if err := c.begin(ctx, "watch", object.Ref{Resource: res}, ""); err != nil {
 		return nil, err
 	}
 	match, err := selector(opts)
@@ -53,7 +53,7 @@ type stream struct {
 func (w *stream) ResultChan() <-chan watch.Event { return w.events }
 func (w *stream) Stop()                          { w.once.Do(w.cancel) }
 
-func (w *stream) run(ctx context.Context, c *Cluster, res resource.Resource, match func(plan.Object) bool, from uint64) {
+func (w *stream) run(ctx context.Context, c *Cluster, res resource.Resource, match func(object.Object) bool, from uint64) {
 	defer close(w.events)
 	for {
 		c.mu.Lock()
@@ -92,7 +92,7 @@ func (w *stream) send(ctx context.Context, e watch.Event) bool {
 }
 
 // seenBy turns a change into what a watcher of some objects only is told.
-func (e Entry) seenBy(match func(plan.Object) bool) (watch.Event, bool) {
+func (e Entry) seenBy(match func(object.Object) bool) (watch.Event, bool) {
 	was := e.Before != nil && match(e.Before)
 	is := e.Type != watch.Deleted && match(e.Object)
 	switch {
@@ -106,7 +106,7 @@ func (e Entry) seenBy(match func(plan.Object) bool) (watch.Event, bool) {
 	return watch.Event{}, false
 }
 
-func selector(opts client.ListOptions) (func(plan.Object) bool, error) {
+func selector(opts client.ListOptions) (func(object.Object) bool, error) {
 	byLabel, err := labels.Parse(opts.LabelSelector)
 	if err != nil {
 		return nil, apierrors.NewBadRequest("labelSelector: " + err.Error())
@@ -120,7 +120,7 @@ func selector(opts client.ListOptions) (func(plan.Object) bool, error) {
 			return nil, apierrors.NewBadRequest("fieldSelector: field label not supported: " + r.Field)
 		}
 	}
-	return func(o plan.Object) bool {
+	return func(o object.Object) bool {
 		if opts.Namespace != "" && o.GetNamespace() != opts.Namespace {
 			return false
 		}
@@ -128,7 +128,7 @@ func selector(opts client.ListOptions) (func(plan.Object) bool, error) {
 	}, nil
 }
 
-func fieldsOf(o plan.Object) fields.Set {
+func fieldsOf(o object.Object) fields.Set {
 	set := fields.Set{"metadata.name": o.GetName(), "metadata.namespace": o.GetNamespace()}
 	if pod, ok := o.(*corev1.Pod); ok {
 		set["spec.nodeName"] = pod.Spec.NodeName
@@ -138,7 +138,7 @@ func fieldsOf(o plan.Object) fields.Set {
 }
 
 // Patch implements client.Interface for JSON, merge and strategic merge patches.
-func (c *Cluster) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, body []byte, subresource string) (plan.Object, error) {
+func (c *Cluster) Patch(ctx context.Context, ref object.Ref, kind types.PatchType, body []byte, subresource string) (object.Object, error) {
 	if err := c.begin(ctx, "patch", ref, subresource); err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (c *Cluster) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType,
 	return c.update(ref, after, subresource)
 }
 
-func patched(before plan.Object, kind types.PatchType, body []byte) (plan.Object, error) {
+func patched(before object.Object, kind types.PatchType, body []byte) (object.Object, error) {
 	doc, err := json.Marshal(before)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
@@ -183,7 +183,7 @@ func patched(before plan.Object, kind types.PatchType, body []byte) (plan.Object
 	default:
 		return nil, fmt.Errorf("patch type %s is not supported here", kind)
 	}
-	after := reflect.New(reflect.TypeOf(before).Elem()).Interface().(plan.Object)
+	after := reflect.New(reflect.TypeOf(before).Elem()).Interface().(object.Object)
 	if err := json.Unmarshal(doc, after); err != nil {
 		return nil, fmt.Errorf("decode patched object: %w", err)
 	}

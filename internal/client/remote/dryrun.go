@@ -7,12 +7,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // DryRunApply asks what a forced server-side apply of a document (YAML or JSON) by a field manager would store, and
 // stores nothing: defaults, validation and admission are the server's, and so are the errors.
-func (c *Client) DryRunApply(ctx context.Context, ref plan.Ref, manager string, document []byte) (client.Object, error) {
+func (c *Client) DryRunApply(ctx context.Context, ref object.Ref, manager string, document []byte) (client.Object, error) {
 	rc, err := c.of(ref.Resource.GVK().GroupVersion())
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"coracle/internal/client"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
 )
@@ -215,7 +215,7 @@ func (c *Client) Create(ctx context.Context, obj client.Object) (client.Object, 
 }
 
 // CreateSub implements client.Interface.
-func (c *Client) CreateSub(ctx context.Context, ref plan.Ref, subresource string, obj any) (any, error) {
+func (c *Client) CreateSub(ctx context.Context, ref object.Ref, subresource string, obj any) (any, error) {
 	body, ok := obj.(runtime.Object)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%T is not an API object", obj))
@@ -247,7 +247,7 @@ func (c *Client) CreateSub(ctx context.Context, ref plan.Ref, subresource string
 }
 
 // pathOf returns the path of a subresource.
-func pathOf(ref plan.Ref, subresource string) string {
+func pathOf(ref object.Ref, subresource string) string {
 	path := "/apis/" + ref.Resource.Group + "/" + ref.Resource.Version
 	if ref.Resource.Group == "" {
 		path = "/api/" + ref.Resource.Version
@@ -272,7 +272,7 @@ func (c *Client) Update(ctx context.Context, obj client.Object, subresource stri
 }
 
 // Patch implements client.Interface. A server-side apply is forced.
-func (c *Client) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, body []byte, subresource string) (client.Object, error) {
+func (c *Client) Patch(ctx context.Context, ref object.Ref, kind types.PatchType, body []byte, subresource string) (client.Object, error) {
 	rc, err := c.of(ref.Resource.GVK().GroupVersion())
 	if err != nil {
 		return nil, err
@@ -291,7 +291,7 @@ func (c *Client) Patch(ctx context.Context, ref plan.Ref, kind types.PatchType, 
 // Delete implements client.Interface. For the kinds whose deletion the API answers with a Status
 // (see the API reference: all but pods, services, claims, volumes and a few more), the object
 // returned carries its name, namespace and UID only.
-func (c *Client) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOptions) (client.Object, error) {
+func (c *Client) Delete(ctx context.Context, ref object.Ref, opts metav1.DeleteOptions) (client.Object, error) {
 	req, err := c.request(http.MethodDelete, ref.Resource, ref.Namespace)
 	if err != nil {
 		return nil, err
@@ -316,7 +316,7 @@ func (c *Client) Delete(ctx context.Context, ref plan.Ref, opts metav1.DeleteOpt
 }
 
 // gone makes the object that a Status about its deletion stands for.
-func gone(ref plan.Ref, status *metav1.Status) (client.Object, error) {
+func gone(ref object.Ref, status *metav1.Status) (client.Object, error) {
 	obj, err := scheme.Scheme.New(ref.Resource.GVK())
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)

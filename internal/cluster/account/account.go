@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -44,11 +45,11 @@ func Controllers(ca string) []plan.Controller {
 	}
 }
 
-func cares(before, after plan.Object) bool { return before == nil && after != nil }
+func cares(before, after object.Object) bool { return before == nil && after != nil }
 
 // namespaceOf asks for the namespace of an object of that name.
-func namespaceOf(name string) func(plan.Reader, plan.Object, plan.Object) []plan.Key {
-	return func(_ plan.Reader, before, after plan.Object) []plan.Key {
+func namespaceOf(name string) func(object.Reader, object.Object, object.Object) []object.Key {
+	return func(_ object.Reader, before, after object.Object) []object.Key {
 		o := after
 		if o == nil {
 			o = before
@@ -56,7 +57,7 @@ func namespaceOf(name string) func(plan.Reader, plan.Object, plan.Object) []plan
 		if o.GetName() != name {
 			return nil
 		}
-		return []plan.Key{{Name: o.GetNamespace()}}
+		return []object.Key{{Name: o.GetNamespace()}}
 	}
 }
 

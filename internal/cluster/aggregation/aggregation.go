@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -22,8 +23,8 @@ const gathering = "gathering"
 func Controller() plan.Controller {
 	return plan.Controller{
 		Name: "clusterrole-aggregation-controller", For: resource.ClusterRoles, Plan: planRole,
-		Cares: func(before, after plan.Object) bool { return gathers(before) || gathers(after) },
-		Indexes: []plan.Index{{Resource: resource.ClusterRoles, Name: gathering, Values: func(o plan.Object) []string {
+		Cares: func(before, after object.Object) bool { return gathers(before) || gathers(after) },
+		Indexes: []object.Index{{Resource: resource.ClusterRoles, Name: gathering, Values: func(o object.Object) []string {
 			if gathers(o) {
 				return []string{gathering}
 			}
@@ -33,22 +34,22 @@ func Controller() plan.Controller {
 	}
 }
 
-func gathers(o plan.Object) bool {
+func gathers(o object.Object) bool {
 	r, ok := o.(*rbacv1.ClusterRole)
 	return ok && r != nil && r.AggregationRule != nil
 }
 
 // gatherers asks for the roles that gather a role's rules, by its labels of before or after.
-func gatherers(r plan.Reader, before, after plan.Object) []plan.Key {
+func gatherers(r object.Reader, before, after object.Object) []object.Key {
 	if before != nil && after != nil && equality.Semantic.DeepEqual(before.GetLabels(), after.GetLabels()) &&
 		equality.Semantic.DeepEqual(before.(*rbacv1.ClusterRole).Rules, after.(*rbacv1.ClusterRole).Rules) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.Indexed(resource.ClusterRoles, gathering, gathering) {
 		for _, selector := range selectors(o.(*rbacv1.ClusterRole)) {
 			if before != nil && selector.Matches(labels.Set(before.GetLabels())) || after != nil && selector.Matches(labels.Set(after.GetLabels())) {
-				keys = append(keys, plan.KeyOf(o))
+				keys = append(keys, object.KeyOf(o))
 				break
 			}
 		}
@@ -87,7 +88,7 @@ func planRole(in plan.Input) plan.Plan {
 
 // gathered returns the rules of the roles that a role selects, by their names and selector by selector, each once, and how
 // many roles those are. A role does not gather its own.
-func gathered(r plan.Reader, role *rbacv1.ClusterRole) ([]rbacv1.PolicyRule, int) {
+func gathered(r object.Reader, role *rbacv1.ClusterRole) ([]rbacv1.PolicyRule, int) {
 	var rules []rbacv1.PolicyRule
 	seen := map[string]bool{}
 	all := r.List(resource.ClusterRoles, "")

@@ -11,6 +11,7 @@ import (
 
 	"coracle/internal/apiserver/authz/policy"
 	"coracle/internal/cluster/aggregation"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario"
@@ -27,7 +28,7 @@ func TestPolicyIsWhole(t *testing.T) {
 		w.Put(r)
 	}
 	for _, r := range policy.ClusterRoles() {
-		if p := ctl.Plan(plan.Input{Reader: w, Key: plan.KeyOf(r), Now: w.Now}); len(p.Actions) > 0 {
+		if p := ctl.Plan(plan.Input{Reader: w, Key: object.KeyOf(r), Now: w.Now}); len(p.Actions) > 0 {
 			t.Errorf("%s: %s", r.Name, p.Actions[0].Reason())
 		}
 	}
@@ -43,7 +44,7 @@ func TestRulesAreTheParts(t *testing.T) {
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			name := rapid.SampledFrom(names).Draw(t, "name")
 			before, _ := w.Get(resource.ClusterRoles, "", name)
-			var after plan.Object
+			var after object.Object
 			if rapid.IntRange(0, 3).Draw(t, "goes") == 0 {
 				w.Remove(resource.ClusterRoles, "", name)
 			} else {
@@ -54,7 +55,7 @@ func TestRulesAreTheParts(t *testing.T) {
 			}
 		}
 		for _, o := range w.List(resource.ClusterRoles, "") {
-			if p := ctl.Plan(plan.Input{Reader: w, Key: plan.KeyOf(o), Now: w.Now}); len(p.Actions) > 0 {
+			if p := ctl.Plan(plan.Input{Reader: w, Key: object.KeyOf(o), Now: w.Now}); len(p.Actions) > 0 {
 				t.Fatalf("nobody asked for %s, whose rules are not its parts'", o.GetName())
 			}
 		}
@@ -82,8 +83,8 @@ func role(t *rapid.T, name string, names []string) *rbacv1.ClusterRole {
 }
 
 // carryOut plans what a change asks for, and what that asks for in turn.
-func carryOut(t *rapid.T, w *model.World, ctl plan.Controller, before, after plan.Object) {
-	type change struct{ before, after plan.Object }
+func carryOut(t *rapid.T, w *model.World, ctl plan.Controller, before, after object.Object) {
+	type change struct{ before, after object.Object }
 	changes := []change{{before, after}}
 	for n := 0; len(changes) > 0; n++ {
 		if n > 100 {
@@ -97,7 +98,7 @@ func carryOut(t *rapid.T, w *model.World, ctl plan.Controller, before, after pla
 			if o == nil {
 				o = c.before
 			}
-			keys = append(keys, plan.KeyOf(o))
+			keys = append(keys, object.KeyOf(o))
 		}
 		for _, k := range keys {
 			was, ok := w.Get(resource.ClusterRoles, "", k.Name)

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/behind"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -34,7 +35,7 @@ const (
 func Controller() plan.Controller {
 	return plan.Controller{
 		Name: "service-controller", For: resource.Services, Plan: decide,
-		Indexes: []plan.Index{
+		Indexes: []object.Index{
 			{Resource: resource.Services, Name: indexPorts, Values: portsWanted},
 			{Resource: resource.Pods, Name: indexPorts, Values: hostPorts},
 			behind.Index,
@@ -148,7 +149,7 @@ func tell(s *corev1.Service, now *corev1.ServiceStatus) []plan.Event {
 }
 
 func note(s *corev1.Service, kind, reason, message string) plan.Event {
-	return plan.Event{Regarding: plan.RefOf(s), Type: kind, Reason: reason, Message: message}
+	return plan.Event{Regarding: object.RefOf(s), Type: kind, Reason: reason, Message: message}
 }
 
 func addressList(st *corev1.ServiceStatus) string {

@@ -19,7 +19,7 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/balancer"
 	"coracle/internal/loop/looptest"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -194,43 +194,43 @@ func TestLocal(t *testing.T) {
 // said in the status, by an event, and ends with what stood in the way.
 func TestPortTaken(t *testing.T) {
 	for name, tt := range map[string]struct {
-		others []plan.Object
+		others []object.Object
 		want   string
 		says   string
 		// moved is the object in the way, which goes.
-		moved plan.Object
+		moved object.Object
 	}{
 		"an elder service": {
-			others: []plan.Object{balanced("elder", 80)}, want: "", says: "port TCP/80 at 192.0.2.1 is taken: it is the port of service d/elder, which is older",
+			others: []object.Object{balanced("elder", 80)}, want: "", says: "port TCP/80 at 192.0.2.1 is taken: it is the port of service d/elder, which is older",
 			moved: balanced("elder", 80),
 		},
 		"an elder service of another protocol": {
-			others: []plan.Object{balanced("elder", 80, func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP })}, want: "192.0.2.1",
+			others: []object.Object{balanced("elder", 80, func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP })}, want: "192.0.2.1",
 		},
 		"an elder service of another's class": {
-			others: []plan.Object{balanced("elder", 80, func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("example.com/x") })}, want: "192.0.2.1",
+			others: []object.Object{balanced("elder", 80, func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("example.com/x") })}, want: "192.0.2.1",
 		},
 		"a node port": {
-			others: []plan.Object{balanced("np", 8080, func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 80 })},
+			others: []object.Object{balanced("np", 8080, func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 80 })},
 			want:   "", says: "a node port of service d/np", moved: balanced("np", 8080),
 		},
 		"an external IP": {
-			others: []plan.Object{balanced("ext", 80, func(s *corev1.Service) {
+			others: []object.Object{balanced("ext", 80, func(s *corev1.Service) {
 				s.Spec.Type, s.Spec.ExternalIPs = corev1.ServiceTypeClusterIP, []string{"192.0.2.1"}
 			})},
 			want: "", says: "at an external IP of service d/ext, which is older", moved: balanced("ext", 80),
 		},
 		"an external IP elsewhere": {
-			others: []plan.Object{balanced("ext", 80, func(s *corev1.Service) {
+			others: []object.Object{balanced("ext", 80, func(s *corev1.Service) {
 				s.Spec.Type, s.Spec.ExternalIPs = corev1.ServiceTypeClusterIP, []string{"192.0.2.9"}
 			})}, want: "192.0.2.1",
 		},
 		"a host port": {
-			others: []plan.Object{hostPort("p", "a", 80)}, want: "", says: "a host port of pod d/p", moved: hostPort("p", "a", 80),
+			others: []object.Object{hostPort("p", "a", 80)}, want: "", says: "a host port of pod d/p", moved: hostPort("p", "a", 80),
 		},
-		"a host port elsewhere": {others: []plan.Object{hostPort("p", "z", 80)}, want: "192.0.2.1"},
+		"a host port elsewhere": {others: []object.Object{hostPort("p", "z", 80)}, want: "192.0.2.1"},
 		"the server's": {
-			others: []plan.Object{&discoveryv1.EndpointSlice{
+			others: []object.Object{&discoveryv1.EndpointSlice{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes"},
 				Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}}}, Ports: []discoveryv1.EndpointPort{{Port: ptr.To[int32](80)}},
 			}}, want: "", says: "it is the API server's",
@@ -241,7 +241,7 @@ func TestPortTaken(t *testing.T) {
 				c := looptest.Run(t, fake.New(), balancer.Controller())
 				looptest.Make(c, node("a", "192.0.2.1"))
 				for _, o := range tt.others {
-					looptest.Make(c, o.DeepCopyObject().(plan.Object))
+					looptest.Make(c, o.DeepCopyObject().(object.Object))
 				}
 				time.Sleep(2 * time.Second) // the bubble's clock: it is the younger
 				s := looptest.Make(c, balanced("web", 80))
@@ -261,7 +261,7 @@ func TestPortTaken(t *testing.T) {
 				looptest.Remove(c, tt.moved, "")
 				if pod, ok := tt.moved.(*corev1.Pod); ok {
 					zero := int64(0)
-					_, _ = c.Delete(t.Context(), plan.Ref{Resource: resource.Pods, Key: plan.KeyOf(pod)}, metav1.DeleteOptions{GracePeriodSeconds: &zero})
+					_, _ = c.Delete(t.Context(), object.Ref{Resource: resource.Pods, Key: object.KeyOf(pod)}, metav1.DeleteOptions{GracePeriodSeconds: &zero})
 				}
 				expect(t, c, "web", "192.0.2.1")
 				held = looptest.Find[*corev1.Service](c, resource.Services, "d", "web")

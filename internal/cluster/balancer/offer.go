@@ -12,10 +12,9 @@ import (
 	"k8s.io/utils/ptr"
 
 	"coracle/internal/behind"
-	"coracle/internal/kind"
-	"coracle/internal/plan"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/resource"
-	"coracle/internal/workload/placement"
 )
 
 // host is an address with the nodes that have it: nodes of one machine share one.
@@ -25,7 +24,7 @@ type host struct {
 }
 
 // offer says at which addresses a service is reached, and which of its ports lead elsewhere there.
-func offer(r plan.Reader, s *corev1.Service) (given []corev1.LoadBalancerIngress, because []taken) {
+func offer(r object.Reader, s *corev1.Service) (given []corev1.LoadBalancerIngress, because []taken) {
 	for _, h := range hosts(r, s) {
 		in := corev1.LoadBalancerIngress{IP: h.address.String(), IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)}
 		free := 0
@@ -53,12 +52,12 @@ func offer(r plan.Reader, s *corev1.Service) (given []corev1.LoadBalancerIngress
 
 // hosts are the addresses that a service may be reached at, in order: of the nodes that are ready and take new pods, of those
 // that take none where there is no other. With the traffic policy Local only those with a ready endpoint, as long as there is one.
-func hosts(r plan.Reader, s *corev1.Service) []host {
+func hosts(r object.Reader, s *corev1.Service) []host {
 	var open, closed []*corev1.Node
 	for _, o := range r.List(resource.Nodes, "") {
 		n := o.(*corev1.Node)
-		switch ready, _ := placement.Ready(n); {
-		case !ready || kind.Simulated(n) || n.DeletionTimestamp != nil || excluded(n):
+		switch ready := nodestate.Ready(n); {
+		case !ready || nodestate.Simulated(n) || n.DeletionTimestamp != nil || excluded(n):
 		case n.Spec.Unschedulable:
 			closed = append(closed, n)
 		default:
@@ -121,9 +120,9 @@ func addressOf(n *corev1.Node) (netip.Addr, bool) {
 }
 
 // servingNodes are those with an endpoint of a service that is ready.
-func servingNodes(r plan.Reader, s *corev1.Service) map[string]bool {
+func servingNodes(r object.Reader, s *corev1.Service) map[string]bool {
 	out := map[string]bool{}
-	for _, sl := range behind.Slices(r, plan.KeyOf(s)) {
+	for _, sl := range behind.Slices(r, object.KeyOf(s)) {
 		for i := range sl.Endpoints {
 			e := &sl.Endpoints[i]
 			if e.NodeName != nil && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
@@ -139,7 +138,7 @@ type taken struct {
 	port    string
 	address netip.Addr
 	// by is who has it, whose says what it is to him.
-	by    plan.Ref
+	by    object.Ref
 	whose string
 }
 
@@ -156,7 +155,7 @@ func (t taken) remedy() string {
 
 // takenAt says who has a port at an address before a service: the cluster itself, whoever was given it as a node port or a
 // host port, or an elder service that wants it of its load balancer.
-func takenAt(r plan.Reader, s *corev1.Service, p *corev1.ServicePort, h host) (taken, bool) {
+func takenAt(r object.Reader, s *corev1.Service, p *corev1.ServicePort, h host) (taken, bool) {
 	word := portWord(p.Protocol, p.Port)
 	t := taken{port: word, address: h.address}
 	if whose := ofCluster(r, p, h); whose != "" {
@@ -165,21 +164,21 @@ func takenAt(r plan.Reader, s *corev1.Service, p *corev1.ServicePort, h host) (t
 	}
 	for _, o := range r.Indexed(resource.Services, indexPorts, nodePort+word) {
 		if other := o.(*corev1.Service); other.UID != s.UID {
-			t.by, t.whose = plan.RefOf(o), "a node port of service "+plan.KeyOf(o).String()
+			t.by, t.whose = object.RefOf(o), "a node port of service "+object.KeyOf(o).String()
 			return t, true
 		}
 	}
 	for _, o := range r.Indexed(resource.Pods, indexPorts, balanced+word) {
 		pod := o.(*corev1.Pod)
 		if slices.ContainsFunc(h.nodes, func(n *corev1.Node) bool { return n.Name == pod.Spec.NodeName }) {
-			t.by, t.whose = plan.RefOf(o), "a host port of pod "+plan.KeyOf(o).String()
+			t.by, t.whose = object.RefOf(o), "a host port of pod "+object.KeyOf(o).String()
 			return t, true
 		}
 	}
 	for _, o := range r.Indexed(resource.Services, indexPorts, external+word) {
 		other := o.(*corev1.Service)
 		if other.UID != s.UID && elder(other, s) && slices.Contains(other.Spec.ExternalIPs, h.address.String()) {
-			t.by, t.whose = plan.RefOf(o), "at an external IP of service "+plan.KeyOf(o).String()+", which is older"
+			t.by, t.whose = object.RefOf(o), "at an external IP of service "+object.KeyOf(o).String()+", which is older"
 			return t, true
 		}
 	}
@@ -187,7 +186,7 @@ func takenAt(r plan.Reader, s *corev1.Service, p *corev1.ServicePort, h host) (t
 		other := o.(*corev1.Service)
 		wanted := other.Spec.LoadBalancerIP // deprecated, and clients still write it
 		if other.UID != s.UID && elder(other, s) && (wanted == "" || wanted == h.address.String()) {
-			t.by, t.whose = plan.RefOf(o), "the port of service "+plan.KeyOf(o).String()+", which is older"
+			t.by, t.whose = object.RefOf(o), "the port of service "+object.KeyOf(o).String()+", which is older"
 			return t, true
 		}
 	}
@@ -201,7 +200,7 @@ func elder(a, b *corev1.Service) bool {
 }
 
 // ofCluster says whether a port is one that the cluster itself is reached by.
-func ofCluster(r plan.Reader, p *corev1.ServicePort, h host) string {
+func ofCluster(r object.Reader, p *corev1.ServicePort, h host) string {
 	if protocol(p.Protocol) != corev1.ProtocolTCP {
 		return ""
 	}

@@ -8,10 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/behind"
-	"coracle/internal/kind"
-	"coracle/internal/plan"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/placement"
 )
 
 // indexPorts files services and pods under the ports that they want of nodes' addresses; services with a load balancer of
@@ -37,7 +37,7 @@ func portWord(p corev1.Protocol, number int32) string {
 	return fmt.Sprintf("%s/%d", protocol(p), number)
 }
 
-func portsWanted(o plan.Object) []string {
+func portsWanted(o object.Object) []string {
 	s, ok := o.(*corev1.Service)
 	if !ok {
 		return nil
@@ -69,9 +69,9 @@ func portsWanted(o plan.Object) []string {
 }
 
 // hostPorts are the ports that a pod has of its node, for as long as it has not ended.
-func hostPorts(o plan.Object) []string {
+func hostPorts(o object.Object) []string {
 	pod, ok := o.(*corev1.Pod)
-	if !ok || pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if !ok || pod.Spec.NodeName == "" || podstate.Ended(pod) {
 		return nil
 	}
 	var out []string
@@ -86,8 +86,8 @@ func hostPorts(o plan.Object) []string {
 }
 
 // rivals asks for the services that want a port which an object has got, or has given up.
-func rivals(values func(plan.Object) []string) func(plan.Reader, plan.Object, plan.Object) []plan.Key {
-	return func(r plan.Reader, before, after plan.Object) []plan.Key {
+func rivals(values func(object.Object) []string) func(object.Reader, object.Object, object.Object) []object.Key {
+	return func(r object.Reader, before, after object.Object) []object.Key {
 		var was, is []string
 		if before != nil {
 			was = values(before)
@@ -98,11 +98,11 @@ func rivals(values func(plan.Object) []string) func(plan.Reader, plan.Object, pl
 		if slices.Equal(was, is) {
 			return nil
 		}
-		var keys []plan.Key
+		var keys []object.Key
 		for _, word := range append(was, is...) {
 			if port, ok := trim(word); ok {
 				for _, o := range r.Indexed(resource.Services, indexPorts, balanced+port) {
-					keys = append(keys, plan.KeyOf(o))
+					keys = append(keys, object.KeyOf(o))
 				}
 			}
 		}
@@ -120,19 +120,19 @@ func trim(word string) (port string, ok bool) {
 }
 
 // ofNodes asks for all services with a load balancer when a node comes, goes, or may be used otherwise.
-func ofNodes(r plan.Reader, before, after plan.Object) []plan.Key {
+func ofNodes(r object.Reader, before, after object.Object) []object.Key {
 	if shape(before) == shape(after) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.Indexed(resource.Services, indexPorts, all) {
-		keys = append(keys, plan.KeyOf(o))
+		keys = append(keys, object.KeyOf(o))
 	}
 	return keys
 }
 
 // shape is what matters of a node.
-func shape(o plan.Object) (out struct {
+func shape(o object.Object) (out struct {
 	there, ready, closed, out bool
 	address                   string
 	port                      int32
@@ -142,9 +142,9 @@ func shape(o plan.Object) (out struct {
 		return out
 	}
 	out.there = true
-	out.ready, _ = placement.Ready(n)
+	out.ready = nodestate.Ready(n)
 	out.closed = n.Spec.Unschedulable
-	out.out = kind.Simulated(n) || n.DeletionTimestamp != nil || excluded(n)
+	out.out = nodestate.Simulated(n) || n.DeletionTimestamp != nil || excluded(n)
 	if a, ok := addressOf(n); ok {
 		out.address = a.String()
 	}
@@ -153,15 +153,15 @@ func shape(o plan.Object) (out struct {
 }
 
 // ofSlices asks for a service of the traffic policy Local whose endpoints have moved, and for all where the API server has.
-func ofSlices(r plan.Reader, before, after plan.Object) []plan.Key {
+func ofSlices(r object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {
 		o = before
 	}
 	if o.GetNamespace() == "default" && o.GetName() == "kubernetes" {
-		var keys []plan.Key
+		var keys []object.Key
 		for _, s := range r.Indexed(resource.Services, indexPorts, all) {
-			keys = append(keys, plan.KeyOf(s))
+			keys = append(keys, object.KeyOf(s))
 		}
 		return keys
 	}
@@ -170,5 +170,5 @@ func ofSlices(r plan.Reader, before, after plan.Object) []plan.Key {
 	if !ok || obj.(*corev1.Service).Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal || !ours(obj.(*corev1.Service)) {
 		return nil
 	}
-	return []plan.Key{key}
+	return []object.Key{key}
 }

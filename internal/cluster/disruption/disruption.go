@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -42,21 +43,21 @@ func budgets() plan.Controller {
 }
 
 // budgetsOf asks for the budgets that guard a pod, when its change can alter their status.
-func budgetsOf(r plan.Reader, before, after plan.Object) []plan.Key {
+func budgetsOf(r object.Reader, before, after object.Object) []object.Key {
 	if before != nil && after != nil && !altered(before.(*corev1.Pod), after.(*corev1.Pod)) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.List(resource.PodDisruptionBudgets, namespaceOf(before, after)) {
 		guarded := guards(o.(*policyv1.PodDisruptionBudget))
 		if before != nil && guarded.Matches(labels.Set(before.GetLabels())) || after != nil && guarded.Matches(labels.Set(after.GetLabels())) {
-			keys = append(keys, plan.KeyOf(o))
+			keys = append(keys, object.KeyOf(o))
 		}
 	}
 	return keys
 }
 
-func namespaceOf(before, after plan.Object) string {
+func namespaceOf(before, after object.Object) string {
 	if after != nil {
 		return after.GetNamespace()
 	}
@@ -69,19 +70,19 @@ func altered(was, is *corev1.Pod) bool {
 }
 
 // scaled asks for the budgets of a namespace when a controller in it is scaled.
-func scaled(r plan.Reader, before, after plan.Object) []plan.Key {
+func scaled(r object.Reader, before, after object.Object) []object.Key {
 	if before != nil && after != nil && replicas(before) == replicas(after) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.List(resource.PodDisruptionBudgets, namespaceOf(before, after)) {
-		keys = append(keys, plan.KeyOf(o))
+		keys = append(keys, object.KeyOf(o))
 	}
 	return keys
 }
 
 // replicas is the scale a controller has; -1 for a kind that has none.
-func replicas(o plan.Object) int32 {
+func replicas(o object.Object) int32 {
 	var n *int32
 	switch o := o.(type) {
 	case *appsv1.Deployment:
@@ -172,17 +173,17 @@ func planBudget(in plan.Input) plan.Plan {
 }
 
 func about(b *policyv1.PodDisruptionBudget, kind, reason, message string) plan.Event {
-	return plan.Event{Regarding: plan.RefOf(b), Type: kind, Reason: reason, Message: message}
+	return plan.Event{Regarding: object.RefOf(b), Type: kind, Reason: reason, Message: message}
 }
 
-func changed(b, next *policyv1.PodDisruptionBudget) plan.Object {
+func changed(b, next *policyv1.PodDisruptionBudget) object.Object {
 	if apiequality.Semantic.DeepEqual(b.Status, next.Status) {
 		return nil
 	}
 	return next
 }
 
-func guarded(r plan.Reader, b *policyv1.PodDisruptionBudget) []*corev1.Pod {
+func guarded(r object.Reader, b *policyv1.PodDisruptionBudget) []*corev1.Pod {
 	selector := guards(b)
 	var out []*corev1.Pod
 	if selector.Empty() && b.Spec.Selector == nil {
@@ -203,7 +204,7 @@ type counts struct {
 }
 
 // count resolves the budget's number or share against the pods, or the scale of their controllers.
-func count(r plan.Reader, b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) (c counts, err error) {
+func count(r object.Reader, b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) (c counts, err error) {
 	switch {
 	case b.Spec.MaxUnavailable != nil:
 		if c.expected, c.unmanaged, err = scale(r, pods); err != nil {
@@ -230,7 +231,7 @@ func count(r plan.Reader, b *policyv1.PodDisruptionBudget, pods []*corev1.Pod) (
 }
 
 // scale adds up the scales of the pods' controllers, each once.
-func scale(r plan.Reader, pods []*corev1.Pod) (sum int32, unmanaged []string, err error) {
+func scale(r object.Reader, pods []*corev1.Pod) (sum int32, unmanaged []string, err error) {
 	seen := map[types.UID]bool{}
 	for _, p := range pods {
 		ref := metav1.GetControllerOfNoCopy(p)
@@ -258,7 +259,7 @@ func scale(r plan.Reader, pods []*corev1.Pod) (sum int32, unmanaged []string, er
 }
 
 // scaleOf finds the scale behind a controller reference: a ReplicaSet's is its Deployment's.
-func scaleOf(r plan.Reader, namespace string, ref *metav1.OwnerReference) (types.UID, int32, bool) {
+func scaleOf(r object.Reader, namespace string, ref *metav1.OwnerReference) (types.UID, int32, bool) {
 	res, ok := resource.ByKind(ref.APIVersion, ref.Kind)
 	if !ok {
 		return "", 0, false
@@ -287,7 +288,7 @@ func disrupted(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, now time.Tim
 		ends := at.Add(DeletionTimeout)
 		if !now.Before(ends) {
 			events = append(events, plan.Event{
-				Regarding: plan.RefOf(p), Type: corev1.EventTypeWarning, Reason: "NotDeleted",
+				Regarding: object.RefOf(p), Type: corev1.EventTypeWarning, Reason: "NotDeleted",
 				Message: fmt.Sprintf("Pod was expected by PDB %s/%s to be deleted but it wasn't", b.Namespace, b.Name),
 			})
 			continue

@@ -16,11 +16,11 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/disruption"
 	"coracle/internal/loop/looptest"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
-func meta(name string, owners ...plan.Object) metav1.ObjectMeta {
+func meta(name string, owners ...object.Object) metav1.ObjectMeta {
 	m := metav1.ObjectMeta{Namespace: "d", Name: name, Labels: map[string]string{"app": "web"}}
 	for _, o := range owners {
 		m.OwnerReferences = append(m.OwnerReferences, looptest.Owner(o))
@@ -83,8 +83,6 @@ func TestCounts(t *testing.T) {
 		})
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func TestScaleAndReadinessAreFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

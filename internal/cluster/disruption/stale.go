@@ -6,7 +6,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -15,7 +17,7 @@ import (
 func stale() plan.Controller {
 	return plan.Controller{
 		Name: "disruption-controller", For: resource.Pods, Plan: planStale,
-		Cares: func(before, after plan.Object) bool {
+		Cares: func(before, after object.Object) bool {
 			return after != nil && announced(after.(*corev1.Pod)) != nil && (before == nil || announced(before.(*corev1.Pod)) == nil)
 		},
 	}
@@ -23,7 +25,7 @@ func stale() plan.Controller {
 
 // announced returns the condition of a living pod that says it is about to be disrupted.
 func announced(p *corev1.Pod) *corev1.PodCondition {
-	if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+	if p.DeletionTimestamp != nil || podstate.Ended(p) {
 		return nil
 	}
 	at := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {

@@ -14,7 +14,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -45,10 +47,10 @@ func Controllers() []plan.Controller {
 
 // zoneless asks for nothing: a node's zone is read when its pods change. It keeps nodes in the
 // picture.
-func zoneless(plan.Reader, plan.Object, plan.Object) []plan.Key { return nil }
+func zoneless(object.Reader, object.Object, object.Object) []object.Key { return nil }
 
 // servicesOf asks for the services whose endpoints a pod's change alters.
-func servicesOf(r plan.Reader, before, after plan.Object) []plan.Key {
+func servicesOf(r object.Reader, before, after object.Object) []object.Key {
 	var was, is *corev1.Pod
 	if before != nil {
 		was = before.(*corev1.Pod)
@@ -63,11 +65,11 @@ func servicesOf(r plan.Reader, before, after plan.Object) []plan.Key {
 	if pod == nil {
 		pod = was
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.List(resource.Services, pod.Namespace) {
 		s := o.(*corev1.Service)
 		if was != nil && selects(s, was) || is != nil && selects(s, is) {
-			keys = append(keys, plan.KeyOf(s))
+			keys = append(keys, object.KeyOf(s))
 		}
 	}
 	return keys
@@ -96,7 +98,7 @@ func selects(s *corev1.Service, p *corev1.Pod) bool {
 }
 
 func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	return podstate.Ended(p)
 }
 
 func isReady(p *corev1.Pod) bool {
@@ -105,7 +107,7 @@ func isReady(p *corev1.Pod) bool {
 	})
 }
 
-func ownerOfSlice(_ plan.Reader, before, after plan.Object) []plan.Key {
+func ownerOfSlice(_ object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {
 		o = before
@@ -114,15 +116,15 @@ func ownerOfSlice(_ plan.Reader, before, after plan.Object) []plan.Key {
 	if name == "" || o.GetLabels()[discoveryv1.LabelManagedBy] != SliceManager {
 		return nil
 	}
-	return []plan.Key{{Namespace: o.GetNamespace(), Name: name}}
+	return []object.Key{{Namespace: o.GetNamespace(), Name: name}}
 }
 
-func sameName(_ plan.Reader, before, after plan.Object) []plan.Key {
+func sameName(_ object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {
 		o = before
 	}
-	return []plan.Key{plan.KeyOf(o)}
+	return []object.Key{object.KeyOf(o)}
 }
 
 // backend is one pod behind a service, with the ports it serves there.
@@ -152,7 +154,7 @@ func deref(s *string) string {
 }
 
 // backends reads the pods of a service that have an address and have not ended.
-func backends(r plan.Reader, s *corev1.Service) []backend {
+func backends(r object.Reader, s *corev1.Service) []backend {
 	var out []backend
 	for _, o := range r.List(resource.Pods, s.Namespace) {
 		p := o.(*corev1.Pod)
@@ -274,5 +276,3 @@ func getService(in plan.Input) *corev1.Service {
 	}
 	return nil
 }
-
-func ptr[T any](v T) *T { return &v }

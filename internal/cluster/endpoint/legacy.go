@@ -9,6 +9,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -32,8 +33,8 @@ func planEndpoints(in plan.Input) plan.Plan {
 			return plan.Plan{}
 		}
 		return plan.Plan{Actions: []plan.Action{plan.Delete{
-			Object: plan.RefOf(old), Because: "its service is gone",
-			When: plan.AllAbsent(plan.Ref{Resource: resource.Services, Key: in.Key}),
+			Object: object.RefOf(old), Because: "its service is gone",
+			When: plan.AllAbsent(object.Ref{Resource: resource.Services, Key: in.Key}),
 		}}}
 	case len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName:
 		return plan.Plan{}
@@ -90,7 +91,7 @@ func subsetsOf(s *corev1.Service, all []backend) (out []corev1.EndpointSubset, c
 		}
 		a := corev1.EndpointAddress{IP: address, TargetRef: targetRef(b.pod), Hostname: hostnameOf(s, b.pod)}
 		if b.pod.Spec.NodeName != "" {
-			a.NodeName = ptr(b.pod.Spec.NodeName)
+			a.NodeName = new(b.pod.Spec.NodeName)
 		}
 		if isReady(b.pod) || s.Spec.PublishNotReadyAddresses {
 			out[at].Addresses = append(out[at].Addresses, a)

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"coracle/internal/cluster/endpoint"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -26,7 +27,7 @@ func TestNewBeforeOld(t *testing.T) {
 		v := view.New()
 		v.AddIndexes(controller.Indexes...)
 		revision := 0
-		put := func(o plan.Object) {
+		put := func(o object.Object) {
 			revision++
 			o.SetResourceVersion(fmt.Sprint(revision))
 			v.Apply(view.Event{Type: watch.Modified, Object: o})
@@ -37,17 +38,17 @@ func TestNewBeforeOld(t *testing.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "pods")
 		plans := func() (counts []int) {
 			var p plan.Plan
-			v.Read(func(r plan.Reader) {
-				p = controller.Plan(plan.Input{Reader: r, Key: plan.KeyOf(s)})
+			v.Read(func(r object.Reader) {
+				p = controller.Plan(plan.Input{Reader: r, Key: object.KeyOf(s)})
 			})
 			for i, a := range p.Actions {
 				switch a := a.(type) {
 				case plan.Create:
-					o := a.Object.DeepCopyObject().(plan.Object)
+					o := a.Object.DeepCopyObject().(object.Object)
 					o.SetName(fmt.Sprintf("slice-%d-%d", revision, i))
 					put(o)
 				case plan.Update:
-					put(a.Object.DeepCopyObject().(plan.Object))
+					put(a.Object.DeepCopyObject().(object.Object))
 				case plan.Delete:
 					revision++
 					v.Apply(view.Event{Type: watch.Deleted, Resource: a.Object.Resource, Revision: uint64(revision), Object: &discoveryv1.EndpointSlice{

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -25,7 +26,7 @@ func planSlices(in plan.Input) plan.Plan {
 		return plan.Plan{} // its slices go with it, by their owner reference
 	}
 	var mine []*discoveryv1.EndpointSlice
-	for _, o := range in.Reader.Indexed(resource.EndpointSlices, plan.ByController, string(s.UID)) {
+	for _, o := range in.Reader.Indexed(resource.EndpointSlices, object.ByController, string(s.UID)) {
 		if sl := o.(*discoveryv1.EndpointSlice); sl.Labels[discoveryv1.LabelManagedBy] == SliceManager && sl.DeletionTimestamp == nil {
 			mine = append(mine, sl)
 		}
@@ -61,7 +62,7 @@ func planSlices(in plan.Input) plan.Plan {
 func deletions(list []*discoveryv1.EndpointSlice, because string) []plan.Action {
 	var out []plan.Action
 	for _, sl := range list {
-		out = append(out, plan.Delete{Object: plan.RefOf(sl), Because: because})
+		out = append(out, plan.Delete{Object: object.RefOf(sl), Because: because})
 	}
 	return out
 }
@@ -79,7 +80,7 @@ func families(s *corev1.Service) []discoveryv1.AddressType {
 
 // slicing gathers the writes that make a service's slices right.
 type slicing struct {
-	r       plan.Reader
+	r       object.Reader
 	service *corev1.Service
 	labels  map[string]string
 	creates []plan.Action
@@ -156,7 +157,7 @@ func fromSlice(ports []discoveryv1.EndpointPort) []port {
 func toSlice(ports []port) []discoveryv1.EndpointPort {
 	out := []discoveryv1.EndpointPort{}
 	for _, p := range ports {
-		out = append(out, discoveryv1.EndpointPort{Name: ptr(p.name), Protocol: ptr(p.protocol), Port: ptr(p.number), AppProtocol: p.appProtocol})
+		out = append(out, discoveryv1.EndpointPort{Name: new(p.name), Protocol: new(p.protocol), Port: new(p.number), AppProtocol: p.appProtocol})
 	}
 	return out
 }
@@ -166,8 +167,8 @@ func (d *slicing) endpoint(p *corev1.Pod, address string) discoveryv1.Endpoint {
 	e := discoveryv1.Endpoint{
 		Addresses: []string{address},
 		Conditions: discoveryv1.EndpointConditions{
-			Ready:   ptr(d.service.Spec.PublishNotReadyAddresses || serving && !terminating),
-			Serving: ptr(serving), Terminating: ptr(terminating),
+			Ready:   new(d.service.Spec.PublishNotReadyAddresses || serving && !terminating),
+			Serving: new(serving), Terminating: new(terminating),
 		},
 		TargetRef: targetRef(p),
 	}
@@ -177,7 +178,7 @@ func (d *slicing) endpoint(p *corev1.Pod, address string) discoveryv1.Endpoint {
 	if p.Spec.NodeName == "" {
 		return e
 	}
-	e.NodeName = ptr(p.Spec.NodeName)
+	e.NodeName = new(p.Spec.NodeName)
 	if o, ok := d.r.Get(resource.Nodes, "", p.Spec.NodeName); ok {
 		if zone := o.GetLabels()[corev1.LabelTopologyZone]; zone != "" {
 			e.Zone = &zone

@@ -7,19 +7,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
 // orphan lets go of every dependent, then of the owner.
-func (g *graph) orphan(r plan.Reader, o plan.Object) plan.Plan {
+func (g *graph) orphan(r object.Reader, o object.Object) plan.Plan {
 	var p plan.Plan
-	g.dependents(r, o, func(d plan.Object) bool {
-		next := d.DeepCopyObject().(plan.Object)
+	g.dependents(r, o, func(d object.Object) bool {
+		next := d.DeepCopyObject().(object.Object)
 		next.SetOwnerReferences(slices.DeleteFunc(next.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
 			return ref.UID == o.GetUID()
 		}))
-		p.Actions = append(p.Actions, plan.Update{Object: next, Because: "its owner " + plan.RefOf(o).String() + " is deleted with the orphan policy"})
+		p.Actions = append(p.Actions, plan.Update{Object: next, Because: "its owner " + object.RefOf(o).String() + " is deleted with the orphan policy"})
 		return true
 	})
 	p.Actions = append(p.Actions, withoutFinalizer(o, metav1.FinalizerOrphanDependents, "its dependents are orphans now"))
@@ -27,8 +28,8 @@ func (g *graph) orphan(r plan.Reader, o plan.Object) plan.Plan {
 	return p
 }
 
-func withoutFinalizer(o plan.Object, finalizer, because string) plan.Action {
-	next := o.DeepCopyObject().(plan.Object)
+func withoutFinalizer(o object.Object, finalizer, because string) plan.Action {
+	next := o.DeepCopyObject().(object.Object)
 	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
 	return plan.Update{Object: next, Because: because}
 }
@@ -38,14 +39,14 @@ const waitsShown = 5
 
 // foreground waits until no dependent that blocks is left. The dependents delete themselves:
 // each is the primary of a decision of its own.
-func (g *graph) foreground(r plan.Reader, o plan.Object) plan.Plan {
+func (g *graph) foreground(r object.Reader, o object.Object) plan.Plan {
 	var waits []plan.Wait
-	g.dependents(r, o, func(d plan.Object) bool {
+	g.dependents(r, o, func(d object.Object) bool {
 		for _, ref := range d.GetOwnerReferences() {
 			if ref.UID == o.GetUID() && blocks(ref) {
 				waits = append(waits, plan.Wait{
-					Reason: "DependentExists", On: plan.RefOf(d), Since: o.GetDeletionTimestamp().Time,
-					Message: fmt.Sprintf("%s must be gone before its owner", plan.RefOf(d)),
+					Reason: "DependentExists", On: object.RefOf(d), Since: o.GetDeletionTimestamp().Time,
+					Message: fmt.Sprintf("%s must be gone before its owner", object.RefOf(d)),
 				})
 			}
 		}
@@ -64,11 +65,11 @@ type owners struct {
 	// solid exist, or cannot be judged; waiting wait for their dependents to go; dangling are
 	// gone as far as the picture shows.
 	solid, waiting, dangling []metav1.OwnerReference
-	absent                   []plan.Ref
+	absent                   []object.Ref
 	invalid                  []metav1.OwnerReference
 }
 
-func (g *graph) classify(r plan.Reader, o plan.Object) owners {
+func (g *graph) classify(r object.Reader, o object.Object) owners {
 	var out owners
 	for _, ref := range o.GetOwnerReferences() {
 		res, known := resource.ByKind(ref.APIVersion, ref.Kind)
@@ -86,7 +87,7 @@ func (g *graph) classify(r plan.Reader, o plan.Object) owners {
 		switch {
 		case !ok:
 			out.dangling = append(out.dangling, ref)
-			absent := plan.Ref{Resource: res, Key: plan.Key{Name: ref.Name}, UID: ref.UID}
+			absent := object.Ref{Resource: res, Key: object.Key{Name: ref.Name}, UID: ref.UID}
 			if res.Namespaced {
 				absent.Namespace = o.GetNamespace()
 			}
@@ -102,7 +103,7 @@ func (g *graph) classify(r plan.Reader, o plan.Object) owners {
 
 // collect decides about an object that nobody deleted: keep it, free it of owners that go, or
 // delete it with them.
-func (g *graph) collect(r plan.Reader, o plan.Object) plan.Plan {
+func (g *graph) collect(r object.Reader, o object.Object) plan.Plan {
 	by := g.classify(r, o)
 	p := plan.Plan{Events: invalidOwners(o, by.invalid)}
 	switch {
@@ -119,11 +120,11 @@ func (g *graph) collect(r plan.Reader, o plan.Object) plan.Plan {
 
 func name(ref metav1.OwnerReference) string { return ref.Kind + " " + ref.Name }
 
-func invalidOwners(o plan.Object, refs []metav1.OwnerReference) []plan.Event {
+func invalidOwners(o object.Object, refs []metav1.OwnerReference) []plan.Event {
 	var out []plan.Event
 	for _, ref := range refs {
 		out = append(out, plan.Event{
-			Regarding: plan.RefOf(o), Type: corev1.EventTypeWarning, Reason: "OwnerRefInvalidNamespace",
+			Regarding: object.RefOf(o), Type: corev1.EventTypeWarning, Reason: "OwnerRefInvalidNamespace",
 			Message: fmt.Sprintf("ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q",
 				ref.APIVersion, ref.Kind, o.GetNamespace(), ref.Name, ref.UID, o.GetNamespace()),
 		})
@@ -132,8 +133,8 @@ func invalidOwners(o plan.Object, refs []metav1.OwnerReference) []plan.Event {
 }
 
 // disown drops the references to owners that go, because another one stays.
-func disown(o plan.Object, by owners) plan.Action {
-	next := o.DeepCopyObject().(plan.Object)
+func disown(o object.Object, by owners) plan.Action {
+	next := o.DeepCopyObject().(object.Object)
 	next.SetOwnerReferences(slices.DeleteFunc(next.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
 		return contains(by.dangling, ref) || contains(by.waiting, ref)
 	}))
@@ -146,10 +147,10 @@ func contains(refs []metav1.OwnerReference, ref metav1.OwnerReference) bool {
 
 // withOwner deletes an object along with the owner that waits for it: its own dependents first,
 // when it has any.
-func (g *graph) withOwner(r plan.Reader, o plan.Object, by owners) []plan.Action {
+func (g *graph) withOwner(r object.Reader, o object.Object, by owners) []plan.Action {
 	var actions []plan.Action
 	policy := policyOf(o)
-	g.dependents(r, o, func(d plan.Object) bool {
+	g.dependents(r, o, func(d object.Object) bool {
 		policy = metav1.DeletePropagationForeground
 		if deletingWith(d, metav1.FinalizerDeleteDependents) {
 			// The two wait for each other: unless the circle is cut, neither goes.
@@ -160,8 +161,8 @@ func (g *graph) withOwner(r plan.Reader, o plan.Object, by owners) []plan.Action
 	return append(actions, deletion(o, by, policy, "its owner "+name(by.waiting[0])+" is deleted with its dependents first"))
 }
 
-func unblock(dependent, owner plan.Object) plan.Action {
-	next := dependent.DeepCopyObject().(plan.Object)
+func unblock(dependent, owner object.Object) plan.Action {
+	next := dependent.DeepCopyObject().(object.Object)
 	refs := next.GetOwnerReferences()
 	no := false
 	for i := range refs {
@@ -173,14 +174,14 @@ func unblock(dependent, owner plan.Object) plan.Action {
 	return plan.Update{Object: next, Because: "it and its owner wait for each other"}
 }
 
-func deletion(o plan.Object, by owners, policy metav1.DeletionPropagation, because string) plan.Action {
+func deletion(o object.Object, by owners, policy metav1.DeletionPropagation, because string) plan.Action {
 	return plan.Delete{
-		Object: plan.RefOf(o), ResourceVersion: o.GetResourceVersion(), Propagation: policy, When: plan.AllAbsent(by.absent...), Because: because,
+		Object: object.RefOf(o), ResourceVersion: o.GetResourceVersion(), Propagation: policy, When: plan.AllAbsent(by.absent...), Because: because,
 	}
 }
 
 // policyOf keeps to the policy that a finalizer set beforehand asks for.
-func policyOf(o plan.Object) metav1.DeletionPropagation {
+func policyOf(o object.Object) metav1.DeletionPropagation {
 	switch {
 	case slices.Contains(o.GetFinalizers(), metav1.FinalizerOrphanDependents):
 		return metav1.DeletePropagationOrphan

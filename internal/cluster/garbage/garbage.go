@@ -13,6 +13,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -41,7 +42,7 @@ func Controllers(kinds []resource.Resource) []plan.Controller {
 type graph struct{ kinds []resource.Resource }
 
 // cares leaves out the many changes that have nothing to do with ownership.
-func cares(before, after plan.Object) bool {
+func cares(before, after object.Object) bool {
 	switch {
 	case after == nil:
 		return false
@@ -53,7 +54,7 @@ func cares(before, after plan.Object) bool {
 		!sameOwners(before, after)
 }
 
-func sameOwners(a, b plan.Object) bool {
+func sameOwners(a, b object.Object) bool {
 	return slices.EqualFunc(a.GetOwnerReferences(), b.GetOwnerReferences(), func(x, y metav1.OwnerReference) bool {
 		return x.UID == y.UID && blocks(x) == blocks(y)
 	})
@@ -63,43 +64,43 @@ func blocks(ref metav1.OwnerReference) bool {
 	return ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
 }
 
-func deletingWith(o plan.Object, finalizer string) bool {
+func deletingWith(o object.Object, finalizer string) bool {
 	return o != nil && o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), finalizer)
 }
 
 // related says which objects of res a change to another object bears on: the dependents of an
 // owner that goes, and the owner that waits for a dependent.
-func (g *graph) related(res resource.Resource) func(plan.Reader, plan.Object, plan.Object) []plan.Key {
-	return func(r plan.Reader, before, after plan.Object) []plan.Key {
-		var keys []plan.Key
+func (g *graph) related(res resource.Resource) func(object.Reader, object.Object, object.Object) []object.Key {
+	return func(r object.Reader, before, after object.Object) []object.Key {
+		var keys []object.Key
 		const foreground = metav1.FinalizerDeleteDependents
 		switch {
 		case after == nil:
-			keys = keysOf(keys, r.Indexed(res, plan.ByOwner, string(before.GetUID())))
+			keys = keysOf(keys, r.Indexed(res, object.ByOwner, string(before.GetUID())))
 		case deletingWith(after, foreground) && !deletingWith(before, foreground):
-			keys = keysOf(keys, r.Indexed(res, plan.ByOwner, string(after.GetUID())))
+			keys = keysOf(keys, r.Indexed(res, object.ByOwner, string(after.GetUID())))
 		}
 		if before == nil || after != nil && sameOwners(before, after) {
 			return keys
 		}
 		for _, ref := range before.GetOwnerReferences() {
 			if owner, ok := lookup(r, before, ref, res); ok && deletingWith(owner, foreground) {
-				keys = append(keys, plan.KeyOf(owner))
+				keys = append(keys, object.KeyOf(owner))
 			}
 		}
 		return keys
 	}
 }
 
-func keysOf(keys []plan.Key, objects []plan.Object) []plan.Key {
+func keysOf(keys []object.Key, objects []object.Object) []object.Key {
 	for _, o := range objects {
-		keys = append(keys, plan.KeyOf(o))
+		keys = append(keys, object.KeyOf(o))
 	}
 	return keys
 }
 
 // lookup finds the owner that ref names in the picture, when it is of kind res.
-func lookup(r plan.Reader, dependent plan.Object, ref metav1.OwnerReference, res resource.Resource) (plan.Object, bool) {
+func lookup(r object.Reader, dependent object.Object, ref metav1.OwnerReference, res resource.Resource) (object.Object, bool) {
 	if ref.Kind != res.Kind {
 		return nil, false
 	}
@@ -118,9 +119,9 @@ func lookup(r plan.Reader, dependent plan.Object, ref metav1.OwnerReference, res
 }
 
 // dependents visits the objects of every kind that name uid as an owner, until visit says no.
-func (g *graph) dependents(r plan.Reader, o plan.Object, visit func(plan.Object) bool) {
+func (g *graph) dependents(r object.Reader, o object.Object, visit func(object.Object) bool) {
 	for _, res := range g.kinds {
-		for _, d := range r.Indexed(res, plan.ByOwner, string(o.GetUID())) {
+		for _, d := range r.Indexed(res, object.ByOwner, string(o.GetUID())) {
 			if !visit(d) {
 				return
 			}

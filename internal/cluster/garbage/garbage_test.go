@@ -15,13 +15,13 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/garbage"
 	"coracle/internal/loop/looptest"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 var kinds = []resource.Resource{resource.Deployments, resource.ReplicaSets, resource.Pods, resource.ConfigMaps, resource.Nodes, resource.Leases}
 
-func meta(name string, owners ...plan.Object) metav1.ObjectMeta {
+func meta(name string, owners ...object.Object) metav1.ObjectMeta {
 	m := metav1.ObjectMeta{Namespace: "d", Name: name}
 	for _, o := range owners {
 		m.OwnerReferences = append(m.OwnerReferences, looptest.Owner(o))
@@ -153,9 +153,9 @@ func TestNoOrphanAfterCollection(t *testing.T) {
 			c := looptest.Run(t, fake.New(), garbage.Controllers(kinds)...)
 			var made []*corev1.ConfigMap
 			for i := range n {
-				var owners []plan.Object
+				var owners []object.Object
 				for range rapid.IntRange(0, min(i, 2)).Draw(rt, "owners") {
-					o := plan.Object(made[rapid.IntRange(0, i-1).Draw(rt, "owner")])
+					o := object.Object(made[rapid.IntRange(0, i-1).Draw(rt, "owner")])
 					if !slices.Contains(owners, o) {
 						owners = append(owners, o)
 					}
@@ -173,7 +173,7 @@ func TestNoOrphanAfterCollection(t *testing.T) {
 				victim := rapid.SampledFrom(made).Draw(rt, "victim")
 				if looptest.Find[*corev1.ConfigMap](c, resource.ConfigMaps, "d", victim.Name) != nil {
 					policy := rapid.SampledFrom(policies).Draw(rt, "policy")
-					_, err := c.Delete(t.Context(), plan.RefOf(victim), metav1.DeleteOptions{PropagationPolicy: &policy})
+					_, err := c.Delete(t.Context(), object.RefOf(victim), metav1.DeleteOptions{PropagationPolicy: &policy})
 					if err == nil {
 						killed[victim.Name] = true
 					}

@@ -17,6 +17,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -41,12 +42,12 @@ func Controller(kinds []resource.Resource) plan.Controller {
 
 type controller struct{ kinds []resource.Resource }
 
-func going(_, after plan.Object) bool { return after != nil && after.GetDeletionTimestamp() != nil }
+func going(_, after object.Object) bool { return after != nil && after.GetDeletionTimestamp() != nil }
 
 // contentOf asks for a namespace that is going when the last object of a kind has left it, or
 // one more has come: what happens in between changes nothing.
-func contentOf(res resource.Resource) func(plan.Reader, plan.Object, plan.Object) []plan.Key {
-	return func(r plan.Reader, before, after plan.Object) []plan.Key {
+func contentOf(res resource.Resource) func(object.Reader, object.Object, object.Object) []object.Key {
+	return func(r object.Reader, before, after object.Object) []object.Key {
 		o := after
 		if o == nil {
 			o = before
@@ -57,10 +58,10 @@ func contentOf(res resource.Resource) func(plan.Reader, plan.Object, plan.Object
 		if !ok || ns.GetDeletionTimestamp() == nil {
 			return nil
 		}
-		if after == nil && plan.Any(r, res, o.GetNamespace()) {
+		if after == nil && object.Any(r, res, o.GetNamespace()) {
 			return nil
 		}
-		return []plan.Key{{Name: o.GetNamespace()}}
+		return []object.Key{{Name: o.GetNamespace()}}
 	}
 }
 
@@ -79,7 +80,7 @@ func (c controller) plan(in plan.Input) plan.Plan {
 		for _, o := range objects.items {
 			if o.GetDeletionTimestamp() == nil {
 				p.Actions = append(p.Actions, plan.Delete{
-					Object: plan.RefOf(o), Propagation: metav1.DeletePropagationBackground, Because: "its namespace is deleted",
+					Object: object.RefOf(o), Propagation: metav1.DeletePropagationBackground, Because: "its namespace is deleted",
 				})
 			}
 		}
@@ -114,11 +115,11 @@ func recount(now, since time.Time) time.Time {
 // leftover is what a namespace still holds of one kind.
 type leftover struct {
 	res   resource.Resource
-	items []plan.Object
+	items []object.Object
 }
 
 // content lists what is left to delete now: pods alone, while there are any.
-func (c controller) content(r plan.Reader, namespace string) []leftover {
+func (c controller) content(r object.Reader, namespace string) []leftover {
 	if pods := r.List(resource.Pods, namespace); len(pods) > 0 {
 		return []leftover{{resource.Pods, pods}}
 	}
@@ -140,7 +141,7 @@ func waits(ns *corev1.Namespace, left []leftover) []plan.Wait {
 			if len(out) == waitsShown {
 				return out
 			}
-			w := plan.Wait{Reason: "ContentRemaining", On: plan.RefOf(o), Since: ns.DeletionTimestamp.Time}
+			w := plan.Wait{Reason: "ContentRemaining", On: object.RefOf(o), Since: ns.DeletionTimestamp.Time}
 			w.Message = fmt.Sprintf("%s is still terminating", w.On)
 			if f := o.GetFinalizers(); len(f) > 0 {
 				w.Reason = "FinalizersRemaining"
@@ -154,7 +155,7 @@ func waits(ns *corev1.Namespace, left []leftover) []plan.Wait {
 }
 
 // remaining is the namespace with conditions that say what holds it, in upstream's words.
-func remaining(ns *corev1.Namespace, left []leftover, in plan.Input) plan.Object {
+func remaining(ns *corev1.Namespace, left []leftover, in plan.Input) object.Object {
 	next := ns.DeepCopy()
 	next.Status.Phase = corev1.NamespaceTerminating
 	set := func(kind corev1.NamespaceConditionType, is bool, reason, message string) {

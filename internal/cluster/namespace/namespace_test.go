@@ -14,7 +14,6 @@ import (
 	"coracle/internal/cluster/account"
 	"coracle/internal/cluster/namespace"
 	"coracle/internal/loop/looptest"
-	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
@@ -77,7 +76,7 @@ func TestPodsGoFirstAndFinalizersAreNamed(t *testing.T) {
 				t.Errorf("conditions lack %q:\n%s", want, all)
 			}
 		}
-		why := c.Loop.Why(resource.Namespaces, plan.Key{Name: "d"})
+		why := c.Loop.Why(resource.Namespaces, object.Key{Name: "d"})
 		if len(why) == 0 || len(why[len(why)-1].Why.Waits) != 1 || why[len(why)-1].Why.Waits[0].On.Name != "held" {
 			t.Errorf("why: %+v", why)
 		}
@@ -95,7 +94,7 @@ func TestContentUnseenIsNotLeftBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fake.New()
 		var late atomic.Bool
-		f.Fail = func(verb string, ref plan.Ref, _ string) error {
+		f.Fail = func(verb string, ref object.Ref, _ string) error {
 			if verb == "watch" && ref.Resource == resource.Secrets && !late.Load() {
 				return fmt.Errorf("no connection")
 			}

@@ -9,7 +9,9 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -19,12 +21,12 @@ func readiness() plan.Controller {
 	return plan.Controller{
 		Name: "node-lifecycle-controller", For: resource.Pods, Cares: readinessCares,
 		Watches: []plan.Watch{podsOf(readyChanged)},
-		Indexes: []plan.Index{PodsByNode},
+		Indexes: []object.Index{PodsByNode},
 		Plan:    planReadiness,
 	}
 }
 
-func readinessCares(before, after plan.Object) bool {
+func readinessCares(before, after object.Object) bool {
 	return after != nil && podReady(after.(*corev1.Pod)) && (before == nil || !podReady(before.(*corev1.Pod)))
 }
 
@@ -48,7 +50,7 @@ func planReadiness(in plan.Input) plan.Plan {
 	return plan.Plan{
 		Actions: []plan.Action{plan.Update{Object: next, Subresource: "status", Because: "its node " + node.Name + " is not ready"}},
 		Events: []plan.Event{{
-			Regarding: plan.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "NodeNotReady", Message: "Node is not ready",
+			Regarding: object.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "NodeNotReady", Message: "Node is not ready",
 		}},
 	}
 }
@@ -87,12 +89,12 @@ func eviction() plan.Controller {
 	return plan.Controller{
 		Name: "taint-eviction-controller", For: resource.Pods, Cares: evictionCares,
 		Watches: []plan.Watch{podsOf(noExecuteChanged)},
-		Indexes: []plan.Index{PodsByNode},
+		Indexes: []object.Index{PodsByNode},
 		Plan:    planEviction,
 	}
 }
 
-func evictionCares(before, after plan.Object) bool {
+func evictionCares(before, after object.Object) bool {
 	if after == nil {
 		return false
 	}
@@ -125,7 +127,7 @@ func noExecuteChanged(before, after *corev1.Node) bool {
 
 func planEviction(in plan.Input) plan.Plan {
 	pod, node := podAndNode(in)
-	if node == nil || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if node == nil || pod.DeletionTimestamp != nil || podstate.Ended(pod) {
 		return plan.Plan{}
 	}
 	at, taint, never := evictionTime(pod, noExecute(node))
@@ -139,7 +141,7 @@ func planEviction(in plan.Input) plan.Plan {
 		return plan.Plan{Again: at, Why: plan.Why{
 			State: plan.Waiting, Next: "delete the pod",
 			Waits: []plan.Wait{{
-				Reason: "TolerationRunsOut", On: plan.RefOf(node), Since: since(pod, taint),
+				Reason: "TolerationRunsOut", On: object.RefOf(node), Since: since(pod, taint),
 				Message: fmt.Sprintf("the pod tolerates taint %s of node %s until %s", taint.ToString(), node.Name, at.UTC().Format(time.RFC3339)),
 			}},
 		}}
@@ -148,10 +150,10 @@ func planEviction(in plan.Input) plan.Plan {
 	return plan.Plan{
 		Actions: append(disrupted(pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", "", because, in.Now),
 			plan.Delete{
-				Object: plan.RefOf(pod), Because: because,
+				Object: object.RefOf(pod), Because: because,
 				Done: &plan.Event{
-					Regarding: plan.RefOf(pod), Type: corev1.EventTypeNormal, Reason: "TaintManagerEviction",
-					Message: "Marking for deletion Pod " + plan.KeyOf(pod).String(),
+					Regarding: object.RefOf(pod), Type: corev1.EventTypeNormal, Reason: "TaintManagerEviction",
+					Message: "Marking for deletion Pod " + object.KeyOf(pod).String(),
 				},
 			}),
 	}
@@ -232,7 +234,7 @@ func matches(tol *corev1.Toleration, t *corev1.Taint) bool {
 // the decision to delete, so it precedes the deletion and need not be repeated.
 func disrupted(pod *corev1.Pod, reason, message string, phase corev1.PodPhase, because string, now time.Time) []plan.Action {
 	next := pod.DeepCopy()
-	if phase != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+	if phase != "" && !podstate.Ended(pod) {
 		next.Status.Phase = phase
 	}
 	at := slices.IndexFunc(next.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })

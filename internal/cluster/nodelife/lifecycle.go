@@ -11,6 +11,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -22,7 +23,7 @@ func lifecycle() plan.Controller {
 		Name: "node-lifecycle-controller", For: resource.Nodes,
 		Watches: []plan.Watch{{Resource: resource.Nodes, Keys: lastReady}, {Resource: resource.Leases, Keys: firstLease}},
 		Signs:   []plan.Sign{{Resource: resource.Leases, Given: renewed}, {Resource: resource.Nodes, Given: reported}},
-		Indexes: []plan.Index{{Resource: resource.Nodes, Name: indexReady, Values: func(o plan.Object) []string {
+		Indexes: []object.Index{{Resource: resource.Nodes, Name: indexReady, Values: func(o object.Object) []string {
 			if isReady(o.(*corev1.Node)) {
 				return []string{"true"}
 			}
@@ -34,23 +35,23 @@ func lifecycle() plan.Controller {
 
 // lastReady asks for all nodes when the last ready one is lost or the first one comes back:
 // evictions hang on there being one.
-func lastReady(r plan.Reader, before, after plan.Object) []plan.Key {
+func lastReady(r object.Reader, before, after object.Object) []object.Key {
 	was, is := isReady(nodeOrNil(before)), isReady(nodeOrNil(after))
 	if ready := len(r.Indexed(resource.Nodes, indexReady, "true")); was == is || is && ready != 1 || was && ready != 0 {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, n := range r.List(resource.Nodes, "") {
-		keys = append(keys, plan.KeyOf(n))
+		keys = append(keys, object.KeyOf(n))
 	}
 	return keys
 }
 
-func firstLease(_ plan.Reader, before, after plan.Object) []plan.Key {
+func firstLease(_ object.Reader, before, after object.Object) []object.Key {
 	if before != nil || after.GetNamespace() != LeaseNamespace {
 		return nil
 	}
-	return []plan.Key{{Name: after.GetName()}}
+	return []object.Key{{Name: after.GetName()}}
 }
 
 func judge(in plan.Input) plan.Plan {
@@ -73,7 +74,7 @@ func judge(in plan.Input) plan.Plan {
 		p.Status = next
 		if isReady(node) && !isReady(next) {
 			p.Events = append(p.Events, plan.Event{
-				Regarding: plan.RefOf(node), Type: corev1.EventTypeNormal, Reason: "NodeNotReady",
+				Regarding: object.RefOf(node), Type: corev1.EventTypeNormal, Reason: "NodeNotReady",
 				Message: fmt.Sprintf("Node %s status is now: NodeNotReady", node.Name),
 			})
 		}
@@ -89,7 +90,7 @@ func judge(in plan.Input) plan.Plan {
 
 // renewed says whether a change to a lease is a node's heartbeat. The time in it is by the node's own clock and means
 // only that it is another one.
-func renewed(before, after plan.Object) bool {
+func renewed(before, after object.Object) bool {
 	if after.GetNamespace() != LeaseNamespace {
 		return false
 	}
@@ -97,7 +98,7 @@ func renewed(before, after plan.Object) bool {
 }
 
 // reported says whether a change to a node is its agent's report.
-func reported(before, after plan.Object) bool {
+func reported(before, after object.Object) bool {
 	if before == nil || before.GetUID() != after.GetUID() {
 		return true
 	}
@@ -114,7 +115,7 @@ func silence(w plan.Witness, node *corev1.Node) (silent, grace time.Duration) {
 	if nodeCondition(node, corev1.NodeReady) != nil {
 		grace = Grace
 	}
-	last := max(w.Last(resource.Nodes, plan.Key{Name: node.Name}), w.Last(resource.Leases, plan.Key{Namespace: LeaseNamespace, Name: LeaseOf(node)}))
+	last := max(w.Last(resource.Nodes, object.Key{Name: node.Name}), w.Last(resource.Leases, object.Key{Namespace: LeaseNamespace, Name: LeaseOf(node)}))
 	return w.Now - last, grace
 }
 
@@ -207,7 +208,7 @@ func taintsFor(node *corev1.Node, evict bool, now time.Time) (taints []corev1.Ta
 		}
 		if t.Effect == corev1.TaintEffectNoExecute && t.TimeAdded == nil {
 			// Pods that tolerate it for a time need to know since when.
-			t.TimeAdded = ptr(metav1.NewTime(now.Truncate(time.Second)))
+			t.TimeAdded = new(metav1.NewTime(now.Truncate(time.Second)))
 			undated = append(undated, t.ToString())
 		}
 		taints = append(taints, t)
@@ -226,7 +227,7 @@ func taintsFor(node *corev1.Node, evict bool, now time.Time) (taints []corev1.Ta
 		return 1
 	})
 	for _, t := range missing {
-		t.TimeAdded = ptr(metav1.NewTime(now.Truncate(time.Second)))
+		t.TimeAdded = new(metav1.NewTime(now.Truncate(time.Second)))
 		taints = append(taints, t)
 		added = append(added, t.ToString())
 	}
@@ -251,22 +252,20 @@ func changes(lapsed, undated, added []string) string {
 	return strings.Join(out, "; ")
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func whyNode(node *corev1.Node, ready *corev1.NodeCondition, heard time.Time) plan.Why {
 	switch {
 	case ready != nil && ready.Status == corev1.ConditionTrue:
 		return plan.Why{State: plan.Steady}
 	case ready != nil && ready.Status == corev1.ConditionFalse:
 		return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
-			Reason: ready.Reason, Message: ready.Message, On: plan.RefOf(node), Since: ready.LastTransitionTime.Time,
+			Reason: ready.Reason, Message: ready.Message, On: object.RefOf(node), Since: ready.LastTransitionTime.Time,
 		}}}
 	}
 	if ready != nil && !ready.LastTransitionTime.IsZero() && ready.LastTransitionTime.Time.Before(heard) {
 		heard = ready.LastTransitionTime.Time // it was silent before the server began to listen
 	}
 	return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
-		Reason: "NodeStatusUnknown", On: plan.RefOf(node), Since: heard,
+		Reason: "NodeStatusUnknown", On: object.RefOf(node), Since: heard,
 		Message: fmt.Sprintf("node %s is not heard of any more", node.Name),
 		Hint:    "start the node's agent again, or delete the node if it is gone for good",
 	}}}

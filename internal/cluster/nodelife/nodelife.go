@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -72,13 +73,13 @@ func Controllers(cfg Config) []plan.Controller {
 
 // PodsByNode files pods under the node they are on, and those on none under "". A room that needs
 // it too declares this very index, so that one is kept for both.
-var PodsByNode = plan.Index{Resource: resource.Pods, Name: indexNode, Values: func(o plan.Object) []string {
+var PodsByNode = object.Index{Resource: resource.Pods, Name: indexNode, Values: func(o object.Object) []string {
 	return []string{o.(*corev1.Pod).Spec.NodeName}
 }}
 
 // podsOf asks for the pods of a node when a change to it matters to them.
 func podsOf(matters func(before, after *corev1.Node) bool) plan.Watch {
-	return plan.Watch{Resource: resource.Nodes, Keys: func(r plan.Reader, before, after plan.Object) []plan.Key {
+	return plan.Watch{Resource: resource.Nodes, Keys: func(r object.Reader, before, after object.Object) []object.Key {
 		was, is := nodeOrNil(before), nodeOrNil(after)
 		if !matters(was, is) {
 			return nil
@@ -89,15 +90,15 @@ func podsOf(matters func(before, after *corev1.Node) bool) plan.Watch {
 		} else {
 			name = was.Name
 		}
-		var keys []plan.Key
+		var keys []object.Key
 		for _, p := range r.Indexed(resource.Pods, indexNode, name) {
-			keys = append(keys, plan.KeyOf(p))
+			keys = append(keys, object.KeyOf(p))
 		}
 		return keys
 	}}
 }
 
-func nodeOrNil(o plan.Object) *corev1.Node {
+func nodeOrNil(o object.Object) *corev1.Node {
 	if o == nil {
 		return nil
 	}

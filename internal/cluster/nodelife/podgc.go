@@ -7,7 +7,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -21,12 +23,12 @@ func podCollector() plan.Controller {
 		Watches: []plan.Watch{podsOf(func(before, after *corev1.Node) bool {
 			return after == nil || outOfService(before) != outOfService(after)
 		})},
-		Indexes: []plan.Index{PodsByNode},
+		Indexes: []object.Index{PodsByNode},
 		Plan:    planCollection,
 	}
 }
 
-func collectorCares(before, after plan.Object) bool {
+func collectorCares(before, after object.Object) bool {
 	if after == nil {
 		return false
 	}
@@ -53,7 +55,7 @@ func planCollection(in plan.Input) plan.Plan {
 		return collect(in, pod, nil, "PodGC: pod was deleted before it was scheduled", "it was deleted before it had a node")
 	case pod.Spec.NodeName == "":
 	case node == nil:
-		gone := plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: pod.Spec.NodeName}}
+		gone := object.Ref{Resource: resource.Nodes, Key: object.Key{Name: pod.Spec.NodeName}}
 		return collect(in, pod, plan.AllAbsent(gone), "PodGC: node no longer exists", fmt.Sprintf("its node %s no longer exists", pod.Spec.NodeName))
 	case outOfService(node) && pod.DeletionTimestamp != nil:
 		return collect(in, pod, nil, "PodGC: node is out of service", fmt.Sprintf("its node %s is out of service", node.Name))
@@ -76,7 +78,7 @@ func collect(in plan.Input, pod *corev1.Pod, when []plan.Guard, message, because
 		marks[i] = mark
 	}
 	return plan.Plan{Actions: append(marks, plan.Delete{
-		Object: plan.RefOf(pod), GraceSeconds: ptr(int64(0)), When: when, Because: because,
+		Object: object.RefOf(pod), GraceSeconds: new(int64(0)), When: when, Because: because,
 	})}
 }
 
@@ -84,10 +86,10 @@ func collect(in plan.Input, pod *corev1.Pod, when []plan.Guard, message, because
 func terminatedCollector(keep int) plan.Controller {
 	return plan.Controller{
 		Name: podGC, For: resource.Pods, Whole: true,
-		Cares: func(before, after plan.Object) bool {
+		Cares: func(before, after object.Object) bool {
 			return after != nil && ended(after.(*corev1.Pod)) && (before == nil || !ended(before.(*corev1.Pod)))
 		},
-		Indexes: []plan.Index{{Resource: resource.Pods, Name: indexTerminated, Values: func(o plan.Object) []string {
+		Indexes: []object.Index{{Resource: resource.Pods, Name: indexTerminated, Values: func(o object.Object) []string {
 			if ended(o.(*corev1.Pod)) {
 				return []string{"true"}
 			}
@@ -98,7 +100,7 @@ func terminatedCollector(keep int) plan.Controller {
 }
 
 func ended(p *corev1.Pod) bool {
-	return p.DeletionTimestamp == nil && (p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed)
+	return p.DeletionTimestamp == nil && (podstate.Ended(p))
 }
 
 func planTerminated(in plan.Input, keep int) plan.Plan {
@@ -107,13 +109,13 @@ func planTerminated(in plan.Input, keep int) plan.Plan {
 		return plan.Plan{}
 	}
 	oldest := slices.Clone(pods)
-	slices.SortStableFunc(oldest, func(a, b plan.Object) int {
+	slices.SortStableFunc(oldest, func(a, b object.Object) int {
 		return a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time)
 	})
 	var p plan.Plan
 	for _, o := range oldest[:len(oldest)-keep] {
 		p.Actions = append(p.Actions, plan.Delete{
-			Object: plan.RefOf(o), GraceSeconds: ptr(int64(0)), Because: fmt.Sprintf("more than %d pods have ended", keep),
+			Object: object.RefOf(o), GraceSeconds: new(int64(0)), Because: fmt.Sprintf("more than %d pods have ended", keep),
 		})
 	}
 	return p

@@ -6,7 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -22,10 +23,10 @@ const (
 func ranges(cfg Config) plan.Controller {
 	return plan.Controller{
 		Name: ipam, For: resource.Nodes, Whole: true,
-		Cares: func(before, after plan.Object) bool {
+		Cares: func(before, after object.Object) bool {
 			return before == nil || after == nil || podRange(before.(*corev1.Node)) != podRange(after.(*corev1.Node))
 		},
-		Indexes: []plan.Index{{Resource: resource.Nodes, Name: indexRange, Values: func(o plan.Object) []string {
+		Indexes: []object.Index{{Resource: resource.Nodes, Name: indexRange, Values: func(o object.Object) []string {
 			return []string{podRange(o.(*corev1.Node))}
 		}}},
 		Plan: cfg.planRanges,
@@ -56,7 +57,7 @@ func (cfg Config) planRanges(in plan.Input) plan.Plan {
 		if !free {
 			from[whole] = netip.Addr{}
 			p.Events = append(p.Events, plan.Event{
-				Regarding: plan.RefOf(o), Type: corev1.EventTypeNormal, Reason: "CIDRNotAvailable",
+				Regarding: object.RefOf(o), Type: corev1.EventTypeNormal, Reason: "CIDRNotAvailable",
 				Message: fmt.Sprintf("Node %s status is now: CIDRNotAvailable", o.GetName()),
 			})
 			continue
@@ -72,14 +73,14 @@ func (cfg Config) planRanges(in plan.Input) plan.Plan {
 
 // rangeFor is the range of which a node gets a part.
 func (cfg Config) rangeFor(node *corev1.Node) netip.Prefix {
-	if kind.Simulated(node) && cfg.SimulatedRange.IsValid() {
+	if nodestate.Simulated(node) && cfg.SimulatedRange.IsValid() {
 		return cfg.SimulatedRange
 	}
 	return cfg.PodRange
 }
 
 // nextFree finds the first part of a range, from an address on, that no node has.
-func (cfg Config) nextFree(r plan.Reader, whole netip.Prefix, from netip.Addr) (netip.Prefix, bool) {
+func (cfg Config) nextFree(r object.Reader, whole netip.Prefix, from netip.Addr) (netip.Prefix, bool) {
 	for at := from; at.IsValid() && whole.Contains(at); {
 		candidate, err := at.Prefix(cfg.NodeBits)
 		if err != nil {

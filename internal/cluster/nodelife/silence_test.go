@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -44,7 +45,7 @@ func TestSilence(t *testing.T) {
 					listened, unbeaten = 0, 0
 				}
 				o, _ := w.Get(resource.Nodes, "", "n")
-				p := ctl.Plan(plan.Input{Reader: w, Key: plan.Key{Name: "n"}, Now: w.Now, Witness: w.Witness()})
+				p := ctl.Plan(plan.Input{Reader: w, Key: object.Key{Name: "n"}, Now: w.Now, Witness: w.Witness()})
 				if silent := p.Status != nil; silent != (listened >= Grace) && isReady(o.(*corev1.Node)) {
 					t.Fatalf("alive %v, listened to for %s: found silent: %v", alive, listened, silent)
 				}

@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/servicerange"
@@ -24,7 +26,7 @@ const Finalizer = "networking.k8s.io/service-cidr-finalizer"
 const settling = time.Second
 
 // waitingRanges asks for the ranges that wait for an address to be given up.
-func waitingRanges(r plan.Reader, before, after plan.Object) []plan.Key {
+func waitingRanges(r object.Reader, before, after object.Object) []object.Key {
 	if before == nil || after != nil && len(addressesOf(before)) == len(addressesOf(after)) {
 		return nil
 	}
@@ -32,31 +34,31 @@ func waitingRanges(r plan.Reader, before, after plan.Object) []plan.Key {
 }
 
 // leaving asks for the ranges that go when another comes, which may have their addresses.
-func leaving(r plan.Reader, _, _ plan.Object) []plan.Key { return going(r) }
+func leaving(r object.Reader, _, _ object.Object) []object.Key { return going(r) }
 
-func going(r plan.Reader) []plan.Key {
-	var keys []plan.Key
+func going(r object.Reader) []object.Key {
+	var keys []object.Key
 	for _, o := range r.List(resource.ServiceCIDRs, "") {
 		if o.GetDeletionTimestamp() != nil {
-			keys = append(keys, plan.KeyOf(o))
+			keys = append(keys, object.KeyOf(o))
 		}
 	}
 	return keys
 }
 
 // moved asks for all ranges when a node's addresses change.
-func moved(r plan.Reader, before, after plan.Object) []plan.Key {
+func moved(r object.Reader, before, after object.Object) []object.Key {
 	if fmt.Sprint(nodeAddresses(before)) == fmt.Sprint(nodeAddresses(after)) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.List(resource.ServiceCIDRs, "") {
-		keys = append(keys, plan.KeyOf(o))
+		keys = append(keys, object.KeyOf(o))
 	}
 	return keys
 }
 
-func nodeAddresses(o plan.Object) []netip.Addr {
+func nodeAddresses(o object.Object) []netip.Addr {
 	n, ok := o.(*corev1.Node)
 	if !ok || n == nil {
 		return nil
@@ -118,7 +120,7 @@ var unusable = []netip.Prefix{
 }
 
 // judge says why no addresses are given from a range. What nodes would refuse the traffic of is not to be anybody's else.
-func (cfg Config) judge(r plan.Reader, c *networkingv1.ServiceCIDR) (reason, message string) {
+func (cfg Config) judge(r object.Reader, c *networkingv1.ServiceCIDR) (reason, message string) {
 	served := false
 	for _, p := range servicerange.Of(c) {
 		if !p.Addr().Is4() {
@@ -134,7 +136,7 @@ func (cfg Config) judge(r plan.Reader, c *networkingv1.ServiceCIDR) (reason, mes
 			}
 		}
 		for _, o := range r.List(resource.Nodes, "") {
-			if kind.Simulated(o.(*corev1.Node)) {
+			if nodestate.Simulated(o.(*corev1.Node)) {
 				continue
 			}
 			for _, ip := range nodeAddresses(o) {
@@ -172,26 +174,26 @@ func release(in plan.Input, c *networkingv1.ServiceCIDR) plan.Plan {
 	}
 	next := c.DeepCopy()
 	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == Finalizer })
-	unused := plan.Empty{Kinds: []resource.Resource{resource.Services}, Match: func(o plan.Object) bool {
+	unused := plan.Empty{Kinds: []resource.Resource{resource.Services}, Match: func(o object.Object) bool {
 		return slices.ContainsFunc(addressesOf(o), func(ip netip.Addr) bool { return within(c, ip) && !elsewhere(in.Reader, c, ip) })
 	}}
 	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, When: []plan.Guard{unused}, Because: "nobody has an address of it"}}}
 }
 
 // userOf finds a service, or an IPAddress, with an address that a range alone has.
-func userOf(r plan.Reader, c *networkingv1.ServiceCIDR) (plan.Ref, bool) {
+func userOf(r object.Reader, c *networkingv1.ServiceCIDR) (object.Ref, bool) {
 	alone := func(ip netip.Addr) bool { return within(c, ip) && !elsewhere(r, c, ip) }
 	for _, o := range r.List(resource.Services, "") {
 		if slices.ContainsFunc(addressesOf(o), alone) {
-			return plan.RefOf(o), true
+			return object.RefOf(o), true
 		}
 	}
 	for _, o := range r.List(resource.IPAddresses, "") {
 		if ip, err := netip.ParseAddr(o.GetName()); err == nil && alone(ip) {
-			return plan.RefOf(o), true
+			return object.RefOf(o), true
 		}
 	}
-	return plan.Ref{}, false
+	return object.Ref{}, false
 }
 
 func within(c *networkingv1.ServiceCIDR, ip netip.Addr) bool {
@@ -199,8 +201,8 @@ func within(c *networkingv1.ServiceCIDR, ip netip.Addr) bool {
 }
 
 // elsewhere says whether another range that stays has an address too.
-func elsewhere(r plan.Reader, c *networkingv1.ServiceCIDR, ip netip.Addr) bool {
-	return slices.ContainsFunc(r.List(resource.ServiceCIDRs, ""), func(o plan.Object) bool {
+func elsewhere(r object.Reader, c *networkingv1.ServiceCIDR, ip netip.Addr) bool {
+	return slices.ContainsFunc(r.List(resource.ServiceCIDRs, ""), func(o object.Object) bool {
 		other := o.(*networkingv1.ServiceCIDR)
 		return other.Name != c.Name && servicerange.Gives(other) && within(other, ip)
 	})

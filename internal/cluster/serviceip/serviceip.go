@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/kind"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -28,7 +29,7 @@ type Config struct {
 // indexAddress files Services under each cluster IP that they have.
 const indexAddress = "serviceip.address"
 
-var byAddress = plan.Index{Resource: resource.Services, Name: indexAddress, Values: func(o plan.Object) []string {
+var byAddress = object.Index{Resource: resource.Services, Name: indexAddress, Values: func(o object.Object) []string {
 	var out []string
 	for _, ip := range addressesOf(o) {
 		out = append(out, ip.String())
@@ -40,8 +41,8 @@ var byAddress = plan.Index{Resource: resource.Services, Name: indexAddress, Valu
 func Controllers(cfg Config) []plan.Controller {
 	return []plan.Controller{
 		{
-			Name: "service-ip-controller", For: resource.Services, Plan: planService, Indexes: []plan.Index{byAddress},
-			Cares: func(before, after plan.Object) bool {
+			Name: "service-ip-controller", For: resource.Services, Plan: planService, Indexes: []object.Index{byAddress},
+			Cares: func(before, after object.Object) bool {
 				return after != nil && (before == nil || fmt.Sprint(addressesOf(before)) != fmt.Sprint(addressesOf(after)))
 			},
 			Watches: []plan.Watch{{Resource: resource.IPAddresses, Keys: holders}},
@@ -61,7 +62,7 @@ func Controllers(cfg Config) []plan.Controller {
 }
 
 // addressesOf are the cluster IPs of a service.
-func addressesOf(o plan.Object) []netip.Addr {
+func addressesOf(o object.Object) []netip.Addr {
 	s, ok := o.(*corev1.Service)
 	if !ok || s == nil || s.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
@@ -76,27 +77,27 @@ func addressesOf(o plan.Object) []netip.Addr {
 }
 
 // holders asks for the services that have an address whose object has changed.
-func holders(r plan.Reader, before, after plan.Object) []plan.Key {
+func holders(r object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {
 		o = before
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, s := range r.Indexed(resource.Services, indexAddress, o.GetName()) {
-		keys = append(keys, plan.KeyOf(s))
+		keys = append(keys, object.KeyOf(s))
 	}
 	return keys
 }
 
 // given asks for the objects of the addresses that a service has got or given up.
-func given(_ plan.Reader, before, after plan.Object) []plan.Key {
+func given(_ object.Reader, before, after object.Object) []object.Key {
 	was, is := addressesOf(before), addressesOf(after)
 	if fmt.Sprint(was) == fmt.Sprint(is) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, ip := range append(was, is...) {
-		keys = append(keys, plan.Key{Name: ip.String()})
+		keys = append(keys, object.Key{Name: ip.String()})
 	}
 	return keys
 }
@@ -115,9 +116,9 @@ func planService(in plan.Input) plan.Plan {
 			continue
 		}
 		a := held.(*networkingv1.IPAddress)
-		if parent, of := parentOf(a); (!of || parent != plan.KeyOf(o)) && kind.Reserves(a) {
+		if parent, of := parentOf(a); (!of || parent != object.KeyOf(o)) && kind.Reserves(a) {
 			p.Events = append(p.Events, plan.Event{
-				Regarding: plan.RefOf(o), Type: corev1.EventTypeWarning, Reason: "IPAddressWrongReference",
+				Regarding: object.RefOf(o), Type: corev1.EventTypeWarning, Reason: "IPAddressWrongReference",
 				Message: fmt.Sprintf("the service has the address %s, which IPAddress %s reserves for another: delete one of them", ip, a.Name),
 			})
 		}
@@ -126,7 +127,7 @@ func planService(in plan.Input) plan.Plan {
 	return p
 }
 
-func addressFor(ip netip.Addr, s plan.Object) *networkingv1.IPAddress {
+func addressFor(ip netip.Addr, s object.Object) *networkingv1.IPAddress {
 	family := string(corev1.IPv4Protocol)
 	if ip.Is6() {
 		family = string(corev1.IPv6Protocol)
@@ -142,12 +143,12 @@ func addressFor(ip netip.Addr, s plan.Object) *networkingv1.IPAddress {
 }
 
 // parentOf is the service that an IPAddress names.
-func parentOf(a *networkingv1.IPAddress) (plan.Key, bool) {
+func parentOf(a *networkingv1.IPAddress) (object.Key, bool) {
 	p := a.Spec.ParentRef
 	if p == nil || p.Group != "" || p.Resource != resource.Services.Plural {
-		return plan.Key{}, false
+		return object.Key{}, false
 	}
-	return plan.Key{Namespace: p.Namespace, Name: p.Name}, true
+	return object.Key{Namespace: p.Namespace, Name: p.Name}, true
 }
 
 // planAddress takes away an IPAddress of a cluster IP that the service which it names has not.
@@ -162,11 +163,11 @@ func planAddress(in plan.Input) plan.Plan {
 	}
 	parent, of := parentOf(a)
 	for _, s := range in.Reader.Indexed(resource.Services, indexAddress, in.Key.Name) {
-		if of && plan.KeyOf(s) == parent {
+		if of && object.KeyOf(s) == parent {
 			return plan.Plan{}
 		}
 	}
-	return plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(o), Because: "the service that it names has not the address"}}}
+	return plan.Plan{Actions: []plan.Action{plan.Delete{Object: object.RefOf(o), Because: "the service that it names has not the address"}}}
 }
 
 func words(list []netip.Prefix) string {

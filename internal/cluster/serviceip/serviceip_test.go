@@ -20,7 +20,7 @@ import (
 	"coracle/internal/cluster/serviceip"
 	"coracle/internal/kind"
 	"coracle/internal/loop/looptest"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -79,7 +79,7 @@ func TestAddresses(t *testing.T) {
 		stray.ObjectMeta = metav1.ObjectMeta{Name: "10.96.0.78", Labels: a.Labels}
 		looptest.Make(c, stray)
 		expect(t, c, "10.96.0.77 of d/somebody reserved, 10.96.0.9 of d/web")
-		looptest.Remove(c, looptest.Find[plan.Object](c, resource.Services, "d", web.Name), "")
+		looptest.Remove(c, looptest.Find[object.Object](c, resource.Services, "d", web.Name), "")
 		expect(t, c, "10.96.0.77 of d/somebody reserved")
 		looptest.Make(c, service("other", "10.96.0.9"))
 		expect(t, c, "10.96.0.77 of d/somebody reserved, 10.96.0.9 of d/other")
@@ -103,7 +103,7 @@ func TestAddressesFollow(t *testing.T) {
 				name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "service")
 				ip := "10.96.0." + rapid.SampledFrom([]string{"1", "2", "3"}).Draw(rt, "ip")
 				held := looptest.Find[*corev1.Service](c, resource.Services, "d", name)
-				taken := slices.ContainsFunc(stored(t, c), func(o plan.Object) bool { return o.(*corev1.Service).Spec.ClusterIP == ip })
+				taken := slices.ContainsFunc(stored(t, c), func(o object.Object) bool { return o.(*corev1.Service).Spec.ClusterIP == ip })
 				switch {
 				case rapid.Bool().Draw(rt, "of the object"):
 					synctest.Wait()
@@ -136,7 +136,7 @@ func TestAddressesFollow(t *testing.T) {
 }
 
 // stored are the services as they are, and not as the picture shows them.
-func stored(t *testing.T, c *looptest.Cluster) []plan.Object {
+func stored(t *testing.T, c *looptest.Cluster) []object.Object {
 	items, _, err := c.List(t.Context(), resource.Services, client.ListOptions{Namespace: "d"})
 	if err != nil {
 		t.Error(err)
@@ -194,7 +194,7 @@ func TestRangeLeaves(t *testing.T) {
 		}
 		web := looptest.Make(c, service("web", "10.97.0.9"))
 		synctest.Wait()
-		looptest.Remove(c, looptest.Find[plan.Object](c, resource.ServiceCIDRs, "", "more"), "")
+		looptest.Remove(c, looptest.Find[object.Object](c, resource.ServiceCIDRs, "", "more"), "")
 		if got := readiness(c, "more"); got != "False Terminating" {
 			t.Errorf("ready: %s", got)
 		}
@@ -212,7 +212,7 @@ func TestRangeLeaves(t *testing.T) {
 		synctest.Wait()
 		looptest.Make(c, service("web", "10.97.0.9"))
 		synctest.Wait()
-		looptest.Remove(c, looptest.Find[plan.Object](c, resource.ServiceCIDRs, "", "one"), "")
+		looptest.Remove(c, looptest.Find[object.Object](c, resource.ServiceCIDRs, "", "one"), "")
 		looptest.Make(c, cidr("wider", "10.97.0.0/16"))
 		time.Sleep(time.Minute) // the bubble's clock
 		if got := readiness(c, "one"); got != "gone" {

@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
 	"coracle/internal/resource"
@@ -37,16 +38,16 @@ func Controller() plan.Controller {
 }
 
 // limiting asks for the quotas that limit what a change to an object of a kind alters the usage of.
-func limiting(res resource.Resource) func(r plan.Reader, before, after plan.Object) []plan.Key {
-	return func(r plan.Reader, before, after plan.Object) []plan.Key {
+func limiting(res resource.Resource) func(r object.Reader, before, after object.Object) []object.Key {
+	return func(r object.Reader, before, after object.Object) []object.Key {
 		o := after
 		if o == nil {
 			o = before
 		}
-		var keys []plan.Key
+		var keys []object.Key
 		for _, q := range r.List(resource.ResourceQuotas, o.GetNamespace()) {
 			if slices.Contains(quota.Kinds(q.(*corev1.ResourceQuota)), res) {
-				keys = append(keys, plan.KeyOf(q))
+				keys = append(keys, object.KeyOf(q))
 			}
 		}
 		if len(keys) == 0 || before != nil && after != nil && !quota.Bears(res, before, after) {
@@ -62,7 +63,7 @@ func planQuota(in plan.Input) plan.Plan {
 		return plan.Plan{}
 	}
 	q := o.(*corev1.ResourceQuota)
-	used, again := quota.Count(q, func(res resource.Resource) []plan.Object {
+	used, again := quota.Count(q, func(res resource.Resource) []object.Object {
 		return in.Reader.List(res, q.Namespace)
 	}, in.Now)
 	p := plan.Plan{Again: in.Now.Add(Recount), Why: plan.Why{State: plan.Steady}}

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"coracle/internal/cluster/usage"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario"
@@ -30,7 +31,7 @@ func TestUsedIsWhatIsThere(t *testing.T) {
 		if rapid.Bool().Draw(t, "wrong before") {
 			q.Status.Used = corev1.ResourceList{"pods": quantity.MustParse("9"), "secrets": quantity.MustParse("1")}
 		}
-		key := plan.KeyOf(w.Put(q))
+		key := object.KeyOf(w.Put(q))
 		pods, living := map[string]bool{}, map[string]bool{}
 		for range rapid.IntRange(1, 10).Draw(t, "steps") {
 			name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name")
@@ -68,7 +69,7 @@ func TestOutstayingPodIsLookedAtAgain(t *testing.T) {
 	ctl := usage.Controller()
 	w := model.New(scenario.Epoch, ctl)
 	hard := corev1.ResourceList{"pods": quantity.MustParse("5")}
-	key := plan.KeyOf(w.Put(&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: hard}}))
+	key := object.KeyOf(w.Put(&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: hard}}))
 	grace := int64(30)
 	w.Put(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a", Finalizers: []string{"x/y"},
 		DeletionTimestamp: &metav1.Time{Time: w.Now.Add(30 * time.Second)}, DeletionGracePeriodSeconds: &grace}})

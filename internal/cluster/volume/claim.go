@@ -9,6 +9,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	helper "k8s.io/component-helpers/storage/volume"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podclaim"
 	"coracle/internal/resource"
@@ -29,9 +30,9 @@ func (cfg Config) claims() plan.Controller {
 }
 
 // claimsByVolume asks for the claim a volume names, and for those that might take a free one.
-func claimsByVolume(r plan.Reader, before, after plan.Object) []plan.Key {
-	var keys []plan.Key
-	for _, o := range []plan.Object{before, after} {
+func claimsByVolume(r object.Reader, before, after object.Object) []object.Key {
+	var keys []object.Key
+	for _, o := range []object.Object{before, after} {
 		if o == nil {
 			continue
 		}
@@ -46,7 +47,7 @@ func claimsByVolume(r plan.Reader, before, after plan.Object) []plan.Key {
 	return keys
 }
 
-func claimsByClass(r plan.Reader, before, after plan.Object) []plan.Key {
+func claimsByClass(r object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {
 		o = before
@@ -59,7 +60,7 @@ func claimsByClass(r plan.Reader, before, after plan.Object) []plan.Key {
 }
 
 // claimsByNode asks for claims that wait for a node to come, go, or say where its volumes are.
-func claimsByNode(r plan.Reader, before, after plan.Object) []plan.Key {
+func claimsByNode(r object.Reader, before, after object.Object) []object.Key {
 	if before != nil && after != nil && before.GetAnnotations()[RootAnnotation] == after.GetAnnotations()[RootAnnotation] {
 		return nil
 	}
@@ -71,7 +72,7 @@ func claimsByNode(r plan.Reader, before, after plan.Object) []plan.Key {
 }
 
 // claimsByPod asks for claims that wait for their first consumer when one comes, goes, or gets its node.
-func claimsByPod(r plan.Reader, before, after plan.Object) []plan.Key {
+func claimsByPod(r object.Reader, before, after object.Object) []object.Key {
 	if before != nil && after != nil && before.(*corev1.Pod).Spec.NodeName == after.(*corev1.Pod).Spec.NodeName {
 		return nil
 	}
@@ -79,9 +80,9 @@ func claimsByPod(r plan.Reader, before, after plan.Object) []plan.Key {
 	if o == nil {
 		o = before
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, name := range podclaim.All(o.(*corev1.Pod)) {
-		k := plan.Key{Namespace: o.GetNamespace(), Name: name}
+		k := object.Key{Namespace: o.GetNamespace(), Name: name}
 		if c := getClaim(r, k); c != nil && !isBound(c) && c.Annotations[helper.AnnSelectedNode] == "" {
 			keys = append(keys, k)
 		}
@@ -93,7 +94,7 @@ func claimsByPod(r plan.Reader, before, after plan.Object) []plan.Key {
 type decision struct {
 	cfg   Config
 	in    plan.Input
-	r     plan.Reader
+	r     object.Reader
 	claim *corev1.PersistentVolumeClaim
 	plan  plan.Plan
 }
@@ -125,7 +126,7 @@ func (d *decision) tell(kind, reason, message string) {
 	d.plan.Events = append(d.plan.Events, event(d.claim, kind, reason, message))
 }
 
-func (d *decision) wait(state plan.State, reason, message string, on plan.Ref, hint string) {
+func (d *decision) wait(state plan.State, reason, message string, on object.Ref, hint string) {
 	d.plan.Why = plan.Why{State: state, Next: "bind the claim", Waits: []plan.Wait{{
 		Reason: reason, Message: message, On: on, Hint: hint, Since: d.claim.CreationTimestamp.Time,
 	}}}
@@ -134,7 +135,7 @@ func (d *decision) wait(state plan.State, reason, message string, on plan.Ref, h
 // refuse tells and explains what the user must put right.
 func (d *decision) refuse(reason, message, hint string) {
 	d.tell(corev1.EventTypeWarning, reason, message)
-	d.wait(plan.Stuck, reason, message, plan.Ref{}, hint)
+	d.wait(plan.Stuck, reason, message, object.Ref{}, hint)
 }
 
 // status plans the claim's status when it differs.
@@ -175,7 +176,7 @@ func (d *decision) lose(reason, message string) {
 		d.status(d.claim, corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimLost, Conditions: d.claim.Status.Conditions})
 		d.tell(corev1.EventTypeWarning, reason, message)
 	}
-	d.wait(plan.Stuck, reason, message, plan.Ref{}, "restore the PersistentVolume, or delete the claim")
+	d.wait(plan.Stuck, reason, message, object.Ref{}, "restore the PersistentVolume, or delete the claim")
 }
 
 // bindAsked binds a claim to the volume it asks for by name.
@@ -186,7 +187,7 @@ func (d *decision) bindAsked() {
 	case pv == nil:
 		d.pend()
 		d.wait(plan.Stuck, "VolumeNotFound", fmt.Sprintf("the PersistentVolume %q that the claim asks for does not exist", c.Spec.VolumeName),
-			plan.Ref{Resource: resource.PersistentVolumes, Key: plan.Key{Name: c.Spec.VolumeName}}, "create the volume, or make a claim without volumeName")
+			object.Ref{Resource: resource.PersistentVolumes, Key: object.Key{Name: c.Spec.VolumeName}}, "create the volume, or make a claim without volumeName")
 	case pv.Spec.ClaimRef == nil:
 		if why := unfit(pv, c); why != "" {
 			d.pend()
@@ -263,12 +264,12 @@ func (d *decision) bindAny() {
 	case name == "":
 		d.pend()
 		d.tell(corev1.EventTypeNormal, "FailedBinding", "no persistent volumes available for this claim and no storage class is set")
-		d.wait(plan.Stuck, "FailedBinding", "no persistent volumes available for this claim and no storage class is set", plan.Ref{},
+		d.wait(plan.Stuck, "FailedBinding", "no persistent volumes available for this claim and no storage class is set", object.Ref{},
 			"create a PersistentVolume, or set storageClassName (kubectl get storageclass)")
 	case class == nil:
 		d.pend()
 		d.refuse("ProvisioningFailed", fmt.Sprintf("storageclass.storage.k8s.io %q not found", name), "create the StorageClass, or name one that exists (kubectl get storageclass)")
-		d.plan.Why.Waits[0].On = plan.Ref{Resource: resource.StorageClasses, Key: plan.Key{Name: name}}
+		d.plan.Why.Waits[0].On = object.Ref{Resource: resource.StorageClasses, Key: object.Key{Name: name}}
 	default:
 		d.provision(class)
 	}
@@ -277,7 +278,7 @@ func (d *decision) bindAny() {
 // candidates are the volumes reserved for the claim, and the free ones of its class.
 func (d *decision) candidates(class string) []*corev1.PersistentVolume {
 	var out []*corev1.PersistentVolume
-	for _, o := range d.r.Indexed(resource.PersistentVolumes, indexClaim, plan.KeyOf(d.claim).String()) {
+	for _, o := range d.r.Indexed(resource.PersistentVolumes, indexClaim, object.KeyOf(d.claim).String()) {
 		out = append(out, o.(*corev1.PersistentVolume))
 	}
 	if hasSource(d.claim) {
@@ -292,17 +293,17 @@ func (d *decision) candidates(class string) []*corev1.PersistentVolume {
 }
 
 func (d *decision) waitForConsumer() {
-	for _, o := range d.r.Indexed(resource.Pods, indexUsers, plan.KeyOf(d.claim).String()) {
+	for _, o := range d.r.Indexed(resource.Pods, indexUsers, object.KeyOf(d.claim).String()) {
 		if pod := o.(*corev1.Pod); pod.Spec.NodeName == "" {
 			message := fmt.Sprintf("waiting for pod %s to be scheduled", pod.Name)
 			d.tell(corev1.EventTypeNormal, "WaitForPodScheduled", message)
-			d.wait(plan.Waiting, "WaitForPodScheduled", message, plan.RefOf(pod), "")
+			d.wait(plan.Waiting, "WaitForPodScheduled", message, object.RefOf(pod), "")
 			return
 		}
 	}
 	const message = "waiting for first consumer to be created before binding"
 	d.tell(corev1.EventTypeNormal, "WaitForFirstConsumer", message)
-	d.wait(plan.Waiting, "WaitForFirstConsumer", message, plan.Ref{}, "create a pod that uses the claim")
+	d.wait(plan.Waiting, "WaitForFirstConsumer", message, object.Ref{}, "create a pod that uses the claim")
 }
 
 // bind makes claim and volume name each other, and shows it; because is empty when the volume
@@ -349,7 +350,7 @@ func (d *decision) expand(pv *corev1.PersistentVolume) {
 	if !ours(pv) {
 		const message = "waiting for an external controller to expand this PVC"
 		d.tell(corev1.EventTypeNormal, "ExternalExpanding", message)
-		d.wait(plan.Waiting, "ExternalExpanding", message, plan.RefOf(pv), "")
+		d.wait(plan.Waiting, "ExternalExpanding", message, object.RefOf(pv), "")
 		return
 	}
 	if size := pv.Spec.Capacity[corev1.ResourceStorage]; size.Cmp(want) < 0 {
@@ -372,7 +373,7 @@ func ours(pv *corev1.PersistentVolume) bool {
 	return (by == Local || by == Shared) && pv.Spec.HostPath != nil
 }
 
-func getClass(r plan.Reader, name string) *storagev1.StorageClass {
+func getClass(r object.Reader, name string) *storagev1.StorageClass {
 	if o, ok := r.Get(resource.StorageClasses, "", name); ok && name != "" {
 		return o.(*storagev1.StorageClass)
 	}
@@ -380,8 +381,8 @@ func getClass(r plan.Reader, name string) *storagev1.StorageClass {
 }
 
 // defaultOf names the default class, the newest where several claim to be (KEP-3333).
-func defaultOf(r plan.Reader) string {
-	var best plan.Object
+func defaultOf(r object.Reader) string {
+	var best object.Object
 	for _, o := range r.List(resource.StorageClasses, "") {
 		if o.GetAnnotations()[defaultClass] != "true" {
 			continue

@@ -8,7 +8,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 )
@@ -27,13 +29,13 @@ func ephemeralClaims() plan.Controller {
 }
 
 // ephemeralCares is for pods that come: their volumes do not change.
-func ephemeralCares(before, after plan.Object) bool {
+func ephemeralCares(before, after object.Object) bool {
 	return before == nil && after != nil && wantsClaims(after.(*corev1.Pod))
 }
 
 // wantsClaims says whether a pod is to have claims made for it.
 func wantsClaims(pod *corev1.Pod) bool {
-	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if pod.DeletionTimestamp != nil || podstate.Ended(pod) {
 		return false
 	}
 	for i := range pod.Spec.Volumes {
@@ -46,14 +48,14 @@ func wantsClaims(pod *corev1.Pod) bool {
 
 // podsOfLostClaim asks for the pods whose ephemeral volumes have the name of a claim that is gone: it was theirs, or
 // it was another's and in their way.
-func podsOfLostClaim(r plan.Reader, before, after plan.Object) []plan.Key {
+func podsOfLostClaim(r object.Reader, before, after object.Object) []object.Key {
 	if before == nil || after != nil {
 		return nil
 	}
-	var keys []plan.Key
-	for _, o := range r.Indexed(resource.Pods, indexUsers, plan.KeyOf(before).String()) {
+	var keys []object.Key
+	for _, o := range r.Indexed(resource.Pods, indexUsers, object.KeyOf(before).String()) {
 		if wantsClaims(o.(*corev1.Pod)) {
-			keys = append(keys, plan.KeyOf(o))
+			keys = append(keys, object.KeyOf(o))
 		}
 	}
 	return keys
@@ -71,7 +73,7 @@ func planEphemeralClaims(in plan.Input) plan.Plan {
 			continue
 		}
 		name := ephemeralvolume.VolumeClaimName(pod, v)
-		there := getClaim(in.Reader, plan.Key{Namespace: pod.Namespace, Name: name})
+		there := getClaim(in.Reader, object.Key{Namespace: pod.Namespace, Name: name})
 		if there == nil {
 			p.Actions = append(p.Actions, makeClaim(pod, v, name))
 			continue
@@ -84,7 +86,7 @@ func planEphemeralClaims(in plan.Input) plan.Plan {
 }
 
 func makeClaim(pod *corev1.Pod, v *corev1.Volume, name string) plan.Action {
-	t, alive := v.Ephemeral.VolumeClaimTemplate, plan.RefOf(pod)
+	t, alive := v.Ephemeral.VolumeClaimTemplate, object.RefOf(pod)
 	return plan.Create{
 		Object: &corev1.PersistentVolumeClaim{
 			ObjectMeta: metav1.ObjectMeta{

@@ -7,7 +7,9 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -30,7 +32,7 @@ func (d *decision) bindForPlaced(class *storagev1.StorageClass) bool {
 	case class.Provisioner == noProvisioner:
 		message := fmt.Sprintf("pod %s names node %s itself, no free volume of class %q can be used there, and the class makes none", pod.Name, node.Name, class.Name)
 		d.tell(corev1.EventTypeNormal, "FailedBinding", message)
-		d.wait(plan.Stuck, "FailedBinding", message, plan.RefOf(pod), "create a PersistentVolume of that class for the node, or let the scheduler choose the pod's node")
+		d.wait(plan.Stuck, "FailedBinding", message, object.RefOf(pod), "create a PersistentVolume of that class for the node, or let the scheduler choose the pod's node")
 	case !allowed(class, node):
 		d.refuse("FailedBinding", fmt.Sprintf("pod %s names node %s itself, which the allowedTopologies of class %q exclude", pod.Name, node.Name, class.Name),
 			"let the scheduler choose the pod's node, or name another")
@@ -46,9 +48,9 @@ func (d *decision) bindForPlaced(class *storagev1.StorageClass) bool {
 
 // placed returns the first pod that uses the claim and names a node that exists, with that node.
 func (d *decision) placed() (*corev1.Pod, *corev1.Node) {
-	for _, o := range d.r.Indexed(resource.Pods, indexUsers, plan.KeyOf(d.claim).String()) {
+	for _, o := range d.r.Indexed(resource.Pods, indexUsers, object.KeyOf(d.claim).String()) {
 		pod := o.(*corev1.Pod)
-		if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil || podstate.Ended(pod) {
 			continue
 		}
 		if node := getNode(d.r, pod.Spec.NodeName); node != nil {

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podclaim"
 	"coracle/internal/resource"
@@ -24,20 +25,20 @@ func claimProtection() plan.Controller {
 
 // protectionCares is for both protections: only creation, deletion and a change of finalizers or
 // (for volumes) of the phase bear on them.
-func protectionCares(before, after plan.Object) bool {
+func protectionCares(before, after object.Object) bool {
 	return after != nil && (before == nil || (before.GetDeletionTimestamp() == nil) != (after.GetDeletionTimestamp() == nil) ||
 		!slices.Equal(before.GetFinalizers(), after.GetFinalizers()))
 }
 
 // claimsLeft asks for the claims that a pod no longer uses.
-func claimsLeft(_ plan.Reader, before, after plan.Object) []plan.Key {
+func claimsLeft(_ object.Reader, before, after object.Object) []object.Key {
 	if before == nil || after != nil {
 		return nil
 	}
 	pod := before.(*corev1.Pod)
-	var keys []plan.Key
+	var keys []object.Key
 	for _, name := range podclaim.All(pod) {
-		keys = append(keys, plan.Key{Namespace: pod.Namespace, Name: name})
+		keys = append(keys, object.Key{Namespace: pod.Namespace, Name: name})
 	}
 	return keys
 }
@@ -59,7 +60,7 @@ func planClaimProtection(in plan.Input) plan.Plan {
 	for _, o := range in.Reader.Indexed(resource.Pods, indexUsers, in.Key.String()) {
 		if holds(o, c.Name) {
 			return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "let the claim go", Waits: []plan.Wait{{
-				Reason: "InUse", On: plan.RefOf(o), Since: c.DeletionTimestamp.Time,
+				Reason: "InUse", On: object.RefOf(o), Since: c.DeletionTimestamp.Time,
 				Message: fmt.Sprintf("pod %s uses the claim", o.GetName()), Hint: "delete the pod",
 			}}}}
 		}
@@ -69,14 +70,14 @@ func planClaimProtection(in plan.Input) plan.Plan {
 	// The picture may lack a pod that was just placed, and data are at stake: ask.
 	unused := plan.Empty{
 		Namespace: c.Namespace, Kinds: []resource.Resource{resource.Pods},
-		Match: func(o plan.Object) bool { return holds(o, c.Name) },
+		Match: func(o object.Object) bool { return holds(o, c.Name) },
 	}
 	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, When: []plan.Guard{unused}, Because: "no pod uses it"}}}
 }
 
 // holds says that a pod keeps a claim of its namespace. One that has no node yet does not: it
 // will find the claim gone, as upstream has it.
-func holds(o plan.Object, claim string) bool {
+func holds(o object.Object, claim string) bool {
 	pod := o.(*corev1.Pod)
 	return pod.Spec.NodeName != "" && slices.Contains(podclaim.All(pod), claim)
 }
@@ -85,7 +86,7 @@ func holds(o plan.Object, claim string) bool {
 func volumeProtection() plan.Controller {
 	return plan.Controller{
 		Name: "persistentvolume-protection-controller", For: resource.PersistentVolumes,
-		Cares: func(before, after plan.Object) bool {
+		Cares: func(before, after object.Object) bool {
 			return protectionCares(before, after) || before != nil && after != nil &&
 				before.(*corev1.PersistentVolume).Status.Phase != after.(*corev1.PersistentVolume).Status.Phase
 		},

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
@@ -31,7 +32,7 @@ func (d *decision) provision(class *storagev1.StorageClass) {
 	case noProvisioner:
 		message := fmt.Sprintf("no persistent volumes available for this claim, and storage class %q makes none", class.Name)
 		d.tell(corev1.EventTypeNormal, "FailedBinding", message)
-		d.wait(plan.Stuck, "FailedBinding", message, plan.Ref{}, "create a PersistentVolume of that class")
+		d.wait(plan.Stuck, "FailedBinding", message, object.Ref{}, "create a PersistentVolume of that class")
 	default:
 		d.provisionElsewhere(class)
 	}
@@ -48,7 +49,7 @@ func (d *decision) provisionElsewhere(class *storagev1.StorageClass) {
 	message := fmt.Sprintf("Waiting for a volume to be created either by the external provisioner '%s' or manually by the system administrator. "+
 		"If volume creation is delayed, please verify that the provisioner is running and correctly registered.", class.Provisioner)
 	d.tell(corev1.EventTypeNormal, "ExternalProvisioning", message)
-	d.wait(plan.Waiting, "ExternalProvisioning", message, plan.Ref{Resource: resource.StorageClasses, Key: plan.Key{Name: class.Name}, UID: class.UID},
+	d.wait(plan.Waiting, "ExternalProvisioning", message, object.Ref{Resource: resource.StorageClasses, Key: object.Key{Name: class.Name}, UID: class.UID},
 		fmt.Sprintf("check that the provisioner %s runs; the built-in ones are %s and %s", class.Provisioner, Local, Shared))
 }
 
@@ -76,7 +77,7 @@ func (d *decision) provisionHere(class *storagev1.StorageClass, modes []corev1.P
 		fmt.Sprintf("failed to provision volume with StorageClass %q: %s", class.Name, plan.TellError))
 	d.plan.Status = nil // Pending never shows
 	d.plan.Actions = append(d.plan.Actions, plan.Create{
-		Object: pv, Because: "claim " + plan.KeyOf(d.claim).String() + " needs a volume of class " + class.Name, Done: &done, Failed: &failed,
+		Object: pv, Because: "claim " + object.KeyOf(d.claim).String() + " needs a volume of class " + class.Name, Done: &done, Failed: &failed,
 	})
 	d.complete(pv)
 	d.plan.Why = plan.Why{State: plan.Progressing, Next: "make volume " + pv.Name}

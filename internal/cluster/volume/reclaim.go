@@ -8,7 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
@@ -27,25 +28,25 @@ func volumes() plan.Controller {
 	}
 }
 
-func volumesByClaim(r plan.Reader, before, after plan.Object) []plan.Key {
-	var keys []plan.Key
-	for _, o := range []plan.Object{before, after} {
+func volumesByClaim(r object.Reader, before, after object.Object) []object.Key {
+	var keys []object.Key
+	for _, o := range []object.Object{before, after} {
 		if o == nil {
 			continue
 		}
 		if name := o.(*corev1.PersistentVolumeClaim).Spec.VolumeName; name != "" {
-			keys = append(keys, plan.Key{Name: name})
+			keys = append(keys, object.Key{Name: name})
 		}
 	}
 	o := after
 	if o == nil {
 		o = before
 	}
-	return append(keys, keysOf(r.Indexed(resource.PersistentVolumes, indexClaim, plan.KeyOf(o).String()))...)
+	return append(keys, keysOf(r.Indexed(resource.PersistentVolumes, indexClaim, object.KeyOf(o).String()))...)
 }
 
 // volumesByNode asks for volumes whose directory waits for a node to remove it.
-func volumesByNode(r plan.Reader, before, after plan.Object) []plan.Key {
+func volumesByNode(r object.Reader, before, after object.Object) []object.Key {
 	if before != nil && after != nil && nodeReady(before.(*corev1.Node)) == nodeReady(after.(*corev1.Node)) {
 		return nil
 	}
@@ -67,8 +68,8 @@ func planVolume(in plan.Input) plan.Plan {
 	claim := getClaim(in.Reader, claimKey(ref))
 	switch {
 	case claim == nil || claim.UID != ref.UID:
-		gone := plan.Ref{Resource: resource.PersistentVolumeClaims, Key: claimKey(ref), UID: ref.UID}
-		return release(in, pv, []plan.Ref{gone})
+		gone := object.Ref{Resource: resource.PersistentVolumeClaims, Key: claimKey(ref), UID: ref.UID}
+		return release(in, pv, []object.Ref{gone})
 	case claim.Spec.VolumeName == pv.Name:
 		return phase(pv, corev1.VolumeBound, "", "")
 	case claim.Spec.VolumeName == "":
@@ -78,7 +79,7 @@ func planVolume(in plan.Input) plan.Plan {
 }
 
 // phase shows a volume's phase when it differs. absent are what must be gone for it to be so.
-func phase(pv *corev1.PersistentVolume, want corev1.PersistentVolumePhase, reason, message string, absent ...plan.Ref) plan.Plan {
+func phase(pv *corev1.PersistentVolume, want corev1.PersistentVolumePhase, reason, message string, absent ...object.Ref) plan.Plan {
 	if pv.Status.Phase == want && pv.Status.Message == message {
 		return plan.Plan{}
 	}
@@ -91,7 +92,7 @@ func phase(pv *corev1.PersistentVolume, want corev1.PersistentVolumePhase, reaso
 
 // unbind frees a volume whose claim took another one.
 func unbind(in plan.Input, pv *corev1.PersistentVolume, claim *corev1.PersistentVolumeClaim) plan.Plan {
-	because := fmt.Sprintf("claim %s took volume %s", plan.KeyOf(claim), claim.Spec.VolumeName)
+	because := fmt.Sprintf("claim %s took volume %s", object.KeyOf(claim), claim.Spec.VolumeName)
 	switch {
 	case ours(pv) && pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete:
 		return release(in, pv, nil)
@@ -107,7 +108,7 @@ func unbind(in plan.Input, pv *corev1.PersistentVolume, claim *corev1.Persistent
 }
 
 // release shows that the claim is gone, and reclaims by the volume's policy.
-func release(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.Plan {
+func release(in plan.Input, pv *corev1.PersistentVolume, absent []object.Ref) plan.Plan {
 	if pv.Status.Phase != corev1.VolumeReleased && pv.Status.Phase != corev1.VolumeFailed {
 		return phase(pv, corev1.VolumeReleased, "", "", absent...)
 	}
@@ -123,7 +124,7 @@ func release(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan
 	}}}}
 }
 
-func fail(pv *corev1.PersistentVolume, reason, message string, absent []plan.Ref) plan.Plan {
+func fail(pv *corev1.PersistentVolume, reason, message string, absent []object.Ref) plan.Plan {
 	p := phase(pv, corev1.VolumeFailed, reason, message, absent...)
 	if len(p.Actions) > 0 {
 		p.Events = []plan.Event{event(pv, corev1.EventTypeWarning, reason, message)}
@@ -134,7 +135,7 @@ func fail(pv *corev1.PersistentVolume, reason, message string, absent []plan.Ref
 
 // giveUp removes a volume: first its directory, by the agent of a node that reaches it, then the
 // object. The agent and the API server decide again, by the same rule on what they read themselves.
-func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.Plan {
+func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []object.Ref) plan.Plan {
 	if !slices.Contains(pv.Finalizers, reclaim.DataFinalizer) {
 		return deleteObject(pv, absent)
 	}
@@ -160,7 +161,7 @@ func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.
 	case reclaim.Assigned(pv) == node:
 		return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "delete the volume", Waits: []plan.Wait{{
 			Reason: "VolumeData", Message: "node " + node + " removes the volume's directory",
-			On: plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: node}}, Hint: "its events and the log of that node's agent say why it does not",
+			On: object.Ref{Resource: resource.Nodes, Key: object.Key{Name: node}}, Hint: "its events and the log of that node's agent say why it does not",
 		}}}}
 	}
 	next := pv.DeepCopy()
@@ -170,7 +171,7 @@ func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []plan.Ref) plan.
 
 // reclaimer chooses the node that removes a volume's directory: the one it is on, or any ready
 // one that shares it. gone is the node it was on, when the picture no longer shows that.
-func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *plan.Ref) {
+func reclaimer(r object.Reader, pv *corev1.PersistentVolume) (node string, gone *object.Ref) {
 	if reclaim.Maker(pv) == Local {
 		hostname := reclaim.Hostname(pv)
 		if n := getNode(r, hostname); n != nil {
@@ -181,7 +182,7 @@ func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *p
 				return o.GetName(), nil
 			}
 		}
-		return "", &plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: hostname}}
+		return "", &object.Ref{Resource: resource.Nodes, Key: object.Key{Name: hostname}}
 	}
 	if name := reclaim.Assigned(pv); name != "" && nodeReady(getNode(r, name)) {
 		return name, nil
@@ -191,9 +192,9 @@ func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *p
 	for _, o := range r.List(resource.Nodes, "") {
 		n := o.(*corev1.Node)
 		switch {
-		case !kind.Simulated(n) && nodeReady(n):
+		case !nodestate.Simulated(n) && nodeReady(n):
 			return n.Name, nil
-		case !kind.Simulated(n):
+		case !nodestate.Simulated(n):
 			real = true
 		case played == "" && nodeReady(n):
 			played = n.Name
@@ -205,7 +206,7 @@ func reclaimer(r plan.Reader, pv *corev1.PersistentVolume) (node string, gone *p
 	return played, nil
 }
 
-func dropData(pv *corev1.PersistentVolume, because string, absent []plan.Ref) plan.Plan {
+func dropData(pv *corev1.PersistentVolume, because string, absent []object.Ref) plan.Plan {
 	next := pv.DeepCopy()
 	next.Finalizers = without(next.Finalizers, reclaim.DataFinalizer)
 	return plan.Plan{Actions: []plan.Action{plan.Update{Object: next, When: plan.AllAbsent(absent...), Because: because}}}
@@ -213,12 +214,12 @@ func dropData(pv *corev1.PersistentVolume, because string, absent []plan.Ref) pl
 
 // deleteObject deletes a volume that no data belong to any longer. Those of other provisioners
 // are theirs to delete.
-func deleteObject(pv *corev1.PersistentVolume, absent []plan.Ref) plan.Plan {
+func deleteObject(pv *corev1.PersistentVolume, absent []object.Ref) plan.Plan {
 	switch {
 	case pv.DeletionTimestamp != nil:
 		return plan.Plan{}
 	case ours(pv):
-		return plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(pv), When: plan.AllAbsent(absent...), Because: "its claim is gone and its data are removed"}}}
+		return plan.Plan{Actions: []plan.Action{plan.Delete{Object: object.RefOf(pv), When: plan.AllAbsent(absent...), Because: "its claim is gone and its data are removed"}}}
 	case pv.Annotations[helper.AnnDynamicallyProvisioned] != "":
 		return plan.Plan{Why: plan.Why{State: plan.Waiting, Waits: []plan.Wait{{
 			Reason: "ExternalDeletion", Message: "its provisioner " + pv.Annotations[helper.AnnDynamicallyProvisioned] + " is to delete it",

@@ -7,7 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
-	"coracle/internal/kind"
+	"coracle/internal/nodestate"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -18,7 +18,7 @@ func TestSimulatedNodesRemoveNothing(t *testing.T) {
 	node := func(name string, simulated, ready bool) *corev1.Node {
 		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if simulated {
-			n.Annotations = map[string]string{kind.SimulatedNode: "true"}
+			n.Annotations = map[string]string{nodestate.SimulatedAnnotation: "true"}
 		}
 		if ready {
 			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}

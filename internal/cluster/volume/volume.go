@@ -16,11 +16,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	helper "k8s.io/component-helpers/storage/volume"
 
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podclaim"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
-	"coracle/internal/workload/placement"
 )
 
 // The built-in provisioners.
@@ -70,53 +71,53 @@ const (
 	indexUsers = "volume.users"
 )
 
-var indexes = []plan.Index{
-	{Resource: resource.PersistentVolumeClaims, Name: indexPending, Values: func(o plan.Object) []string {
+var indexes = []object.Index{
+	{Resource: resource.PersistentVolumeClaims, Name: indexPending, Values: func(o object.Object) []string {
 		c := o.(*corev1.PersistentVolumeClaim)
 		if isBound(c) {
 			return nil
 		}
 		return []string{helper.GetPersistentVolumeClaimClass(c)}
 	}},
-	{Resource: resource.PersistentVolumeClaims, Name: indexSelected, Values: func(o plan.Object) []string {
+	{Resource: resource.PersistentVolumeClaims, Name: indexSelected, Values: func(o object.Object) []string {
 		c := o.(*corev1.PersistentVolumeClaim)
 		if node := c.Annotations[helper.AnnSelectedNode]; node != "" && !isBound(c) {
 			return []string{node}
 		}
 		return nil
 	}},
-	{Resource: resource.PersistentVolumes, Name: indexFree, Values: func(o plan.Object) []string {
+	{Resource: resource.PersistentVolumes, Name: indexFree, Values: func(o object.Object) []string {
 		v := o.(*corev1.PersistentVolume)
 		if v.Spec.ClaimRef != nil {
 			return nil
 		}
 		return []string{helper.GetPersistentVolumeClass(v)}
 	}},
-	{Resource: resource.PersistentVolumes, Name: indexClaim, Values: func(o plan.Object) []string {
+	{Resource: resource.PersistentVolumes, Name: indexClaim, Values: func(o object.Object) []string {
 		if ref := o.(*corev1.PersistentVolume).Spec.ClaimRef; ref != nil {
 			return []string{claimKey(ref).String()}
 		}
 		return nil
 	}},
-	{Resource: resource.PersistentVolumes, Name: indexReclaim, Values: func(o plan.Object) []string {
+	{Resource: resource.PersistentVolumes, Name: indexReclaim, Values: func(o object.Object) []string {
 		if v := o.(*corev1.PersistentVolume); slices.Contains(v.Finalizers, reclaim.DataFinalizer) &&
 			(v.Status.Phase == corev1.VolumeReleased || v.DeletionTimestamp != nil) {
 			return []string{"true"}
 		}
 		return nil
 	}},
-	{Resource: resource.Pods, Name: indexUsers, Values: func(o plan.Object) []string {
+	{Resource: resource.Pods, Name: indexUsers, Values: func(o object.Object) []string {
 		p := o.(*corev1.Pod)
 		var out []string
 		for _, name := range podclaim.All(p) {
-			out = append(out, plan.Key{Namespace: p.Namespace, Name: name}.String())
+			out = append(out, object.Key{Namespace: p.Namespace, Name: name}.String())
 		}
 		return out
 	}},
 }
 
-func claimKey(ref *corev1.ObjectReference) plan.Key {
-	return plan.Key{Namespace: ref.Namespace, Name: ref.Name}
+func claimKey(ref *corev1.ObjectReference) object.Key {
+	return object.Key{Namespace: ref.Namespace, Name: ref.Name}
 }
 
 // isBound says that a claim's binding is complete on the claim's side.
@@ -124,21 +125,21 @@ func isBound(c *corev1.PersistentVolumeClaim) bool {
 	return c.Annotations[helper.AnnBindCompleted] != ""
 }
 
-func getClaim(r plan.Reader, k plan.Key) *corev1.PersistentVolumeClaim {
+func getClaim(r object.Reader, k object.Key) *corev1.PersistentVolumeClaim {
 	if o, ok := r.Get(resource.PersistentVolumeClaims, k.Namespace, k.Name); ok {
 		return o.(*corev1.PersistentVolumeClaim)
 	}
 	return nil
 }
 
-func getVolume(r plan.Reader, name string) *corev1.PersistentVolume {
+func getVolume(r object.Reader, name string) *corev1.PersistentVolume {
 	if o, ok := r.Get(resource.PersistentVolumes, "", name); ok {
 		return o.(*corev1.PersistentVolume)
 	}
 	return nil
 }
 
-func getNode(r plan.Reader, name string) *corev1.Node {
+func getNode(r object.Reader, name string) *corev1.Node {
 	if o, ok := r.Get(resource.Nodes, "", name); ok {
 		return o.(*corev1.Node)
 	}
@@ -150,14 +151,14 @@ func nodeReady(n *corev1.Node) bool {
 	if n == nil {
 		return false
 	}
-	ready, _ := placement.Ready(n)
+	ready := nodestate.Ready(n)
 	return ready
 }
 
-func keysOf(objects []plan.Object) []plan.Key {
-	keys := make([]plan.Key, len(objects))
+func keysOf(objects []object.Object) []object.Key {
+	keys := make([]object.Key, len(objects))
 	for i, o := range objects {
-		keys[i] = plan.KeyOf(o)
+		keys[i] = object.KeyOf(o)
 	}
 	return keys
 }
@@ -173,6 +174,6 @@ func annotate(m *metav1.ObjectMeta, key, value string) {
 	m.Annotations[key] = value
 }
 
-func event(about plan.Object, kind, reason, message string) plan.Event {
-	return plan.Event{Regarding: plan.RefOf(about), Type: kind, Reason: reason, Message: message}
+func event(about object.Object, kind, reason, message string) plan.Event {
+	return plan.Event{Regarding: object.RefOf(about), Type: kind, Reason: reason, Message: message}
 }

@@ -19,7 +19,7 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/volume"
 	"coracle/internal/loop/looptest"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
@@ -90,7 +90,7 @@ func sel(c *looptest.Cluster, name, node string) {
 	})
 }
 
-func told(c *looptest.Cluster, o plan.Object, reason, part string) bool {
+func told(c *looptest.Cluster, o object.Object, reason, part string) bool {
 	return slices.ContainsFunc(looptest.Events(c, o), func(e *corev1.Event) bool {
 		return e.Reason == reason && strings.Contains(e.Message, part)
 	})
@@ -123,7 +123,7 @@ func TestLocalVolumeLife(t *testing.T) {
 			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}},
 		}})
 		looptest.Rest()
-		if why := c.Loop.Why(resource.PersistentVolumeClaims, plan.KeyOf(pvc)); len(why) == 0 || why[0].Why.Waits[0].On.Name != "first" {
+		if why := c.Loop.Why(resource.PersistentVolumeClaims, object.KeyOf(pvc)); len(why) == 0 || why[0].Why.Waits[0].On.Name != "first" {
 			t.Errorf("why: %+v", why)
 		}
 		looptest.Remove(c, looptest.Find[*corev1.Pod](c, resource.Pods, "d", "first"), "")
@@ -177,7 +177,7 @@ func TestLocalVolumeLife(t *testing.T) {
 		}
 		pod := looptest.Find[*corev1.Pod](c, resource.Pods, "d", "user")
 		zero := int64(0)
-		if _, err := c.Delete(t.Context(), plan.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+		if _, err := c.Delete(t.Context(), object.RefOf(pod), metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
 			t.Fatal(err)
 		}
 		looptest.Rest()
@@ -293,7 +293,7 @@ func TestRefusals(t *testing.T) {
 					}
 					t.Errorf("not told %s: %s", tt.reason, tt.message)
 				}
-				why := c.Loop.Why(resource.PersistentVolumeClaims, plan.KeyOf(pvc))
+				why := c.Loop.Why(resource.PersistentVolumeClaims, object.KeyOf(pvc))
 				if len(why) == 0 || len(why[0].Why.Waits) != 1 || why[0].Why.Waits[0].Reason != tt.reason {
 					t.Errorf("why: %+v", why)
 				}
@@ -309,7 +309,7 @@ func TestRefusedProvisioning(t *testing.T) {
 		f := fake.New()
 		var refuse atomic.Bool
 		refuse.Store(true)
-		f.Fail = func(verb string, ref plan.Ref, _ string) error {
+		f.Fail = func(verb string, ref object.Ref, _ string) error {
 			if refuse.Load() && verb == "create" && ref.Resource == resource.PersistentVolumes {
 				return apierrors.NewForbidden(ref.Resource.GroupResource(), ref.Name, errors.New("no more volumes"))
 			}

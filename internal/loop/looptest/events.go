@@ -5,12 +5,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // Events lists the events about an object, oldest first.
-func Events(c *Cluster, obj plan.Object) []*corev1.Event {
+func Events(c *Cluster, obj object.Object) []*corev1.Event {
 	var out []*corev1.Event
 	for _, o := range c.View.List(resource.Events, "") {
 		e := o.(*corev1.Event)

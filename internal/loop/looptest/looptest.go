@@ -18,6 +18,7 @@ import (
 
 	"coracle/internal/client/fake"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -58,17 +59,17 @@ func Run(t testing.TB, c *fake.Cluster, controllers ...plan.Controller) *Cluster
 }
 
 // Make creates an object and returns it as stored.
-func Make[T plan.Object](c *Cluster, obj T) T {
+func Make[T object.Object](c *Cluster, obj T) T {
 	c.t.Helper()
 	o, err := c.Create(c.t.Context(), obj)
 	if err != nil {
-		c.t.Fatalf("create %s: %v", plan.KeyOf(obj), err)
+		c.t.Fatalf("create %s: %v", object.KeyOf(obj), err)
 	}
 	return o.(T)
 }
 
 // Find reads an object; nil when there is none.
-func Find[T plan.Object](c *Cluster, res resource.Resource, namespace, name string) (found T) {
+func Find[T object.Object](c *Cluster, res resource.Resource, namespace, name string) (found T) {
 	o, err := c.Get(c.t.Context(), res, namespace, name)
 	if err != nil {
 		return found
@@ -77,9 +78,9 @@ func Find[T plan.Object](c *Cluster, res resource.Resource, namespace, name stri
 }
 
 // Edit changes an object and its status, as two writes; what others write in between stays.
-func Edit[T plan.Object](c *Cluster, res resource.Resource, namespace, name string, change func(T)) T {
+func Edit[T object.Object](c *Cluster, res resource.Resource, namespace, name string, change func(T)) T {
 	c.t.Helper()
-	var last plan.Object
+	var last object.Object
 	for _, subresource := range []string{"", "status"} {
 		for {
 			o, err := c.Get(c.t.Context(), res, namespace, name)
@@ -96,7 +97,7 @@ func Edit[T plan.Object](c *Cluster, res resource.Resource, namespace, name stri
 				break
 			}
 			if !apierrors.IsConflict(err) {
-				c.t.Fatalf("edit %s: %v", plan.KeyOf(next), err)
+				c.t.Fatalf("edit %s: %v", object.KeyOf(next), err)
 			}
 		}
 	}
@@ -104,14 +105,14 @@ func Edit[T plan.Object](c *Cluster, res resource.Resource, namespace, name stri
 }
 
 // Remove deletes an object; an empty policy is the kind's own.
-func Remove(c *Cluster, obj plan.Object, policy metav1.DeletionPropagation) {
+func Remove(c *Cluster, obj object.Object, policy metav1.DeletionPropagation) {
 	c.t.Helper()
 	var opts metav1.DeleteOptions
 	if policy != "" {
 		opts.PropagationPolicy = &policy
 	}
-	if _, err := c.Delete(c.t.Context(), plan.RefOf(obj), opts); err != nil {
-		c.t.Fatalf("delete %s: %v", plan.RefOf(obj), err)
+	if _, err := c.Delete(c.t.Context(), object.RefOf(obj), opts); err != nil {
+		c.t.Fatalf("delete %s: %v", object.RefOf(obj), err)
 	}
 }
 
@@ -125,7 +126,7 @@ func Names(c *Cluster, res resource.Resource, namespace string) []string {
 }
 
 // Owner is a controlling reference to an object, as controllers set it.
-func Owner(obj plan.Object) metav1.OwnerReference {
+func Owner(obj object.Object) metav1.OwnerReference {
 	yes := true
 	gvk := resource.Of(obj).GVK()
 	return metav1.OwnerReference{
@@ -135,7 +136,7 @@ func Owner(obj plan.Object) metav1.OwnerReference {
 }
 
 // Reasons lists the reasons of the events about an object, oldest first.
-func Reasons(c *Cluster, obj plan.Object) []string {
+func Reasons(c *Cluster, obj object.Object) []string {
 	var out []string
 	for _, e := range Events(c, obj) {
 		out = append(out, e.Reason)

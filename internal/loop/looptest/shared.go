@@ -5,7 +5,7 @@ import (
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/view"
 )
 
@@ -13,18 +13,18 @@ import (
 // shared was changed in place.
 type pristine struct {
 	mu   sync.Mutex
-	seen map[plan.Object]plan.Object
+	seen map[object.Object]object.Object
 }
 
 func watchShared(v *view.View) *pristine {
-	p := &pristine{seen: map[plan.Object]plan.Object{}}
+	p := &pristine{seen: map[object.Object]object.Object{}}
 	v.Subscribe(func(ch view.Change) {
 		if ch.After == nil {
 			return
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.seen[ch.After] = ch.After.DeepCopyObject().(plan.Object)
+		p.seen[ch.After] = ch.After.DeepCopyObject().(object.Object)
 	})
 	return p
 }
@@ -36,7 +36,7 @@ func (p *pristine) spoilt() []string {
 	var out []string
 	for shared, copied := range p.seen {
 		if !apiequality.Semantic.DeepEqual(shared, copied) {
-			out = append(out, plan.RefOf(copied).String())
+			out = append(out, object.RefOf(copied).String())
 		}
 	}
 	return out

@@ -25,7 +25,7 @@ import (
 
 	"coracle/internal/behind"
 	"coracle/internal/network/proxy"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -54,20 +54,20 @@ type Server struct {
 	wake   chan struct{}
 
 	mu    sync.Mutex
-	moved map[plan.Key]bool
+	moved map[object.Key]bool
 	// open are the listeners by port, of those the service that it is of.
 	open map[int32]*listener
 	// wanted is the port of each service that has one.
-	wanted map[plan.Key]int32
+	wanted map[object.Key]int32
 	// failed are the services whose port could not be opened last time: that is told once.
-	failed map[plan.Key]bool
+	failed map[object.Key]bool
 	// busy are the goroutines of listeners.
 	busy sync.WaitGroup
 }
 
 type listener struct {
 	net.Listener
-	of plan.Key
+	of object.Key
 }
 
 // New returns a server that listens nowhere before Run.
@@ -75,7 +75,7 @@ func New(cfg Config) *Server {
 	if cfg.In == nil {
 		cfg.In = func(f func() error) error { return f() }
 	}
-	s := &Server{cfg: cfg, wake: make(chan struct{}, 1), moved: map[plan.Key]bool{}, open: map[int32]*listener{}, wanted: map[plan.Key]int32{}}
+	s := &Server{cfg: cfg, wake: make(chan struct{}, 1), moved: map[object.Key]bool{}, open: map[int32]*listener{}, wanted: map[object.Key]int32{}}
 	const patience = 5 * time.Second
 	s.http = &http.Server{
 		Handler: s, ReadTimeout: patience, WriteTimeout: patience, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
@@ -95,7 +95,7 @@ func (s *Server) saw(ch view.Change) {
 		o = ch.Before
 	}
 	s.mu.Lock()
-	s.moved[plan.KeyOf(o)] = true
+	s.moved[object.KeyOf(o)] = true
 	s.mu.Unlock()
 	s.again()
 }
@@ -107,7 +107,7 @@ func (s *Server) again() {
 	}
 }
 
-func portOf(o plan.Object) int32 {
+func portOf(o object.Object) int32 {
 	if svc, ok := o.(*corev1.Service); ok && svc != nil && proxy.HealthChecked(svc) {
 		return svc.Spec.HealthCheckNodePort
 	}
@@ -130,7 +130,7 @@ func (s *Server) Run(ctx context.Context) {
 	s.mu.Lock()
 	for _, o := range s.cfg.Picture.List(resource.Services, "") {
 		if portOf(o) != 0 {
-			s.moved[plan.KeyOf(o)] = true
+			s.moved[object.KeyOf(o)] = true
 		}
 	}
 	s.mu.Unlock()
@@ -167,7 +167,7 @@ func (s *Server) follow() (done bool) {
 		}
 	}
 	done = true
-	again := map[plan.Key]bool{}
+	again := map[object.Key]bool{}
 	for key := range s.moved {
 		port := s.wanted[key]
 		if port == 0 || s.open[port] != nil && s.open[port].of == key {
@@ -187,7 +187,7 @@ func (s *Server) follow() (done bool) {
 var errTaken = errors.New("another service has the port still")
 
 // listen opens a port. The agents of several nodes of one machine share it.
-func (s *Server) listen(key plan.Key, port int32) error {
+func (s *Server) listen(key object.Key, port int32) error {
 	if s.open[port] != nil {
 		return errTaken
 	}
@@ -203,7 +203,7 @@ func (s *Server) listen(key plan.Key, port int32) error {
 	})
 }
 
-func (s *Server) close(key plan.Key, port int32) {
+func (s *Server) close(key object.Key, port int32) {
 	if l := s.open[port]; l != nil && l.of == key {
 		l.Close()
 		delete(s.open, port)

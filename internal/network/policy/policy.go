@@ -23,6 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	netutils "k8s.io/utils/net"
+
+	"coracle/internal/podstate"
 )
 
 // Key names a pod or a policy.
@@ -67,7 +69,7 @@ type pod struct {
 
 // podOf returns what policies see of a pod; nil for one that is not in the pods' network, or no longer.
 func podOf(p *corev1.Pod) *pod {
-	if p == nil || p.Spec.HostNetwork || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+	if p == nil || p.Spec.HostNetwork || podstate.Ended(p) {
 		return nil
 	}
 	out := &pod{key: Key{p.Namespace, p.Name}, labels: p.Labels, names: isNames(p)}

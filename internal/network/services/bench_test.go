@@ -13,13 +13,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // fill replaces the picture by services with so many endpoints each, in slices of a hundred as a cluster has them.
 func fill(w *world, services, endpoints int) {
-	var all, slices []plan.Object
+	var all, slices []object.Object
 	for i := range services {
 		name := fmt.Sprintf("s-%d", i)
 		ip := netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}).String()
@@ -37,7 +37,7 @@ func fill(w *world, services, endpoints int) {
 			})
 		}
 	}
-	for _, list := range [][]plan.Object{all, slices} {
+	for _, list := range [][]object.Object{all, slices} {
 		for _, o := range list {
 			o.SetResourceVersion(fmt.Sprint(w.revision + 1))
 		}

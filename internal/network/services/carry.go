@@ -11,7 +11,7 @@ import (
 	"coracle/internal/behind"
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -163,9 +163,9 @@ func (r *Router) lookAtAll(out *output) {
 	for _, d := range r.table.Destinations() {
 		stale[d] = true
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.cfg.Picture.List(resource.Services, "") {
-		keys = append(keys, plan.KeyOf(o))
+		keys = append(keys, object.KeyOf(o))
 	}
 	out.seen = stale
 	r.claim(keys, out)
@@ -176,7 +176,7 @@ func (r *Router) lookAtAll(out *output) {
 }
 
 // claim has services claim what they want, and those that get what others give up with them.
-func (r *Router) claim(keys []plan.Key, out *output) {
+func (r *Router) claim(keys []object.Key, out *output) {
 	for len(keys) > 0 {
 		key := keys[0]
 		keys = keys[1:]
@@ -186,12 +186,12 @@ func (r *Router) claim(keys []plan.Key, out *output) {
 			out.apply(c)
 		}
 		for _, c := range again {
-			keys = append(keys, plan.Key{Namespace: c.Namespace, Name: c.Name})
+			keys = append(keys, object.Key{Namespace: c.Namespace, Name: c.Name})
 		}
 	}
 }
 
-func (r *Router) wants(key plan.Key) ([]proxy.Frontend, proxy.Claimant) {
+func (r *Router) wants(key object.Key) ([]proxy.Frontend, proxy.Claimant) {
 	who := proxy.Claimant{Namespace: key.Namespace, Name: key.Name}
 	obj, ok := r.cfg.Picture.Get(resource.Services, key.Namespace, key.Name)
 	if !ok {

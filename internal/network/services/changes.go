@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/behind"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -17,13 +17,13 @@ type changes struct {
 
 	mu sync.Mutex
 	// services are those that changed.
-	services map[plan.Key]bool
+	services map[object.Key]bool
 	work
 }
 
 // work is what a pass has to do.
 type work struct {
-	services []plan.Key
+	services []object.Key
 	// all: look at every service; anew: the table was changed by somebody else.
 	all, anew bool
 	// revision is how recent the picture of endpoints is that this makes true.
@@ -32,7 +32,7 @@ type work struct {
 
 func (c *changes) init() {
 	c.wake = make(chan struct{}, 1)
-	c.services = map[plan.Key]bool{}
+	c.services = map[object.Key]bool{}
 }
 
 func (c *changes) note(f func()) {
@@ -53,10 +53,10 @@ func (c *changes) damaged()    { c.note(func() { c.all, c.anew = true, true }) }
 func (c *changes) saw(ch view.Change) {
 	switch ch.Resource {
 	case resource.Services:
-		c.note(func() { c.touch(ch.Before, ch.After, func(o plan.Object) plan.Key { return plan.KeyOf(o) }) })
+		c.note(func() { c.touch(ch.Before, ch.After, func(o object.Object) object.Key { return object.KeyOf(o) }) })
 	case resource.EndpointSlices:
 		c.note(func() {
-			c.touch(ch.Before, ch.After, func(o plan.Object) plan.Key {
+			c.touch(ch.Before, ch.After, func(o object.Object) object.Key {
 				key, _ := behind.ServiceOf(o)
 				return key
 			})
@@ -83,8 +83,8 @@ func whole(ch view.Change) bool {
 	return view.RevisionOf(ch.After) == ch.Revision
 }
 
-func (c *changes) touch(before, after plan.Object, key func(plan.Object) plan.Key) {
-	for _, o := range []plan.Object{before, after} {
+func (c *changes) touch(before, after object.Object, key func(object.Object) object.Key) {
+	for _, o := range []object.Object{before, after} {
 		if o == nil {
 			continue
 		}
@@ -95,7 +95,7 @@ func (c *changes) touch(before, after plan.Object, key func(plan.Object) plan.Ke
 }
 
 // shape is what routing depends on of a node.
-func shape(o plan.Object) [2]string {
+func shape(o object.Object) [2]string {
 	n, ok := o.(*corev1.Node)
 	if !ok || n == nil {
 		return [2]string{}

@@ -19,7 +19,7 @@ import (
 
 	"coracle/internal/network/nft"
 	"coracle/internal/network/proxy"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // TestKilledAtEachWrite: an agent that is killed after any of its writes, and whose successor goes on, leaves what one leaves
@@ -84,7 +84,7 @@ func (w *world) life(client string, pods [3]netip.Addr, accept func() *net.TCPCo
 	old := service("old", "10.96.0.14", port("", corev1.ProtocolUDP, 53))
 	oldSlice := slice("old", "", corev1.ProtocolUDP, 8053, a)
 	still := service("still", "10.96.0.15", port("", corev1.ProtocolTCP, 80))
-	all := []plan.Object{
+	all := []object.Object{
 		web, slice("web", "http", corev1.ProtocolTCP, 8080, a, b), slice("web", "dns", corev1.ProtocolUDP, 8053, a),
 		keep, slice("keep", "", corev1.ProtocolTCP, 8080, a), local, slice("local", "", corev1.ProtocolTCP, 8080, a),
 		old, oldSlice, still, slice("still", "", corev1.ProtocolTCP, 9000, c),

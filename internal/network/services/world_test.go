@@ -27,7 +27,7 @@ import (
 
 	"coracle/internal/filetree/scratch"
 	"coracle/internal/network/pod"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -148,7 +148,7 @@ func (w *world) live(r *Router) {
 }
 
 // put makes objects part of the picture, drop takes them out.
-func (w *world) put(objects ...plan.Object) {
+func (w *world) put(objects ...object.Object) {
 	for _, o := range objects {
 		w.revision++
 		o.SetResourceVersion(strconv.FormatUint(w.revision, 10))
@@ -156,7 +156,7 @@ func (w *world) put(objects ...plan.Object) {
 	}
 }
 
-func (w *world) drop(objects ...plan.Object) {
+func (w *world) drop(objects ...object.Object) {
 	for _, o := range objects {
 		w.revision++
 		w.picture.Apply(view.Event{Type: watch.Deleted, Object: o, Resource: resource.Of(o), Revision: w.revision})

@@ -35,8 +35,6 @@ func (s stock) Secret(_ context.Context, _, name string) (*corev1.Secret, error)
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, name)
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func ref(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
 
 func TestEnv(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client/fake"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -25,7 +25,7 @@ func TestHub(t *testing.T) {
 		defer cancel()
 		cluster := fake.New()
 		var away atomic.Bool
-		cluster.Fail = func(string, plan.Ref, string) error {
+		cluster.Fail = func(string, object.Ref, string) error {
 			if away.Load() {
 				return errors.New("connection refused")
 			}

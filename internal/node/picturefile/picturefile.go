@@ -20,7 +20,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"coracle/internal/filetree"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/sealed"
 )
@@ -28,8 +28,8 @@ import (
 // Change is an object as it is now; without one it has gone.
 type Change struct {
 	Resource resource.Resource
-	Key      plan.Key
-	Object   plan.Object
+	Key      object.Key
+	Object   object.Object
 }
 
 // line is a change in the file.
@@ -43,12 +43,12 @@ type line struct {
 // kinds are those that are kept, by their plurals.
 var kinds = map[string]struct {
 	resource resource.Resource
-	make     func() plan.Object
+	make     func() object.Object
 }{
-	resource.Services.Plural:       {resource.Services, func() plan.Object { return &corev1.Service{} }},
-	resource.EndpointSlices.Plural: {resource.EndpointSlices, func() plan.Object { return &discoveryv1.EndpointSlice{} }},
-	resource.Nodes.Plural:          {resource.Nodes, func() plan.Object { return &corev1.Node{} }},
-	resource.ServiceCIDRs.Plural:   {resource.ServiceCIDRs, func() plan.Object { return &networkingv1.ServiceCIDR{} }},
+	resource.Services.Plural:       {resource.Services, func() object.Object { return &corev1.Service{} }},
+	resource.EndpointSlices.Plural: {resource.EndpointSlices, func() object.Object { return &discoveryv1.EndpointSlice{} }},
+	resource.Nodes.Plural:          {resource.Nodes, func() object.Object { return &corev1.Node{} }},
+	resource.ServiceCIDRs.Plural:   {resource.ServiceCIDRs, func() object.Object { return &networkingv1.ServiceCIDR{} }},
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -86,7 +86,7 @@ func decode(raw []byte) (Change, error) {
 	if !known {
 		return Change{}, sealed.ErrDamaged
 	}
-	c := Change{Resource: kind.resource, Key: plan.Key{Namespace: l.Namespace, Name: l.Name}}
+	c := Change{Resource: kind.resource, Key: object.Key{Namespace: l.Namespace, Name: l.Name}}
 	if len(l.Object) > 0 {
 		c.Object = kind.make()
 		if err := json.Unmarshal(l.Object, c.Object); err != nil {
@@ -154,7 +154,7 @@ func (f *File) Load() ([]Change, error) {
 func replay(raw []byte) (out []Change, err error) {
 	type place struct {
 		resource.Resource
-		plan.Key
+		object.Key
 	}
 	last := map[place]int{}
 	for text := range bytes.Lines(raw) {

@@ -12,12 +12,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/filetree/scratch"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 func service(name, ip string) Change {
-	return Change{resource.Services, plan.Key{Namespace: "shop", Name: name}, &corev1.Service{
+	return Change{resource.Services, object.Key{Namespace: "shop", Name: name}, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: corev1.ServiceSpec{ClusterIP: ip},
 	}}
 }
@@ -49,7 +49,7 @@ func TestFile(t *testing.T) {
 	if got := told(t, f); got != "" || !f.Due() {
 		t.Errorf("a new file tells %q", got)
 	}
-	slice := Change{resource.EndpointSlices, plan.Key{Namespace: "shop", Name: "a-1"}, &discoveryv1.EndpointSlice{
+	slice := Change{resource.EndpointSlices, object.Key{Namespace: "shop", Name: "a-1"}, &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a-1"}, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.5"}}},
 	}}
 	if err := f.Write([]Change{service("a", "1"), slice, service("b", "2")}); err != nil {

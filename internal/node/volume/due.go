@@ -13,6 +13,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/filetree"
 	"coracle/internal/podclaim"
+	"coracle/internal/podstate"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )
@@ -164,7 +165,7 @@ func (m *Manager) unused(ctx context.Context, pv *corev1.PersistentVolume) error
 	}
 	for _, obj := range pods {
 		pod := obj.(*corev1.Pod)
-		if ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed; !ended && podclaim.Uses(pod, ref.Name) {
+		if ended := podstate.Ended(pod); !ended && podclaim.Uses(pod, ref.Name) {
 			return fmt.Errorf("reclaim volume %s: pod %s/%s still uses it", pv.Name, pod.Namespace, pod.Name)
 		}
 	}

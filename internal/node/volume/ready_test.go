@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/node/objects"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // TestShownAsLeft: a manager that begins while the API has no say shows what its predecessor made ready, as it was
@@ -30,7 +30,7 @@ func TestShownAsLeft(t *testing.T) {
 	before := strings.Join(f.list(left["shown"].Path), "\n")
 
 	// The object is gone with the server, and another manager comes.
-	if _, err := f.cluster.Delete(t.Context(), plan.RefOf(plain), metav1.DeleteOptions{}); err != nil {
+	if _, err := f.cluster.Delete(t.Context(), object.RefOf(plain), metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	offline := true

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/reclaim"
 	served "coracle/internal/resource"
 )
@@ -51,7 +51,7 @@ func (f *fixture) node() {
 
 func (f *fixture) drop(res served.Resource, namespace, name string) {
 	f.Helper()
-	if _, err := f.cluster.Delete(context.Background(), plan.Ref{Resource: res, Key: plan.Key{Namespace: namespace, Name: name}}, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))}); err != nil {
+	if _, err := f.cluster.Delete(context.Background(), object.Ref{Resource: res, Key: object.Key{Namespace: namespace, Name: name}}, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))}); err != nil {
 		f.Fatal(err)
 	}
 }
@@ -244,7 +244,7 @@ func TestReclaimAsksTheAPI(t *testing.T) {
 		f := newFixture(t)
 		path := f.released("x")
 		f.drop(served.PersistentVolumeClaims, "ns", "x")
-		f.cluster.Fail = func(verb string, ref plan.Ref, _ string) error {
+		f.cluster.Fail = func(verb string, ref object.Ref, _ string) error {
 			if ref.Resource == res && (verb == "get" || verb == "list") {
 				return errors.New("the API is away")
 			}

@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -94,7 +94,7 @@ func (m *Manager) requestToken(ctx context.Context, pod *corev1.Pod, src *corev1
 	if src.Audience != "" {
 		request.Spec.Audiences = []string{src.Audience}
 	}
-	ref := plan.Ref{Resource: resource.ServiceAccounts, Key: plan.Key{Namespace: pod.Namespace, Name: account}}
+	ref := object.Ref{Resource: resource.ServiceAccounts, Key: object.Key{Namespace: pod.Namespace, Name: account}}
 	answer, err := m.cfg.Client.CreateSub(ctx, ref, "token", request)
 	if err != nil {
 		return token{}, fmt.Errorf("failed to fetch token: %w", err)

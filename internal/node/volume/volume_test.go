@@ -25,7 +25,7 @@ import (
 	"coracle/internal/filetree/scratch"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // tokens answers token requests, which the fake cluster does not.
@@ -35,7 +35,7 @@ type tokens struct {
 	now   func() time.Time
 }
 
-func (c *tokens) CreateSub(_ context.Context, ref plan.Ref, sub string, obj any) (any, error) {
+func (c *tokens) CreateSub(_ context.Context, ref object.Ref, sub string, obj any) (any, error) {
 	request, ok := obj.(*authenticationv1.TokenRequest)
 	if !ok || sub != "token" {
 		return nil, fmt.Errorf("%s of %s", sub, ref.Resource)
@@ -175,8 +175,6 @@ func needRoot(t *testing.T) {
 }
 
 func quantity(s string) *resource.Quantity { return ptr(resource.MustParse(s)) }
-
-func ptr[T any](v T) *T { return &v }
 
 func local(name string) corev1.LocalObjectReference {
 	return corev1.LocalObjectReference{Name: name}

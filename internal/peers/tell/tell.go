@@ -14,8 +14,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"coracle/internal/object"
 	"coracle/internal/peers"
-	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -28,21 +28,21 @@ func Resources() []resource.Resource {
 // Teller tells nodes. Make it with New.
 type Teller struct {
 	// accepted returns the policies that there are at this moment, however old the picture is.
-	accepted func(context.Context) ([]plan.Object, error)
+	accepted func(context.Context) ([]object.Object, error)
 
 	mu      sync.Mutex
 	picture *view.View
 	// seen has the policies whose change every stream knows it has to tell, by their revisions; moved is closed when one more has.
-	seen    map[plan.Key]uint64
+	seen    map[object.Key]uint64
 	moved   chan struct{}
 	streams map[*stream]bool
 	byNode  map[string]map[*stream]bool
 }
 
 // New returns a teller that has nothing to tell yet.
-func New(accepted func(context.Context) ([]plan.Object, error)) *Teller {
+func New(accepted func(context.Context) ([]object.Object, error)) *Teller {
 	return &Teller{
-		accepted: accepted, seen: map[plan.Key]uint64{}, moved: make(chan struct{}), streams: map[*stream]bool{}, byNode: map[string]map[*stream]bool{},
+		accepted: accepted, seen: map[object.Key]uint64{}, moved: make(chan struct{}), streams: map[*stream]bool{}, byNode: map[string]map[*stream]bool{},
 	}
 }
 
@@ -58,7 +58,7 @@ func (t *Teller) Follow(ctx context.Context, picture *view.View, whole <-chan st
 	defer t.mu.Unlock()
 	t.picture = picture
 	for _, o := range picture.List(resource.NetworkPolicies, "") {
-		t.seen[plan.KeyOf(o)] = max(t.seen[plan.KeyOf(o)], view.RevisionOf(o))
+		t.seen[object.KeyOf(o)] = max(t.seen[object.KeyOf(o)], view.RevisionOf(o))
 	}
 	for s := range t.streams {
 		s.mark(nil)
@@ -68,7 +68,7 @@ func (t *Teller) Follow(ctx context.Context, picture *view.View, whole <-chan st
 // item is what a stream has to tell of.
 type item struct {
 	kind string
-	plan.Key
+	object.Key
 }
 
 func (t *Teller) changed(ch view.Change) {
@@ -79,14 +79,14 @@ func (t *Teller) changed(ch view.Change) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if o := either(ch); o != nil && len(t.seen) > 0 {
-			t.markAll(item{peers.KindNamespace, plan.KeyOf(o)})
+			t.markAll(item{peers.KindNamespace, object.KeyOf(o)})
 		}
 	case resource.Pods:
 		t.podChanged(ch)
 	}
 }
 
-func either(ch view.Change) plan.Object {
+func either(ch view.Change) object.Object {
 	if ch.After != nil {
 		return ch.After
 	}
@@ -100,7 +100,7 @@ func (t *Teller) policyChanged(ch view.Change) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := plan.KeyOf(o)
+	key := object.KeyOf(o)
 	governed := len(t.seen) > 0
 	if ch.After != nil {
 		t.seen[key] = view.RevisionOf(ch.After)
@@ -124,7 +124,7 @@ func (t *Teller) podChanged(ch view.Change) {
 	if before == nil && after == nil || before != nil && after != nil && peers.Same(before, after) {
 		return
 	}
-	it := item{peers.KindPod, plan.KeyOf(either(ch))}
+	it := item{peers.KindPod, object.KeyOf(either(ch))}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.seen) > 0 {
@@ -277,7 +277,7 @@ func (t *Teller) fresh(ctx context.Context) error {
 		behind := false
 		for _, o := range list {
 			// One that was deleted meanwhile is not waited for: what follows its deletion is not its business.
-			at, known := t.seen[plan.KeyOf(o)]
+			at, known := t.seen[object.KeyOf(o)]
 			_, there := t.picture.Get(resource.NetworkPolicies, o.GetNamespace(), o.GetName())
 			behind = behind || known && at < view.RevisionOf(o) || !known && (there || t.picture.Revision(resource.NetworkPolicies) < view.RevisionOf(o))
 		}

@@ -18,8 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"coracle/internal/object"
 	"coracle/internal/peers"
-	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -32,15 +32,15 @@ type world struct {
 	server   *httptest.Server
 
 	mu       sync.Mutex
-	accepted map[string]plan.Object
+	accepted map[string]object.Object
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, picture: view.New(), accepted: map[string]plan.Object{}}
-	teller := New(func(context.Context) ([]plan.Object, error) {
+	w := &world{t: t, picture: view.New(), accepted: map[string]object.Object{}}
+	teller := New(func(context.Context) ([]object.Object, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		var out []plan.Object
+		var out []object.Object
 		for _, o := range w.accepted {
 			out = append(out, o)
 		}
@@ -57,7 +57,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // accept has the server accept an object; show, its picture have it.
-func (w *world) accept(o plan.Object) plan.Object {
+func (w *world) accept(o object.Object) object.Object {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.revision++
@@ -68,13 +68,13 @@ func (w *world) accept(o plan.Object) plan.Object {
 	return o
 }
 
-func (w *world) show(objects ...plan.Object) {
+func (w *world) show(objects ...object.Object) {
 	for _, o := range objects {
 		w.picture.Apply(view.Event{Type: watch.Modified, Object: o})
 	}
 }
 
-func (w *world) drop(o plan.Object) {
+func (w *world) drop(o object.Object) {
 	w.mu.Lock()
 	w.revision++
 	delete(w.accepted, o.GetName())

@@ -22,7 +22,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"coracle/internal/kind"
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -30,7 +30,7 @@ import (
 type Document struct {
 	// From says where it is: "web.yaml, document 2".
 	From string
-	Ref  plan.Ref
+	Ref  object.Ref
 	// JSON is the document, with its namespace filled in.
 	JSON []byte
 }
@@ -169,7 +169,7 @@ func documents(from string, raw []byte, namespace string) ([]Document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
-	ref := plan.Ref{Resource: res, Key: plan.Key{Name: u.GetName()}}
+	ref := object.Ref{Resource: res, Key: object.Key{Name: u.GetName()}}
 	if res.Namespaced {
 		ref.Namespace = u.GetNamespace()
 	}

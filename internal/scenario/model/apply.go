@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -55,7 +56,7 @@ func (w *World) Carry(run *loop.Pass) Outcome {
 }
 
 // Act carries one action out. It returns the object as the action left it, nil where a guard passed it over.
-func (w *World) Act(a plan.Action) (plan.Object, error) {
+func (w *World) Act(a plan.Action) (object.Object, error) {
 	if w.Refuse != nil {
 		if s := w.Refuse(a); s != nil {
 			return nil, &apierrors.StatusError{ErrStatus: *s}
@@ -84,7 +85,7 @@ func (w *World) Act(a plan.Action) (plan.Object, error) {
 type lookup struct{ *World }
 
 // Find implements plan.Lookup.
-func (l lookup) Find(res resource.Resource, key plan.Key) (plan.Object, error) {
+func (l lookup) Find(res resource.Resource, key object.Key) (object.Object, error) {
 	if o, ok := l.Get(res, key.Namespace, key.Name); ok {
 		return o, nil
 	}
@@ -92,12 +93,12 @@ func (l lookup) Find(res resource.Resource, key plan.Key) (plan.Object, error) {
 }
 
 // All implements plan.Lookup.
-func (l lookup) All(res resource.Resource, namespace string) ([]plan.Object, error) {
+func (l lookup) All(res resource.Resource, namespace string) ([]object.Object, error) {
 	return l.List(res, namespace), nil
 }
 
-func (w *World) create(object plan.Object) (plan.Object, error) {
-	o := object.DeepCopyObject().(plan.Object)
+func (w *World) create(object object.Object) (object.Object, error) {
+	o := object.DeepCopyObject().(object.Object)
 	res := resource.Of(o)
 	if o.GetName() == "" {
 		w.names++
@@ -123,7 +124,7 @@ func suffix(n int) string {
 	return string(b[:])
 }
 
-func (w *World) update(a plan.Update) (plan.Object, error) {
+func (w *World) update(a plan.Update) (object.Object, error) {
 	res := resource.Of(a.Object)
 	old, ok := w.Get(res, a.Object.GetNamespace(), a.Object.GetName())
 	if !ok || old.GetUID() != a.Object.GetUID() {
@@ -135,7 +136,7 @@ func (w *World) update(a plan.Update) (plan.Object, error) {
 	if a.Subresource == "status" {
 		return w.writeStatus(a.Object)
 	}
-	o := a.Object.DeepCopyObject().(plan.Object)
+	o := a.Object.DeepCopyObject().(object.Object)
 	copyField(o, old, "Status")
 	if equality.Semantic.DeepEqual(old, o) {
 		return old, nil
@@ -148,12 +149,12 @@ func (w *World) update(a plan.Update) (plan.Object, error) {
 	return o, nil
 }
 
-func modified(o plan.Object) error {
+func modified(o object.Object) error {
 	return apierrors.NewConflict(resource.Of(o).GroupResource(), o.GetName(), errors.New("the object has been modified"))
 }
 
 // writeStatus writes the status and, as upstream's status strategies allow, the annotations.
-func (w *World) writeStatus(object plan.Object) (plan.Object, error) {
+func (w *World) writeStatus(object object.Object) (object.Object, error) {
 	res := resource.Of(object)
 	old, ok := w.Get(res, object.GetNamespace(), object.GetName())
 	if !ok || old.GetUID() != object.GetUID() {
@@ -162,8 +163,8 @@ func (w *World) writeStatus(object plan.Object) (plan.Object, error) {
 	if v := object.GetResourceVersion(); v != "" && v != old.GetResourceVersion() {
 		return nil, modified(old)
 	}
-	o := old.DeepCopyObject().(plan.Object)
-	copyField(o, object.DeepCopyObject().(plan.Object), "Status")
+	o := old.DeepCopyObject().(object.Object)
+	copyField(o, object.DeepCopyObject().(object.Object), "Status")
 	o.SetAnnotations(object.GetAnnotations())
 	if equality.Semantic.DeepEqual(old, o) {
 		return old, nil
@@ -173,14 +174,14 @@ func (w *World) writeStatus(object plan.Object) (plan.Object, error) {
 }
 
 // copyField copies a field of a struct where both have it (kinds without a status do not).
-func copyField(to, from plan.Object, field string) {
+func copyField(to, from object.Object, field string) {
 	dst := reflect.ValueOf(to).Elem().FieldByName(field)
 	if dst.IsValid() {
 		dst.Set(reflect.ValueOf(from).Elem().FieldByName(field))
 	}
 }
 
-func (w *World) deleteRef(ref plan.Ref, version string, grace *int64) (plan.Object, error) {
+func (w *World) deleteRef(ref object.Ref, version string, grace *int64) (object.Object, error) {
 	o, ok := w.Get(ref.Resource, ref.Namespace, ref.Name)
 	if !ok {
 		return nil, apierrors.NewNotFound(ref.Resource.GroupResource(), ref.Name)
@@ -201,7 +202,7 @@ func (w *World) deleteRef(ref plan.Ref, version string, grace *int64) (plan.Obje
 
 // delete removes an object, or marks it when something must happen first: a finalizer, or the
 // node that has to stop a pod.
-func (w *World) delete(res resource.Resource, old plan.Object, grace *int64) {
+func (w *World) delete(res resource.Resource, old object.Object, grace *int64) {
 	pod, isPod := old.(*corev1.Pod)
 	graceful := isPod && pod.Spec.NodeName != "" && !slices.Contains([]corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed}, pod.Status.Phase)
 	seconds := int64(0)
@@ -221,7 +222,7 @@ func (w *World) delete(res resource.Resource, old plan.Object, grace *int64) {
 	if old.GetDeletionTimestamp() != nil {
 		return
 	}
-	o := old.DeepCopyObject().(plan.Object)
+	o := old.DeepCopyObject().(object.Object)
 	o.SetDeletionTimestamp(&metav1.Time{Time: w.Now.Add(time.Duration(seconds) * time.Second)})
 	o.SetDeletionGracePeriodSeconds(&seconds)
 	w.store(res, o)

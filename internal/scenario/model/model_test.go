@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -27,7 +28,7 @@ func do(w *model.World, a plan.Action) metav1.StatusReason {
 	return apierrors.ReasonForError(err)
 }
 
-func get[T plan.Object](t *testing.T, w *model.World, res resource.Resource, name string) T {
+func get[T object.Object](t *testing.T, w *model.World, res resource.Resource, name string) T {
 	t.Helper()
 	o, ok := w.Get(res, "default", name)
 	if !ok {
@@ -64,11 +65,11 @@ func TestPreconditions(t *testing.T) {
 	w, set := newWorld()
 	stale := set.DeepCopy()
 	model.Edit(w, "default", "web", func(s *appsv1.ReplicaSet) { s.Labels = map[string]string{"x": "y"} })
-	other := plan.RefOf(set)
+	other := object.RefOf(set)
 	other.UID = "another"
 	dead := other
 	dead.Name = "gone"
-	alive := plan.RefOf(set)
+	alive := object.RefOf(set)
 	for name, c := range map[string]struct {
 		action plan.Action
 		want   metav1.StatusReason
@@ -95,19 +96,19 @@ func TestPodsEndInTwoSteps(t *testing.T) {
 	w, set := newWorld()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "web-", Namespace: "default", OwnerReferences: []metav1.OwnerReference{claim.Reference(set)}}}
 	w.Apply(plan.Plan{Actions: []plan.Action{plan.Create{Object: pod}, plan.Create{Object: pod}}})
-	pods := w.Indexed(resource.Pods, plan.ByController, string(set.UID))
+	pods := w.Indexed(resource.Pods, object.ByController, string(set.UID))
 	if len(pods) != 2 || pods[0].GetName() == pods[1].GetName() {
 		t.Fatalf("want two pods of two names: %v", pods)
 	}
-	running := plan.RefOf(pods[0])
+	running := object.RefOf(pods[0])
 	model.Edit(w, "default", running.Name, func(p *corev1.Pod) { p.Spec.NodeName, p.Status.Phase = "n1", corev1.PodRunning })
 	do(w, plan.Delete{Object: running})
-	do(w, plan.Delete{Object: plan.RefOf(pods[1])})
+	do(w, plan.Delete{Object: object.RefOf(pods[1])})
 	left := w.List(resource.Pods, "")
 	if len(left) != 1 || left[0].GetName() != running.Name || !left[0].GetDeletionTimestamp().Time.Equal(start.Add(30*time.Second)) {
 		t.Fatalf("a pod on a node terminates, one without a node goes at once: %v", left)
 	}
-	do(w, plan.Delete{Object: plan.RefOf(set)})
+	do(w, plan.Delete{Object: object.RefOf(set)})
 	w.Collect()
 	if w.Remove(resource.Pods, "default", running.Name); len(w.List(resource.Pods, "")) != 0 {
 		t.Fatal("pods are left")
@@ -118,10 +119,10 @@ func TestOrphansAndIndexes(t *testing.T) {
 	w, set := newWorld()
 	w.Put(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "free"}})
 	w.Put(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "held", OwnerReferences: []metav1.OwnerReference{claim.Reference(set)}}})
-	if got := w.Indexed(resource.Pods, plan.ByOrphan, "default"); len(got) != 1 || got[0].GetName() != "free" {
+	if got := w.Indexed(resource.Pods, object.ByOrphan, "default"); len(got) != 1 || got[0].GetName() != "free" {
 		t.Errorf("orphans: %v", got)
 	}
-	if got := w.Indexed(resource.Pods, plan.ByOwner, string(set.UID)); len(got) != 1 || got[0].GetName() != "held" {
+	if got := w.Indexed(resource.Pods, object.ByOwner, string(set.UID)); len(got) != 1 || got[0].GetName() != "held" {
 		t.Errorf("owned: %v", got)
 	}
 }

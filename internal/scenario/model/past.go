@@ -3,11 +3,11 @@ package model
 import (
 	"maps"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
-// View is a plan.Reader that shows a world as it was, kind by kind, as a view that is fed by
+// View is an object.Reader that shows a world as it was, kind by kind, as a view that is fed by
 // watches does: each kind lags behind by itself, none ever goes back.
 type View struct {
 	of *World
@@ -52,17 +52,17 @@ func (v *View) Deliver(res resource.Resource, n int) {
 // Behind says by how many states the view of a kind lags.
 func (v *View) Behind(res resource.Resource) int { return len(v.pending[res]) }
 
-// Get implements plan.Reader.
-func (v *View) Get(res resource.Resource, namespace, name string) (plan.Object, bool) {
+// Get implements object.Reader.
+func (v *View) Get(res resource.Resource, namespace, name string) (object.Object, bool) {
 	return v.shown.Get(res, namespace, name)
 }
 
-// List implements plan.Reader.
-func (v *View) List(res resource.Resource, namespace string) []plan.Object {
+// List implements object.Reader.
+func (v *View) List(res resource.Resource, namespace string) []object.Object {
 	return v.shown.List(res, namespace)
 }
 
-// Indexed implements plan.Reader.
-func (v *View) Indexed(res resource.Resource, index, value string) []plan.Object {
+// Indexed implements object.Reader.
+func (v *View) Indexed(res resource.Resource, index, value string) []object.Object {
 	return v.shown.Indexed(res, index, value)
 }

@@ -5,35 +5,36 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
 type sighting struct {
 	resource resource.Resource
-	key      plan.Key
+	key      object.Key
 }
 
 // steady is the time on a clock that nothing sets.
 func (w *World) steady() time.Duration { return w.Now.Sub(w.began) - w.set }
 
 // witness notes a sign, if a change is one.
-func (w *World) witness(res resource.Resource, before, after plan.Object) {
+func (w *World) witness(res resource.Resource, before, after object.Object) {
 	for _, s := range w.signs[res] {
 		if s.Given(before, after) {
-			w.seen[sighting{res, plan.KeyOf(after)}] = w.steady()
+			w.seen[sighting{res, object.KeyOf(after)}] = w.steady()
 		}
 	}
 }
 
 // Last implements plan.Signs.
-func (w *World) Last(res resource.Resource, key plan.Key) (time.Duration, bool) {
+func (w *World) Last(res resource.Resource, key object.Key) (time.Duration, bool) {
 	at, ok := w.seen[sighting{res, key}]
 	return at, ok
 }
 
 // Parted implements plan.Partings.
-func (w *World) Parted(res resource.Resource, key plan.Key) (plan.Parting, bool) {
+func (w *World) Parted(res resource.Resource, key object.Key) (plan.Parting, bool) {
 	p, ok := w.parted[sighting{res, key}]
 	return p, ok && w.steady()-p.At < plan.Recall
 }

@@ -1,4 +1,4 @@
-// Package model is a cluster's memory in miniature, for tests of planners: it is the plan.Reader
+// Package model is a cluster's memory in miniature, for tests of planners: it is the object.Reader
 // they read and it carries out their plans at once, as the API would.
 //
 // It owns names, UIDs, revisions, generations, preconditions and the two-step deletion of pods, all
@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -36,7 +37,7 @@ type World struct {
 	Refuse func(plan.Action) *metav1.Status
 
 	tables  map[resource.Resource]*table
-	indexes map[resource.Resource][]plan.Index
+	indexes map[resource.Resource][]object.Index
 	signs   map[resource.Resource][]plan.Sign
 	seen    map[sighting]time.Duration
 	// parted and deleting are what the watcher knows of objects that went.
@@ -53,9 +54,9 @@ type World struct {
 
 // table holds one kind. Objects are immutable: a change puts a new one in place.
 type table struct {
-	objects map[plan.Key]plan.Object
-	sorted  []plan.Object
-	filed   map[string][]plan.Object
+	objects map[object.Key]object.Object
+	sorted  []object.Object
+	filed   map[string][]object.Object
 }
 
 // New returns an empty world at an instant, that keeps the indexes of these controllers.
@@ -63,7 +64,7 @@ func New(now time.Time, controllers ...plan.Controller) *World {
 	w := &World{Now: now, began: now, awake: -plan.Recall, tables: map[resource.Resource]*table{},
 		signs: map[resource.Resource][]plan.Sign{}, seen: map[sighting]time.Duration{},
 		parted: map[sighting]plan.Parting{}, deleting: map[types.UID]string{},
-		indexes: map[resource.Resource][]plan.Index{}, births: map[string]int{}}
+		indexes: map[resource.Resource][]object.Index{}, births: map[string]int{}}
 	for _, c := range controllers {
 		for _, s := range c.Signs {
 			w.signs[s.Resource] = append(w.signs[s.Resource], s)
@@ -75,18 +76,18 @@ func New(now time.Time, controllers ...plan.Controller) *World {
 	return w
 }
 
-// Get implements plan.Reader.
-func (w *World) Get(res resource.Resource, namespace, name string) (plan.Object, bool) {
+// Get implements object.Reader.
+func (w *World) Get(res resource.Resource, namespace, name string) (object.Object, bool) {
 	t := w.tables[res]
 	if t == nil {
 		return nil, false
 	}
-	o, ok := t.objects[plan.Key{Namespace: namespace, Name: name}]
+	o, ok := t.objects[object.Key{Namespace: namespace, Name: name}]
 	return o, ok
 }
 
-// List implements plan.Reader.
-func (w *World) List(res resource.Resource, namespace string) []plan.Object {
+// List implements object.Reader.
+func (w *World) List(res resource.Resource, namespace string) []object.Object {
 	t := w.tables[res]
 	if t == nil {
 		return nil
@@ -94,17 +95,17 @@ func (w *World) List(res resource.Resource, namespace string) []plan.Object {
 	if namespace == "" {
 		return t.all()
 	}
-	return slices.DeleteFunc(slices.Clone(t.all()), func(o plan.Object) bool { return o.GetNamespace() != namespace })
+	return slices.DeleteFunc(slices.Clone(t.all()), func(o object.Object) bool { return o.GetNamespace() != namespace })
 }
 
-// Indexed implements plan.Reader.
-func (w *World) Indexed(res resource.Resource, index, value string) []plan.Object {
+// Indexed implements object.Reader.
+func (w *World) Indexed(res resource.Resource, index, value string) []object.Object {
 	t := w.tables[res]
 	if t == nil {
 		return nil
 	}
 	if t.filed == nil {
-		t.filed = map[string][]plan.Object{}
+		t.filed = map[string][]object.Object{}
 		for _, o := range t.all() {
 			for _, place := range w.places(res, o) {
 				t.filed[place] = append(t.filed[place], o)
@@ -114,18 +115,18 @@ func (w *World) Indexed(res resource.Resource, index, value string) []plan.Objec
 	return t.filed[index+"\x00"+value]
 }
 
-func (w *World) places(res resource.Resource, o plan.Object) []string {
+func (w *World) places(res resource.Resource, o object.Object) []string {
 	var places []string
 	controlled := false
 	for _, ref := range o.GetOwnerReferences() {
-		places = append(places, plan.ByOwner+"\x00"+string(ref.UID))
+		places = append(places, object.ByOwner+"\x00"+string(ref.UID))
 		if ref.Controller != nil && *ref.Controller {
 			controlled = true
-			places = append(places, plan.ByController+"\x00"+string(ref.UID))
+			places = append(places, object.ByController+"\x00"+string(ref.UID))
 		}
 	}
 	if !controlled {
-		places = append(places, plan.ByOrphan+"\x00"+o.GetNamespace())
+		places = append(places, object.ByOrphan+"\x00"+o.GetNamespace())
 	}
 	for _, i := range w.indexes[res] {
 		for _, v := range i.Values(o) {
@@ -135,36 +136,36 @@ func (w *World) places(res resource.Resource, o plan.Object) []string {
 	return places
 }
 
-func (t *table) all() []plan.Object {
+func (t *table) all() []object.Object {
 	if t.sorted == nil {
 		for _, o := range t.objects {
 			t.sorted = append(t.sorted, o)
 		}
-		slices.SortFunc(t.sorted, func(a, b plan.Object) int {
+		slices.SortFunc(t.sorted, func(a, b object.Object) int {
 			return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
 		})
 	}
 	return t.sorted
 }
 
-func (w *World) store(res resource.Resource, o plan.Object) {
+func (w *World) store(res resource.Resource, o object.Object) {
 	t := w.tables[res]
 	if t == nil {
-		t = &table{objects: map[plan.Key]plan.Object{}}
+		t = &table{objects: map[object.Key]object.Object{}}
 		w.tables[res] = t
 	}
 	w.revision++
 	o.SetResourceVersion(strconv.Itoa(w.revision))
-	w.witness(res, t.objects[plan.KeyOf(o)], o)
-	t.objects[plan.KeyOf(o)] = o
+	w.witness(res, t.objects[object.KeyOf(o)], o)
+	t.objects[object.KeyOf(o)] = o
 	t.sorted, t.filed = nil, nil
 }
 
 // Put creates or replaces an object as a user would, whole, status included. What the API would
 // fill in is filled in: namespace "default", UID, creation time, generation, the UIDs of owners that are
 // named without, and the defaults that planners rely on. It returns the stored object.
-func (w *World) Put(o plan.Object) plan.Object {
-	o = o.DeepCopyObject().(plan.Object)
+func (w *World) Put(o object.Object) object.Object {
+	o = o.DeepCopyObject().(object.Object)
 	res := resource.Of(o)
 	if res.Namespaced && o.GetNamespace() == "" {
 		o.SetNamespace("default")
@@ -183,7 +184,7 @@ func (w *World) Put(o plan.Object) plan.Object {
 }
 
 // bear gives a new object its identity.
-func (w *World) bear(res resource.Resource, o plan.Object) {
+func (w *World) bear(res resource.Resource, o object.Object) {
 	if o.GetUID() == "" {
 		id := strings.ToLower(res.Kind) + "-" + o.GetName()
 		w.births[id]++
@@ -198,7 +199,7 @@ func (w *World) bear(res resource.Resource, o plan.Object) {
 	o.SetGeneration(max(1, o.GetGeneration()))
 }
 
-func (w *World) nameOwners(o plan.Object) {
+func (w *World) nameOwners(o object.Object) {
 	refs := o.GetOwnerReferences()
 	for i := range refs {
 		if refs[i].UID != "" {
@@ -215,7 +216,7 @@ func (w *World) nameOwners(o plan.Object) {
 }
 
 // Edit changes an object in place, as another writer would, and reports whether it was there.
-func Edit[T plan.Object](w *World, namespace, name string, change func(T)) bool {
+func Edit[T object.Object](w *World, namespace, name string, change func(T)) bool {
 	var zero T
 	old, ok := w.Get(resource.Of(zero), namespace, name)
 	if !ok {
@@ -234,9 +235,9 @@ func (w *World) Remove(res resource.Resource, namespace, name string) bool {
 	if !ok {
 		return false
 	}
-	w.parted[sighting{res, plan.KeyOf(o)}] = plan.Parting{UID: o.GetUID(), At: w.steady(), By: w.deleting[o.GetUID()]}
+	w.parted[sighting{res, object.KeyOf(o)}] = plan.Parting{UID: o.GetUID(), At: w.steady(), By: w.deleting[o.GetUID()]}
 	t := w.tables[res]
-	delete(t.objects, plan.Key{Namespace: namespace, Name: name})
+	delete(t.objects, object.Key{Namespace: namespace, Name: name})
 	t.sorted, t.filed = nil, nil
 	w.revision++
 	return true
@@ -276,7 +277,7 @@ func (w *World) kinds() []resource.Resource {
 	return kinds
 }
 
-func nextGeneration(old, o plan.Object) int64 {
+func nextGeneration(old, o object.Object) int64 {
 	if sameSpec(old, o) {
 		return old.GetGeneration()
 	}
@@ -284,7 +285,7 @@ func nextGeneration(old, o plan.Object) int64 {
 }
 
 // sameSpec compares what a generation counts: the spec, and a Deployment's annotations too.
-func sameSpec(a, b plan.Object) bool {
+func sameSpec(a, b object.Object) bool {
 	if _, ok := a.(*appsv1.Deployment); ok && !maps.Equal(a.GetAnnotations(), b.GetAnnotations()) {
 		return false
 	}
@@ -292,7 +293,7 @@ func sameSpec(a, b plan.Object) bool {
 }
 
 // part returns one top-level field of an object in its JSON form.
-func part(o plan.Object, field string) any {
+func part(o object.Object, field string) any {
 	raw, err := json.Marshal(o)
 	if err != nil {
 		panic(fmt.Sprintf("model: encode %T: %v", o, err))
@@ -305,30 +306,28 @@ func part(o plan.Object, field string) any {
 }
 
 // setDefaults fills in what the API would and planners rely on (apps/v1 and core/v1 defaults).
-func setDefaults(o plan.Object) {
+func setDefaults(o object.Object) {
 	one := int32(1)
 	switch o := o.(type) {
 	case *appsv1.Deployment:
 		s := &o.Spec
 		s.Replicas = cmp.Or(s.Replicas, &one)
 		s.Strategy.Type = cmp.Or(s.Strategy.Type, appsv1.RollingUpdateDeploymentStrategyType)
-		s.ProgressDeadlineSeconds = cmp.Or(s.ProgressDeadlineSeconds, ptr(int32(600)))
-		s.RevisionHistoryLimit = cmp.Or(s.RevisionHistoryLimit, ptr(int32(10)))
+		s.ProgressDeadlineSeconds = cmp.Or(s.ProgressDeadlineSeconds, new(int32(600)))
+		s.RevisionHistoryLimit = cmp.Or(s.RevisionHistoryLimit, new(int32(10)))
 	case *appsv1.ReplicaSet:
 		o.Spec.Replicas = cmp.Or(o.Spec.Replicas, &one)
 	case *corev1.ReplicationController:
 		o.Spec.Replicas = cmp.Or(o.Spec.Replicas, &one)
 	case *appsv1.StatefulSet:
 		o.Spec.Replicas = cmp.Or(o.Spec.Replicas, &one)
-		o.Spec.RevisionHistoryLimit = cmp.Or(o.Spec.RevisionHistoryLimit, ptr(int32(10)))
+		o.Spec.RevisionHistoryLimit = cmp.Or(o.Spec.RevisionHistoryLimit, new(int32(10)))
 		o.Spec.PodManagementPolicy = cmp.Or(o.Spec.PodManagementPolicy, appsv1.OrderedReadyPodManagement)
 		o.Spec.UpdateStrategy.Type = cmp.Or(o.Spec.UpdateStrategy.Type, appsv1.RollingUpdateStatefulSetStrategyType)
 	case *appsv1.DaemonSet:
-		o.Spec.RevisionHistoryLimit = cmp.Or(o.Spec.RevisionHistoryLimit, ptr(int32(10)))
+		o.Spec.RevisionHistoryLimit = cmp.Or(o.Spec.RevisionHistoryLimit, new(int32(10)))
 		o.Spec.UpdateStrategy.Type = cmp.Or(o.Spec.UpdateStrategy.Type, appsv1.RollingUpdateDaemonSetStrategyType)
 	case *corev1.Pod:
 		o.Status.Phase = cmp.Or(o.Status.Phase, corev1.PodPending)
 	}
 }
-
-func ptr[T any](v T) *T { return &v }

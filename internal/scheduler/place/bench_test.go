@@ -9,14 +9,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // sizes are the clusters measured.
 var sizes = []int{100, 1000, 5000}
 
 // cluster is nodes in three zones, with some other workload's pods on each.
-func cluster(nodes, podsEach int) (*State, plan.Reader) {
+func cluster(nodes, podsEach int) (*State, object.Reader) {
 	s, r := world()
 	for i := range nodes {
 		s.SetNode(node(fmt.Sprint("n", i), label("zone", fmt.Sprint(i%3)), func(n *corev1.Node) {

@@ -17,7 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // Decision is where a pod goes, or why it goes nowhere.
@@ -80,7 +80,7 @@ func (d Decision) Message() string {
 
 // Place decides for one pod. prefer is a node to choose if it can take the pod (the one that
 // was nominated or is being prepared for it), or "".
-func (s *State) Place(p *Pod, r plan.Reader, prefer string) Decision {
+func (s *State) Place(p *Pod, r object.Reader, prefer string) Decision {
 	d := Decision{Nodes: len(s.list())}
 	if d.Nodes == 0 {
 		d.Causes = CauseNode

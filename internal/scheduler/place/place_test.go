@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/view"
 )
 
@@ -119,7 +119,7 @@ func withClaim(name string) func(*corev1.Pod) {
 }
 
 // world fills a state and a reader.
-func world(objects ...plan.Object) (*State, plan.Reader) {
+func world(objects ...object.Object) (*State, object.Reader) {
 	s, v := NewState(), view.New(Indexes()...)
 	for i, o := range objects {
 		o.SetResourceVersion(fmt.Sprint(i + 1))
@@ -169,7 +169,7 @@ func TestPlace(t *testing.T) {
 
 	for _, tc := range []struct {
 		name    string
-		world   []plan.Object
+		world   []object.Object
 		pod     *corev1.Pod
 		want    string
 		message string
@@ -177,17 +177,17 @@ func TestPlace(t *testing.T) {
 		{
 			name: "no node", pod: pod("p"), message: "no nodes available to schedule pods",
 		}, {
-			name: "the emptier node", world: []plan.Object{node("a"), node("b"), pod("x", onNode("a"), requests("2", "4Gi"))},
+			name: "the emptier node", world: []object.Object{node("a"), node("b"), pod("x", onNode("a"), requests("2", "4Gi"))},
 			pod: pod("p", requests("1", "1Gi")), want: "b",
 		}, {
 			name: "siblings spread though one node is emptier by a little",
-			world: []plan.Object{
+			world: []object.Object{
 				node("a"), node("b"), pod("other", onNode("b"), requests("500m", "1Gi")),
 				pod("sib", onNode("a"), func(p *corev1.Pod) { owned(p, "rs") }),
 			},
 			pod: pod("p", func(p *corev1.Pod) { owned(p, "rs") }), want: "b",
 		}, {
-			name: "causes are counted", world: []plan.Object{
+			name: "causes are counted", world: []object.Object{
 				node("a", taint("gpu", "yes", corev1.TaintEffectNoSchedule)),
 				node("b", func(n *corev1.Node) { n.Spec.Unschedulable = true }),
 				node("c", label("disk", "ssd")), node("d"),
@@ -197,66 +197,66 @@ func TestPlace(t *testing.T) {
 			message: "0/4 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector, " +
 				"1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable.",
 		}, {
-			name: "operating system", world: []plan.Object{node("a"), node("b", label(corev1.LabelOSStable, "windows")), node("c", label(corev1.LabelOSStable, "linux"))},
+			name: "operating system", world: []object.Object{node("a"), node("b", label(corev1.LabelOSStable, "windows")), node("c", label(corev1.LabelOSStable, "linux"))},
 			pod: pod("p", runsOn(corev1.Windows)), want: "b",
 		}, {
-			name: "no node of its operating system", world: []plan.Object{node("a"), node("c", label(corev1.LabelOSStable, "linux"))},
+			name: "no node of its operating system", world: []object.Object{node("a"), node("c", label(corev1.LabelOSStable, "linux"))},
 			pod: pod("p", runsOn(corev1.Windows)), message: "0/2 nodes are available: 2 node(s) didn't have the Pod's operating system.",
 		}, {
-			name: "Linux by name", world: []plan.Object{node("a")}, pod: pod("p", runsOn(corev1.Linux)), want: "a",
+			name: "Linux by name", world: []object.Object{node("a")}, pod: pod("p", runsOn(corev1.Linux)), want: "a",
 		}, {
-			name: "host port taken", world: []plan.Object{node("a"), pod("x", onNode("a"), hostPort(80))},
+			name: "host port taken", world: []object.Object{node("a"), pod("x", onNode("a"), hostPort(80))},
 			pod: pod("p", hostPort(80)), message: "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
 		}, {
-			name: "scheduling gates", world: []plan.Object{node("a")},
+			name: "scheduling gates", world: []object.Object{node("a")},
 			pod:     pod("p", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} }),
 			message: "0/1 nodes are available: Scheduling is blocked due to non-empty scheduling gates.",
 		}, {
-			name: "anti-affinity by host", world: []plan.Object{node("a"), node("b"), pod("x", onNode("a"))},
+			name: "anti-affinity by host", world: []object.Object{node("a"), node("b"), pod("x", onNode("a"))},
 			pod: pod("p", antiAffinity(corev1.LabelHostname)), want: "b",
 		}, {
-			name: "existing pods repel", world: []plan.Object{node("a"), pod("x", onNode("a"), antiAffinity(corev1.LabelHostname))},
+			name: "existing pods repel", world: []object.Object{node("a"), pod("x", onNode("a"), antiAffinity(corev1.LabelHostname))},
 			pod: pod("p"), message: "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules.",
 		}, {
-			name: "affinity by zone", world: []plan.Object{
+			name: "affinity by zone", world: []object.Object{
 				node("a", label("zone", "1")), node("b", label("zone", "2")), node("c", label("zone", "2")),
 				pod("x", onNode("b"), requests("3", "6Gi")),
 			}, pod: pod("p", affinity("zone")), want: "c",
 		}, {
-			name: "the first of an affine group goes anywhere", world: []plan.Object{node("a", label("zone", "1"))},
+			name: "the first of an affine group goes anywhere", world: []object.Object{node("a", label("zone", "1"))},
 			pod: pod("p", affinity("zone")), want: "a",
 		}, {
-			name: "spread by zone", world: []plan.Object{
+			name: "spread by zone", world: []object.Object{
 				node("a", label("zone", "1")), node("b", label("zone", "2"), func(n *corev1.Node) { n.Status.Allocatable[corev1.ResourceCPU] = resource.MustParse("1") }),
 				pod("x", onNode("a")),
 			}, pod: pod("p", spreadOver("zone", 1, nil)), want: "b",
 		}, {
-			name: "spread with too few domains", world: []plan.Object{node("a", label("zone", "1")), pod("x", onNode("a"))},
+			name: "spread with too few domains", world: []object.Object{node("a", label("zone", "1")), pod("x", onNode("a"))},
 			pod: pod("p", spreadOver("zone", 1, &two)), message: "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints.",
 		}, {
-			name: "spread without the label", world: []plan.Object{node("a")},
+			name: "spread without the label", world: []object.Object{node("a")},
 			pod: pod("p", spreadOver("zone", 1, nil)), message: "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required label).",
 		}, {
-			name: "claim not there", world: []plan.Object{node("a")}, pod: pod("p", withClaim("data")),
+			name: "claim not there", world: []object.Object{node("a")}, pod: pod("p", withClaim("data")),
 			message: `0/1 nodes are available: persistentvolumeclaim "data" not found.`,
 		}, {
-			name: "ephemeral claim not made yet", world: []plan.Object{node("a")}, pod: pod("p", withEphemeral("v")),
+			name: "ephemeral claim not made yet", world: []object.Object{node("a")}, pod: pod("p", withEphemeral("v")),
 			message: `0/1 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim "p-v".`,
 		}, {
 			name: "ephemeral claim of somebody else", pod: pod("p", withEphemeral("v")),
-			world:   []plan.Object{node("a"), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: pod("p").Namespace, Name: "p-v"}}},
+			world:   []object.Object{node("a"), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: pod("p").Namespace, Name: "p-v"}}},
 			message: "0/1 nodes are available: PVC " + pod("p").Namespace + "/p-v was not created for pod " + pod("p").Namespace + "/p (pod is not owner).",
 		}, {
-			name: "immediate claim unbound", world: []plan.Object{node("a"), class(immediate, "x"), claim(corev1.ClaimPending, "", nil)},
+			name: "immediate claim unbound", world: []object.Object{node("a"), class(immediate, "x"), claim(corev1.ClaimPending, "", nil)},
 			pod: pod("p", withClaim("data")), message: "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
 		}, {
-			name: "bound volume ties to its node", world: []plan.Object{node("a"), node("b"), class(wait, "x"), claim(corev1.ClaimBound, "pv", nil), volume("b")},
+			name: "bound volume ties to its node", world: []object.Object{node("a"), node("b"), class(wait, "x"), claim(corev1.ClaimBound, "pv", nil), volume("b")},
 			pod: pod("p", withClaim("data")), want: "b",
 		}, {
-			name: "selected node holds", world: []plan.Object{node("a"), node("b"), class(wait, "x"), claim(corev1.ClaimPending, "", map[string]string{AnnSelectedNode: "b"})},
+			name: "selected node holds", world: []object.Object{node("a"), node("b"), class(wait, "x"), claim(corev1.ClaimPending, "", map[string]string{AnnSelectedNode: "b"})},
 			pod: pod("p", withClaim("data")), want: "b",
 		}, {
-			name: "an available volume where no other can be made", world: []plan.Object{node("a"), node("b"), class(wait, noProvisioner), claim(corev1.ClaimPending, "", nil), volume("b")},
+			name: "an available volume where no other can be made", world: []object.Object{node("a"), node("b"), class(wait, noProvisioner), claim(corev1.ClaimPending, "", nil), volume("b")},
 			pod: pod("p", withClaim("data")), want: "b",
 		},
 	} {
@@ -295,29 +295,29 @@ func TestPreempt(t *testing.T) {
 	big := requests("3", "1Gi")
 	for _, tc := range []struct {
 		name    string
-		world   []plan.Object
+		world   []object.Object
 		pod     *corev1.Pod
 		node    string
 		victims []string
 	}{
 		{
-			name: "the less important victim", world: []plan.Object{
+			name: "the less important victim", world: []object.Object{
 				node("a"), node("b"), pod("x", onNode("a"), big, priority(5)), pod("y", onNode("b"), big, priority(1)),
 			}, pod: pod("p", big, priority(10)), node: "b", victims: []string{"y"},
 		}, {
-			name: "a budget is honoured where another node will do", world: []plan.Object{
+			name: "a budget is honoured where another node will do", world: []object.Object{
 				node("a"), node("b"), pod("x", onNode("a"), big, priority(1), guarded), pod("y", onNode("b"), big, priority(5)), budget(0),
 			}, pod: pod("p", big, priority(10)), node: "b", victims: []string{"y"},
 		}, {
-			name: "no more victims than needed", world: []plan.Object{
+			name: "no more victims than needed", world: []object.Object{
 				node("a"), pod("x", onNode("a"), requests("1", "1Gi"), priority(1)), pod("y", onNode("a"), requests("2", "1Gi"), priority(2)),
 			}, pod: pod("p", requests("2", "1Gi"), priority(10)), node: "a", victims: []string{"x"},
 		}, {
 			name:  "equals are not preempted",
-			world: []plan.Object{node("a"), pod("x", onNode("a"), big, priority(10))}, pod: pod("p", big, priority(10)),
+			world: []object.Object{node("a"), pod("x", onNode("a"), big, priority(10))}, pod: pod("p", big, priority(10)),
 		}, {
 			name:  "an anti-affine victim",
-			world: []plan.Object{node("a"), pod("x", onNode("a"), antiAffinity(corev1.LabelHostname), priority(1))}, pod: pod("p", priority(10)),
+			world: []object.Object{node("a"), pod("x", onNode("a"), antiAffinity(corev1.LabelHostname), priority(1))}, pod: pod("p", priority(10)),
 			node: "a", victims: []string{"x"},
 		},
 	} {

@@ -4,7 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/podclaim"
 )
 
@@ -39,7 +39,7 @@ func (s *State) NewPod(obj *corev1.Pod) *Pod {
 }
 
 // Key names the pod.
-func (p *Pod) Key() plan.Key { return plan.KeyOf(p.Object) }
+func (p *Pod) Key() object.Key { return object.KeyOf(p.Object) }
 
 // Alike is equal for pods of which all are refused when one is.
 type Alike struct {

@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -31,7 +31,7 @@ const maxPreemptionNodes = 100
 // Preempt looks for a node on which fewer or less important pods would make room for p, or
 // nil. It chooses as upstream does: the fewest disruption budgets violated, then the least
 // important victims, then the fewest, then those that began last.
-func (s *State) Preempt(p *Pod, r plan.Reader) *Preemption {
+func (s *State) Preempt(p *Pod, r object.Reader) *Preemption {
 	if s.priorities.lowest() >= p.priority {
 		return nil // as in most clusters: all are equally important
 	}
@@ -53,7 +53,7 @@ func (s *State) Preempt(p *Pod, r plan.Reader) *Preemption {
 	return best
 }
 
-func (s *State) preemption(p *Pod, claims claimSet, r plan.Reader) *Preemption {
+func (s *State) preemption(p *Pod, claims claimSet, r object.Reader) *Preemption {
 	// Victims are taken off and put back: in the end nothing has changed.
 	defer func(version int) { s.version = version }(s.version)
 	var best *Preemption
@@ -233,7 +233,7 @@ type budget struct {
 	disrupted map[string]metav1.Time
 }
 
-func newBudgets(r plan.Reader) (out budgets) {
+func newBudgets(r object.Reader) (out budgets) {
 	for _, o := range r.List(resource.PodDisruptionBudgets, "") {
 		pdb := o.(*policyv1.PodDisruptionBudget)
 		selector, err := metav1.LabelSelectorAsSelector(pdb.Spec.Selector)

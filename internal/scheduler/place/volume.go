@@ -9,7 +9,7 @@ import (
 	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 	volumehelper "k8s.io/component-helpers/storage/volume"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/podclaim"
 	"coracle/internal/resource"
 )
@@ -22,10 +22,10 @@ const AnnSelectedNode = "volume.kubernetes.io/selected-node"
 const AvailableVolumes = "available-by-class"
 
 // Indexes are what the Reader given to Place must keep.
-func Indexes() []plan.Index {
-	return []plan.Index{{
+func Indexes() []object.Index {
+	return []object.Index{{
 		Resource: resource.PersistentVolumes, Name: AvailableVolumes,
-		Values: func(o plan.Object) []string {
+		Values: func(o object.Object) []string {
 			pv := o.(*corev1.PersistentVolume)
 			if pv.Spec.ClaimRef != nil && pv.Status.Phase != corev1.VolumeAvailable {
 				return nil
@@ -66,7 +66,7 @@ type unboundClaim struct {
 const noProvisioner = "kubernetes.io/no-provisioner"
 
 // claimsOf reads a pod's claims. blocked is a reason that holds for every node.
-func claimsOf(pod *corev1.Pod, r plan.Reader) (set claimSet, blocked string) {
+func claimsOf(pod *corev1.Pod, r object.Reader) (set claimSet, blocked string) {
 	for i := range pod.Spec.Volumes {
 		name := podclaim.Of(pod, &pod.Spec.Volumes[i])
 		if name == "" {
@@ -111,7 +111,7 @@ func claimsOf(pod *corev1.Pod, r plan.Reader) (set claimSet, blocked string) {
 }
 
 // unboundOf reads an unbound claim; ok is false unless its class waits for the first consumer.
-func unboundOf(claim *corev1.PersistentVolumeClaim, r plan.Reader) (unboundClaim, bool) {
+func unboundOf(claim *corev1.PersistentVolumeClaim, r object.Reader) (unboundClaim, bool) {
 	u := unboundClaim{claim: claim}
 	className := volumehelper.GetPersistentVolumeClaimClass(claim)
 	obj, ok := r.Get(resource.StorageClasses, "", className)

@@ -14,13 +14,14 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
 // Owner is a workload that claims objects in its namespace.
 type Owner struct {
-	Object   plan.Object
+	Object   object.Object
 	Selector labels.Selector
 }
 
@@ -29,10 +30,10 @@ type Owner struct {
 // stopped matching. Adopted objects are among mine already, as the edit leaves them; released ones are not.
 // adoptable, when not nil, narrows what may be adopted; an owner that is being deleted neither adopts nor
 // releases.
-func Objects(r plan.Reader, res resource.Resource, owner Owner, adoptable func(plan.Object) bool) (mine []plan.Object, edits []plan.Action) {
+func Objects(r object.Reader, res resource.Resource, owner Owner, adoptable func(object.Object) bool) (mine []object.Object, edits []plan.Action) {
 	dying := owner.Object.GetDeletionTimestamp() != nil
-	held := r.Indexed(res, plan.ByController, string(owner.Object.GetUID()))
-	mine = make([]plan.Object, 0, len(held))
+	held := r.Indexed(res, object.ByController, string(owner.Object.GetUID()))
+	mine = make([]object.Object, 0, len(held))
 	for _, o := range held {
 		switch {
 		case o.GetNamespace() != owner.Object.GetNamespace():
@@ -45,7 +46,7 @@ func Objects(r plan.Reader, res resource.Resource, owner Owner, adoptable func(p
 	if dying || owner.Selector.Empty() {
 		return mine, edits
 	}
-	for _, o := range r.Indexed(res, plan.ByOrphan, owner.Object.GetNamespace()) {
+	for _, o := range r.Indexed(res, object.ByOrphan, owner.Object.GetNamespace()) {
 		if o.GetDeletionTimestamp() != nil || !owner.Selector.Matches(labels.Set(o.GetLabels())) ||
 			(adoptable != nil && !adoptable(o)) {
 			continue
@@ -57,7 +58,7 @@ func Objects(r plan.Reader, res resource.Resource, owner Owner, adoptable func(p
 }
 
 // Reference is the owner reference by which owner controls an object.
-func Reference(owner plan.Object) metav1.OwnerReference {
+func Reference(owner object.Object) metav1.OwnerReference {
 	gvk := resource.Of(owner).GVK()
 	yes := true
 	return metav1.OwnerReference{APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind,
@@ -82,17 +83,17 @@ func ControlledBy(o metav1.Object, uid types.UID) bool {
 	return ref != nil && ref.UID == uid
 }
 
-func adopt(o, owner plan.Object) (plan.Object, plan.Action) {
-	taken := o.DeepCopyObject().(plan.Object)
+func adopt(o, owner object.Object) (object.Object, plan.Action) {
+	taken := o.DeepCopyObject().(object.Object)
 	ref := Reference(owner)
 	refs := slices.DeleteFunc(taken.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return r.UID == ref.UID })
 	taken.SetOwnerReferences(append(refs, ref))
-	return taken, plan.Update{Object: taken, When: []plan.Guard{plan.Alive{Ref: plan.RefOf(owner)}},
+	return taken, plan.Update{Object: taken, When: []plan.Guard{plan.Alive{Ref: object.RefOf(owner)}},
 		Because: fmt.Sprintf("it has no controller and its labels match the selector of %s %q", ref.Kind, owner.GetName())}
 }
 
-func release(o, owner plan.Object) plan.Action {
-	let := o.DeepCopyObject().(plan.Object)
+func release(o, owner object.Object) plan.Action {
+	let := o.DeepCopyObject().(object.Object)
 	let.SetOwnerReferences(slices.DeleteFunc(let.GetOwnerReferences(), func(r metav1.OwnerReference) bool {
 		return r.UID == owner.GetUID()
 	}))

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -33,7 +34,7 @@ func owner(uid types.UID, controls bool) metav1.OwnerReference {
 	return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: uid, Controller: &controls}
 }
 
-func selector(o plan.Object) labels.Selector {
+func selector(o object.Object) labels.Selector {
 	s, err := metav1.LabelSelectorAsSelector(o.(*appsv1.ReplicaSet).Spec.Selector)
 	if err != nil {
 		return nil
@@ -71,7 +72,7 @@ func claimAll(w *model.World, change func(*appsv1.ReplicaSet)) (mine, adopted, r
 		u := e.(plan.Update)
 		if claim.ControlledBy(u.Object, rs.UID) {
 			adopted = append(adopted, u.Object.GetName())
-			if !slices.Contains(u.When, plan.Guard(plan.Alive{Ref: plan.RefOf(rs)})) || len(u.Object.GetOwnerReferences()) > 2 {
+			if !slices.Contains(u.When, plan.Guard(plan.Alive{Ref: object.RefOf(rs)})) || len(u.Object.GetOwnerReferences()) > 2 {
 				adopted = append(adopted, "adopted carelessly")
 			}
 		} else {
@@ -122,10 +123,10 @@ func TestEditsLeaveTheWorldAlone(t *testing.T) {
 func TestWatch(t *testing.T) {
 	w := world()
 	w.Put(set("db", "db"))
-	watch := claim.Watch(resource.Pods, resource.ReplicaSets, selector, func(a, b plan.Object) bool {
+	watch := claim.Watch(resource.Pods, resource.ReplicaSets, selector, func(a, b object.Object) bool {
 		return a.GetResourceVersion() == b.GetResourceVersion()
 	})
-	get := func(name string) plan.Object {
+	get := func(name string) object.Object {
 		o, _ := w.Get(resource.Pods, "default", name)
 		return o
 	}
@@ -133,7 +134,7 @@ func TestWatch(t *testing.T) {
 	moved.ResourceVersion, moved.OwnerReferences, moved.Labels = "99", nil, map[string]string{"app": "db"}
 	for _, c := range []struct {
 		name          string
-		before, after plan.Object
+		before, after object.Object
 		want          []string
 	}{
 		{"created", nil, get("mine"), []string{"web"}},

@@ -3,6 +3,7 @@ package claim
 import (
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -10,13 +11,13 @@ import (
 // Watch says which owners of kind owners a change to an object of kind owned bears on: those that
 // control it before or after, and for an orphan those whose selector matches it. selector returns
 // an owner's selector, nil for one that selects nothing; alike, when not nil, says that a change makes no difference.
-func Watch(owned, owners resource.Resource, selector func(plan.Object) labels.Selector, alike func(a, b plan.Object) bool) plan.Watch {
-	return plan.Watch{Resource: owned, Keys: func(r plan.Reader, before, after plan.Object) []plan.Key {
+func Watch(owned, owners resource.Resource, selector func(object.Object) labels.Selector, alike func(a, b object.Object) bool) plan.Watch {
+	return plan.Watch{Resource: owned, Keys: func(r object.Reader, before, after object.Object) []object.Key {
 		if before != nil && after != nil && alike != nil && alike(before, after) {
 			return nil
 		}
-		var keys []plan.Key
-		for _, o := range []plan.Object{before, after} {
+		var keys []object.Key
+		for _, o := range []object.Object{before, after} {
 			if o == nil {
 				continue
 			}
@@ -24,7 +25,7 @@ func Watch(owned, owners resource.Resource, selector func(plan.Object) labels.Se
 			if ref == nil || ref.Kind != owners.Kind {
 				continue
 			}
-			key := plan.Key{Namespace: o.GetNamespace(), Name: ref.Name}
+			key := object.Key{Namespace: o.GetNamespace(), Name: ref.Name}
 			owner, ok := r.Get(owners, key.Namespace, key.Name)
 			if ok && owner.GetUID() == ref.UID && (len(keys) == 0 || keys[0] != key) {
 				keys = append(keys, key)
@@ -37,15 +38,15 @@ func Watch(owned, owners resource.Resource, selector func(plan.Object) labels.Se
 	}}
 }
 
-func matching(r plan.Reader, owners resource.Resource, orphan plan.Object, selector func(plan.Object) labels.Selector) []plan.Key {
+func matching(r object.Reader, owners resource.Resource, orphan object.Object, selector func(object.Object) labels.Selector) []object.Key {
 	set := labels.Set(orphan.GetLabels())
 	if len(set) == 0 {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, owner := range r.List(owners, orphan.GetNamespace()) {
 		if s := selector(owner); s != nil && !s.Empty() && s.Matches(set) {
-			keys = append(keys, plan.KeyOf(owner))
+			keys = append(keys, object.KeyOf(owner))
 		}
 	}
 	return keys

@@ -17,12 +17,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/revision"
 	"coracle/internal/workload/succession"
@@ -69,19 +71,19 @@ func Controller() plan.Controller {
 }
 
 // lacks says that a daemon is missing somewhere, by the status.
-func lacks(o plan.Object) bool {
+func lacks(o object.Object) bool {
 	ds, ok := o.(*appsv1.DaemonSet)
 	return ok && (ds.Status.ObservedGeneration < ds.Generation || ds.Status.CurrentNumberScheduled < ds.Status.DesiredNumberScheduled ||
 		ds.Status.UpdatedNumberScheduled < ds.Status.DesiredNumberScheduled)
 }
 
-func alike(before, after plan.Object) bool {
+func alike(before, after object.Object) bool {
 	a, ok1 := before.(*corev1.Pod)
 	b, ok2 := after.(*corev1.Pod)
 	return ok1 && ok2 && podstate.Alike(a, b)
 }
 
-func selectorOf(o plan.Object) labels.Selector {
+func selectorOf(o object.Object) labels.Selector {
 	ds, ok := o.(*appsv1.DaemonSet)
 	if !ok {
 		return nil
@@ -95,17 +97,17 @@ func selectorOf(o plan.Object) labels.Selector {
 
 // nodeKeys: a node that comes or goes bears on every DaemonSet, one that changes on those whose
 // answer to it changes. Heartbeats, images, resources and addresses bear on none.
-func nodeKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+func nodeKeys(r object.Reader, before, after object.Object) []object.Key {
 	old, _ := before.(*corev1.Node)
 	node, _ := after.(*corev1.Node)
 	if old != nil && node != nil && sameNode(old, node) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.List(resource.DaemonSets, "") {
 		ds, ok := o.(*appsv1.DaemonSet)
 		if ok && (old == nil || node == nil || touches(ds, old, node)) {
-			keys = append(keys, plan.KeyOf(ds))
+			keys = append(keys, object.KeyOf(ds))
 		}
 	}
 	return keys
@@ -113,8 +115,8 @@ func nodeKeys(r plan.Reader, before, after plan.Object) []plan.Key {
 
 // sameNode says whether two states of a node are the same in all that any DaemonSet looks at.
 func sameNode(a, b *corev1.Node) bool {
-	x, _ := placement.Ready(a)
-	y, _ := placement.Ready(b)
+	x := nodestate.Ready(a)
+	y := nodestate.Ready(b)
 	return x == y && maps.Equal(a.Labels, b.Labels) && sameTaints(a.Spec.Taints, b.Spec.Taints)
 }
 
@@ -135,7 +137,7 @@ func touches(ds *appsv1.DaemonSet, old, node *corev1.Node) bool {
 	if _, canary := ds.Annotations[CanarySelector]; canary && !maps.Equal(old.Labels, node.Labels) {
 		return true
 	}
-	x, _ := placement.Ready(old)
-	y, _ := placement.Ready(node)
+	x := nodestate.Ready(old)
+	y := nodestate.Ready(node)
 	return x != y && (is.Cause == placement.Fits || is.Stays)
 }

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/revision"
 )
@@ -76,7 +77,7 @@ func (d *decision) deduplicate(pods []*corev1.Pod) {
 			next.Labels = withLabel(next.Labels, appsv1.DefaultDaemonSetUniqueLabelKey, keep)
 			d.out.Actions = append(d.out.Actions, plan.Update{Object: next, Because: "its revision duplicates " + d.history.Present.Name})
 		}
-		d.out.Actions = append(d.out.Actions, plan.Delete{Object: plan.RefOf(rev), Because: "it duplicates " + d.history.Present.Name})
+		d.out.Actions = append(d.out.Actions, plan.Delete{Object: object.RefOf(rev), Because: "it duplicates " + d.history.Present.Name})
 	}
 }
 

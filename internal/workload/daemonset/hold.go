@@ -8,8 +8,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 )
 
 // hold marks the nodes that the rolling update shall not reach: all when paused, those outside the
@@ -151,7 +152,7 @@ func (d *decision) noteHeld() {
 	d.wait(plan.Wait{
 		Reason:  "Held",
 		Message: fmt.Sprintf("%d nodes stay at %s (%s)", old, d.revisionText(hashOf(d.heldAt)), strings.Join(by, ", ")),
-		On:      plan.RefOf(d.set),
+		On:      object.RefOf(d.set),
 		Hint:    "change or remove the annotation to go on",
 	})
 }

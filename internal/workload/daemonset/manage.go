@@ -9,10 +9,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 )
 
 // manage gives every wanted node its pod, takes pods from the others, and leaves one pod per node:
@@ -148,7 +149,7 @@ func (d *decision) replaceEnded(s *spot, pod *corev1.Pod, alone bool) bool {
 		d.wait(plan.Wait{
 			Reason:  "BackOff",
 			Message: fmt.Sprintf("pod %s on node %s has ended (%s); it is made anew after a pause, %d failed before it", pod.Name, s.node.Name, pod.Status.Phase, failures),
-			On:      plan.RefOf(pod),
+			On:      object.RefOf(pod),
 			Since:   pod.CreationTimestamp.Time,
 			Hint:    "see why it ends with kubectl describe pod and kubectl logs",
 		})
@@ -183,9 +184,9 @@ func (d *decision) clear() {
 	for _, pod := range d.strays {
 		name := nodeOf(pod)
 		d.deletes = append(d.deletes, plan.Delete{
-			Object:       plan.RefOf(pod),
+			Object:       object.RefOf(pod),
 			GraceSeconds: &now,
-			When:         plan.AllAbsent(plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: name}}),
+			When:         plan.AllAbsent(object.Ref{Resource: resource.Nodes, Key: object.Key{Name: name}}),
 			Because:      "node " + name + " no longer exists",
 			Done:         d.event(corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: "+pod.Name),
 			Failed:       d.event(corev1.EventTypeWarning, "FailedDelete", "Error deleting: "+plan.TellError),

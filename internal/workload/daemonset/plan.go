@@ -11,12 +11,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
 )
 
@@ -72,7 +73,7 @@ func Plan(in plan.Input) plan.Plan {
 	d := &decision{in: in, set: set}
 	d.run()
 	waits := append(d.waits, d.unavailable()...)
-	diagnose.Conclude(&d.out, in, plan.RefOf(set), waits, d.notes, d.stuck)
+	diagnose.Conclude(&d.out, in, object.RefOf(set), waits, d.notes, d.stuck)
 	return d.out
 }
 
@@ -213,7 +214,7 @@ func (d *decision) again(at time.Time) {
 // refuse ends the decision: nothing can be done until the user changes the set.
 func (d *decision) refuse(reason string, err error) {
 	d.stuck = true
-	d.wait(plan.Wait{Reason: reason, Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct the DaemonSet"})
+	d.wait(plan.Wait{Reason: reason, Message: err.Error(), On: object.RefOf(d.set), Hint: "correct the DaemonSet"})
 	d.tell(corev1.EventTypeWarning, reason, err.Error())
 }
 
@@ -221,21 +222,21 @@ func (d *decision) refuse(reason string, err error) {
 func (d *decision) fault(err error, consequence string) {
 	d.stuck = true
 	d.faults = append(d.faults, err.Error())
-	d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error() + consequence, On: plan.RefOf(d.set), Hint: "correct or remove the annotation"})
+	d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error() + consequence, On: object.RefOf(d.set), Hint: "correct or remove the annotation"})
 }
 
 func (d *decision) tell(kind, reason, message string) {
-	d.out.Events = append(d.out.Events, plan.Event{Regarding: plan.RefOf(d.set), Type: kind, Reason: reason, Message: message})
+	d.out.Events = append(d.out.Events, plan.Event{Regarding: object.RefOf(d.set), Type: kind, Reason: reason, Message: message})
 }
 
 func (d *decision) event(kind, reason, message string) *plan.Event {
-	return &plan.Event{Regarding: plan.RefOf(d.set), Type: kind, Reason: reason, Message: message}
+	return &plan.Event{Regarding: object.RefOf(d.set), Type: kind, Reason: reason, Message: message}
 }
 
 // deletePod plans the deletion of a pod.
 func (d *decision) deletePod(pod *corev1.Pod, because string) {
 	d.deletes = append(d.deletes, plan.Delete{
-		Object:  plan.RefOf(pod),
+		Object:  object.RefOf(pod),
 		Because: because,
 		Done:    d.event(corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: "+pod.Name),
 		Failed:  d.event(corev1.EventTypeWarning, "FailedDelete", "Error deleting: "+plan.TellError),

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	kinds "coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -23,7 +24,7 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 const ns, name = "default", "d"
 
-var key = plan.Key{Namespace: ns, Name: name}
+var key = object.Key{Namespace: ns, Name: name}
 
 // machine drives one DaemonSet through a world in which everything goes wrong, and holds every plan
 // against the promises.
@@ -72,7 +73,7 @@ func (m *machine) step() bool {
 
 func (m *machine) edit(change func(*appsv1.DaemonSet)) { model.Edit(m.w, ns, name, change) }
 
-func draw[T plan.Object](m *machine, t *rapid.T, fits func(T) bool) T {
+func draw[T object.Object](m *machine, t *rapid.T, fits func(T) bool) T {
 	var zero T
 	var some []string
 	namespace := ""
@@ -151,7 +152,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			m.w.Remove(kinds.Pods, ns, draw(m, t, func(p *corev1.Pod) bool { return !live(p) }).Name)
 		},
 		"delete": func(t *rapid.T) {
-			m.w.Apply(plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(draw(m, t, live))}}})
+			m.w.Apply(plan.Plan{Actions: []plan.Action{plan.Delete{Object: object.RefOf(draw(m, t, live))}}})
 		},
 		"wait": func(t *rapid.T) {
 			m.w.Now = m.w.Now.Add(time.Duration(rapid.IntRange(1, 10).Draw(t, "seconds")) * time.Second)

@@ -7,8 +7,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 )
 
 // scaled returns a number or a percentage of the wanted nodes, rounded up.
@@ -18,7 +19,7 @@ func (d *decision) scaled(value *intstr.IntOrString, otherwise int) int {
 	}
 	n, err := intstr.GetScaledValueFromIntOrPercent(value, d.desired, true)
 	if err != nil {
-		d.wait(plan.Wait{Reason: "InvalidSpec", Message: fmt.Sprintf("spec.updateStrategy.rollingUpdate: %v", err), On: plan.RefOf(d.set)})
+		d.wait(plan.Wait{Reason: "InvalidSpec", Message: fmt.Sprintf("spec.updateStrategy.rollingUpdate: %v", err), On: object.RefOf(d.set)})
 		return otherwise
 	}
 	return n
@@ -165,7 +166,7 @@ func (d *decision) noteBudget(left, used, most int) {
 	d.wait(plan.Wait{
 		Reason:  "RollingUpdate",
 		Message: fmt.Sprintf("%d nodes are still to be updated; %d of at most %d are under way or unavailable", left, used, most),
-		On:      plan.RefOf(d.set),
+		On:      object.RefOf(d.set),
 	})
 }
 
@@ -180,7 +181,7 @@ func (d *decision) noteOnDelete() {
 		d.wait(plan.Wait{
 			Reason:  "OnDelete",
 			Message: fmt.Sprintf("%d nodes run an old revision, and the update strategy is OnDelete", old),
-			On:      plan.RefOf(d.set),
+			On:      object.RefOf(d.set),
 			Hint:    "delete these pods to update them",
 		})
 	}

@@ -10,8 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 	"coracle/internal/workload/progress"
 	"coracle/internal/workload/revision"
 )
@@ -121,7 +122,7 @@ func (d *decision) progressing(have []appsv1.DaemonSetCondition, complete bool) 
 		if before == nil || before.Reason != progress.Exceeded {
 			d.tell(corev1.EventTypeWarning, progress.Exceeded, next.Message)
 		}
-		d.wait(plan.Wait{Reason: next.Reason, Message: next.Message, On: plan.RefOf(d.set), Since: next.Since})
+		d.wait(plan.Wait{Reason: next.Reason, Message: next.Message, On: object.RefOf(d.set), Since: next.Since})
 	}
 	return withCondition(have, appsv1.DaemonSetCondition{
 		Type: progress.ConditionType, Status: next.Status, Reason: next.Reason, Message: next.Message,

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/daemonset"
 )
@@ -62,7 +62,7 @@ func TestNodeWatch(t *testing.T) {
 			n.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}}
 		}), nil},
 	} {
-		var before, after plan.Object
+		var before, after object.Object
 		if tc.before != nil {
 			before = tc.before
 		}

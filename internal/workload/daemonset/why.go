@@ -8,10 +8,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/placement"
-	"coracle/internal/workload/podstate"
 )
 
 // absence is one cause for which nodes run no pod of the set.
@@ -55,7 +57,7 @@ func (d *decision) absences() (reason, message string) {
 		d.notes = append(d.notes, plan.Wait{
 			Reason:  a.reason,
 			Message: fmt.Sprintf("%s no pod %s: %s", nodesRun(len(a.nodes)), a.text, nodeNames(a.nodes)),
-			On:      plan.RefOf(a.nodes[0]),
+			On:      object.RefOf(a.nodes[0]),
 			Hint:    a.hint,
 		})
 	}
@@ -78,7 +80,7 @@ func (d *decision) absence(s *spot, add func(reason, text, hint string, node *co
 		return // it is being made
 	}
 	best := s.pods[0]
-	ready, _ := placement.Ready(s.node)
+	ready := nodestate.Ready(s.node)
 	switch {
 	case best.Status.Phase == corev1.PodRunning && ready || podstate.Ended(best):
 	case best.Spec.NodeName == "":
@@ -129,7 +131,7 @@ func (d *decision) unavailable() []plan.Wait {
 		}
 	}
 	if more > 0 {
-		waits = append(waits, plan.Wait{Reason: "MorePods", Message: fmt.Sprintf("%d more pods are not available", more), On: plan.RefOf(d.set)})
+		waits = append(waits, plan.Wait{Reason: "MorePods", Message: fmt.Sprintf("%d more pods are not available", more), On: object.RefOf(d.set)})
 	}
 	return waits
 }

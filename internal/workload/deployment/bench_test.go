@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
@@ -45,7 +46,7 @@ func settle(w *model.World, controllers []plan.Controller) {
 		moved = false
 		for _, c := range controllers {
 			for _, o := range w.List(c.For, "") {
-				if p := c.Plan(plan.Input{Reader: w, Key: plan.KeyOf(o), Now: w.Now}); len(p.Actions) > 0 || p.Status != nil {
+				if p := c.Plan(plan.Input{Reader: w, Key: object.KeyOf(o), Now: w.Now}); len(p.Actions) > 0 || p.Status != nil {
 					w.Apply(p)
 					moved = true
 				}
@@ -63,7 +64,7 @@ func settle(w *model.World, controllers []plan.Controller) {
 	}
 }
 
-var webKey = plan.Key{Namespace: "default", Name: "web"}
+var webKey = object.Key{Namespace: "default", Name: "web"}
 
 // BenchmarkPlanAtRest plans a complete Deployment of 1,000 replicas with ten revisions of history.
 func BenchmarkPlanAtRest(b *testing.B) {

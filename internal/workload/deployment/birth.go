@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
@@ -61,7 +62,7 @@ func (p *picture) beget(size int32) {
 	p.birth = &birth{name: name, size: size, collisions: collisions, action: plan.Create{
 		Object:  set,
 		Because: "no replica set has the present template",
-		Failed: &plan.Event{Regarding: plan.RefOf(p.d), Type: corev1.EventTypeWarning, Reason: createError,
+		Failed: &plan.Event{Regarding: object.RefOf(p.d), Type: corev1.EventTypeWarning, Reason: createError,
 			Message: fmt.Sprintf("Failed to create new replica set %q: %s", name, plan.TellError)},
 	}}
 	if size > 0 {

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/rollout"
 )
@@ -126,7 +127,7 @@ func (p *picture) stepCanary() {
 			m.annotate(stepReadyKey, "", because)
 			m.annotate(stepSinceKey, p.stamp(), because)
 		}
-		p.waits = append(p.waits, plan.Wait{Reason: "CanaryStep", On: plan.RefOf(m.set), Since: stampOf(m.annotation(stepSinceKey)),
+		p.waits = append(p.waits, plan.Wait{Reason: "CanaryStep", On: object.RefOf(m.set), Since: stampOf(m.annotation(stepSinceKey)),
 			Message: fmt.Sprintf("canary step %d of %d (%d%%): %d of %d pods of the new template are available",
 				c.at+1, len(c.steps), step.Percent, p.sure(m), target)})
 		return
@@ -135,7 +136,7 @@ func (p *picture) stepCanary() {
 		return
 	}
 	c.at++
-	p.told = append(p.told, plan.Event{Regarding: plan.RefOf(p.d), Type: corev1.EventTypeNormal, Reason: "CanaryStep",
+	p.told = append(p.told, plan.Event{Regarding: object.RefOf(p.d), Type: corev1.EventTypeNormal, Reason: "CanaryStep",
 		Message: fmt.Sprintf("Canary step %d of %d of replica set %s: %d of %d replicas", c.at+1, len(c.steps), m.set.Name,
 			c.steps[c.at].Target(p.replicas), p.replicas)})
 	because := fmt.Sprintf("canary step %d of %d (%d%%)", c.at+1, len(c.steps), c.steps[c.at].Percent)
@@ -157,7 +158,7 @@ func (p *picture) paused(m *member, step rollout.Step) bool {
 	}
 	p.soon(end)
 	p.resting = true
-	p.waits = append(p.waits, plan.Wait{Reason: "CanaryPause", On: plan.RefOf(m.set), Since: since,
+	p.waits = append(p.waits, plan.Wait{Reason: "CanaryPause", On: object.RefOf(m.set), Since: since,
 		Message: fmt.Sprintf("canary step %d of %d (%d%%) pauses for %s, until %s", p.canary.at+1, len(p.canary.steps), step.Percent,
 			step.Pause, end.UTC().Format(time.RFC3339)),
 		Hint: "to go on at once, remove the annotation " + rollout.StepsAnnotation + "; to go back, kubectl rollout undo"})

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/rollout"
 )
@@ -173,5 +174,5 @@ func (p *picture) setFlaws(conds *conditions) {
 		return
 	}
 	conds.touch(ValidAnnotations, no, invalidAnnotation, message)
-	p.events = append(p.events, plan.Event{Regarding: plan.RefOf(p.d), Type: corev1.EventTypeWarning, Reason: invalidAnnotation, Message: message})
+	p.events = append(p.events, plan.Event{Regarding: object.RefOf(p.d), Type: corev1.EventTypeWarning, Reason: invalidAnnotation, Message: message})
 }

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
@@ -38,7 +39,7 @@ func Controller() plan.Controller {
 	}
 }
 
-func selectorOf(o plan.Object) labels.Selector {
+func selectorOf(o object.Object) labels.Selector {
 	s, err := metav1.LabelSelectorAsSelector(o.(*appsv1.Deployment).Spec.Selector)
 	if err != nil {
 		return nil
@@ -80,7 +81,7 @@ func selectingAll(d *appsv1.Deployment) plan.Plan {
 		changed := *d
 		changed.Status.ObservedGeneration = d.Generation
 		out.Status = &changed
-		out.Events = []plan.Event{{Regarding: plan.RefOf(d), Type: corev1.EventTypeWarning, Reason: "SelectingAll", Message: message}}
+		out.Events = []plan.Event{{Regarding: object.RefOf(d), Type: corev1.EventTypeWarning, Reason: "SelectingAll", Message: message}}
 	}
 	return out
 }
@@ -114,7 +115,7 @@ func (p *picture) finish() plan.Plan {
 	if p.birth != nil {
 		// Only where this very template was seen before may a replica set of it have existed.
 		existed := p.d.Status.ObservedGeneration == p.d.Generation
-		w, until, held := succession.Hold(p.Input, controllerName, resource.ReplicaSets, plan.KeyOf(p.birth.action.Object), p.d, existed)
+		w, until, held := succession.Hold(p.Input, controllerName, resource.ReplicaSets, object.KeyOf(p.birth.action.Object), p.d, existed)
 		if held {
 			return plan.Plan{Again: until, Why: plan.Why{State: plan.Waiting, Waits: []plan.Wait{w}}}
 		}
@@ -140,7 +141,7 @@ func (p *picture) finish() plan.Plan {
 
 // lacks says that a Deployment may have been refused a replica set: not all of its pods are of the
 // present template, by its status.
-func lacks(o plan.Object) bool {
+func lacks(o object.Object) bool {
 	d, ok := o.(*appsv1.Deployment)
 	return ok && (d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas == nil || d.Status.UpdatedReplicas < *d.Spec.Replicas)
 }

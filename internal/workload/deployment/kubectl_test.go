@@ -12,11 +12,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/kubectl/pkg/polymorphichelpers"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/deployment"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/replicaset"
 )
 
@@ -26,7 +27,7 @@ func TestRolloutStatus(t *testing.T) {
 	controllers := []plan.Controller{deployment.Controller(), replicaset.Controller()}
 	w := model.New(epoch, controllers...)
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}}
-	d.Spec.Replicas = ptr(int32(3))
+	d.Spec.Replicas = new(int32(3))
 	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	d.Spec.Template.Labels = map[string]string{"app": "web"}
 	w.Put(d)
@@ -66,7 +67,7 @@ func follow(t *testing.T, w *model.World, controllers []plan.Controller, healthy
 		moved = false
 		for _, c := range controllers {
 			for _, o := range w.List(c.For, "") {
-				if p := c.Plan(plan.Input{Reader: w, Key: plan.KeyOf(o), Now: w.Now}); len(p.Actions) > 0 || p.Status != nil {
+				if p := c.Plan(plan.Input{Reader: w, Key: object.KeyOf(o), Now: w.Now}); len(p.Actions) > 0 || p.Status != nil {
 					w.Apply(p)
 					moved = true
 				}

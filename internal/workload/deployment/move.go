@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 )
 
@@ -64,6 +65,6 @@ func direction(from, to int32) string {
 
 // scaled is the event that tells of a change of size.
 func (p *picture) scaled(name string, from, to int32) *plan.Event {
-	return &plan.Event{Regarding: plan.RefOf(p.d), Type: corev1.EventTypeNormal, Reason: "ScalingReplicaSet",
+	return &plan.Event{Regarding: object.RefOf(p.d), Type: corev1.EventTypeNormal, Reason: "ScalingReplicaSet",
 		Message: fmt.Sprintf("Scaled %s replica set %s from %d to %d", direction(from, to), name, from, to)}
 }

@@ -9,9 +9,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/rollout"
 )
 
@@ -57,7 +58,7 @@ type member struct {
 	counted *census
 }
 
-func newPicture(in plan.Input, d *appsv1.Deployment, sets []plan.Object) *picture {
+func newPicture(in plan.Input, d *appsv1.Deployment, sets []object.Object) *picture {
 	p := &picture{Input: in, d: d, replicas: sizeOf(d.Spec.Replicas), policy: rollout.ReplacementOf(d.Annotations)}
 	if r := d.Spec.Strategy.RollingUpdate; d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
 		surge, unavailable := defaultRoom, defaultRoom
@@ -159,7 +160,7 @@ func (p *picture) census(m *member) census {
 		return *m.counted
 	}
 	var c census
-	for _, o := range p.Reader.Indexed(resource.Pods, plan.ByController, string(m.set.UID)) {
+	for _, o := range p.Reader.Indexed(resource.Pods, object.ByController, string(m.set.UID)) {
 		pod := o.(*corev1.Pod)
 		if !podstate.Active(pod) || !podstate.Ready(pod) {
 			continue

@@ -13,13 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scenario"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/deployment"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/replicaset"
 )
 
@@ -62,11 +63,11 @@ func newMachine(t *rapid.T) *machine {
 	m.check = invariant.All(invariant.OneController, invariant.Surge(), invariant.CanaryHeld(), invariant.OneTemplate(),
 		invariant.Available(func(*appsv1.Deployment) int32 { return m.excuse }))
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{}}}
-	d.Spec.Replicas = ptr(rapid.Int32Range(0, 8).Draw(t, "replicas"))
+	d.Spec.Replicas = new(rapid.Int32Range(0, 8).Draw(t, "replicas"))
 	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	d.Spec.Template.Labels = map[string]string{"app": "web"}
 	d.Spec.Template.Spec.Containers = []corev1.Container{{Name: "main", Image: "web:0"}}
-	d.Spec.RevisionHistoryLimit = ptr(rapid.Int32Range(0, 3).Draw(t, "history"))
+	d.Spec.RevisionHistoryLimit = new(rapid.Int32Range(0, 3).Draw(t, "history"))
 	d.Spec.MinReadySeconds = rapid.SampledFrom([]int32{0, 0, 5}).Draw(t, "minReady")
 	d.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType
 	if m.rolling {
@@ -81,13 +82,11 @@ func newMachine(t *rapid.T) *machine {
 	return m
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func (m *machine) drawStrategy() appsv1.DeploymentStrategy {
 	amount := rapid.SampledFrom([]intstr.IntOrString{intstr.FromInt32(0), intstr.FromInt32(1), intstr.FromInt32(3),
 		intstr.FromString("25%"), intstr.FromString("50%"), intstr.FromString("100%")})
 	return appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{
-		MaxSurge: ptr(amount.Draw(m.t, "surge")), MaxUnavailable: ptr(amount.Draw(m.t, "unavailable"))}}
+		MaxSurge: new(amount.Draw(m.t, "surge")), MaxUnavailable: new(amount.Draw(m.t, "unavailable"))}}
 }
 
 func (m *machine) drawAnnotations() map[string]string {
@@ -156,7 +155,7 @@ func (m *machine) plan() {
 	if len(objs) == 0 {
 		return
 	}
-	key := plan.KeyOf(objs[rapid.IntRange(0, len(objs)-1).Draw(m.t, "object")])
+	key := object.KeyOf(objs[rapid.IntRange(0, len(objs)-1).Draw(m.t, "object")])
 	id := c.Name + " " + key.String()
 	if m.flying[id] != nil {
 		return
@@ -182,11 +181,11 @@ func (m *machine) foresee(p plan.Plan) {
 	for _, a := range p.Actions {
 		set, ok := a.Target(), false
 		if u, isUpdate := a.(plan.Update); isUpdate {
-			set, ok = plan.RefOf(u.Object), set.Resource == resource.ReplicaSets
+			set, ok = object.RefOf(u.Object), set.Resource == resource.ReplicaSets
 		}
 		if d, isDelete := a.(plan.Delete); isDelete && set.Resource == resource.Pods {
 			if o, there := m.w.Get(resource.Pods, set.Namespace, set.Name); there {
-				set, ok = plan.Ref{Key: plan.Key{Name: d.Object.Name}, UID: o.GetOwnerReferences()[0].UID}, true
+				set, ok = object.Ref{Key: object.Key{Name: d.Object.Name}, UID: o.GetOwnerReferences()[0].UID}, true
 			}
 		}
 		if ok {
@@ -195,9 +194,9 @@ func (m *machine) foresee(p plan.Plan) {
 	}
 }
 
-func readyPods(r plan.Reader, owner types.UID) int {
+func readyPods(r object.Reader, owner types.UID) int {
 	n := 0
-	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(owner)) {
+	for _, o := range r.Indexed(resource.Pods, object.ByController, string(owner)) {
 		if p := o.(*corev1.Pod); podstate.Active(p) && podstate.Ready(p) {
 			n++
 		}
@@ -414,9 +413,9 @@ func (m *machine) converge() {
 		m.w.Now = m.w.Now.Add(3 * time.Second)
 		for _, c := range m.controllers {
 			for _, o := range m.w.List(c.For, "") {
-				id := c.Name + " " + plan.KeyOf(o).String()
+				id := c.Name + " " + object.KeyOf(o).String()
 				m.catchUp()
-				p := c.Plan(plan.Input{Reader: m.view, Key: plan.KeyOf(o), Now: m.w.Now, Last: m.last[id]})
+				p := c.Plan(plan.Input{Reader: m.view, Key: object.KeyOf(o), Now: m.w.Now, Last: m.last[id]})
 				for _, a := range p.Actions {
 					m.forgive(a)
 				}

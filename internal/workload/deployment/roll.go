@@ -7,6 +7,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/rollout"
 )
@@ -92,7 +93,7 @@ func (p *picture) oldPodsGo(but *member) bool {
 	if m == nil {
 		return false
 	}
-	p.waits = append(p.waits, plan.Wait{Reason: "OldPodsRunning", On: plan.RefOf(m.set),
+	p.waits = append(p.waits, plan.Wait{Reason: "OldPodsRunning", On: object.RefOf(m.set),
 		Message: fmt.Sprintf("strategy Recreate starts no new pod before the old ones are gone: replica set %q has %d, and %d terminating",
 			m.set.Name, m.set.Status.Replicas, m.terminating())})
 	return true
@@ -131,7 +132,7 @@ func (p *picture) forget() []plan.Action {
 	var actions []plan.Action
 	for _, m := range cleanable[:excess] {
 		if m.size == 0 && m.was == 0 && m.set.Status.Replicas == 0 && m.terminating() == 0 && m.observed() {
-			actions = append(actions, plan.Delete{Object: plan.RefOf(m.set),
+			actions = append(actions, plan.Delete{Object: object.RefOf(m.set),
 				Because: fmt.Sprintf("%d old replica sets are kept (revisionHistoryLimit)", *limit)})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 )
 
@@ -79,7 +80,7 @@ func (p *picture) rollback() (plan.Plan, bool) {
 	message := fmt.Sprintf("replica set %q missed its progress deadline; going back to revision %s, replica set %q, which was available",
 		p.fresh.set.Name, target.set.Annotations[revisionKey], target.set.Name)
 	return plan.Plan{
-		Actions: []plan.Action{plan.Update{Object: changed, Because: message, Done: &plan.Event{Regarding: plan.RefOf(p.d),
+		Actions: []plan.Action{plan.Update{Object: changed, Because: message, Done: &plan.Event{Regarding: object.RefOf(p.d),
 			Type: corev1.EventTypeWarning, Reason: "DeploymentRollback",
 			Message: fmt.Sprintf("Rolled back deployment %q to revision %s: replica set %q exceeded its progress deadline",
 				p.d.Name, target.set.Annotations[revisionKey], p.fresh.set.Name)}}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/rollout"
 )
@@ -153,7 +154,7 @@ func (p *picture) noteScaled(m *member, done bool) {
 		p.noteSize(m)
 		return
 	}
-	p.waits = append(p.waits, plan.Wait{Reason: "PodsLeaving", On: plan.RefOf(m.set),
+	p.waits = append(p.waits, plan.Wait{Reason: "PodsLeaving", On: object.RefOf(m.set),
 		Message: fmt.Sprintf("replica set %q grows to its share when pods that are on their way out have left: at most %d may exist",
 			m.set.Name, p.room.Most(p.replicas))})
 }

@@ -13,9 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-var defaultRoom = ptr(intstr.FromString("25%"))
-
-func ptr[T any](v T) *T { return &v }
+var defaultRoom = new(intstr.FromString("25%"))
 
 // sameTemplate compares two templates but for the hash label, which a replica set adds.
 func sameTemplate(a, b *corev1.PodTemplateSpec) bool {

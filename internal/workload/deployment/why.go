@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 )
 
@@ -47,7 +48,7 @@ func (p *picture) troubles(s *appsv1.DeploymentStatus) []plan.Wait {
 		waits = append(waits, plan.Wait{Reason: createError, Message: failure, Since: p.Last.At})
 	}
 	if c, m := p.replicaFailure(); c != nil {
-		waits = append(waits, plan.Wait{Reason: c.Reason, On: plan.RefOf(m.set), Since: c.LastTransitionTime.Time,
+		waits = append(waits, plan.Wait{Reason: c.Reason, On: object.RefOf(m.set), Since: c.LastTransitionTime.Time,
 			Message: fmt.Sprintf("replica set %q: %s", m.set.Name, c.Message)})
 	}
 	for i := range s.Conditions {
@@ -66,16 +67,16 @@ func (p *picture) troubles(s *appsv1.DeploymentStatus) []plan.Wait {
 // say. When it has all its pods, it is old ones that have yet to leave.
 func (p *picture) waitForSet(m *member) plan.Wait {
 	if m.set.Status.AvailableReplicas >= p.replicas {
-		w := plan.Wait{Reason: "OldPodsLeaving", On: plan.RefOf(m.set), Message: "pods that are not asked for any more have yet to leave"}
+		w := plan.Wait{Reason: "OldPodsLeaving", On: object.RefOf(m.set), Message: "pods that are not asked for any more have yet to leave"}
 		for _, o := range p.all {
 			if o.set.Status.Replicas > o.size {
-				w.On = plan.RefOf(o.set)
+				w.On = object.RefOf(o.set)
 				w.Message = fmt.Sprintf("replica set %q: %d pods have yet to leave", o.set.Name, o.set.Status.Replicas-o.size)
 			}
 		}
 		return w
 	}
-	w := plan.Wait{Reason: "ReplicaSetNotComplete", On: plan.RefOf(m.set)}
+	w := plan.Wait{Reason: "ReplicaSetNotComplete", On: object.RefOf(m.set)}
 	if c := condition(p.d, appsv1.DeploymentProgressing); c != nil {
 		w.Since = c.LastUpdateTime.Time
 	}
@@ -89,12 +90,12 @@ func (p *picture) waitForSet(m *member) plan.Wait {
 // waitForOthers explains why a rolling update does not go further in this pass.
 func (p *picture) waitForOthers(target int32) {
 	if m := p.unsettled(); m != nil {
-		p.waits = append(p.waits, plan.Wait{Reason: "ReplicaSetNotObserved", On: plan.RefOf(m.set),
+		p.waits = append(p.waits, plan.Wait{Reason: "ReplicaSetNotObserved", On: object.RefOf(m.set),
 			Message: fmt.Sprintf("replica set %q has not yet taken note of its new size", m.set.Name)})
 		return
 	}
 	if p.fresh.size < target && p.space() == 0 {
-		p.waits = append(p.waits, plan.Wait{Reason: "MaxSurge", On: plan.RefOf(p.fresh.set),
+		p.waits = append(p.waits, plan.Wait{Reason: "MaxSurge", On: object.RefOf(p.fresh.set),
 			Message: fmt.Sprintf("no new pod may be added: at most %d may exist (replicas %d, maxSurge %d)",
 				p.room.Most(p.replicas), p.replicas, p.room.Surge)})
 	}
@@ -104,7 +105,7 @@ func (p *picture) waitForOthers(target int32) {
 			sure += p.sure(m)
 		}
 		if least := p.room.Least(p.replicas); sure <= least {
-			p.waits = append(p.waits, plan.Wait{Reason: "MaxUnavailable", On: plan.RefOf(p.fresh.set),
+			p.waits = append(p.waits, plan.Wait{Reason: "MaxUnavailable", On: object.RefOf(p.fresh.set),
 				Message: fmt.Sprintf("%d of the old pods stay: %d pods are available, %d must be (replicas %d, maxUnavailable %d)",
 					old, sure, least, p.replicas, p.room.Unavailable)})
 		}

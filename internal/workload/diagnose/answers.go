@@ -7,7 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -16,8 +16,8 @@ const byPod = "unhealthy-pod"
 
 // Indexes returns the indexes that Pod looks things up in. A controller that calls Pod declares
 // them.
-func Indexes() []plan.Index {
-	return []plan.Index{troubleIndex(), {Resource: resource.Events, Name: byPod, Values: func(o plan.Object) []string {
+func Indexes() []object.Index {
+	return []object.Index{troubleIndex(), {Resource: resource.Events, Name: byPod, Values: func(o object.Object) []string {
 		e, ok := o.(*corev1.Event)
 		if !ok || e.Reason != "Unhealthy" || e.InvolvedObject.UID == "" {
 			return nil
@@ -28,12 +28,12 @@ func Indexes() []plan.Index {
 
 // answer returns what the pod's probes answered last, as the node told it in an event, if the event
 // is not older than the pod's present state of readiness.
-func answer(r plan.Reader, pod *corev1.Pod, since time.Time) string {
+func answer(r object.Reader, pod *corev1.Pod, since time.Time) string {
 	return answerOf(r, pod, since.Add(-time.Minute), "")
 }
 
 // answerOf returns the last answer since then of the probes whose events begin so.
-func answerOf(r plan.Reader, pod *corev1.Pod, since time.Time, kinds ...string) string {
+func answerOf(r object.Reader, pod *corev1.Pod, since time.Time, kinds ...string) string {
 	var latest time.Time
 	text := ""
 	for _, o := range r.Indexed(resource.Events, byPod, string(pod.UID)) {

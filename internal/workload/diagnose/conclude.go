@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/refusal"
 )
@@ -10,7 +11,7 @@ import (
 // Conclude completes a plan's explanation from what the planner noted. What the API refused comes
 // first, because it is the likeliest cause; waits follow; notes, which are said but not waited for,
 // come last. stuck says that a wait will not end without the user.
-func Conclude(out *plan.Plan, in plan.Input, on plan.Ref, waits, notes []plan.Wait, stuck bool) {
+func Conclude(out *plan.Plan, in plan.Input, on object.Ref, waits, notes []plan.Wait, stuck bool) {
 	why := &out.Why
 	if last := in.Last; last != nil && last.Action != nil {
 		why.Waits = append(why.Waits, plan.Wait{

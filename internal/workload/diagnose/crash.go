@@ -7,7 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 )
 
 // Exit codes with a meaning of their own: a shell's (POSIX, "Exit Status for Commands"), and 128 and a signal's number.
@@ -19,7 +19,7 @@ const (
 )
 
 // crashed says how a container ended that is to run again, whether it waits for that, has just ended or has just begun.
-func crashed(r plan.Reader, pod *corev1.Pod, s *corev1.ContainerStatus) (Verdict, bool) {
+func crashed(r object.Reader, pod *corev1.Pod, s *corev1.ContainerStatus) (Verdict, bool) {
 	t := s.LastTerminationState.Terminated
 	v := Verdict{Stuck: true}
 	switch w := s.State.Waiting; {
@@ -60,7 +60,7 @@ func restarts(pod *corev1.Pod, t *corev1.ContainerStateTerminated) bool {
 }
 
 // crashHint is a remedy for the way in which a container ended.
-func crashHint(r plan.Reader, pod *corev1.Pod, s *corev1.ContainerStatus, t *corev1.ContainerStateTerminated) string {
+func crashHint(r object.Reader, pod *corev1.Pod, s *corev1.ContainerStatus, t *corev1.ContainerStateTerminated) string {
 	switch {
 	case t.Reason == "OOMKilled":
 		if limit, ok := memoryLimit(pod, s.Name); ok {

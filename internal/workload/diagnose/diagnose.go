@@ -16,8 +16,11 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
+	"coracle/internal/nodestate"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podclaim"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/placement"
 )
@@ -31,26 +34,26 @@ type Verdict struct {
 
 // Pod explains a pod that exists, as a wait on that pod. Call it for a pod that is not available for
 // minReady seconds at now; for an available one the answer has no meaning.
-func Pod(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
+func Pod(r object.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
 	v := Cause(r, pod, minReady, now)
-	v.On = plan.RefOf(pod)
+	v.On = object.RefOf(pod)
 	return v
 }
 
 // Cause is Pod as the pod itself would say it: a wait on what the pod waits for, such as a claim or a
 // node, or on the pod where there is nothing beyond it.
-func Cause(r plan.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
-	for _, ask := range []func(plan.Reader, *corev1.Pod, time.Time) (Verdict, bool){
+func Cause(r object.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verdict {
+	for _, ask := range []func(object.Reader, *corev1.Pod, time.Time) (Verdict, bool){
 		terminating, ended, unscheduled, nodeLost, unclaimed, held, containers, notReady,
 	} {
 		if v, found := ask(r, pod, now); found {
-			if v.On == (plan.Ref{}) {
-				v.On = plan.RefOf(pod)
+			if v.On == (object.Ref{}) {
+				v.On = object.RefOf(pod)
 			}
 			return v
 		}
 	}
-	v := Verdict{Wait: plan.Wait{Reason: "MinReadySeconds", On: plan.RefOf(pod)}}
+	v := Verdict{Wait: plan.Wait{Reason: "MinReadySeconds", On: object.RefOf(pod)}}
 	v.Message = fmt.Sprintf("pod %s is ready, and must stay so for %d seconds to count as available", pod.Name, minReady)
 	if c := condition(pod, corev1.PodReady); c != nil {
 		v.Since = c.LastTransitionTime.Time
@@ -67,7 +70,7 @@ func condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodConditi
 	return nil
 }
 
-func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) {
+func terminating(r object.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) {
 	if pod.DeletionTimestamp == nil {
 		return Verdict{}, false
 	}
@@ -86,7 +89,7 @@ func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) 
 		v.Reason, v.Stuck = "NodeUnreachable", true
 		v.Message = fmt.Sprintf("pod %s is terminating, but its node %s is not ready to confirm it", pod.Name, pod.Spec.NodeName)
 		v.Hint = "bring the node back; or, once it is certain that the node is off, taint it node.kubernetes.io/out-of-service or delete the pod with --force --grace-period=0"
-		v.On = plan.RefOf(node)
+		v.On = object.RefOf(node)
 		return v, true
 	}
 	if _, gone, _ := Host(r, pod); len(pod.Finalizers) > 0 && (gone || now.After(pod.DeletionTimestamp.Time)) {
@@ -98,7 +101,7 @@ func terminating(r plan.Reader, pod *corev1.Pod, now time.Time) (Verdict, bool) 
 }
 
 // Host returns the pod's node; lost says that it is gone or not ready.
-func Host(r plan.Reader, pod *corev1.Pod) (node *corev1.Node, gone, lost bool) {
+func Host(r object.Reader, pod *corev1.Pod) (node *corev1.Node, gone, lost bool) {
 	if pod.Spec.NodeName == "" {
 		return nil, false, false
 	}
@@ -107,12 +110,12 @@ func Host(r plan.Reader, pod *corev1.Pod) (node *corev1.Node, gone, lost bool) {
 		return nil, true, true
 	}
 	node, _ = obj.(*corev1.Node)
-	ready, _ := placement.Ready(node)
+	ready := nodestate.Ready(node)
 	return node, false, !ready
 }
 
-func ended(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
-	if pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded {
+func ended(_ object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+	if !podstate.Ended(pod) {
 		return Verdict{}, false
 	}
 	v := Verdict{}
@@ -130,7 +133,7 @@ func ended(_ plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	return v, true
 }
 
-func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func unscheduled(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	if pod.Spec.NodeName != "" {
 		return Verdict{}, false
 	}
@@ -148,7 +151,7 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		v.Message = fmt.Sprintf("pod %s cannot be scheduled: %s", pod.Name, c.Message)
 		v.Hint = roomHint(pod, c.Message)
 		if node := placement.Pinned(&pod.Spec); node != "" {
-			v.On = plan.Ref{Resource: resource.Nodes, Key: plan.Key{Name: node}}
+			v.On = object.Ref{Resource: resource.Nodes, Key: object.Key{Name: node}}
 		}
 	}
 	if claim, why, found := claimInTheWay(r, pod); found {
@@ -160,14 +163,14 @@ func unscheduled(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 
 // claimInTheWay finds a claim that cannot bind whatever the scheduler does: one that is absent,
 // lost, or pending though it does not wait for a pod to be placed.
-func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
+func claimInTheWay(r object.Reader, pod *corev1.Pod) (object.Ref, string, bool) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		name := podclaim.Of(pod, v)
 		if name == "" {
 			continue
 		}
-		ref := plan.Ref{Resource: resource.PersistentVolumeClaims, Key: plan.Key{Namespace: pod.Namespace, Name: name}}
+		ref := object.Ref{Resource: resource.PersistentVolumeClaims, Key: object.Key{Namespace: pod.Namespace, Name: name}}
 		obj, ok := r.Get(ref.Resource, ref.Namespace, ref.Name)
 		claim, _ := obj.(*corev1.PersistentVolumeClaim)
 		switch {
@@ -176,34 +179,34 @@ func claimInTheWay(r plan.Reader, pod *corev1.Pod) (plan.Ref, string, bool) {
 		case !ok || claim == nil:
 			return ref, fmt.Sprintf("claim %s does not exist", name), true
 		case v.Ephemeral != nil && ephemeralvolume.VolumeIsForPod(pod, claim) != nil:
-			return plan.RefOf(claim), fmt.Sprintf("its ephemeral volume %s needs a claim of the name %s, but one is there that was not made for it: "+
+			return object.RefOf(claim), fmt.Sprintf("its ephemeral volume %s needs a claim of the name %s, but one is there that was not made for it: "+
 				"delete that claim, or give the pod or the volume another name", v.Name, name), true
 		case claim.DeletionTimestamp != nil:
-			return plan.RefOf(claim), fmt.Sprintf("claim %s is being deleted", claim.Name), true
+			return object.RefOf(claim), fmt.Sprintf("claim %s is being deleted", claim.Name), true
 		case claim.Status.Phase == corev1.ClaimLost:
-			return plan.RefOf(claim), fmt.Sprintf("claim %s has lost its volume", claim.Name), true
+			return object.RefOf(claim), fmt.Sprintf("claim %s has lost its volume", claim.Name), true
 		case claim.Status.Phase == corev1.ClaimBound || claim.Spec.VolumeName != "":
 			continue
 		}
 		class := claim.Spec.StorageClassName
 		if class == nil || *class == "" {
-			return plan.RefOf(claim), fmt.Sprintf("claim %s is not bound and names no storage class", claim.Name), true
+			return object.RefOf(claim), fmt.Sprintf("claim %s is not bound and names no storage class", claim.Name), true
 		}
 		obj, ok = r.Get(resource.StorageClasses, "", *class)
 		sc, _ := obj.(*storagev1.StorageClass)
 		if !ok || sc == nil {
-			return plan.RefOf(claim), fmt.Sprintf("claim %s is not bound: storage class %q does not exist", claim.Name, *class), true
+			return object.RefOf(claim), fmt.Sprintf("claim %s is not bound: storage class %q does not exist", claim.Name, *class), true
 		}
 		if sc.VolumeBindingMode == nil || *sc.VolumeBindingMode == storagev1.VolumeBindingImmediate {
-			return plan.RefOf(claim), fmt.Sprintf("claim %s is not bound yet (storage class %s)", claim.Name, *class), true
+			return object.RefOf(claim), fmt.Sprintf("claim %s is not bound yet (storage class %s)", claim.Name, *class), true
 		}
 	}
-	return plan.Ref{}, "", false
+	return object.Ref{}, "", false
 }
 
 // unclaimed says of a pod that has its node which claim it waits for: it named the node itself, so no scheduler saw to
 // the claim first.
-func unclaimed(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func unclaimed(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	if pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodRunning {
 		return Verdict{}, false
 	}
@@ -215,7 +218,7 @@ func unclaimed(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		}
 		obj, _ := r.Get(resource.PersistentVolumeClaims, pod.Namespace, name)
 		if c, _ := obj.(*corev1.PersistentVolumeClaim); c != nil && c.Status.Phase != corev1.ClaimBound {
-			claim, found = plan.RefOf(c), true
+			claim, found = object.RefOf(c), true
 			why = fmt.Sprintf("claim %s is not bound yet; it is bound for node %s, which the pod names", c.Name, pod.Spec.NodeName)
 		}
 	}
@@ -227,7 +230,7 @@ func unclaimed(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	return v, true
 }
 
-func nodeLost(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func nodeLost(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	node, gone, lost := Host(r, pod)
 	if !lost {
 		return Verdict{}, false
@@ -239,7 +242,7 @@ func nodeLost(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		v.Reason, v.Message = "NodeGone", fmt.Sprintf("pod %s is on node %s, which no longer exists; it is deleted for that", pod.Name, pod.Spec.NodeName)
 		return v, true
 	}
-	v.On = plan.RefOf(node)
+	v.On = object.RefOf(node)
 	_, c := placement.Ready(node)
 	v.Since = c.LastTransitionTime.Time
 	if c.Message != "" {
@@ -259,7 +262,7 @@ var hopeless = map[string]string{
 	"RunContainerError":          "check the command, the mounts and the security context",
 }
 
-func containers(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func containers(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if v, found := crashed(r, pod, &s); found {
 			return v, true
@@ -296,7 +299,7 @@ func containers(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	return Verdict{}, false
 }
 
-func notReady(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func notReady(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	c := condition(pod, corev1.PodReady)
 	if c != nil && c.Status == corev1.ConditionTrue && pod.Status.Phase == corev1.PodRunning {
 		return Verdict{}, false

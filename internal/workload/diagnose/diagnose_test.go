@@ -11,12 +11,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/diagnose"
 )
-
-func ptr[T any](v T) *T { return &v }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -216,7 +215,7 @@ func TestPod(t *testing.T) {
 }
 
 func TestConclude(t *testing.T) {
-	act := plan.Delete{Object: plan.RefOf(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}}), Because: "it may go"}
+	act := plan.Delete{Object: object.RefOf(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}}), Because: "it may go"}
 	wait, note := plan.Wait{Reason: "W"}, plan.Wait{Reason: "N"}
 	refused := &plan.Failure{Action: plan.Create{Object: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "p-"}}},
 		Status: metav1.Status{Reason: metav1.StatusReasonForbidden, Message: "exceeded quota"}, At: epoch}
@@ -238,7 +237,7 @@ func TestConclude(t *testing.T) {
 		{"refused", []plan.Action{act}, refused, []plan.Wait{wait}, nil, false, plan.Progressing, "delete Pod p: it may go", "Forbidden"},
 	} {
 		out := plan.Plan{Actions: tc.actions}
-		diagnose.Conclude(&out, plan.Input{Last: tc.last}, plan.Ref{}, tc.waits, tc.notes, tc.stuck)
+		diagnose.Conclude(&out, plan.Input{Last: tc.last}, object.Ref{}, tc.waits, tc.notes, tc.stuck)
 		first := ""
 		if len(out.Why.Waits) > 0 {
 			first = out.Why.Waits[0].Reason
@@ -248,7 +247,7 @@ func TestConclude(t *testing.T) {
 		}
 	}
 	var out plan.Plan
-	diagnose.Conclude(&out, plan.Input{Last: refused}, plan.Ref{}, nil, nil, false)
+	diagnose.Conclude(&out, plan.Input{Last: refused}, object.Ref{}, nil, nil, false)
 	if w := out.Why.Waits[0]; w.Message != "the API refused create Pod p-*: exceeded quota" || !w.Since.Equal(epoch) {
 		t.Errorf("refusal: %+v", w)
 	}

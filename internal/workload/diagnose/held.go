@@ -8,12 +8,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
 // held explains a pod whose node says that it cannot even begin: its condition PodReadyToStartContainers has a reason.
-func held(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
+func held(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	c := condition(pod, corev1.PodReadyToStartContainers)
 	if c == nil || c.Status != corev1.ConditionFalse || c.Reason == "" {
 		return Verdict{}, false
@@ -29,7 +29,7 @@ func held(r plan.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	}
 	node := hostOf(r, pod)
 	if name := pod.Spec.RuntimeClassName; name != nil {
-		ref := plan.Ref{Resource: resource.RuntimeClasses, Key: plan.Key{Name: *name}}
+		ref := object.Ref{Resource: resource.RuntimeClasses, Key: object.Key{Name: *name}}
 		obj, found := r.Get(ref.Resource, "", *name)
 		class, _ := obj.(*nodev1.RuntimeClass)
 		if !found || class == nil { // a controller's picture has no classes: whether there is one is for who follows this
@@ -74,7 +74,7 @@ func usersHint(pod *corev1.Pod, message string) string {
 	return ""
 }
 
-func hostOf(r plan.Reader, pod *corev1.Pod) *corev1.Node {
+func hostOf(r object.Reader, pod *corev1.Pod) *corev1.Node {
 	obj, _ := r.Get(resource.Nodes, "", pod.Spec.NodeName)
 	node, _ := obj.(*corev1.Node)
 	return node

@@ -6,7 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 )
 
@@ -25,8 +25,8 @@ var troubles = map[string]string{
 // lasting is how often a node must have failed before it is not believed to get by alone.
 const lasting = 3
 
-func troubleIndex() plan.Index {
-	return plan.Index{Resource: resource.Events, Name: troubledPod, Values: func(o plan.Object) []string {
+func troubleIndex() object.Index {
+	return object.Index{Resource: resource.Events, Name: troubledPod, Values: func(o object.Object) []string {
 		e, ok := o.(*corev1.Event)
 		if !ok || e.InvolvedObject.UID == "" {
 			return nil
@@ -39,7 +39,7 @@ func troubleIndex() plan.Index {
 }
 
 // unmade says why a node does not get a pod ready for its containers: its last word, as long as the pod has no sandbox.
-func unmade(r plan.Reader, pod *corev1.Pod) (Verdict, bool) {
+func unmade(r object.Reader, pod *corev1.Pod) (Verdict, bool) {
 	if c := condition(pod, corev1.PodReadyToStartContainers); c != nil && c.Status == corev1.ConditionTrue {
 		return Verdict{}, false
 	}

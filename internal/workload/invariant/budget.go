@@ -10,9 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // budgetPast is what has been true of a disruption budget since its controller last knew all.
@@ -24,7 +24,7 @@ type budgetPast struct {
 	fell map[types.UID]bool
 }
 
-func newBudgetPast(o plan.Object) *budgetPast {
+func newBudgetPast(o object.Object) *budgetPast {
 	b := o.(*policyv1.PodDisruptionBudget)
 	return &budgetPast{generation: b.Generation, desired: b.Status.DesiredHealthy, fell: map[types.UID]bool{},
 		edited: b.Status.ObservedGeneration != b.Generation}
@@ -50,7 +50,7 @@ func healthyPod(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil && p
 
 // evicted holds when an eviction of a healthy pod leaves as many healthy ones as its budget asks for; those that were
 // lost otherwise since the budget's controller last knew all are not the eviction's fault.
-func (w *Writes) evicted(r plan.Reader, e Write) error {
+func (w *Writes) evicted(r object.Reader, e Write) error {
 	before, _ := e.Before.(*corev1.Pod)
 	after := e.After.(*corev1.Pod)
 	if before == nil || !healthyPod(before) {
@@ -88,7 +88,7 @@ func (w *Writes) evicted(r plan.Reader, e Write) error {
 	return nil
 }
 
-func isThere(r plan.Reader, namespace string, uid types.UID) bool {
+func isThere(r object.Reader, namespace string, uid types.UID) bool {
 	for _, o := range r.List(resource.Pods, namespace) {
 		if o.GetUID() == uid {
 			return true
@@ -99,12 +99,12 @@ func isThere(r plan.Reader, namespace string, uid types.UID) bool {
 
 // BudgetsExact holds when the status of every disruption budget tells the truth of its pods, for a cluster at rest.
 // What cannot be counted, and says so, is let pass.
-func BudgetsExact(r plan.Reader, _ time.Time) error {
+func BudgetsExact(r object.Reader, _ time.Time) error {
 	for _, o := range r.List(resource.PodDisruptionBudgets, "") {
 		b := o.(*policyv1.PodDisruptionBudget)
 		s := b.Status
 		if s.ObservedGeneration != b.Generation {
-			return fmt.Errorf("budget: %s is of generation %d, its status of %d", plan.KeyOf(b), b.Generation, s.ObservedGeneration)
+			return fmt.Errorf("budget: %s is of generation %d, its status of %d", object.KeyOf(b), b.Generation, s.ObservedGeneration)
 		}
 		failed := false
 		for _, c := range s.Conditions {
@@ -120,7 +120,7 @@ func BudgetsExact(r plan.Reader, _ time.Time) error {
 			}
 		}
 		if s.CurrentHealthy != healthy || s.DisruptionsAllowed != max(0, healthy-s.DesiredHealthy) && s.ExpectedPods > 0 {
-			return fmt.Errorf("budget: %s has %d healthy pods, its status says %+v", plan.KeyOf(b), healthy, s)
+			return fmt.Errorf("budget: %s has %d healthy pods, its status says %+v", object.KeyOf(b), healthy, s)
 		}
 	}
 	return nil

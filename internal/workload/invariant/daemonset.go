@@ -12,14 +12,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // DaemonSetPlan holds when a plan for a DaemonSet keeps every promise that a single plan can break:
 // OneDaemon, DaemonsServing and HeldNodes.
-func DaemonSetPlan(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func DaemonSetPlan(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	var errs []error
 	for _, c := range []PlanCheck{OneDaemon, DaemonsServing, HeldNodes} {
 		errs = append(errs, c(r, key, p, now))
@@ -38,7 +39,7 @@ type daemons struct {
 	pods map[string][]*corev1.Pod
 }
 
-func readDaemons(r plan.Reader, key plan.Key, now time.Time) (*daemons, bool) {
+func readDaemons(r object.Reader, key object.Key, now time.Time) (*daemons, bool) {
 	o, ok := r.Get(resource.DaemonSets, key.Namespace, key.Name)
 	if !ok {
 		return nil, false
@@ -47,13 +48,13 @@ func readDaemons(r plan.Reader, key plan.Key, now time.Time) (*daemons, bool) {
 	for _, o := range r.List(resource.Nodes, "") {
 		d.nodes[o.GetName()] = o.(*corev1.Node)
 	}
-	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(d.UID)) {
+	for _, o := range r.Indexed(resource.Pods, object.ByController, string(d.UID)) {
 		if pod := o.(*corev1.Pod); !podstate.Ended(pod) || pod.DeletionTimestamp == nil {
 			d.pods[target(pod)] = append(d.pods[target(pod)], pod)
 		}
 	}
 	newest := int64(-1)
-	for _, o := range r.Indexed(resource.ControllerRevisions, plan.ByController, string(d.UID)) {
+	for _, o := range r.Indexed(resource.ControllerRevisions, object.ByController, string(d.UID)) {
 		if rev := o.(*appsv1.ControllerRevision); rev.Revision > newest {
 			newest, d.hash, d.since = rev.Revision, rev.Labels[appsv1.DefaultDaemonSetUniqueLabelKey], rev.CreationTimestamp.Time
 			if t, err := time.Parse(time.RFC3339, rev.Annotations["coracle.io/present-since"]); err == nil {
@@ -170,7 +171,7 @@ func (d *daemons) after(p plan.Plan) (kept map[string][]*corev1.Pod, created []*
 
 // OneDaemon holds when a plan creates pods only on nodes that shall have one, pinned there, and none
 // beside another: two of different revisions only by surge.
-func OneDaemon(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func OneDaemon(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	d, ok := readDaemons(r, key, now)
 	if !ok {
 		return nil
@@ -233,7 +234,7 @@ func (d *daemons) surgingBefore() int {
 // DaemonsServing holds when a plan does not by its own hand take serving pods from wanted nodes
 // beyond maxUnavailable; nodes that were not ready before the rollout began do not count. By surge an
 // old pod that serves goes only when its successor serves.
-func DaemonsServing(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func DaemonsServing(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	d, ok := readDaemons(r, key, now)
 	if !ok {
 		return nil
@@ -349,7 +350,7 @@ func (d *daemons) lost(name string) bool {
 
 // HeldNodes holds when the annotations coracle.io/paused, coracle.io/canary-selector and coracle.io/partition are obeyed: a
 // single serving pod of a held node that is wanted stays, alone.
-func HeldNodes(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func HeldNodes(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	d, ok := readDaemons(r, key, now)
 	if !ok {
 		return nil
@@ -419,9 +420,9 @@ func anyFresh(d *daemons, pods []*corev1.Pod) bool {
 // DaemonSetsExact holds when every DaemonSet has one serving pod of its present template on each
 // node that shall have one (held nodes may keep an old one), none where none may stay, and a status
 // that tells the truth.
-func DaemonSetsExact(r plan.Reader, now time.Time) error {
+func DaemonSetsExact(r object.Reader, now time.Time) error {
 	for _, o := range r.List(resource.DaemonSets, "") {
-		d, _ := readDaemons(r, plan.KeyOf(o), now)
+		d, _ := readDaemons(r, object.KeyOf(o), now)
 		var is appsv1.DaemonSetStatus
 		holds := d.Annotations["coracle.io/paused"] == "true" || d.Annotations["coracle.io/canary-selector"] != "" || d.Annotations["coracle.io/partition"] != ""
 		holds = holds || d.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType
@@ -430,30 +431,30 @@ func DaemonSetsExact(r plan.Reader, now time.Time) error {
 			pods := d.pods[name]
 			switch {
 			case !stays && len(pods) > 0:
-				return fmt.Errorf("exact: daemonset %s has %d pods on node %s, which shall have none", plan.KeyOf(d), len(pods), name)
+				return fmt.Errorf("exact: daemonset %s has %d pods on node %s, which shall have none", object.KeyOf(d), len(pods), name)
 			case !wanted && len(pods) > 0:
 				is.NumberMisscheduled++
 			case wanted && (len(pods) != 1 || !d.serves(pods[0])):
-				return fmt.Errorf("exact: daemonset %s has not one serving pod on node %s, but %d", plan.KeyOf(d), name, len(pods))
+				return fmt.Errorf("exact: daemonset %s has not one serving pod on node %s, but %d", object.KeyOf(d), name, len(pods))
 			case wanted:
 				is.DesiredNumberScheduled++
 				if d.fresh(pods[0]) {
 					is.UpdatedNumberScheduled++
 				} else if !holds {
-					return fmt.Errorf("exact: daemonset %s has an outdated pod on node %s", plan.KeyOf(d), name)
+					return fmt.Errorf("exact: daemonset %s has an outdated pod on node %s", object.KeyOf(d), name)
 				}
 			}
 		}
 		for name := range d.pods {
 			if _, exists := d.nodes[name]; !exists {
-				return fmt.Errorf("exact: daemonset %s has pods on node %q, which does not exist", plan.KeyOf(d), name)
+				return fmt.Errorf("exact: daemonset %s has pods on node %q, which does not exist", object.KeyOf(d), name)
 			}
 		}
 		is.CurrentNumberScheduled, is.NumberReady, is.NumberAvailable = is.DesiredNumberScheduled, is.DesiredNumberScheduled, is.DesiredNumberScheduled
 		told := d.Status
 		is.ObservedGeneration, is.CollisionCount, is.Conditions = d.Generation, told.CollisionCount, told.Conditions
 		if fmt.Sprint(is) != fmt.Sprint(told) {
-			return fmt.Errorf("status: daemonset %s is %+v, its status says %+v", plan.KeyOf(d), is, told)
+			return fmt.Errorf("status: daemonset %s is %+v, its status says %+v", object.KeyOf(d), is, told)
 		}
 		if err := historyExact(r, d, &d.Spec.Template, ""); err != nil {
 			return err

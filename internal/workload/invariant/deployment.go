@@ -13,9 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/rollout"
 )
 
@@ -24,7 +24,7 @@ import (
 // before: until every controller has taken note, the bound is the highest since they last all had.
 func Surge() Check {
 	seen, bound := map[types.UID]int32{}, memory{}
-	return func(r plan.Reader, now time.Time) error {
+	return func(r object.Reader, now time.Time) error {
 		for _, o := range r.List(resource.Deployments, "") {
 			d := o.(*appsv1.Deployment)
 			replicas, room := bounds(d)
@@ -37,7 +37,7 @@ func Surge() Check {
 			seen[d.UID] = t.active
 			if t.active > before && t.active > most {
 				return fmt.Errorf("surge: deployment %s has %d pods, at most %d may exist (replicas %d, maxSurge %d)",
-					plan.KeyOf(d), t.active, most, replicas, room.Surge)
+					object.KeyOf(d), t.active, most, replicas, room.Surge)
 			}
 		}
 		return nil
@@ -46,12 +46,12 @@ func Surge() Check {
 
 // matching counts a set's active pods without those that a user has taken by a label, which are nobody's until they
 // are released on paper.
-func matching(r plan.Reader, set *appsv1.ReplicaSet) (n int32) {
+func matching(r object.Reader, set *appsv1.ReplicaSet) (n int32) {
 	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
 	if err != nil {
 		return 0
 	}
-	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(set.UID)) {
+	for _, o := range r.Indexed(resource.Pods, object.ByController, string(set.UID)) {
 		if pod := o.(*corev1.Pod); podstate.Active(pod) && selector.Matches(labels.Set(pod.Labels)) {
 			n++
 		}
@@ -66,7 +66,7 @@ func matching(r plan.Reader, set *appsv1.ReplicaSet) (n int32) {
 // decided before: until every controller has taken note, the bound is the lowest since they last all had.
 func Available(excused func(*appsv1.Deployment) int32) Check {
 	seen, pardoned, bound := map[types.UID]int32{}, map[types.UID]int32{}, memory{}
-	return func(r plan.Reader, now time.Time) error {
+	return func(r object.Reader, now time.Time) error {
 		for _, o := range r.List(resource.Deployments, "") {
 			d := o.(*appsv1.Deployment)
 			if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
@@ -83,7 +83,7 @@ func Available(excused func(*appsv1.Deployment) int32) Check {
 			seen[d.UID], pardoned[d.UID] = t.available, pardon
 			if lost > 0 && t.available+pardon < least {
 				return fmt.Errorf("available: deployment %s has %d available pods, %d must be (replicas %d, maxUnavailable %d, excused %d)",
-					plan.KeyOf(d), t.available, least, replicas, room.Unavailable, pardon)
+					object.KeyOf(d), t.available, least, replicas, room.Unavailable, pardon)
 			}
 		}
 		return nil
@@ -95,7 +95,7 @@ type memory map[types.UID]int32
 
 // weakest returns the bound for the step that led to this state: the present one, or a weaker one that a
 // controller may still have acted on.
-func (m memory) weakest(r plan.Reader, d *appsv1.Deployment, present int32, weaker func(a, b int32) bool) int32 {
+func (m memory) weakest(r object.Reader, d *appsv1.Deployment, present int32, weaker func(a, b int32) bool) int32 {
 	bound := present
 	if before, known := m[d.UID]; known && weaker(before, bound) {
 		bound = before
@@ -108,7 +108,7 @@ func (m memory) weakest(r plan.Reader, d *appsv1.Deployment, present int32, weak
 
 // noted reports whether all controllers have taken note of a Deployment's size and acted on it:
 // nothing is under way that was decided for another, and no set has more pods than it asks for.
-func noted(r plan.Reader, d *appsv1.Deployment) bool {
+func noted(r object.Reader, d *appsv1.Deployment) bool {
 	if d.Status.ObservedGeneration != d.Generation {
 		return false
 	}
@@ -133,7 +133,7 @@ func CanaryHeld() Check {
 		size       int32
 	}
 	seen := map[types.UID]state{}
-	return func(r plan.Reader, _ time.Time) error {
+	return func(r object.Reader, _ time.Time) error {
 		for _, o := range r.List(resource.Deployments, "") {
 			d := o.(*appsv1.Deployment)
 			before := seen[d.UID]
@@ -154,7 +154,7 @@ func CanaryHeld() Check {
 			most := max(steps[at-1].Target(size1(d.Spec.Replicas)), steps[at-1].Target(sized))
 			if d.Status.ObservedGeneration == d.Generation && now.steps == before.steps && now.set == before.set && now.size > before.size && now.size > most {
 				return fmt.Errorf("canary held: deployment %s has grown replica set %s to %d in step %d, which allows %d",
-					plan.KeyOf(d), fresh.Name, now.size, at, most)
+					object.KeyOf(d), fresh.Name, now.size, at, most)
 			}
 		}
 		return nil
@@ -162,7 +162,7 @@ func CanaryHeld() Check {
 }
 
 // split returns the replica set with the Deployment's template, and how many replicas the others ask for.
-func split(r plan.Reader, d *appsv1.Deployment) (fresh *appsv1.ReplicaSet, old int32) {
+func split(r object.Reader, d *appsv1.Deployment) (fresh *appsv1.ReplicaSet, old int32) {
 	for _, set := range setsOf(r, d) {
 		if fresh == nil && present(d, set) {
 			fresh = set
@@ -178,7 +178,7 @@ func split(r plan.Reader, d *appsv1.Deployment) (fresh *appsv1.ReplicaSet, old i
 // or has said so since the Deployment last had pods of one template only.
 func OneTemplate() Check {
 	seen, lenient := map[types.UID]int{}, map[types.UID]bool{}
-	return func(r plan.Reader, _ time.Time) error {
+	return func(r object.Reader, _ time.Time) error {
 		for _, o := range r.List(resource.Deployments, "") {
 			d := o.(*appsv1.Deployment)
 			started := rollout.ReplacementOf(d.Annotations) == rollout.TerminationStarted
@@ -198,7 +198,7 @@ func OneTemplate() Check {
 				lenient[d.UID] = false
 			}
 			if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && len(with) > 1 && len(with) > before {
-				return fmt.Errorf("one template: deployment %s recreates, and has pods of replica sets %v", plan.KeyOf(d), with)
+				return fmt.Errorf("one template: deployment %s recreates, and has pods of replica sets %v", object.KeyOf(d), with)
 			}
 		}
 		return nil
@@ -206,8 +206,8 @@ func OneTemplate() Check {
 }
 
 // running says whether a set has pods that have not ended, those that terminate included unless only active ones count.
-func running(r plan.Reader, set *appsv1.ReplicaSet, active bool) bool {
-	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(set.UID)) {
+func running(r object.Reader, set *appsv1.ReplicaSet, active bool) bool {
+	for _, o := range r.Indexed(resource.Pods, object.ByController, string(set.UID)) {
 		if pod := o.(*corev1.Pod); !podstate.Ended(pod) && (!active || podstate.Active(pod)) {
 			return true
 		}
@@ -217,7 +217,7 @@ func running(r plan.Reader, set *appsv1.ReplicaSet, active bool) bool {
 
 // SetsExact holds when every ReplicaSet and ReplicationController has exactly the pods it asks for,
 // and a status that tells the truth.
-func SetsExact(r plan.Reader, now time.Time) error {
+func SetsExact(r object.Reader, now time.Time) error {
 	for _, o := range r.List(resource.ReplicaSets, "") {
 		set := o.(*appsv1.ReplicaSet)
 		t := podsOf(r, set, set.Spec.MinReadySeconds, now)
@@ -239,22 +239,22 @@ func SetsExact(r plan.Reader, now time.Time) error {
 	return nil
 }
 
-func exact(o plan.Object, want int32, is, told tally, observed int64) error {
+func exact(o object.Object, want int32, is, told tally, observed int64) error {
 	res := resource.Of(o)
 	switch {
 	case is.active != want:
-		return fmt.Errorf("exact: %s %s asks for %d pods and has %d", res, plan.KeyOf(o), want, is.active)
+		return fmt.Errorf("exact: %s %s asks for %d pods and has %d", res, object.KeyOf(o), want, is.active)
 	case is != told:
-		return fmt.Errorf("status: %s %s has %+v, its status says %+v", res, plan.KeyOf(o), is, told)
+		return fmt.Errorf("status: %s %s has %+v, its status says %+v", res, object.KeyOf(o), is, told)
 	case observed != o.GetGeneration():
-		return fmt.Errorf("status: %s %s is of generation %d, its status of %d", res, plan.KeyOf(o), o.GetGeneration(), observed)
+		return fmt.Errorf("status: %s %s is of generation %d, its status of %d", res, object.KeyOf(o), o.GetGeneration(), observed)
 	}
 	return nil
 }
 
 // RolledOut holds when every Deployment that is not paused runs its present template alone, in
 // the number it asks for, and its status tells the truth.
-func RolledOut(r plan.Reader, now time.Time) error {
+func RolledOut(r object.Reader, now time.Time) error {
 	for _, o := range r.List(resource.Deployments, "") {
 		d := o.(*appsv1.Deployment)
 		if d.Spec.Paused {
@@ -266,18 +266,18 @@ func RolledOut(r plan.Reader, now time.Time) error {
 			t := podsOf(r, set, set.Spec.MinReadySeconds, now)
 			all.add(t)
 			if t.active > 0 && !present(d, set) {
-				return fmt.Errorf("rolled out: deployment %s still has %d pods of replica set %s", plan.KeyOf(d), t.active, set.Name)
+				return fmt.Errorf("rolled out: deployment %s still has %d pods of replica set %s", object.KeyOf(d), t.active, set.Name)
 			}
 		}
 		s := d.Status
 		told := tally{s.Replicas, s.ReadyReplicas, s.AvailableReplicas, size(s.TerminatingReplicas)}
 		switch {
 		case all.active != replicas:
-			return fmt.Errorf("rolled out: deployment %s asks for %d pods and has %d", plan.KeyOf(d), replicas, all.active)
+			return fmt.Errorf("rolled out: deployment %s asks for %d pods and has %d", object.KeyOf(d), replicas, all.active)
 		case all != told || s.UpdatedReplicas != all.active:
-			return fmt.Errorf("status: deployment %s has %+v, its status says %+v (updated %d)", plan.KeyOf(d), all, told, s.UpdatedReplicas)
+			return fmt.Errorf("status: deployment %s has %+v, its status says %+v (updated %d)", object.KeyOf(d), all, told, s.UpdatedReplicas)
 		case s.ObservedGeneration != d.Generation:
-			return fmt.Errorf("status: deployment %s is of generation %d, its status of %d", plan.KeyOf(d), d.Generation, s.ObservedGeneration)
+			return fmt.Errorf("status: deployment %s is of generation %d, its status of %d", object.KeyOf(d), d.Generation, s.ObservedGeneration)
 		}
 	}
 	return nil
@@ -288,9 +288,9 @@ func present(d *appsv1.Deployment, set *appsv1.ReplicaSet) bool {
 		equality.Semantic.DeepEqual(d.Spec.Template.Annotations, set.Spec.Template.Annotations)
 }
 
-func setsOf(r plan.Reader, d *appsv1.Deployment) []*appsv1.ReplicaSet {
+func setsOf(r object.Reader, d *appsv1.Deployment) []*appsv1.ReplicaSet {
 	var sets []*appsv1.ReplicaSet
-	for _, o := range r.Indexed(resource.ReplicaSets, plan.ByController, string(d.UID)) {
+	for _, o := range r.Indexed(resource.ReplicaSets, object.ByController, string(d.UID)) {
 		sets = append(sets, o.(*appsv1.ReplicaSet))
 	}
 	return sets

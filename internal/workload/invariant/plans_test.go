@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
@@ -20,7 +21,7 @@ import (
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // member puts a pod of an owner into the world; serving or not, on a node.
-func member(w *model.World, owner plan.Object, name, revision, node string, serving bool) *corev1.Pod {
+func member(w *model.World, owner object.Object, name, revision, node string, serving bool) *corev1.Pod {
 	status := corev1.ConditionFalse
 	if serving {
 		status = corev1.ConditionTrue
@@ -36,7 +37,7 @@ func member(w *model.World, owner plan.Object, name, revision, node string, serv
 func deletion(pods ...*corev1.Pod) plan.Plan {
 	var p plan.Plan
 	for _, pod := range pods {
-		p.Actions = append(p.Actions, plan.Delete{Object: plan.RefOf(pod)})
+		p.Actions = append(p.Actions, plan.Delete{Object: object.RefOf(pod)})
 	}
 	return p
 }
@@ -63,7 +64,7 @@ func TestStatefulSetPlanRefuses(t *testing.T) {
 		return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "data-web-" + strconv.Itoa(n), OwnerReferences: owners},
 			Spec: corev1.PersistentVolumeClaimSpec{Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}}}}
 	}
-	create := func(objects ...plan.Object) (p plan.Plan) {
+	create := func(objects ...object.Object) (p plan.Plan) {
 		for _, o := range objects {
 			p.Actions = append(p.Actions, plan.Create{Object: o})
 		}
@@ -123,7 +124,7 @@ func TestStatefulSetPlanRefuses(t *testing.T) {
 			return deletion(member(w, s, "web-2", "new", "n", false))
 		}, "up to date and deleted"},
 		{"claim deleted", parallel, func(w *model.World, s *appsv1.StatefulSet) plan.Plan {
-			return plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(w.Put(pvc(0, "1Gi")))}}}
+			return plan.Plan{Actions: []plan.Action{plan.Delete{Object: object.RefOf(w.Put(pvc(0, "1Gi")))}}}
 		}, "data-web-0 is deleted"},
 		{"claim given away", parallel, func(w *model.World, s *appsv1.StatefulSet) plan.Plan {
 			w.Put(pvc(0, "1Gi"))
@@ -136,7 +137,7 @@ func TestStatefulSetPlanRefuses(t *testing.T) {
 	} {
 		w, s := set(tc.spec)
 		p := tc.make(w, s)
-		expect(t, tc.name, invariant.StatefulSetPlan(w, plan.KeyOf(s), p, start), tc.breaks)
+		expect(t, tc.name, invariant.StatefulSetPlan(w, object.KeyOf(s), p, start), tc.breaks)
 	}
 }
 
@@ -202,6 +203,6 @@ func TestDaemonSetPlanRefuses(t *testing.T) {
 		w.Put(&appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: "d-new", Labels: map[string]string{"controller-revision-hash": "new"},
 			OwnerReferences: []metav1.OwnerReference{claim.Reference(s)}}, Revision: 2})
 		p := tc.make(w, s)
-		expect(t, tc.name, invariant.DaemonSetPlan(w, plan.KeyOf(s), p, start), tc.breaks)
+		expect(t, tc.name, invariant.DaemonSetPlan(w, object.KeyOf(s), p, start), tc.breaks)
 	}
 }

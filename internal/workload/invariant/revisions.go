@@ -6,13 +6,14 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
 
 // RevisionMoves holds when a rollout is told to be complete (currentRevision moves) only once every wanted pod is of the
 // update revision and available.
-func RevisionMoves(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func RevisionMoves(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	s, ok := readSet(r, key, now)
 	next, told := p.Status.(*appsv1.StatefulSet)
 	if !ok || !told || s.Status.CurrentRevision == next.Status.CurrentRevision {

@@ -15,19 +15,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/podstate"
 )
 
 // PlanCheck judges one plan against the picture it was made from.
-type PlanCheck func(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error
+type PlanCheck func(r object.Reader, key object.Key, p plan.Plan, now time.Time) error
 
 // StatefulSetPlan holds when a plan for a StatefulSet keeps every promise that a single plan can
 // break: OneIdentity, OrdinalOrder, PartitionRespected, ServingKept, ClaimsKept and
 // RevisionMoves.
-func StatefulSetPlan(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func StatefulSetPlan(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	var errs []error
 	for _, c := range []PlanCheck{OneIdentity, OrdinalOrder, PartitionRespected, ServingKept, ClaimsKept, RevisionMoves} {
 		errs = append(errs, c(r, key, p, now))
@@ -45,7 +46,7 @@ type sts struct {
 	mine map[int]*corev1.Pod
 }
 
-func readSet(r plan.Reader, key plan.Key, now time.Time) (*sts, bool) {
+func readSet(r object.Reader, key object.Key, now time.Time) (*sts, bool) {
 	o, ok := r.Get(resource.StatefulSets, key.Namespace, key.Name)
 	if !ok {
 		return nil, false
@@ -121,7 +122,7 @@ func (s *sts) steps(p plan.Plan) (created []*corev1.Pod, deleted []*corev1.Pod) 
 
 // OneIdentity holds when no pod is created under the name of one that still has an object, and each
 // created pod is whole: name, hostname, subdomain, labels and claims of one ordinal.
-func OneIdentity(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func OneIdentity(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	s, ok := readSet(r, key, now)
 	if !ok {
 		return nil
@@ -159,7 +160,7 @@ func OneIdentity(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error 
 // OrdinalOrder holds when OrderedReady is kept: a pod is created only when all before it serve, one
 // at a time; a surplus pod is deleted only when all wanted ones serve, the highest first, and
 // after every higher one is gone.
-func OrdinalOrder(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func OrdinalOrder(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	s, ok := readSet(r, key, now)
 	if !ok || !s.ordered() {
 		return nil
@@ -193,7 +194,7 @@ func OrdinalOrder(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error
 // PartitionRespected holds when the update touches no pod that serves below the partition or under
 // OnDelete, and a pod that is created below the partition is of the current revision, any other
 // of the update revision.
-func PartitionRespected(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func PartitionRespected(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	s, ok := readSet(r, key, now)
 	if !ok {
 		return nil
@@ -224,7 +225,7 @@ func PartitionRespected(r plan.Reader, key plan.Key, p plan.Plan, now time.Time)
 // ServingKept holds when a plan does not by its own hand take serving pods away beyond
 // maxUnavailable, takes none of the update revision, goes from the highest outdated one down, and
 // deletes no pod that is ready unless it serves an update or is surplus.
-func ServingKept(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func ServingKept(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	s, ok := readSet(r, key, now)
 	if !ok {
 		return nil
@@ -296,7 +297,7 @@ func (s *sts) maxUnavailable() int {
 // ClaimsKept holds when a plan deletes no claim, and lets none be collected that the retention
 // policy keeps: the set becomes an owner only under whenDeleted Delete, a pod only under whenScaled
 // Delete and of a surplus ordinal. No claim shrinks.
-func ClaimsKept(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
+func ClaimsKept(r object.Reader, key object.Key, p plan.Plan, now time.Time) error {
 	s, ok := readSet(r, key, now)
 	if !ok {
 		return nil
@@ -345,15 +346,15 @@ func ClaimsKept(r plan.Reader, key plan.Key, p plan.Plan, now time.Time) error {
 
 // StatefulSetsExact holds when every StatefulSet has exactly its identities, each serving and at
 // the revision it shall have, and a status that tells the truth.
-func StatefulSetsExact(r plan.Reader, now time.Time) error {
+func StatefulSetsExact(r object.Reader, now time.Time) error {
 	for _, o := range r.List(resource.StatefulSets, "") {
-		s, _ := readSet(r, plan.KeyOf(o), now)
+		s, _ := readSet(r, object.KeyOf(o), now)
 		st := s.Status
 		current, updated := int32(0), int32(0)
 		for _, n := range s.wanted {
 			pod := s.mine[n]
 			if !s.serves(pod) {
-				return fmt.Errorf("exact: statefulset %s: ordinal %d does not serve", plan.KeyOf(s), n)
+				return fmt.Errorf("exact: statefulset %s: ordinal %d does not serve", object.KeyOf(s), n)
 			}
 			rev := pod.Labels[appsv1.StatefulSetRevisionLabel]
 			if rev == st.CurrentRevision {
@@ -362,19 +363,19 @@ func StatefulSetsExact(r plan.Reader, now time.Time) error {
 			if rev == st.UpdateRevision {
 				updated++
 			} else if !s.onDelete() && n >= s.partition() {
-				return fmt.Errorf("exact: statefulset %s: ordinal %d is at %s, not at %s", plan.KeyOf(s), n, rev, st.UpdateRevision)
+				return fmt.Errorf("exact: statefulset %s: ordinal %d is at %s, not at %s", object.KeyOf(s), n, rev, st.UpdateRevision)
 			}
 		}
 		want := int32(len(s.wanted))
 		switch {
 		case len(s.mine) != len(s.wanted):
-			return fmt.Errorf("exact: statefulset %s has %d pods, wants %d", plan.KeyOf(s), len(s.mine), len(s.wanted))
+			return fmt.Errorf("exact: statefulset %s has %d pods, wants %d", object.KeyOf(s), len(s.mine), len(s.wanted))
 		case st.Replicas != want || st.ReadyReplicas != want || st.AvailableReplicas != want,
 			st.CurrentReplicas != current || st.UpdatedReplicas != updated, st.ObservedGeneration != s.Generation:
 			return fmt.Errorf("status: statefulset %s has %d serving, %d current, %d updated, at generation %d; its status says %+v",
-				plan.KeyOf(s), want, current, updated, s.Generation, st)
+				object.KeyOf(s), want, current, updated, s.Generation, st)
 		case updated == want && !s.onDelete() && st.CurrentRevision != st.UpdateRevision:
-			return fmt.Errorf("status: statefulset %s is rolled out, and its current revision is still %s", plan.KeyOf(s), st.CurrentRevision)
+			return fmt.Errorf("status: statefulset %s is rolled out, and its current revision is still %s", object.KeyOf(s), st.CurrentRevision)
 		}
 		if err := historyExact(r, s, &s.Spec.Template, st.UpdateRevision); err != nil {
 			return err
@@ -385,24 +386,24 @@ func StatefulSetsExact(r plan.Reader, now time.Time) error {
 
 // historyExact says whether the newest of an owner's revisions holds its template, under the name
 // given unless that is empty, as kubectl rollout undo and history rely on.
-func historyExact(r plan.Reader, owner plan.Object, template *corev1.PodTemplateSpec, name string) error {
+func historyExact(r object.Reader, owner object.Object, template *corev1.PodTemplateSpec, name string) error {
 	var newest *appsv1.ControllerRevision
-	for _, o := range r.Indexed(resource.ControllerRevisions, plan.ByController, string(owner.GetUID())) {
+	for _, o := range r.Indexed(resource.ControllerRevisions, object.ByController, string(owner.GetUID())) {
 		if rev := o.(*appsv1.ControllerRevision); newest == nil || rev.Revision > newest.Revision {
 			newest = rev
 		}
 	}
 	if newest == nil || name != "" && newest.Name != name {
-		return fmt.Errorf("history: %s: the newest revision is %v, not %s", plan.KeyOf(owner), newest, name)
+		return fmt.Errorf("history: %s: the newest revision is %v, not %s", object.KeyOf(owner), newest, name)
 	}
 	var held struct {
 		Spec struct{ Template corev1.PodTemplateSpec }
 	}
 	if err := json.Unmarshal(newest.Data.Raw, &held); err != nil {
-		return fmt.Errorf("history: %s: revision %s: %w", plan.KeyOf(owner), newest.Name, err)
+		return fmt.Errorf("history: %s: revision %s: %w", object.KeyOf(owner), newest.Name, err)
 	}
 	if !equality.Semantic.DeepEqual(held.Spec.Template, *template) {
-		return fmt.Errorf("history: %s: revision %s does not hold the present template", plan.KeyOf(owner), newest.Name)
+		return fmt.Errorf("history: %s: revision %s does not hold the present template", object.KeyOf(owner), newest.Name)
 	}
 	return nil
 }

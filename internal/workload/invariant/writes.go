@@ -7,10 +7,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/podstate"
 )
 
 // Write is one change to the cluster.
@@ -19,7 +19,7 @@ type Write struct {
 	By       string
 	Resource resource.Resource
 	// Before is nil when it was created; After is the object as it is, or was last when Gone.
-	Before, After plan.Object
+	Before, After object.Object
 	Gone          bool
 }
 
@@ -47,7 +47,7 @@ func NewWrites() *Writes {
 }
 
 // Known says that the controller of an object has just begun a decision that knows all there is.
-func (w *Writes) Known(r plan.Reader, res resource.Resource, key plan.Key, now time.Time) {
+func (w *Writes) Known(r object.Reader, res resource.Resource, key object.Key, now time.Time) {
 	o, ok := r.Get(res, key.Namespace, key.Name)
 	if !ok {
 		return
@@ -67,7 +67,7 @@ func (w *Writes) Known(r plan.Reader, res resource.Resource, key plan.Key, now t
 }
 
 // Written takes in a write, r being the cluster after it, and says which promise it breaks.
-func (w *Writes) Written(r plan.Reader, e Write, now time.Time) error {
+func (w *Writes) Written(r object.Reader, e Write, now time.Time) error {
 	switch e.Resource {
 	case resource.StatefulSets:
 		w.setWritten(e)
@@ -89,7 +89,7 @@ func (w *Writes) Written(r plan.Reader, e Write, now time.Time) error {
 
 // ownerOf is the controller of a written pod, before the write or after it.
 func ownerOf(e Write) types.UID {
-	for _, o := range []plan.Object{e.Before, e.After} {
+	for _, o := range []object.Object{e.Before, e.After} {
 		if o == nil {
 			continue
 		}
@@ -127,7 +127,7 @@ func (s standing) next(before, after, byController bool) standing {
 type dues[K comparable] map[K]time.Time
 
 // note takes in a pod as it is; nil is none.
-func (d dues[K]) note(k K, o plan.Object, minReady int32) {
+func (d dues[K]) note(k K, o object.Object, minReady int32) {
 	pod, ok := o.(*corev1.Pod)
 	if !ok || pod == nil || pod.DeletionTimestamp != nil || pod.Status.Phase != corev1.PodRunning {
 		return
@@ -169,7 +169,7 @@ func highest[T any](of []T, ask func(T) int) (most int) {
 }
 
 // servesNow says whether a pod serves; nil does not.
-func servesNow(o plan.Object, minReady int32, now time.Time) bool {
+func servesNow(o object.Object, minReady int32, now time.Time) bool {
 	pod, ok := o.(*corev1.Pod)
 	return ok && pod != nil && pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && podstate.Available(pod, minReady, now)
 }

@@ -8,9 +8,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // daemonPast is what has been true of a DaemonSet, and of the nodes for it, since its controller last knew all.
@@ -24,8 +24,8 @@ type daemonPast struct {
 	crowded map[string]bool
 }
 
-func newDaemonPast(r plan.Reader, o plan.Object, now time.Time) *daemonPast {
-	d, _ := readDaemons(r, plan.KeyOf(o), now)
+func newDaemonPast(r object.Reader, o object.Object, now time.Time) *daemonPast {
+	d, _ := readDaemons(r, object.KeyOf(o), now)
 	p := &daemonPast{versions: []*appsv1.DaemonSet{d.DaemonSet}, nodes: map[string][]*corev1.Node{}, stood: map[string]standing{}, due: dues[string]{}, crowded: map[string]bool{}}
 	for name, node := range d.nodes {
 		p.nodes[name] = []*corev1.Node{node}
@@ -92,7 +92,7 @@ func (p *daemonPast) always(node string) bool {
 func (p *daemonPast) minReady() int32 { return p.versions[len(p.versions)-1].Spec.MinReadySeconds }
 
 // daemonWritten judges what a DaemonSet's controller does to its pods.
-func (w *Writes) daemonWritten(r plan.Reader, e Write, now time.Time) error {
+func (w *Writes) daemonWritten(r object.Reader, e Write, now time.Time) error {
 	p := w.daemons[ownerOf(e)]
 	if p == nil {
 		return nil
@@ -121,8 +121,8 @@ func (w *Writes) daemonWritten(r plan.Reader, e Write, now time.Time) error {
 }
 
 // others are the set's pods on a node besides one that have not ended.
-func (p *daemonPast) others(r plan.Reader, but *corev1.Pod, node string) (out []*corev1.Pod) {
-	for _, o := range r.Indexed(resource.Pods, plan.ByController, string(p.versions[0].UID)) {
+func (p *daemonPast) others(r object.Reader, but *corev1.Pod, node string) (out []*corev1.Pod) {
+	for _, o := range r.Indexed(resource.Pods, object.ByController, string(p.versions[0].UID)) {
 		if pod := o.(*corev1.Pod); pod.UID != but.UID && target(pod) == node && !podstate.Ended(pod) {
 			out = append(out, pod)
 		}

@@ -8,7 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/rollout"
 )
@@ -20,7 +20,7 @@ type deploymentPast struct {
 	entered  map[types.UID]time.Time
 }
 
-func (p *deploymentPast) known(o plan.Object) {
+func (p *deploymentPast) known(o object.Object) {
 	p.versions = []*appsv1.Deployment{o.(*appsv1.Deployment)}
 }
 
@@ -40,7 +40,7 @@ func (w *Writes) deploymentWritten(e Write) {
 
 // replicaSetWritten judges what a Deployment's controller does to its replica sets: a paused one does not roll, and no
 // canary pause is cut short.
-func (w *Writes) replicaSetWritten(r plan.Reader, e Write, now time.Time) error {
+func (w *Writes) replicaSetWritten(r object.Reader, e Write, now time.Time) error {
 	ref := claim.Controller(e.After)
 	if ref == nil || w.deploys[ref.UID] == nil || e.Gone {
 		return nil

@@ -11,9 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/workload/podstate"
 )
 
 // setPast is what has been true of a StatefulSet since its controller last knew all.
@@ -26,7 +26,7 @@ type setPast struct {
 }
 
 // version is a StatefulSet with the ordinals it wants, without its pods.
-func version(o plan.Object) *sts {
+func version(o object.Object) *sts {
 	s := &sts{StatefulSet: o.(*appsv1.StatefulSet)}
 	reserved := strings.Split(s.Annotations["coracle.io/reserve-ordinals"], ",")
 	for n := s.start(); len(s.wanted) < int(size1(s.Spec.Replicas)); n++ {
@@ -37,9 +37,9 @@ func version(o plan.Object) *sts {
 	return s
 }
 
-func newSetPast(r plan.Reader, o plan.Object, now time.Time) *setPast {
+func newSetPast(r object.Reader, o object.Object, now time.Time) *setPast {
 	p := &setPast{versions: []*sts{version(o)}, stood: map[int]standing{}, due: dues[int]{}, since: map[int]types.UID{}}
-	s, _ := readSet(r, plan.KeyOf(o), now)
+	s, _ := readSet(r, object.KeyOf(o), now)
 	for n, pod := range s.mine {
 		p.stood[n], p.since[n] = standingOf(s.serves(pod)), pod.UID
 		p.due.note(n, pod, s.Spec.MinReadySeconds)
@@ -73,7 +73,7 @@ func (p *setPast) never(n int) bool {
 }
 
 // memberWritten judges what a StatefulSet's controller does to its pods: MembersInOrder, MembersServing, MembersHeld.
-func (w *Writes) memberWritten(r plan.Reader, e Write, now time.Time) error {
+func (w *Writes) memberWritten(r object.Reader, e Write, now time.Time) error {
 	p := w.sets[ownerOf(e)]
 	if p == nil {
 		return nil
@@ -131,7 +131,7 @@ func (p *setPast) created(pod *corev1.Pod, n int) error {
 }
 
 // deleted holds the deletion of a pod against the promises.
-func (p *setPast) deleted(r plan.Reader, pod *corev1.Pod, n int) error {
+func (p *setPast) deleted(r object.Reader, pod *corev1.Pod, n int) error {
 	switch {
 	case podstate.Ended(pod):
 		return nil
@@ -156,7 +156,7 @@ func (p *setPast) deleted(r plan.Reader, pod *corev1.Pod, n int) error {
 }
 
 // surplusDeleted: in order, the highest goes first, alone, and while all wanted ones serve.
-func (p *setPast) surplusDeleted(r plan.Reader, pod *corev1.Pod, n int) error {
+func (p *setPast) surplusDeleted(r object.Reader, pod *corev1.Pod, n int) error {
 	if !every(p.versions, (*sts).ordered) {
 		return nil
 	}
@@ -174,7 +174,7 @@ func (p *setPast) surplusDeleted(r plan.Reader, pod *corev1.Pod, n int) error {
 }
 
 // updatedInOrder: no outdated pod of a higher ordinal is passed over.
-func (p *setPast) updatedInOrder(r plan.Reader, pod *corev1.Pod, n int) error {
+func (p *setPast) updatedInOrder(r object.Reader, pod *corev1.Pod, n int) error {
 	update := p.versions[0].Status.UpdateRevision
 	same := every(p.versions, func(s *sts) bool {
 		return s.Status.UpdateRevision == update && s.Generation == p.versions[0].Generation
@@ -195,7 +195,7 @@ func (p *setPast) updatedInOrder(r plan.Reader, pod *corev1.Pod, n int) error {
 }
 
 // there returns a pod of the set if it is still the one of that identity.
-func (p *setPast) there(r plan.Reader, n int, uid types.UID) *corev1.Pod {
+func (p *setPast) there(r object.Reader, n int, uid types.UID) *corev1.Pod {
 	s := p.versions[0]
 	o, ok := r.Get(resource.Pods, s.Namespace, s.Name+"-"+strconv.Itoa(n))
 	if !ok || o.GetUID() != uid {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
 	"coracle/internal/resource"
@@ -19,18 +20,18 @@ import (
 // Watches returns the watches on ResourceQuotas and LimitRanges for workloads of a kind: when there
 // is more left of something, or the bounds change, those of the namespace that lack something are
 // decided about again. lacks says so of a workload by its status; it may say so of too many.
-func Watches(workloads resource.Resource, lacks func(plan.Object) bool) []plan.Watch {
-	waiting := func(r plan.Reader, namespace string) []plan.Key {
-		var keys []plan.Key
+func Watches(workloads resource.Resource, lacks func(object.Object) bool) []plan.Watch {
+	waiting := func(r object.Reader, namespace string) []object.Key {
+		var keys []object.Key
 		for _, o := range r.List(workloads, namespace) {
 			if lacks(o) {
-				keys = append(keys, plan.KeyOf(o))
+				keys = append(keys, object.KeyOf(o))
 			}
 		}
 		return keys
 	}
 	return []plan.Watch{
-		{Resource: resource.ResourceQuotas, Keys: func(r plan.Reader, before, after plan.Object) []plan.Key {
+		{Resource: resource.ResourceQuotas, Keys: func(r object.Reader, before, after object.Object) []object.Key {
 			was, _ := before.(*corev1.ResourceQuota)
 			is, _ := after.(*corev1.ResourceQuota)
 			if !quota.Freed(was, is) {
@@ -38,7 +39,7 @@ func Watches(workloads resource.Resource, lacks func(plan.Object) bool) []plan.W
 			}
 			return waiting(r, was.Namespace)
 		}},
-		{Resource: resource.LimitRanges, Keys: func(r plan.Reader, before, after plan.Object) []plan.Key {
+		{Resource: resource.LimitRanges, Keys: func(r object.Reader, before, after object.Object) []object.Key {
 			was, _ := before.(*corev1.LimitRange)
 			is, _ := after.(*corev1.LimitRange)
 			switch {

@@ -11,7 +11,7 @@ import (
 	quantity "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/refusal"
@@ -24,7 +24,7 @@ func TestWatches(t *testing.T) {
 		w.Put(&appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}})
 		w.Put(&appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "elsewhere", Name: name}})
 	}
-	watches := refusal.Watches(resource.ReplicaSets, func(o plan.Object) bool { return o.GetName() == "lacking" })
+	watches := refusal.Watches(resource.ReplicaSets, func(o object.Object) bool { return o.GetName() == "lacking" })
 	quota := func(hard, used string) *corev1.ResourceQuota {
 		list := func(n string) corev1.ResourceList { return corev1.ResourceList{"pods": quantity.MustParse(n)} }
 		return &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default"}, Spec: corev1.ResourceQuotaSpec{Hard: list(hard)},
@@ -35,7 +35,7 @@ func TestWatches(t *testing.T) {
 	}
 	for _, x := range []struct {
 		name          string
-		before, after plan.Object
+		before, after object.Object
 		wakes         bool
 	}{
 		{"quota made", nil, quota("1", "0"), false},

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
@@ -18,7 +19,7 @@ import (
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // crowd returns a world with one ReplicaSet that asks for want pods and has n, ready on 50 nodes.
-func crowd(want, n int) (*model.World, plan.Key) {
+func crowd(want, n int) (*model.World, object.Key) {
 	c := replicaset.Controller()
 	w := model.New(epoch, c)
 	replicas := int32(want)
@@ -36,7 +37,7 @@ func crowd(want, n int) (*model.World, plan.Key) {
 			{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Time{Time: epoch.Add(-time.Duration(i) * time.Minute)}}}
 		w.Put(pod)
 	}
-	return w, plan.KeyOf(owner)
+	return w, object.KeyOf(owner)
 }
 
 func bench(b *testing.B, want, n, actions int) {

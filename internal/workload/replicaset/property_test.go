@@ -10,12 +10,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/replicaset"
 )
 
@@ -24,7 +25,7 @@ import (
 func drawWorld(t *rapid.T) (*model.World, []plan.Controller) {
 	controllers := []plan.Controller{replicaset.Controller(), replicaset.ReplicationController()}
 	w := model.New(epoch, controllers...)
-	var owners []plan.Object
+	var owners []object.Object
 	for _, app := range []string{"a", "b"} {
 		set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: app}}
 		set.Spec.Replicas = ptr(rapid.Int32Range(0, 5).Draw(t, "replicas"))
@@ -44,9 +45,7 @@ func drawWorld(t *rapid.T) (*model.World, []plan.Controller) {
 	return w, controllers
 }
 
-func ptr[T any](v T) *T { return &v }
-
-func drawPod(t *rapid.T, name string, owners []plan.Object) *corev1.Pod {
+func drawPod(t *rapid.T, name string, owners []object.Object) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name,
 		Labels: map[string]string{"app": rapid.SampledFrom([]string{"a", "b", "c", "x"}).Draw(t, "app")}}}
 	if i := rapid.IntRange(0, len(owners)).Draw(t, "owner"); i < len(owners) {
@@ -77,7 +76,7 @@ func TestConverges(t *testing.T) {
 		for range 6 {
 			for _, c := range controllers {
 				for _, o := range w.List(c.For, "") {
-					p := c.Plan(plan.Input{Reader: w, Key: plan.KeyOf(o), Now: w.Now})
+					p := c.Plan(plan.Input{Reader: w, Key: object.KeyOf(o), Now: w.Now})
 					checkPlan(t, p)
 					if out := w.Apply(p); out.Failure != nil {
 						t.Fatalf("the world refused %v: %s", out.Failure.Action.Target(), out.Failure.Status.Message)
@@ -128,12 +127,12 @@ func TestScaleDownTakesTheLeastMissed(t *testing.T) {
 		set.Spec.Template.Labels = set.Spec.Selector.MatchLabels
 		owner := w.Put(set)
 		for i := range n {
-			pod := drawPod(t, fmt.Sprintf("pod-%d", i), []plan.Object{owner})
+			pod := drawPod(t, fmt.Sprintf("pod-%d", i), []object.Object{owner})
 			pod.OwnerReferences, pod.Labels = []metav1.OwnerReference{claim.Reference(owner)}, set.Spec.Template.Labels
 			pod.DeletionTimestamp, pod.Finalizers = nil, nil
 			w.Put(pod)
 		}
-		w.Apply(c.Plan(plan.Input{Reader: w, Key: plan.KeyOf(owner), Now: w.Now}))
+		w.Apply(c.Plan(plan.Input{Reader: w, Key: object.KeyOf(owner), Now: w.Now}))
 		var worst, best int // of the survivors, of the deleted
 		best = -1
 		for i := range n {

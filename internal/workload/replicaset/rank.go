@@ -11,10 +11,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/podstate"
 )
 
 // candidate is a pod with all that its place in the order of deletion depends on, read once.
@@ -134,20 +134,20 @@ func (p *picture) related() map[string]int {
 		add(pod)
 	}
 	for _, sibling := range siblings(p.Reader, p.set.object) {
-		for _, o := range p.Reader.Indexed(resource.Pods, plan.ByController, string(sibling.GetUID())) {
+		for _, o := range p.Reader.Indexed(resource.Pods, object.ByController, string(sibling.GetUID())) {
 			add(o.(*corev1.Pod))
 		}
 	}
 	return perNode
 }
 
-func siblings(r plan.Reader, o plan.Object) []plan.Object {
+func siblings(r object.Reader, o object.Object) []object.Object {
 	ref := claim.Controller(o)
 	if _, ok := o.(*appsv1.ReplicaSet); !ok || ref == nil {
 		return nil
 	}
-	all := r.Indexed(resource.ReplicaSets, plan.ByController, string(ref.UID))
-	return slices.DeleteFunc(slices.Clone(all), func(s plan.Object) bool { return s.GetUID() == o.GetUID() || !sameNamespace(s, o) })
+	all := r.Indexed(resource.ReplicaSets, object.ByController, string(ref.UID))
+	return slices.DeleteFunc(slices.Clone(all), func(s object.Object) bool { return s.GetUID() == o.GetUID() || !sameNamespace(s, o) })
 }
 
 func sameNamespace(a, b metav1.Object) bool { return a.GetNamespace() == b.GetNamespace() }

@@ -15,11 +15,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/rollout"
 )
@@ -116,7 +117,7 @@ func decide(in plan.Input, s set) plan.Plan {
 }
 
 // adoptable keeps a set from taking pods that have ended: they would never count.
-func adoptable(o plan.Object) bool { return podstate.Active(o.(*corev1.Pod)) }
+func adoptable(o object.Object) bool { return podstate.Active(o.(*corev1.Pod)) }
 
 func (p *picture) replicaActions() []plan.Action {
 	switch n := p.lack - p.held; {
@@ -136,7 +137,7 @@ func (p *picture) namespaceEnds() bool {
 }
 
 func (p *picture) creations(n int) []plan.Action {
-	about := plan.RefOf(p.set.object)
+	about := object.RefOf(p.set.object)
 	var create plan.Action = plan.Create{ // one for all: they differ in the name alone, which the API gives
 		Object:  p.set.newPod(),
 		Because: fmt.Sprintf("%d of %d pods exist", len(p.active), p.set.replicas),
@@ -153,7 +154,7 @@ func (p *picture) creations(n int) []plan.Action {
 }
 
 func (p *picture) deletions(n int) []plan.Action {
-	about := plan.RefOf(p.set.object)
+	about := object.RefOf(p.set.object)
 	done := &plan.Event{Regarding: about, Type: corev1.EventTypeNormal, Reason: "SuccessfulDelete",
 		Message: "Deleted pod: " + plan.TellName}
 	failed := &plan.Event{Regarding: about, Type: corev1.EventTypeWarning, Reason: failedDelete,
@@ -161,7 +162,7 @@ func (p *picture) deletions(n int) []plan.Action {
 	because := fmt.Sprintf("%d pods exist, %d are asked for", len(p.active), p.set.replicas)
 	actions := make([]plan.Action, 0, n)
 	for _, pod := range p.victims(n) {
-		actions = append(actions, plan.Delete{Object: plan.RefOf(pod), Because: because, Done: done, Failed: failed})
+		actions = append(actions, plan.Delete{Object: object.RefOf(pod), Because: because, Done: done, Failed: failed})
 	}
 	return actions
 }

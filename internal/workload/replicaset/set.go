@@ -8,13 +8,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/object"
+	"coracle/internal/podstate"
 )
 
 // set is what a ReplicaSet and a ReplicationController have in common.
 type set struct {
-	object   plan.Object
+	object   object.Object
 	kind     string
 	replicas int32
 	minReady int32
@@ -22,7 +22,7 @@ type set struct {
 	template *corev1.PodTemplateSpec
 }
 
-func setOf(o plan.Object) (set, error) {
+func setOf(o object.Object) (set, error) {
 	selector, err := parse(o)
 	if err != nil {
 		return set{}, fmt.Errorf("spec.selector: %w", err)
@@ -51,7 +51,7 @@ func size(replicas *int32) int32 {
 }
 
 // lacks says that a set has fewer pods than asked for, by its status.
-func lacks(o plan.Object) bool {
+func lacks(o object.Object) bool {
 	switch o := o.(type) {
 	case *appsv1.ReplicaSet:
 		return o.Status.Replicas < size(o.Spec.Replicas)
@@ -61,7 +61,7 @@ func lacks(o plan.Object) bool {
 	return false
 }
 
-func parse(o plan.Object) (labels.Selector, error) {
+func parse(o object.Object) (labels.Selector, error) {
 	switch o := o.(type) {
 	case *appsv1.ReplicaSet:
 		return metav1.LabelSelectorAsSelector(o.Spec.Selector)
@@ -72,7 +72,7 @@ func parse(o plan.Object) (labels.Selector, error) {
 }
 
 // selectorOf is for watches: an owner whose selector cannot be read selects nothing.
-func selectorOf(o plan.Object) labels.Selector {
+func selectorOf(o object.Object) labels.Selector {
 	s, err := parse(o)
 	if err != nil {
 		return nil
@@ -80,4 +80,4 @@ func selectorOf(o plan.Object) labels.Selector {
 	return s
 }
 
-func alike(a, b plan.Object) bool { return podstate.Alike(a.(*corev1.Pod), b.(*corev1.Pod)) }
+func alike(a, b object.Object) bool { return podstate.Alike(a.(*corev1.Pod), b.(*corev1.Pod)) }

@@ -9,8 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 )
 
 // Reasons of the ReplicaFailure condition and of the events that go with it.
@@ -118,7 +119,7 @@ func (s *set) failing() (reason, message string, ok bool) {
 }
 
 // status returns the object with its next status, or nil when it has that status already.
-func (s *set) status(c counts, f *failure, now time.Time) plan.Object {
+func (s *set) status(c counts, f *failure, now time.Time) object.Object {
 	switch o := s.object.(type) {
 	case *appsv1.ReplicaSet:
 		next := appsv1.ReplicaSetStatus{

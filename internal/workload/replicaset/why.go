@@ -7,9 +7,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
 )
 
@@ -42,7 +43,7 @@ func (p *picture) why(c counts) plan.Why {
 	}
 	if p.held > 0 {
 		w.State = worse(w.State, plan.Waiting)
-		w.Waits = append(w.Waits, plan.Wait{Reason: "PodReplacementPolicy", On: plan.RefOf(p.terminating[0]),
+		w.Waits = append(w.Waits, plan.Wait{Reason: "PodReplacementPolicy", On: object.RefOf(p.terminating[0]),
 			Since:   deletedAt(p.terminating[0]),
 			Message: fmt.Sprintf("%s terminating; with TerminationComplete they are replaced when they are gone", are(len(p.terminating)))})
 	}
@@ -54,7 +55,7 @@ func (p *picture) why(c counts) plan.Why {
 
 // refusal words a wait for the API to accept what it refused.
 func (p *picture) refusal(f *failure) plan.Wait {
-	w := plan.Wait{Reason: f.reason, Message: "the API refused the last try: " + f.message, On: plan.RefOf(p.set.object)}
+	w := plan.Wait{Reason: f.reason, Message: "the API refused the last try: " + f.message, On: object.RefOf(p.set.object)}
 	if p.Last != nil {
 		w.Since = p.Last.At
 	}

@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
@@ -44,7 +45,7 @@ type History struct {
 //
 // present, when not empty, names the revision that is known to hold the present template, which
 // spares the encoding: a StatefulSet whose observedGeneration is current names it in its status.
-func Read(r plan.Reader, o Owner, present string) (History, error) {
+func Read(r object.Reader, o Owner, present string) (History, error) {
 	h := owned(r, o)
 	if known := h.newest(); present != "" && known != nil && known.Name == present && len(h.Actions) == 0 {
 		h.Present = known
@@ -77,7 +78,7 @@ func Read(r plan.Reader, o Owner, present string) (History, error) {
 }
 
 // owned lists the revisions of an owner and plans adoption and release.
-func owned(r plan.Reader, o Owner) History {
+func owned(r object.Reader, o Owner) History {
 	var h History
 	mine, edits := claim.Objects(r, resource.ControllerRevisions, claim.Owner{Object: o.Object, Selector: o.Selector}, nil)
 	h.Actions = edits
@@ -140,7 +141,7 @@ func sameMeaning(a, b []byte) bool {
 const mostCollisions = 100
 
 // record plans the creation of the present revision under a free name.
-func (h *History) record(r plan.Reader, o Owner, patch []byte, number int64) {
+func (h *History) record(r object.Reader, o Owner, patch []byte, number int64) {
 	count := o.Collisions
 	for range mostCollisions {
 		rev := build(o, patch, number, count)
@@ -157,7 +158,7 @@ func (h *History) record(r plan.Reader, o Owner, patch []byte, number int64) {
 				taken.Labels = make(map[string]string, len(rev.Labels))
 			}
 			maps.Copy(taken.Labels, rev.Labels) // else it would be released again at once
-			h.Actions = append(h.Actions, plan.Update{Object: taken, When: []plan.Guard{plan.Alive{Ref: plan.RefOf(o.Object)}}, Because: "it holds the present template and nobody controls it"})
+			h.Actions = append(h.Actions, plan.Update{Object: taken, When: []plan.Guard{plan.Alive{Ref: object.RefOf(o.Object)}}, Because: "it holds the present template and nobody controls it"})
 			return
 		}
 		next := int32(1)
@@ -170,10 +171,10 @@ func (h *History) record(r plan.Reader, o Owner, patch []byte, number int64) {
 
 // JustFreed says whether the present revision has to wait before it is recorded, because somebody else has just deleted
 // one of its name, until when, and why: see succession.Hold.
-func (h *History) JustFreed(in plan.Input, by string, owner plan.Object, existed bool) (w plan.Wait, until time.Time, held bool) {
+func (h *History) JustFreed(in plan.Input, by string, owner object.Object, existed bool) (w plan.Wait, until time.Time, held bool) {
 	for _, a := range h.Actions {
 		if c, ok := a.(plan.Create); ok {
-			return succession.Hold(in, by, resource.ControllerRevisions, plan.KeyOf(c.Object), owner, existed)
+			return succession.Hold(in, by, resource.ControllerRevisions, object.KeyOf(c.Object), owner, existed)
 		}
 	}
 	return plan.Wait{}, time.Time{}, false
@@ -224,7 +225,7 @@ func (h *History) Forget(limit int, countLive bool, live func(*appsv1.Controller
 			continue
 		}
 		actions = append(actions, plan.Delete{
-			Object:  plan.RefOf(rev),
+			Object:  object.RefOf(rev),
 			Because: fmt.Sprintf("revision %d is older than the %d to keep", rev.Revision, limit),
 		})
 	}

@@ -14,7 +14,7 @@ import (
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/polymorphichelpers"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/revision"
 )
@@ -24,14 +24,14 @@ func TestKubectl(t *testing.T) {
 	for _, tc := range []struct {
 		kind  string
 		label string
-		put   func(*model.World, *corev1.PodTemplateSpec) (plan.Object, *corev1.PodTemplateSpec)
+		put   func(*model.World, *corev1.PodTemplateSpec) (object.Object, *corev1.PodTemplateSpec)
 	}{
-		{"StatefulSet", revision.HashLabel, func(w *model.World, t *corev1.PodTemplateSpec) (plan.Object, *corev1.PodTemplateSpec) {
+		{"StatefulSet", revision.HashLabel, func(w *model.World, t *corev1.PodTemplateSpec) (object.Object, *corev1.PodTemplateSpec) {
 			set := w.Put(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.StatefulSetSpec{
 				Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, Template: *t}}).(*appsv1.StatefulSet)
 			return set, &set.Spec.Template
 		}},
-		{"DaemonSet", appsv1.DefaultDaemonSetUniqueLabelKey, func(w *model.World, t *corev1.PodTemplateSpec) (plan.Object, *corev1.PodTemplateSpec) {
+		{"DaemonSet", appsv1.DefaultDaemonSetUniqueLabelKey, func(w *model.World, t *corev1.PodTemplateSpec) (object.Object, *corev1.PodTemplateSpec) {
 			set := w.Put(&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DaemonSetSpec{
 				Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, Template: *t}}).(*appsv1.DaemonSet)
 			return set, &set.Spec.Template
@@ -39,7 +39,7 @@ func TestKubectl(t *testing.T) {
 	} {
 		t.Run(tc.kind, func(t *testing.T) {
 			w := model.New(epoch)
-			var set plan.Object
+			var set object.Object
 			var h revision.History
 			for _, image := range []string{"app:1", "app:2"} {
 				var held *corev1.PodTemplateSpec

@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/workload/claim"
 )
 
@@ -55,7 +55,7 @@ const (
 // changed.
 type Owner struct {
 	// Object is the StatefulSet or DaemonSet.
-	Object   plan.Object
+	Object   object.Object
 	Selector labels.Selector
 	Template *corev1.PodTemplateSpec
 	// Collisions is status.collisionCount: how often a name was already taken by other content.

@@ -6,7 +6,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/revision"
@@ -18,9 +18,9 @@ func TestWatch(t *testing.T) {
 	w := model.New(epoch)
 	settle(t, w, owner(w, "app:1"))
 	h := settle(t, w, owner(w, "app:2"))
-	selector := func(plan.Object) labels.Selector { return labels.SelectorFromSet(labels.Set{"app": "web"}) }
+	selector := func(object.Object) labels.Selector { return labels.SelectorFromSet(labels.Set{"app": "web"}) }
 	watch := revision.Watch(resource.StatefulSets, selector)
-	like := func(change func(*appsv1.ControllerRevision)) plan.Object {
+	like := func(change func(*appsv1.ControllerRevision)) object.Object {
 		r := h.Present.DeepCopy()
 		r.Name, r.UID, r.Revision = "mine", "mine", r.Revision+1
 		change(r)
@@ -29,7 +29,7 @@ func TestWatch(t *testing.T) {
 	same := like(func(*appsv1.ControllerRevision) {})
 	for _, tc := range []struct {
 		name          string
-		before, after plan.Object
+		before, after object.Object
 		keys          int
 	}{
 		{"a copy", nil, same, 0},

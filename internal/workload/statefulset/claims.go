@@ -9,6 +9,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -124,7 +125,7 @@ func (d *decision) leaving(claim *corev1.PersistentVolumeClaim, ordinal int) (pl
 		return plan.Wait{
 			Reason:  "ClaimTerminating",
 			Message: fmt.Sprintf("pod %s cannot be made while its claim %s is being deleted", name, claim.Name),
-			On:      plan.RefOf(claim),
+			On:      object.RefOf(claim),
 			Since:   claim.DeletionTimestamp.Time,
 		}, true
 	}
@@ -137,7 +138,7 @@ func (d *decision) leaving(claim *corev1.PersistentVolumeClaim, ordinal int) (pl
 			return plan.Wait{
 				Reason:  "ClaimStale",
 				Message: fmt.Sprintf("pod %s cannot be made until its claim %s, which goes with the pod that was scaled away, is collected", name, claim.Name),
-				On:      plan.RefOf(claim),
+				On:      object.RefOf(claim),
 			}, true
 		}
 	}
@@ -207,7 +208,7 @@ func (d *decision) growClaims() (barred []string) {
 				d.wait(plan.Wait{
 					Reason:  "ClaimNotBound",
 					Message: fmt.Sprintf("claim %s grows to %s once it is bound", claim.Name, want.String()),
-					On:      plan.RefOf(claim),
+					On:      object.RefOf(claim),
 				})
 				continue
 			}

@@ -20,11 +20,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/revision"
 	"coracle/internal/workload/succession"
@@ -53,7 +54,7 @@ func Controller() plan.Controller {
 		Indexes: diagnose.Indexes(),
 		Successions: []plan.Succession{
 			{Resource: resource.Pods, Of: succession.Of(controllerKind.Kind)},
-			{Resource: resource.PersistentVolumeClaims, Of: func(o plan.Object) bool { _, _, ok := split(o.GetName()); return ok }},
+			{Resource: resource.PersistentVolumeClaims, Of: func(o object.Object) bool { _, _, ok := split(o.GetName()); return ok }},
 			{Resource: resource.ControllerRevisions, Of: succession.Of(controllerKind.Kind)},
 		},
 		Plan: Plan,
@@ -61,7 +62,7 @@ func Controller() plan.Controller {
 }
 
 // lacks says that a set has fewer pods than asked for, or waits to grow its claims, by its status.
-func lacks(o plan.Object) bool {
+func lacks(o object.Object) bool {
 	set, ok := o.(*appsv1.StatefulSet)
 	return ok && (set.Spec.Replicas == nil || set.Status.Replicas < *set.Spec.Replicas || set.Status.ObservedGeneration < set.Generation ||
 		slices.ContainsFunc(set.Status.Conditions, func(c appsv1.StatefulSetCondition) bool {
@@ -71,7 +72,7 @@ func lacks(o plan.Object) bool {
 
 // podKeys: a pod bears on its controller, or as an orphan on the sets that might adopt it; and any
 // pod on the set whose identity its name occupies.
-func podKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+func podKeys(r object.Reader, before, after object.Object) []object.Key {
 	if alike(before, after) {
 		return nil
 	}
@@ -82,7 +83,7 @@ func podKeys(r plan.Reader, before, after plan.Object) []plan.Key {
 	}
 	if parent, _, ok := split(o.GetName()); ok {
 		if _, exists := r.Get(resource.StatefulSets, o.GetNamespace(), parent); exists {
-			keys = with(keys, plan.Key{Namespace: o.GetNamespace(), Name: parent})
+			keys = with(keys, object.Key{Namespace: o.GetNamespace(), Name: parent})
 		}
 	}
 	return keys
@@ -93,13 +94,13 @@ var (
 	revisions = revision.Watch(resource.StatefulSets, selectorOf)
 )
 
-func alike(before, after plan.Object) bool {
+func alike(before, after object.Object) bool {
 	a, ok1 := before.(*corev1.Pod)
 	b, ok2 := after.(*corev1.Pod)
 	return ok1 && ok2 && podstate.Alike(a, b) && neverServed(a) == neverServed(b)
 }
 
-func selectorOf(o plan.Object) labels.Selector {
+func selectorOf(o object.Object) labels.Selector {
 	set, ok := o.(*appsv1.StatefulSet)
 	if !ok {
 		return nil
@@ -113,7 +114,7 @@ func selectorOf(o plan.Object) labels.Selector {
 
 // claimKeys: a claim bears on the sets whose identities use it. Its name does not say where the
 // template's name ends and the set's begins, so every split is looked up.
-func claimKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+func claimKeys(r object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {
 		o = before
@@ -125,10 +126,10 @@ func claimKeys(r plan.Reader, before, after plan.Object) []plan.Key {
 	if !ok {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for i := strings.IndexByte(rest, '-'); i >= 0; {
 		if _, exists := r.Get(resource.StatefulSets, o.GetNamespace(), rest[i+1:]); exists {
-			keys = append(keys, plan.Key{Namespace: o.GetNamespace(), Name: rest[i+1:]})
+			keys = append(keys, object.Key{Namespace: o.GetNamespace(), Name: rest[i+1:]})
 		}
 		next := strings.IndexByte(rest[i+1:], '-')
 		if next < 0 {
@@ -140,13 +141,13 @@ func claimKeys(r plan.Reader, before, after plan.Object) []plan.Key {
 }
 
 // classKeys: a storage class bears on the sets that wait for leave to grow their claims.
-func classKeys(r plan.Reader, before, after plan.Object) []plan.Key {
+func classKeys(r object.Reader, before, after object.Object) []object.Key {
 	old, _ := before.(*storagev1.StorageClass)
 	class, _ := after.(*storagev1.StorageClass)
 	if class == nil || old != nil && allowsGrowth(old) == allowsGrowth(class) {
 		return nil
 	}
-	var keys []plan.Key
+	var keys []object.Key
 	for _, o := range r.List(resource.StatefulSets, "") {
 		set, ok := o.(*appsv1.StatefulSet)
 		if !ok || len(set.Spec.VolumeClaimTemplates) == 0 {
@@ -154,7 +155,7 @@ func classKeys(r plan.Reader, before, after plan.Object) []plan.Key {
 		}
 		for i := range set.Status.Conditions {
 			if set.Status.Conditions[i].Type == ClaimsResized {
-				keys = append(keys, plan.KeyOf(set))
+				keys = append(keys, object.KeyOf(set))
 			}
 		}
 	}
@@ -167,7 +168,7 @@ func allowsGrowth(class *storagev1.StorageClass) bool {
 
 // claimChanged says whether an update of a claim can change a decision: its owners, its end, its
 // phase or its size.
-func claimChanged(before, after plan.Object) bool {
+func claimChanged(before, after object.Object) bool {
 	a, ok1 := before.(*corev1.PersistentVolumeClaim)
 	b, ok2 := after.(*corev1.PersistentVolumeClaim)
 	if !ok1 || !ok2 || a.UID != b.UID || a.Status.Phase != b.Status.Phase ||
@@ -183,7 +184,7 @@ func claimChanged(before, after plan.Object) bool {
 	return !a.Spec.Resources.Requests.Storage().Equal(*b.Spec.Resources.Requests.Storage())
 }
 
-func with(keys []plan.Key, k plan.Key) []plan.Key {
+func with(keys []object.Key, k object.Key) []object.Key {
 	for _, have := range keys {
 		if have == k {
 			return keys

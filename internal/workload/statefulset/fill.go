@@ -7,10 +7,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/workload/diagnose"
-	"coracle/internal/workload/podstate"
 	"coracle/internal/workload/revision"
 	"coracle/internal/workload/succession"
 )
@@ -83,7 +84,7 @@ func (d *decision) create(ordinal int, claims, pods *[]plan.Action) {
 		d.wait(plan.Wait{
 			Reason:  "NameTaken",
 			Message: fmt.Sprintf("pod %s exists and is not a member of this set", name),
-			On:      plan.RefOf(obj),
+			On:      object.RefOf(obj),
 			Hint:    "delete or rename that pod, or give it this set's labels so that it can be adopted",
 		})
 		return
@@ -115,10 +116,10 @@ const refusedPause = 10 * time.Second
 
 // justFreed says whether a name has to stay free for a moment, because somebody else freed it, and notes the wait.
 func (d *decision) justFreed(res resource.Resource, name string) bool {
-	key := plan.Key{Namespace: d.set.Namespace, Name: name}
+	key := object.Key{Namespace: d.set.Namespace, Name: name}
 	w, until, held := succession.Hold(d.in, controllerName, res, key, d.set, d.set.Status.ObservedGeneration > 0)
 	if held {
-		w.On = plan.RefOf(d.set)
+		w.On = object.RefOf(d.set)
 		d.wait(w)
 		d.again(until)
 	}
@@ -194,7 +195,7 @@ func (d *decision) settleIdentity(m member) {
 		d.wait(plan.Wait{
 			Reason:  "VolumesDiffer",
 			Message: fmt.Sprintf("pod %s does not mount the claims of its identity", m.pod.Name),
-			On:      plan.RefOf(m.pod),
+			On:      object.RefOf(m.pod),
 			Hint:    "delete the pod: its successor will",
 		})
 	}

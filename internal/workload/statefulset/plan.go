@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/workload/claim"
@@ -63,9 +64,9 @@ func Plan(in plan.Input) plan.Plan {
 	d := &decision{in: in, set: set}
 	d.run()
 	if d.unexplained > 0 {
-		d.wait(plan.Wait{Reason: "MorePods", Message: fmt.Sprintf("%d more pods are not available", d.unexplained), On: plan.RefOf(set)})
+		d.wait(plan.Wait{Reason: "MorePods", Message: fmt.Sprintf("%d more pods are not available", d.unexplained), On: object.RefOf(set)})
 	}
-	diagnose.Conclude(&d.out, in, plan.RefOf(set), d.waits, nil, d.stuck)
+	diagnose.Conclude(&d.out, in, object.RefOf(set), d.waits, nil, d.stuck)
 	return d.out
 }
 
@@ -145,7 +146,7 @@ func (d *decision) readHistory(selector labels.Selector) bool {
 
 // gather lists the members; it returns false when pods must first be adopted or released.
 func (d *decision) gather(selector labels.Selector) bool {
-	bearsName := func(o plan.Object) bool {
+	bearsName := func(o object.Object) bool {
 		_, named := ordinalOf(d.set, o.GetName())
 		return named
 	}
@@ -203,23 +204,23 @@ func (d *decision) touch(claim string) {
 // refuse ends the decision: nothing can be done until the user changes the set.
 func (d *decision) refuse(reason string, err error) {
 	d.stuck = true
-	d.wait(plan.Wait{Reason: reason, Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct the StatefulSet"})
-	d.out.Events = append(d.out.Events, plan.Event{Regarding: plan.RefOf(d.set), Type: corev1.EventTypeWarning, Reason: reason, Message: err.Error()})
+	d.wait(plan.Wait{Reason: reason, Message: err.Error(), On: object.RefOf(d.set), Hint: "correct the StatefulSet"})
+	d.out.Events = append(d.out.Events, plan.Event{Regarding: object.RefOf(d.set), Type: corev1.EventTypeWarning, Reason: reason, Message: err.Error()})
 }
 
 // fault notes an annotation that cannot be obeyed.
 func (d *decision) fault(err error) {
 	d.stuck = true
 	d.faults = append(d.faults, err.Error())
-	d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error(), On: plan.RefOf(d.set), Hint: "correct or remove the annotation"})
+	d.wait(plan.Wait{Reason: "InvalidAnnotation", Message: err.Error(), On: object.RefOf(d.set), Hint: "correct or remove the annotation"})
 }
 
 func (d *decision) told(reason, message string) *plan.Event {
-	return &plan.Event{Regarding: plan.RefOf(d.set), Type: corev1.EventTypeNormal, Reason: reason, Message: message}
+	return &plan.Event{Regarding: object.RefOf(d.set), Type: corev1.EventTypeNormal, Reason: reason, Message: message}
 }
 
 func (d *decision) refused(reason, message string) *plan.Event {
-	return &plan.Event{Regarding: plan.RefOf(d.set), Type: corev1.EventTypeWarning, Reason: reason, Message: message}
+	return &plan.Event{Regarding: object.RefOf(d.set), Type: corev1.EventTypeWarning, Reason: reason, Message: message}
 }
 
 // deletePod plans the deletion of a member's pod, once.
@@ -232,7 +233,7 @@ func (d *decision) deletePod(m member, because string) {
 	}
 	d.doomed[m.pod.Name] = true
 	d.do(plan.Delete{
-		Object:  plan.RefOf(m.pod),
+		Object:  object.RefOf(m.pod),
 		Because: because,
 		Done:    d.told("SuccessfulDelete", fmt.Sprintf("delete Pod %s in StatefulSet %s successful", m.pod.Name, d.set.Name)),
 		Failed:  d.refused("FailedDelete", fmt.Sprintf("delete Pod %s in StatefulSet %s failed error: %s", m.pod.Name, d.set.Name, plan.TellError)),

@@ -7,8 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/podstate"
 	"coracle/internal/workload/claim"
-	"coracle/internal/workload/podstate"
 )
 
 // ready: running and ready, terminating or not.

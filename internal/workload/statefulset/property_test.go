@@ -12,7 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	kinds "coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/invariant"
@@ -31,7 +33,7 @@ type machine struct {
 
 const ns, name = "default", "web"
 
-var key = plan.Key{Namespace: ns, Name: name}
+var key = object.Key{Namespace: ns, Name: name}
 
 func newMachine(t *rapid.T) *machine {
 	m := &machine{w: model.New(epoch, statefulset.Controller()), t: t}
@@ -153,7 +155,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"delete": func(t *rapid.T) {
 			p := m.pod(t, live)
-			m.w.Apply(plan.Plan{Actions: []plan.Action{plan.Delete{Object: plan.RefOf(p)}}})
+			m.w.Apply(plan.Plan{Actions: []plan.Action{plan.Delete{Object: object.RefOf(p)}}})
 		},
 		"collect": func(*rapid.T) { m.w.Collect() },
 		"wait": func(t *rapid.T) {
@@ -204,7 +206,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 					switch {
 					case !live(pod):
 						m.w.Remove(kinds.Pods, ns, pod.Name)
-					case pod.Spec.Containers[0].Image != "bad" && pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded:
+					case pod.Spec.Containers[0].Image != "bad" && !podstate.Ended(pod):
 						m.setReady(pod, corev1.ConditionTrue)
 					}
 				}
@@ -241,7 +243,7 @@ func (m *machine) converge() {
 				m.w.Remove(kinds.Pods, ns, pod.Name)
 			case pod.Labels["app"] != "web": // the user takes away what is in the way
 				m.w.Remove(kinds.Pods, ns, pod.Name)
-			case pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded && pod.Spec.Containers[0].Image != "bad":
+			case !podstate.Ended(pod) && pod.Spec.Containers[0].Image != "bad":
 				m.setReady(pod, corev1.ConditionTrue)
 			case pod.Spec.Containers[0].Image == "bad" && m.onDelete():
 				m.w.Remove(kinds.Pods, ns, pod.Name)

@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 )
 
@@ -78,7 +79,7 @@ func (d *decision) maxUnavailable() int {
 		d.wait(plan.Wait{
 			Reason:  "InvalidMaxUnavailable",
 			Message: fmt.Sprintf("spec.updateStrategy.rollingUpdate.maxUnavailable: %v; one pod at a time is updated", err),
-			On:      plan.RefOf(d.set),
+			On:      object.RefOf(d.set),
 		})
 		return 1
 	}
@@ -91,7 +92,7 @@ func (d *decision) noteBudget(m member, unavailable, most int) {
 	d.wait(plan.Wait{
 		Reason:  "MaxUnavailable",
 		Message: fmt.Sprintf("pod %s is updated when fewer than %d pods are unavailable; now %d are", m.pod.Name, most, unavailable),
-		On:      plan.RefOf(m.pod),
+		On:      object.RefOf(m.pod),
 	})
 }
 
@@ -105,7 +106,7 @@ func (d *decision) noteTurn() {
 		d.wait(plan.Wait{
 			Reason:  "OrderedReady",
 			Message: fmt.Sprintf("pod %s is the next to be updated, when all pods are available", m.pod.Name),
-			On:      plan.RefOf(d.set),
+			On:      object.RefOf(d.set),
 		})
 		return
 	}
@@ -138,7 +139,7 @@ func (d *decision) noteOutdated(reason, why, hint string) {
 	d.wait(plan.Wait{
 		Reason:  reason,
 		Message: fmt.Sprintf("not at revision %s: %s (%s)", d.update.Name, text, why),
-		On:      plan.RefOf(d.set),
+		On:      object.RefOf(d.set),
 		Hint:    hint,
 	})
 }

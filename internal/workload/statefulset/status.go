@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/workload/progress"
 	"coracle/internal/workload/revision"
@@ -166,7 +167,7 @@ func (d *decision) progressing(have []appsv1.StatefulSetCondition) []appsv1.Stat
 		if prev == nil || prev.Reason != progress.Exceeded {
 			d.out.Events = append(d.out.Events, *d.refused(progress.Exceeded, next.Message))
 		}
-		d.wait(plan.Wait{Reason: next.Reason, Message: next.Message, On: plan.RefOf(d.set), Since: next.Since})
+		d.wait(plan.Wait{Reason: next.Reason, Message: next.Message, On: object.RefOf(d.set), Since: next.Since})
 	}
 	return withCondition(have, appsv1.StatefulSetCondition{
 		Type: appsv1.StatefulSetProgressing, Status: next.Status, Reason: next.Reason, Message: next.Message,
@@ -211,7 +212,7 @@ func (d *decision) resized(have []appsv1.StatefulSetCondition, barred []string) 
 		d.out.Events = append(d.out.Events, *d.refused(next.Reason, next.Message))
 	}
 	d.wait(plan.Wait{
-		Reason: next.Reason, Message: next.Message, On: plan.RefOf(d.set), Since: since.Time,
+		Reason: next.Reason, Message: next.Message, On: object.RefOf(d.set), Since: since.Time,
 		Hint: "set allowVolumeExpansion on the storage class, or move the data to new claims",
 	})
 	return withCondition(have, next)

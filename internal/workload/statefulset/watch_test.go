@@ -10,13 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/plan"
+	"coracle/internal/object"
 	kinds "coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/statefulset"
 )
 
-func keysOf(t *testing.T, w *model.World, before, after plan.Object) []string {
+func keysOf(t *testing.T, w *model.World, before, after object.Object) []string {
 	t.Helper()
 	o := after
 	if o == nil {
@@ -66,10 +66,10 @@ func TestWatches(t *testing.T) {
 		s.Status.Conditions = []appsv1.StatefulSetCondition{{Type: statefulset.ClaimsResized}}
 	})
 	grows := true
-	var none plan.Object
+	var none object.Object
 	for _, tc := range []struct {
 		name          string
-		before, after plan.Object
+		before, after object.Object
 		want          []string
 	}{
 		{"my pod appears", none, mine, []string{"web"}},

@@ -13,6 +13,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -28,7 +29,7 @@ const Reason = "NameJustFreed"
 // owner the object that it makes the successor for. existed says that it may have made an object of this name before: an
 // owner that is older than the server's memory may have lost one that nobody saw go, and that is taken to have gone just
 // when the memory begins, by somebody else's hand.
-func Hold(in plan.Input, by string, res resource.Resource, key plan.Key, owner metav1.Object, existed bool) (w plan.Wait, until time.Time, held bool) {
+func Hold(in plan.Input, by string, res resource.Resource, key object.Key, owner metav1.Object, existed bool) (w plan.Wait, until time.Time, held bool) {
 	seen := in.Witness
 	if seen.Partings == nil {
 		return plan.Wait{}, time.Time{}, false
@@ -58,8 +59,8 @@ func Hold(in plan.Input, by string, res resource.Resource, key plan.Key, owner m
 
 // Of selects the objects that an owner of a kind of apps/v1 controls, and those that nobody does: they may have its names
 // too.
-func Of(kind string) func(plan.Object) bool {
-	return func(o plan.Object) bool {
+func Of(kind string) func(object.Object) bool {
+	return func(o object.Object) bool {
 		ref := metav1.GetControllerOfNoCopy(o)
 		return ref == nil || ref.Kind == kind
 	}

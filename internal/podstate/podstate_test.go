@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/workload/podstate"
+	"coracle/internal/podstate"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
