@@ -58,7 +58,7 @@ abuse: build ## Attack a cluster from all sides and print how its administrator 
 
 .PHONY: sim
 sim: ## Run 2,000 simulated clusters and find every planted defect
-	$(GO) test ./internal/sim -v -run '^Test' -sim.worlds 2000 -timeout 10m | grep -vE '^(=== |    --- PASS)'; exit $${PIPESTATUS[0]}
+	$(GO) test ./internal/sim -v -run '^Test' -sim.worlds 2000 -timeout 28m | grep -vE '^(=== |    --- PASS)'; exit $${PIPESTATUS[0]}
 
 .PHONY: sim-long
 sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first

@@ -13,9 +13,9 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/cluster"
-	"coracle/internal/fleet/life"
 	"coracle/internal/nodestate"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 )
 
 const (
@@ -51,7 +51,7 @@ func simulate(ctx context.Context, dir DataDir, n int) (names []string, err erro
 	}
 	create := make([]*corev1.Node, len(missing))
 	for i, name := range missing {
-		create[i] = life.NewNode(name, ranges[i])
+		create[i] = simnode.NewNode(name, ranges[i])
 	}
 	return append(names, missing...), createSimulated(ctx, api, create)
 }
@@ -112,7 +112,7 @@ func missingSimulated(nodes []client.Object, n int) (missing, present []string) 
 			continue
 		}
 		have++
-		if !life.Silent(node) {
+		if !simnode.Silent(node) {
 			present = append(present, node.Name)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/fleet/life"
 	"coracle/internal/nodestate"
+	"coracle/internal/simnode"
 )
 
 func simNode(name, cidr string, annotations ...string) client.Object {
@@ -26,7 +26,7 @@ func simNode(name, cidr string, annotations ...string) client.Object {
 func TestMissingSimulated(t *testing.T) {
 	nodes := []client.Object{
 		simNode("sim-0001", "", nodestate.SimulatedAnnotation, "true"),
-		simNode("mine", "", nodestate.SimulatedAnnotation, "true", life.Fault, life.FaultSilent),
+		simNode("mine", "", nodestate.SimulatedAnnotation, "true", simnode.Fault, simnode.FaultSilent),
 		simNode("sim-0002", ""), // a real node that is called so
 	}
 	for n, want := range map[int]string{

@@ -17,9 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"coracle/internal/client"
-	"coracle/internal/fleet/life"
 	"coracle/internal/nodestate"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 )
 
 // apiTimeout bounds the questions that a command asks the API.
@@ -153,7 +153,7 @@ func (s *simulated) count(n *corev1.Node, pods int) {
 	switch {
 	case nodestate.Ready(n):
 		s.ready++
-	case life.Silent(n):
+	case simnode.Silent(n):
 		s.silent++ // as somebody wants it
 	}
 }

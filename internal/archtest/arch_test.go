@@ -42,13 +42,15 @@ var walls = map[string][]string{
 	"scheduler": {"client", "fit", "object", "plan", "podclaim", "podstate", "resource", "view", "workload"},
 	// scenario carries plans out in a model of the API, for golden tests of planners.
 	"scenario": {"loop", "object", "plan", "podstate", "resource", "scheme", "workload"},
-	// sim runs them all in virtual time.
-	"sim": {"client", "cluster", "loop", "object", "plan", "podstate", "reclaim", "resource", "scheduler", "view", "workload"},
-	// rehearse runs them in virtual time on a copy of a real cluster, behind the server's own admission and on nodes that
-	// live as simulated ones do, and explains the end as why does.
-	"rehearse": {"apiserver", "client", "cluster", "drain", "eviction", "fit", "fleet", "kind", "loop", "nodestate", "object", "plan", "podstate", "quota", "reclaim", "resource", "scheduler", "view", "why", "workload"},
-	// fleet plays nodes, for whom nodelife looks as for any other.
-	"fleet": {"client", "cluster", "fit", "nodestate", "object", "plan", "podclaim", "reclaim", "resource", "view"},
+	// virtual is a cluster of them all in virtual time, behind the server's own admission.
+	"virtual": {"apiserver", "client", "cluster", "drain", "fit", "kind", "loop", "object", "plan", "quota", "reclaim", "resource", "scheduler", "simnode", "view", "workload"},
+	// sim runs one by chance, with accidents, and rehearse one in order, copied from a real cluster: it explains the end as
+	// why does.
+	"sim":      {"client", "cluster", "loop", "object", "plan", "podstate", "quota", "resource", "simnode", "virtual", "workload"},
+	"rehearse": {"client", "cluster", "eviction", "kind", "nodestate", "object", "plan", "podstate", "quota", "resource", "simnode", "virtual", "why", "workload"},
+	// simnode is the model of a node, for whom nodelife looks as for any other; fleet runs it in real time.
+	"simnode": {"cluster", "fit", "nodestate", "object", "podclaim", "podstate", "resource"},
+	"fleet":   {"client", "cluster", "fit", "nodestate", "object", "plan", "reclaim", "resource", "simnode", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"podstate", "resource", "scheme", "servicerange"},
 	"store":     {},
@@ -95,7 +97,7 @@ func TestWalls(t *testing.T) {
 var (
 	pure = []string{"internal/behind", "internal/servicerange", "internal/podstate", "internal/nodestate", "internal/object", "internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
-		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/fleet/life",
+		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/simnode",
 		"internal/apiserver/fairness", "internal/apiserver/authz/rbac", "internal/apiserver/authz/policy", "internal/dns", "internal/drain",
 		"internal/network/policy", "internal/network/proxy", "internal/peers"}
 	impure = map[string]string{

@@ -7,13 +7,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/fleet/life"
+	"coracle/internal/simnode"
 )
 
 var none netip.Addr
 
 // addresses are those of a node's range and which of them are taken. The network's own address,
-// the node's (life.Ranges) and the last one are never given.
+// the node's (simnode.Ranges) and the last one are never given.
 type addresses struct {
 	first netip.Addr // the network's
 	size  uint32
@@ -27,7 +27,7 @@ const mostAddresses = 1 << 16
 
 // newAddresses returns the addresses of a node, nil when it has no range.
 func newAddresses(node *corev1.Node) *addresses {
-	ranges := life.Ranges(node)
+	ranges := simnode.Ranges(node)
 	if len(ranges) == 0 {
 		return nil
 	}
@@ -42,7 +42,7 @@ func newAddresses(node *corev1.Node) *addresses {
 
 // heldBy is the address that a pod keeps others from using.
 func heldBy(pod *corev1.Pod) netip.Addr {
-	if pod == nil || pod.Status.PodIP == "" || pod.Spec.HostNetwork || life.Terminal(pod) {
+	if pod == nil || pod.Status.PodIP == "" || pod.Spec.HostNetwork || simnode.Terminal(pod) {
 		return none
 	}
 	addr, err := netip.ParseAddr(pod.Status.PodIP)

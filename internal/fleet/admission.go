@@ -6,9 +6,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/fit"
-	"coracle/internal/fleet/life"
 	"coracle/internal/object"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 	"coracle/internal/view"
 )
 
@@ -19,9 +19,9 @@ func (n *node) count(before, after *corev1.Pod) {
 	}
 	switch {
 	case after == nil:
-	case life.Holds(after):
+	case simnode.Holds(after):
 		n.taken.Add(after)
-	case life.Terminal(after):
+	case simnode.Terminal(after):
 		n.taken.Remove(after.UID)
 	}
 }
@@ -40,7 +40,7 @@ func (f *Fleet) admit(ctx context.Context, pod *corev1.Pod, node *corev1.Node) *
 }
 
 func (f *Fleet) judge(pod *corev1.Pod, node *corev1.Node) *fit.Refusal {
-	if life.Admitted(pod) {
+	if simnode.Admitted(pod) {
 		return nil
 	}
 	f.mu.Lock()
@@ -49,7 +49,7 @@ func (f *Fleet) judge(pod *corev1.Pod, node *corev1.Node) *fit.Refusal {
 	if n == nil || n.taken.Has(pod.UID) || !f.there(pod) {
 		return nil
 	}
-	refusal := life.Judge(&n.taken, node, pod)
+	refusal := simnode.Judge(&n.taken, node, pod)
 	if refusal == nil {
 		n.taken.Add(pod)
 	}
@@ -66,8 +66,8 @@ func (f *Fleet) there(pod *corev1.Pod) bool {
 // unmounted says why a pod that has not begun cannot for want of a claim, and has it looked at again when the claim
 // changes.
 func (f *Fleet) unmounted(pod *corev1.Pod) string {
-	claims := life.Claims(pod)
-	if len(claims) == 0 || pod.Status.Phase == corev1.PodRunning || life.Terminal(pod) || pod.DeletionTimestamp != nil {
+	claims := simnode.Claims(pod)
+	if len(claims) == 0 || pod.Status.Phase == corev1.PodRunning || simnode.Terminal(pod) || pod.DeletionTimestamp != nil {
 		return ""
 	}
 	key := object.KeyOf(pod)
@@ -83,7 +83,7 @@ func (f *Fleet) unmounted(pod *corev1.Pod) string {
 		f.awaited[claim][key] = struct{}{}
 	}
 	f.mu.Unlock()
-	why := life.Unmounted(f.view, pod)
+	why := simnode.Unmounted(f.view, pod)
 	if why == "" {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -94,7 +94,7 @@ func (f *Fleet) unmounted(pod *corev1.Pod) string {
 
 // forgetClaims says that a pod waits for none of its claims any more. f.mu is held.
 func (f *Fleet) forgetClaims(pod *corev1.Pod) {
-	for _, claim := range life.Claims(pod) {
+	for _, claim := range simnode.Claims(pod) {
 		delete(f.awaited[claim], object.KeyOf(pod))
 		if len(f.awaited[claim]) == 0 {
 			delete(f.awaited, claim)

@@ -1,11 +1,11 @@
 // Package fleet plays the kubelets of simulated nodes: nodes that run no containers, so that
 // thousands of them and all their pods fit in the server's process.
 //
-// It owns the effects: it writes what package life decides, hands out pod addresses and renews
+// It owns the effects: it writes what package simnode decides, hands out pod addresses and renews
 // the one lease by which all its nodes live. It is told of changes by the view and sleeps until
-// then or until the next moment that life names; it has no goroutine for a node or a pod, and
+// then or until the next moment that simnode names; it has no goroutine for a node or a pod, and
 // remembers nothing that the cluster's objects do not say, so it can be killed at any time. It
-// refuses decisions, which are life's, and nodes that do not carry the annotation
+// refuses decisions, which are simnode's, and nodes that do not carry the annotation
 // nodestate.SimulatedAnnotation: those have agents of their own.
 package fleet
 
@@ -21,11 +21,11 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/fit"
-	"coracle/internal/fleet/life"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 	"coracle/internal/view"
 )
 
@@ -69,7 +69,7 @@ type Fleet struct {
 // node is a simulated node as the fleet knows it.
 type node struct {
 	silent bool
-	// complained is the shape (life.Shape) whose problems were told.
+	// complained is the shape (simnode.Shape) whose problems were told.
 	complained string
 	addresses  *addresses
 	// starved are pods that wait for an address.
@@ -181,7 +181,7 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 		return
 	}
 	n := f.nodes[after.Name]
-	resumes := n != nil && n.silent && !life.Silent(after)
+	resumes := n != nil && n.silent && !simnode.Silent(after)
 	if n == nil {
 		n = &node{starved: map[object.Key]struct{}{}}
 		f.nodes[after.Name] = n
@@ -190,7 +190,7 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 			n.count(nil, o.(*corev1.Pod))
 		}
 	}
-	n.silent = life.Silent(after)
+	n.silent = simnode.Silent(after)
 	f.enqueue(item{sort: aNode, key: object.Key{Name: after.Name}})
 	if n.addresses == nil {
 		if n.addresses = newAddresses(after); n.addresses != nil {
@@ -200,7 +200,7 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 			resumes = true
 		}
 	}
-	if before != nil && life.Shape(before.Annotations) != life.Shape(after.Annotations) {
+	if before != nil && simnode.Shape(before.Annotations) != simnode.Shape(after.Annotations) {
 		resumes = true
 	}
 	if resumes && !n.silent {
@@ -252,7 +252,7 @@ func (f *Fleet) podChanged(before, after *corev1.Pod) {
 	}
 	if !n.silent && n.addresses != nil {
 		f.enqueue(item{key: key})
-		if before != nil && life.Shape(before.Annotations) != life.Shape(after.Annotations) {
+		if before != nil && simnode.Shape(before.Annotations) != simnode.Shape(after.Annotations) {
 			f.queue.entries[item{key: key}].reshaped = true
 		}
 	}

@@ -21,13 +21,13 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/fleet"
-	"coracle/internal/fleet/life"
 	"coracle/internal/loop/looptest"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 )
 
 // world is a cluster in memory with nodelife's controllers and a fleet.
@@ -236,7 +236,7 @@ func TestDelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.node("n", "10.0.0.0/24")
-		w.pod("p", "n", map[string]string{life.StartAfter: "2s", life.ReadyAfter: "5s", life.TerminateAfter: "3s"})
+		w.pod("p", "n", map[string]string{simnode.StartAfter: "2s", simnode.ReadyAfter: "5s", simnode.TerminateAfter: "3s"})
 		w.want("p", "Pending")
 		time.Sleep(1900 * time.Millisecond)
 		w.want("p", "Pending")
@@ -266,7 +266,7 @@ func TestSilentNode(t *testing.T) {
 		w.pod("p", "n", nil)
 		time.Sleep(10 * time.Minute)
 		w.want("p", "Running Ready")
-		w.annotate(resource.Nodes, "", "n", life.Fault, life.FaultSilent)
+		w.annotate(resource.Nodes, "", "n", simnode.Fault, simnode.FaultSilent)
 		synctest.Wait()
 		w.pod("late", "n", nil)
 		time.Sleep(39 * time.Second)
@@ -285,7 +285,7 @@ func TestSilentNode(t *testing.T) {
 		if p := w.find("p"); p == nil || p.DeletionTimestamp == nil {
 			t.Error("the pod, which tolerates nothing, was not evicted")
 		}
-		w.annotate(resource.Nodes, "", "n", life.Fault, "")
+		w.annotate(resource.Nodes, "", "n", simnode.Fault, "")
 		time.Sleep(time.Second)
 		w.want("p", "gone")
 		if got := w.nodeReady("n"); got != corev1.ConditionTrue {
@@ -308,7 +308,7 @@ func TestServerAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.node("n", "10.0.0.0/24")
-		w.pod("p", "n", map[string]string{life.ReadyAfter: "1h"})
+		w.pod("p", "n", map[string]string{simnode.ReadyAfter: "1h"})
 		synctest.Wait()
 		w.stop()
 		time.Sleep(10 * time.Minute)
@@ -372,7 +372,7 @@ func TestRefused(t *testing.T) {
 			refusals[verb]--
 			return errors.New("the disk is full")
 		}
-		w.pod("p", "n", map[string]string{life.TerminateAfter: "5s"})
+		w.pod("p", "n", map[string]string{simnode.TerminateAfter: "5s"})
 		w.want("p", "Pending")
 		time.Sleep(time.Minute)
 		w.want("p", "Running Ready")
@@ -401,7 +401,7 @@ func TestLease(t *testing.T) {
 			t.Errorf("with no node: %v", got)
 		}
 		n := w.node("n", "10.0.0.0/24")
-		if d := cmp.Diff([]string{life.Lease}, leases()); d != "" {
+		if d := cmp.Diff([]string{simnode.Lease}, leases()); d != "" {
 			t.Error(d)
 		}
 		looptest.Remove(w.Cluster, n, "")
@@ -409,7 +409,7 @@ func TestLease(t *testing.T) {
 			t.Errorf("with no node left: %v", got)
 		}
 		w.node("n", "10.0.0.0/24")
-		if d := cmp.Diff([]string{life.Lease}, leases()); d != "" {
+		if d := cmp.Diff([]string{simnode.Lease}, leases()); d != "" {
 			t.Error(d)
 		}
 	})
@@ -423,12 +423,12 @@ func TestNodeSays(t *testing.T) {
 		w.node("n", "10.0.0.0/24")
 		w.pod("p", "n", nil)
 		w.want("p", "Running Ready")
-		w.annotate(resource.Nodes, "", "n", life.NeverReady, "true")
+		w.annotate(resource.Nodes, "", "n", simnode.NeverReady, "true")
 		w.want("p", "Running")
-		w.annotate(resource.Pods, "d", "p", life.NeverReady, "false")
+		w.annotate(resource.Pods, "d", "p", simnode.NeverReady, "false")
 		w.want("p", "Running Ready")
-		w.annotate(resource.Pods, "d", "p", life.ReadyAfter, "soon")
-		w.annotate(resource.Nodes, "", "n", life.StartAfter, "now")
+		w.annotate(resource.Pods, "d", "p", simnode.ReadyAfter, "soon")
+		w.annotate(resource.Nodes, "", "n", simnode.StartAfter, "now")
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if got := w.events("InvalidSimulation"); len(got) != 2 {
@@ -464,7 +464,7 @@ func TestReclaim(t *testing.T) {
 		w.node("n", "10.0.0.0/24")
 		w.node("silent", "10.0.1.0/24")
 		synctest.Wait()
-		w.annotate(resource.Nodes, "", "silent", life.Fault, life.FaultSilent)
+		w.annotate(resource.Nodes, "", "silent", simnode.Fault, simnode.FaultSilent)
 		looptest.Make(w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "real"}})
 		for _, name := range []string{"n", "silent", "real"} {
 			looptest.Make(w.Cluster, releasedOn(name, "on-"+name))
@@ -484,7 +484,7 @@ func TestReclaim(t *testing.T) {
 		if d := cmp.Diff([]string{"bound", "on-real", "on-silent"}, left()); d != "" {
 			t.Error(d)
 		}
-		w.annotate(resource.Nodes, "", "silent", life.Fault, "")
+		w.annotate(resource.Nodes, "", "silent", simnode.Fault, "")
 		if d := cmp.Diff([]string{"bound", "on-real"}, left()); d != "" {
 			t.Error(d)
 		}

@@ -9,9 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/cluster/nodelife"
-	"coracle/internal/fleet/life"
 	"coracle/internal/object"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 )
 
 const (
@@ -63,7 +63,7 @@ func (h *heart) wanted() bool {
 // renew writes with one call while nobody else does.
 func (h *heart) renew(ctx context.Context, now time.Time) error {
 	if h.lease == nil {
-		o, err := h.fleet.client.Get(ctx, resource.Leases, nodelife.LeaseNamespace, life.Lease)
+		o, err := h.fleet.client.Get(ctx, resource.Leases, nodelife.LeaseNamespace, simnode.Lease)
 		switch {
 		case apierrors.IsNotFound(err):
 			return h.create(ctx, now)
@@ -85,7 +85,7 @@ func (h *heart) renew(ctx context.Context, now time.Time) error {
 func (h *heart) create(ctx context.Context, now time.Time) error {
 	holder, seconds := Name, int32(nodelife.Grace/time.Second)
 	o, err := h.fleet.client.Create(ctx, &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Namespace: nodelife.LeaseNamespace, Name: life.Lease},
+		ObjectMeta: metav1.ObjectMeta{Namespace: nodelife.LeaseNamespace, Name: simnode.Lease},
 		Spec: coordinationv1.LeaseSpec{
 			HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &metav1.MicroTime{Time: now},
 		},

@@ -27,7 +27,7 @@ type item struct {
 // rest has none.
 type entry struct {
 	item item
-	// since is when its present stage began: life.Input.Since.
+	// since is when its present stage began: simnode.Input.Since.
 	since time.Time
 	// address was given to a pod and is not yet to be seen in its object.
 	address netip.Addr

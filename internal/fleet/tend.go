@@ -9,11 +9,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/fleet/life"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 )
 
 // tendNode writes what a node says of itself, and returns when to look again.
@@ -25,7 +25,7 @@ func (f *Fleet) tendNode(ctx context.Context, name string) time.Time {
 	node := o.(*corev1.Node)
 	f.checkNode(node)
 	for nodestate.Simulated(node) {
-		step := life.NextNode(node, f.opts.Version, time.Now())
+		step := simnode.NextNode(node, f.opts.Version, time.Now())
 		next, part := step.Object, ""
 		if step.Status != nil {
 			next, part = step.Status, "status"
@@ -44,7 +44,7 @@ func (f *Fleet) tendNode(ctx context.Context, name string) time.Time {
 
 // checkNode tells the problems of a node's annotations, once for what they say.
 func (f *Fleet) checkNode(node *corev1.Node) {
-	shape := life.Shape(node.Annotations)
+	shape := simnode.Shape(node.Annotations)
 	f.mu.Lock()
 	n := f.nodes[node.Name]
 	news := n != nil && n.complained != shape
@@ -53,13 +53,13 @@ func (f *Fleet) checkNode(node *corev1.Node) {
 	}
 	f.mu.Unlock()
 	if news {
-		for _, p := range life.NodeProblems(node) {
+		for _, p := range simnode.NodeProblems(node) {
 			f.complain(node, p)
 		}
 	}
 }
 
-func (f *Fleet) complain(about object.Object, p life.Problem) {
+func (f *Fleet) complain(about object.Object, p simnode.Problem) {
 	f.tell(plan.Event{Regarding: object.RefOf(about), Type: corev1.EventTypeWarning, Reason: "InvalidSimulation", Message: p.String()})
 }
 
@@ -71,19 +71,19 @@ func (f *Fleet) tendPod(ctx context.Context, key object.Key, e *entry) time.Time
 	}
 	pod := o.(*corev1.Pod)
 	no, ok := f.view.Get(resource.Nodes, "", pod.Spec.NodeName)
-	if !ok || !nodestate.Simulated(no.(*corev1.Node)) || life.Silent(no.(*corev1.Node)) {
+	if !ok || !nodestate.Simulated(no.(*corev1.Node)) || simnode.Silent(no.(*corev1.Node)) {
 		return time.Time{}
 	}
 	now := time.Now()
 	if pod.DeletionTimestamp != nil && !e.deleting {
 		e.deleting, e.since = true, now
 	}
-	in := life.Input{Pod: pod, Node: no.(*corev1.Node), Since: e.since, Now: now}
+	in := simnode.Input{Pod: pod, Node: no.(*corev1.Node), Since: e.since, Now: now}
 	if in.Refused = f.admit(ctx, pod, in.Node); in.Refused == nil {
 		in.Unmounted = f.unmounted(pod)
 		in.Address = f.addressFor(pod, key, e)
 	}
-	step := life.Next(in)
+	step := simnode.Next(in)
 	if step.Status != nil {
 		next := *pod
 		next.Status = *step.Status
@@ -111,7 +111,7 @@ func (f *Fleet) tendPod(ctx context.Context, key object.Key, e *entry) time.Time
 
 // addressFor is the address for a pod that has none, kept until its object tells it.
 func (f *Fleet) addressFor(pod *corev1.Pod, key object.Key, e *entry) netip.Addr {
-	if pod.Status.PodIP != "" || pod.Spec.HostNetwork || pod.DeletionTimestamp != nil || life.Terminal(pod) {
+	if pod.Status.PodIP != "" || pod.Spec.HostNetwork || pod.DeletionTimestamp != nil || simnode.Terminal(pod) {
 		return none
 	}
 	f.mu.Lock()

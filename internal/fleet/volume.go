@@ -6,11 +6,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/fleet/life"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
 )
 
 // volumesByReclaimer files volumes whose data are to be removed under the node that is to do it.
@@ -36,7 +36,7 @@ func (f *Fleet) tendVolume(ctx context.Context, key object.Key) time.Time {
 	}
 	pv := o.(*corev1.PersistentVolume)
 	no, ok := f.view.Get(resource.Nodes, "", reclaim.Assigned(pv))
-	if !ok || !nodestate.Simulated(no.(*corev1.Node)) || life.Silent(no.(*corev1.Node)) {
+	if !ok || !nodestate.Simulated(no.(*corev1.Node)) || simnode.Silent(no.(*corev1.Node)) {
 		return time.Time{}
 	}
 	if reclaim.Keeps(pv) != "" {

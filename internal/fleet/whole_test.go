@@ -19,13 +19,13 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/cluster"
 	"coracle/internal/fleet"
-	"coracle/internal/fleet/life"
 	"coracle/internal/loop"
 	"coracle/internal/object"
 	"coracle/internal/pki"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 	"coracle/internal/scheduler"
+	"coracle/internal/simnode"
 	"coracle/internal/store"
 	"coracle/internal/view"
 	"coracle/internal/workload/daemonset"
@@ -144,7 +144,7 @@ func TestThroughTheAPI(t *testing.T) {
 	s := serve(t, dir, authority)
 	const nodes, replicas = 50, 300
 	for i := range nodes {
-		s.make(life.NewNode(nodeName(i), ""))
+		s.make(simnode.NewNode(nodeName(i), ""))
 	}
 	readyNodes := func() (n int) {
 		for _, o := range s.view.List(resource.Nodes, "") {
@@ -171,7 +171,7 @@ func TestThroughTheAPI(t *testing.T) {
 	})
 	s.make(&appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "agent"},
-		Spec:       appsv1.DaemonSetSpec{Selector: selector("agent"), Template: template("agent", map[string]string{life.StartAfter: "0s-300ms"})},
+		Spec:       appsv1.DaemonSetSpec{Selector: selector("agent"), Template: template("agent", map[string]string{simnode.StartAfter: "0s-300ms"})},
 	})
 	s.until("pods ready", func() bool { return s.ready("web") == replicas && s.ready("agent") == nodes })
 	addresses := map[string]string{}
@@ -190,7 +190,7 @@ func TestThroughTheAPI(t *testing.T) {
 
 	s.make(&appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "slow"},
-		Spec:       appsv1.DeploymentSpec{Replicas: &many, Selector: selector("slow"), Template: template("slow", map[string]string{life.ReadyAfter: "1s-4s"})},
+		Spec:       appsv1.DeploymentSpec{Replicas: &many, Selector: selector("slow"), Template: template("slow", map[string]string{simnode.ReadyAfter: "1s-4s"})},
 	})
 	s.until("some of the slow ones ready", func() bool { return s.ready("slow") > 0 })
 	uids := map[string]bool{}

@@ -8,10 +8,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/nodestate"
 	"coracle/internal/podstate"
-	"coracle/internal/rehearse/virtual"
+	"coracle/internal/simnode"
 )
 
 // Assumption is how the pods of one image are expected to fare, and why.
@@ -40,6 +41,8 @@ type assumptions struct {
 	seen        map[string]*seen
 	used        map[string]Assumption
 	simulated   bool
+	// failing holds the pods that were there, and whether they fail.
+	failing map[types.UID]bool
 }
 
 // seen is what is seen of one image.
@@ -52,7 +55,8 @@ type seen struct {
 }
 
 func observe(in Input) *assumptions {
-	a := &assumptions{start: in.Start, ready: in.ReadyAfter, stop: in.StopAfter, seen: map[string]*seen{}, used: map[string]Assumption{}}
+	a := &assumptions{start: in.Start, ready: in.ReadyAfter, stop: in.StopAfter, seen: map[string]*seen{}, used: map[string]Assumption{},
+		failing: map[types.UID]bool{}}
 	simulated := map[string]bool{}
 	for _, o := range in.Objects {
 		if node, ok := o.(*corev1.Node); ok && nodestate.Simulated(node) {
@@ -60,7 +64,12 @@ func observe(in Input) *assumptions {
 		}
 	}
 	for _, o := range in.Objects {
-		if pod, ok := o.(*corev1.Pod); ok && pod.Spec.NodeName != "" && pod.DeletionTimestamp == nil && !simulated[pod.Spec.NodeName] {
+		pod, ok := o.(*corev1.Pod)
+		if !ok || pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil {
+			continue
+		}
+		_, a.failing[pod.UID] = failingReason(pod)
+		if !simulated[pod.Spec.NodeName] {
 			a.see(pod)
 		}
 	}
@@ -105,38 +114,65 @@ func imageOf(pod *corev1.Pod, container string) string {
 	return ""
 }
 
-// expect implements virtual.Config.Expect.
-func (a *assumptions) expect(pod *corev1.Pod, node *corev1.Node) virtual.Expectation {
-	e := virtual.Expectation{Annotated: nodestate.Simulated(node), OverrideReady: a.ready != nil, OverrideStop: a.stop != nil}
-	if !e.Annotated {
-		e.Stop = stopDefault
+// crashAfter is how long containers run that crash.
+const crashAfter = time.Second
+
+// behavior implements virtual.Config.Behavior: pods that were there keep as they are, where nothing is known to change
+// them; of the others, what is assumed. On simulated nodes the annotations go first, and before all goes what was asked.
+func (a *assumptions) behavior(pod *corev1.Pod, node *corev1.Node) simnode.Behavior {
+	annotated := nodestate.Simulated(node)
+	if a.stays(pod, annotated) {
+		return simnode.Behavior{Stays: true}
+	}
+	b := a.expected(pod, annotated)
+	if annotated {
+		b, _ = simnode.Annotated(b, pod, node)
+	}
+	if a.ready != nil {
+		b.ReadyAfter = *a.ready
 	}
 	if a.stop != nil {
-		e.Stop = *a.stop
+		b.StopAfter = *a.stop
+	}
+	return b
+}
+
+// stays says that a pod is one that fails now, or that is ready on a node that nobody plays but us.
+func (a *assumptions) stays(pod *corev1.Pod, annotated bool) bool {
+	failing, there := a.failing[pod.UID]
+	return there && pod.DeletionTimestamp == nil && (failing || podstate.Ready(pod) && !annotated)
+}
+
+// expected is what is assumed of a pod, and notes that it was where the pod is new.
+func (a *assumptions) expected(pod *corev1.Pod, annotated bool) simnode.Behavior {
+	var b simnode.Behavior
+	if !annotated {
+		b.StopAfter = stopDefault
 	}
 	created := !pod.CreationTimestamp.Time.Before(a.start) && pod.Status.StartTime == nil
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
-		as := a.assume(c, e.Annotated)
-		e.Ready = max(e.Ready, time.Duration(as.Ready*float64(time.Second)))
+		as := a.assume(c, annotated)
+		b.ReadyAfter = max(b.ReadyAfter, time.Duration(as.Ready*float64(time.Second)))
 		switch as.Fails {
 		case "":
 		case "CrashLoopBackOff":
-			e.Crashes = true
+			b.Ends, b.EndAfter, b.ExitCode, b.NeverReady = true, crashAfter, 1, true
 		case neverReady:
-			e.Never = true
+			b.NeverReady = true
 		default:
-			e.NoImage = true
+			b.PullError = "the image " + c.Image + " cannot be pulled here now"
+			b.PullBackOff = b.PullError
 		}
-		if created && !e.Annotated {
+		if created && !annotated {
 			a.used[c.Image] = as
 		}
-		a.simulated = a.simulated || created && e.Annotated
+		a.simulated = a.simulated || created && annotated
 	}
-	if began := startedAt(pod); !e.Annotated && !began.IsZero() && began.Before(a.start) && a.start.Sub(began) > slowFactor*e.Ready+slowMargin {
-		e.Never = e.Never || !podstate.Ready(pod)
+	if began := startedAt(pod); !annotated && !began.IsZero() && began.Before(a.start) && a.start.Sub(began) > slowFactor*b.ReadyAfter+slowMargin {
+		b.NeverReady = b.NeverReady || !podstate.Ready(pod)
 	}
-	return e
+	return b
 }
 
 func startedAt(pod *corev1.Pod) time.Time {

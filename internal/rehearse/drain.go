@@ -34,7 +34,7 @@ type drain struct {
 // evictable are the pods that the drain waits for.
 func (d *drain) evictable() []*corev1.Pod {
 	var out []*corev1.Pod
-	for _, o := range d.run.world.Picture().Indexed(resource.Pods, nodelife.PodsByNode.Name, d.node) {
+	for _, o := range d.run.world.Truth().Indexed(resource.Pods, nodelife.PodsByNode.Name, d.node) {
 		pod, ok := o.(*corev1.Pod)
 		if !ok || daemon(pod) || pod.Annotations[corev1.MirrorPodAnnotationKey] != "" {
 			continue
@@ -56,7 +56,7 @@ func (d *drain) try() {
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		err := d.run.world.Do(func(ctx context.Context, api client.Interface) error {
+		err := d.run.world.do(func(ctx context.Context, api client.Interface) error {
 			_, err := api.CreateSub(ctx, object.RefOf(pod), "eviction", &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}})
 			return err
 		})
@@ -67,7 +67,7 @@ func (d *drain) try() {
 		}
 	}
 	if again {
-		d.run.world.At(d.run.world.Now().Add(retryEvictions), d.try)
+		d.run.world.at(d.run.world.Now().Add(retryEvictions), d.try)
 	}
 }
 

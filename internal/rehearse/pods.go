@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/podstate"
-	"coracle/internal/rehearse/virtual"
+	"coracle/internal/virtual"
 )
 
 // podTally counts what becomes of pods.
@@ -57,8 +57,8 @@ func (rec *recorder) wrotePod(w virtual.Write, pod *corev1.Pod) {
 		return
 	}
 	was, is := podstate.Ready(before), podstate.Ready(pod)
-	reason, fails := virtual.FailingReason(pod)
-	old, failed := virtual.FailingReason(before)
+	reason, fails := failingReason(pod)
+	old, failed := failingReason(before)
 	switch {
 	case is && !was:
 		rec.sayPod(pod, "ready", pod.Spec.NodeName)
@@ -137,7 +137,7 @@ func (rec *recorder) workloadOf(pod *corev1.Pod) string {
 			if res.Kind != ref.Kind {
 				continue
 			}
-			if o, ok := rec.run.world.Picture().Get(res, pod.Namespace, ref.Name); ok {
+			if o, ok := rec.run.world.Truth().Get(res, pod.Namespace, ref.Name); ok {
 				if up := ownerOf(o); up != nil {
 					ref = up
 				}

@@ -15,8 +15,8 @@ import (
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
-	"coracle/internal/rehearse/virtual"
 	"coracle/internal/resource"
+	"coracle/internal/virtual"
 )
 
 // place is an object's place in the cluster.
@@ -55,7 +55,7 @@ func newRecorder(r *run) *recorder {
 
 // begin takes stock before the changes.
 func (rec *recorder) begin() {
-	picture := rec.run.world.Picture()
+	picture := rec.run.world.Truth()
 	for _, res := range workloadKinds {
 		for _, o := range picture.List(res, "") {
 			rec.follow(o)
@@ -101,7 +101,7 @@ func (rec *recorder) put(l line) {
 	rec.lines = append(rec.lines, l)
 }
 
-// wrote implements virtual.Config.Wrote.
+// wrote implements virtual.Hooks.Wrote.
 func (rec *recorder) wrote(w virtual.Write) {
 	if !rec.began {
 		return
@@ -182,7 +182,7 @@ func (rec *recorder) wroteClaim(w virtual.Write, o *corev1.PersistentVolumeClaim
 	}
 }
 
-// refused implements virtual.Config.Refused.
+// refused implements virtual.Hooks.Refused.
 func (rec *recorder) refused(f virtual.Refusal) {
 	name, ok := quota.Names(f.Err.Error())
 	if !ok || !rec.began {
@@ -243,7 +243,7 @@ func (rec *recorder) wroteBudget(w virtual.Write, b *policyv1.PodDisruptionBudge
 
 // held notes an eviction that was refused.
 func (rec *recorder) held(d *drain, pod *corev1.Pod, err error) {
-	for _, b := range guards(rec.run.world.Picture(), pod) {
+	for _, b := range guards(rec.run.world.Truth(), pod) {
 		hit := rec.budget(b)
 		if hit.Held == nil {
 			hit.Held = &Holdup{Node: d.node, From: seconds(rec.elapsed()),
@@ -254,7 +254,7 @@ func (rec *recorder) held(d *drain, pod *corev1.Pod, err error) {
 		hit.Held.Until = seconds(min(rec.elapsed()+retryEvictions, rec.run.in.Within))
 		hit.Held.Refusals++
 	}
-	if len(guards(rec.run.world.Picture(), pod)) == 0 {
+	if len(guards(rec.run.world.Truth(), pod)) == 0 {
 		rec.failed = append(rec.failed, err.Error())
 	}
 }

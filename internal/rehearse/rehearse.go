@@ -2,7 +2,7 @@
 //
 // It owns the changes, the assumptions about pods that nobody has seen yet, the end of a rehearsal, and the report with
 // its timeline. It is given the cluster's objects and the objects to apply as the API would store them, and reaches no
-// cluster itself. It refuses decisions: those are production's, run by package virtual.
+// cluster itself. It refuses decisions: those are production's, run by package virtual, whose next event is always the earliest.
 package rehearse
 
 import (
@@ -17,8 +17,8 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/object"
 	"coracle/internal/quota"
-	"coracle/internal/rehearse/virtual"
 	"coracle/internal/resource"
+	"coracle/internal/virtual"
 	"coracle/internal/why"
 )
 
@@ -43,7 +43,7 @@ type Input struct {
 // run is a rehearsal under way.
 type run struct {
 	in      Input
-	world   *virtual.Cluster
+	world   *world
 	assumed *assumptions
 	record  *recorder
 	drains  []*drain
@@ -72,12 +72,9 @@ func play(in Input) (*run, error) {
 		}
 	}
 	r.record = newRecorder(r)
-	r.world = virtual.New(virtual.Config{
-		Start: in.Start, Objects: in.Objects, Failed: failed, Expect: r.assumed.expect,
-		Wrote: r.record.wrote, Refused: r.record.refused,
-	})
+	r.world = copied(in.Start, in.Objects, failed, r.assumed.behavior, virtual.Hooks{Wrote: r.record.wrote, Refused: r.record.refused})
 	// What goes on in the cluster by itself comes first: it is not the changes' doing.
-	if err := r.world.Settle(); err != nil {
+	if err := r.world.settle(); err != nil {
 		return nil, err
 	}
 	r.record.begin()
@@ -117,7 +114,7 @@ func (r *run) start(ch Change) error {
 		r.record.say(resource.Nodes.Kind, "", "node/"+ch.Ref.Name, "loses its power", true)
 		return nil
 	}
-	err := r.world.Do(func(ctx context.Context, api client.Interface) error { return ch.do(ctx, api, r.world.Now()) })
+	err := r.world.do(func(ctx context.Context, api client.Interface) error { return ch.do(ctx, api, r.world.Now()) })
 	if err != nil {
 		if _, quotas := quota.Names(err.Error()); !quotas || !apierrors.IsForbidden(err) {
 			return fmt.Errorf("%s %s: %w", ch.Verb, shortName(ch.Ref), err)
@@ -141,14 +138,14 @@ func (r *run) start(ch Change) error {
 func (r *run) toTheEnd() error {
 	end := r.in.Start.Add(r.in.Within)
 	for {
-		if err := r.world.Settle(); err != nil {
+		if err := r.world.settle(); err != nil {
 			return err
 		}
 		for _, d := range r.drains {
 			d.look()
 		}
 		r.record.instant()
-		next, ok := r.world.Next()
+		next, ok := r.world.next()
 		if !ok || next.After(end) {
 			return nil
 		}

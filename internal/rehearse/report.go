@@ -234,7 +234,7 @@ func (r *run) judge(out *Report) {
 		}
 	}
 	for _, at := range sortedPlaces(places) {
-		report, ok := why.Explain(r.world.Picture(), r.said, at.Resource, at.Key, r.world.Now())
+		report, ok := why.Explain(r.world.Truth(), r.said, at.Resource, at.Key, r.world.Now())
 		if !ok || report.Steady() {
 			continue
 		}
@@ -264,7 +264,7 @@ func (r *run) lostDaemons(at place) string {
 		if ch.Verb != Fail {
 			continue
 		}
-		for _, o := range r.world.Picture().Indexed(resource.Pods, nodelife.PodsByNode.Name, ch.Ref.Name) {
+		for _, o := range r.world.Truth().Indexed(resource.Pods, nodelife.PodsByNode.Name, ch.Ref.Name) {
 			if ref := ownerOf(o); ref != nil && ref.UID == t.object.GetUID() {
 				missing--
 				nodes = append(nodes, ch.Ref.Name)

@@ -26,9 +26,10 @@ import (
 	"coracle/internal/kind"
 	"coracle/internal/object"
 	"coracle/internal/rehearse/manifest"
-	"coracle/internal/rehearse/virtual"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
+	"coracle/internal/simnode"
+	"coracle/internal/virtual"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected reports of golden scenarios")
@@ -207,23 +208,24 @@ func given(t *testing.T, sections map[string]string) []object.Object {
 		objects = append(objects, machine(words[0], words[1]))
 		names = append(names, words[0])
 	}
-	c := virtual.New(virtual.Config{Start: epoch, Objects: objects, Expect: func(pod *corev1.Pod, _ *corev1.Node) virtual.Expectation {
-		e := virtual.Expectation{Ready: time.Second, Stop: time.Second}
+	c := copied(epoch, objects, nil, func(pod *corev1.Pod, _ *corev1.Node) simnode.Behavior {
+		b := simnode.Behavior{ReadyAfter: time.Second, StopAfter: time.Second}
 		switch image := pod.Spec.Containers[0].Image; {
 		case strings.HasPrefix(image, "slow"):
-			e.Ready = 3 * time.Second
+			b.ReadyAfter = 3 * time.Second
 		case strings.HasPrefix(image, "bad"):
-			e.NoImage = true
+			b.PullError = "the image " + image + " cannot be pulled here now"
+			b.PullBackOff = b.PullError
 		case strings.HasPrefix(image, "crash"):
-			e.Crashes = true
+			b.Ends, b.EndAfter, b.ExitCode, b.NeverReady = true, time.Second, 1, true
 		case strings.HasPrefix(image, "stale"):
-			e.Never = true
+			b.NeverReady = true
 		}
-		return e
-	}})
+		return b
+	}, virtual.Hooks{})
 	settle(t, c, epoch)
 	for _, d := range documents(t, sections["given"]) {
-		if err := c.Do(func(ctx context.Context, api client.Interface) error {
+		if err := c.do(func(ctx context.Context, api client.Interface) error {
 			_, err := api.Create(ctx, decode(t, d))
 			return err
 		}); err != nil {
@@ -233,18 +235,18 @@ func given(t *testing.T, sections map[string]string) []object.Object {
 	settle(t, c, epoch.Add(10*time.Minute))
 	var out []object.Object
 	for _, res := range cluster.Kinds() {
-		out = append(out, c.Picture().List(res, "")...)
+		out = append(out, c.Truth().List(res, "")...)
 	}
 	return out
 }
 
-func settle(t *testing.T, c *virtual.Cluster, until time.Time) {
+func settle(t *testing.T, c *world, until time.Time) {
 	t.Helper()
 	for {
-		if err := c.Settle(); err != nil {
+		if err := c.settle(); err != nil {
 			t.Fatal(err)
 		}
-		next, ok := c.Next()
+		next, ok := c.next()
 		if !ok || next.After(until) {
 			return
 		}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"coracle/internal/object"
-	"coracle/internal/rehearse/virtual"
+	"coracle/internal/virtual"
 )
 
 // line is one thing that happens.

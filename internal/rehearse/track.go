@@ -9,8 +9,8 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/rehearse/virtual"
 	"coracle/internal/resource"
+	"coracle/internal/virtual"
 	"coracle/internal/workload"
 )
 

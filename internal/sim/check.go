@@ -16,13 +16,14 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/podstate"
 	"coracle/internal/resource"
+	"coracle/internal/virtual"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
 )
 
 // checks holds a world against the promises.
 type checks struct {
-	w     *World
+	w     *world
 	each  invariant.Check
 	plans map[string]invariant.PlanCheck
 	// writes judges each write by all that its author may have known.
@@ -47,10 +48,12 @@ type checks struct {
 	// daemons is the most daemons a node may have, surge included.
 	daemons int
 	ends    ends
+	server  server
 }
 
-func newChecks(w *World) checks {
-	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[object.Ref]object.Object{}, daemons: 1, ends: newEnds()}
+func newChecks(w *world) checks {
+	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[object.Ref]object.Object{}, daemons: 1, ends: newEnds(),
+		server: server{waited: map[types.UID]int32{}}}
 	surge := invariant.Surge()
 	c.each = invariant.All(invariant.OneController, invariant.OneTemplate(), invariant.CanaryHeld(),
 		func(r object.Reader, now time.Time) error {
@@ -72,8 +75,11 @@ func (c *checks) plan(r object.Reader, ctl *plan.Controller, key object.Key, p p
 	if err := wholesome(r, p); err != nil {
 		return fmt.Errorf("%w (%s %s)", err, ctl.Name, key)
 	}
+	if err := serverPlan(r, ctl.Name, p, now); err != nil {
+		return err
+	}
 	if authors[ctl.Name] && !c.w.late() {
-		c.writes.Known(c.w.truth, ctl.For, key, now)
+		c.writes.Known(c.w.Truth(), ctl.For, key, now)
 	}
 	if check := c.plans[ctl.Name]; check != nil {
 		if err := check(r, key, p, now); err != nil {
@@ -87,10 +93,10 @@ func (c *checks) plan(r object.Reader, ctl *plan.Controller, key object.Key, p p
 var authors = map[string]bool{"deployment-controller": true, "statefulset-controller": true, "daemonset-controller": true, "disruption-controller": true}
 
 // late says whether the controllers have yet to hear of something that workloads go by.
-func (w *World) late() bool {
+func (w *world) late() bool {
 	for _, res := range []resource.Resource{resource.Pods, resource.StatefulSets, resource.DaemonSets, resource.Deployments, resource.ReplicaSets,
 		resource.ControllerRevisions, resource.Nodes, resource.PodDisruptionBudgets} {
-		if w.behind(w.control, res) {
+		if w.Control().Watch(res).Behind() {
 			return true
 		}
 	}
@@ -238,14 +244,16 @@ func deploymentPlan(r object.Reader, key object.Key, p plan.Plan, _ time.Time) e
 
 // written holds a write against the promises.
 func (c *checks) written(e fake.Entry) {
-	if c.silent != "" && !(c.w.actor == byNode && e.Resource == resource.Leases) {
+	if c.silent != "" && !(c.w.actor == virtual.Node && e.Resource == resource.Leases) {
 		c.w.violate(fmt.Errorf("%s: %s writes %s %s", c.silent, c.w.actor, e.Resource, object.KeyOf(e.Object)))
 	}
 	if e.Resource != resource.Leases {
-		c.wrote = c.w.now
+		c.wrote = c.w.Now()
 	}
-	c.w.violate(c.ends.written(e, c.w.actor, c.w.now))
-	c.w.violate(c.writes.Written(c.w.truth, invariant.Write{By: c.w.actor, Resource: e.Resource, Before: e.Before, After: e.Object, Gone: e.Type == "DELETED"}, c.w.now))
+	c.w.violate(c.server.written(c.w, e))
+	c.w.violate(rolledBack(c.w.Truth(), e, c.w.actor))
+	c.w.violate(c.ends.written(e, c.w.actor, c.w.Now()))
+	c.w.violate(c.writes.Written(c.w.Truth(), invariant.Write{By: c.w.actor, Resource: e.Resource, Before: e.Before, After: e.Object, Gone: e.Type == "DELETED"}, c.w.Now()))
 	switch o := e.Object.(type) {
 	case *appsv1.Deployment, *appsv1.StatefulSet:
 		c.remember(e)
@@ -256,25 +264,25 @@ func (c *checks) written(e fake.Entry) {
 		}
 	case *corev1.PersistentVolumeClaim:
 		if before := e.Before; before != nil && before.GetDeletionTimestamp() == nil && (o.DeletionTimestamp != nil || e.Type == "DELETED") &&
-			c.w.actor != byUser && c.w.actor != "namespace-controller" && len(before.GetOwnerReferences()) == 0 {
+			c.w.actor != virtual.User && c.w.actor != "namespace-controller" && len(before.GetOwnerReferences()) == 0 {
 			c.w.violate(fmt.Errorf("claims kept: %s deletes claim %s, which nobody owns", c.w.actor, o.Name))
 		}
 	case *appsv1.ReplicaSet:
 		if e.Type == "DELETED" {
-			c.excused += int32(len(podsOf(c.w.truth, o))) // its pods are collected after it
+			c.excused += int32(len(podsOf(c.w.Truth(), o))) // its pods are collected after it
 		}
 		if before, ok := e.Before.(*appsv1.ReplicaSet); ok && before != nil {
 			c.take(before, o)
 			if o.Spec.MinReadySeconds > before.Spec.MinReadySeconds {
-				c.excused += int32(len(podsOf(c.w.truth, o))) // by the user's wish, pods are available later
+				c.excused += int32(len(podsOf(c.w.Truth(), o))) // by the user's wish, pods are available later
 			}
 			if claim.Controller(before) != nil && claim.Controller(o) == nil {
-				c.excused += int32(len(podsOf(c.w.truth, o))) // its Deployment is deleted and leaves it behind
+				c.excused += int32(len(podsOf(c.w.Truth(), o))) // its Deployment is deleted and leaves it behind
 			}
 		}
 	case *corev1.Pod:
 		if before := e.Before; before != nil && (claim.Controller(before) == nil && claim.Controller(o) != nil ||
-			c.w.actor == byUser && e.Type != "DELETED" && !maps.Equal(before.GetLabels(), o.Labels)) {
+			c.w.actor == virtual.User && e.Type != "DELETED" && !maps.Equal(before.GetLabels(), o.Labels)) {
 			c.adopted++
 		}
 		c.lost(e)
@@ -319,9 +327,9 @@ func (c *checks) take(before, after *appsv1.ReplicaSet) {
 
 // forget pardons nothing any more once all is as it should be and everybody knows.
 func (c *checks) forget(r object.Reader) {
-	if c.excused == 0 && c.adopted == 0 || len(c.w.passes) > 0 || c.w.behind(c.w.control, resource.Pods) ||
-		c.w.behind(c.w.control, resource.ReplicaSets) || c.w.behind(c.w.control, resource.Deployments) ||
-		c.w.behind(c.w.control, resource.DaemonSets) || c.crowded(r) {
+	if c.excused == 0 && c.adopted == 0 || len(c.w.Passes()) > 0 || c.behind(resource.Pods) ||
+		c.behind(resource.ReplicaSets) || c.behind(resource.Deployments) ||
+		c.behind(resource.DaemonSets) || c.crowded(r) {
 		return
 	}
 	for _, o := range r.List(resource.Deployments, "") {
@@ -361,35 +369,44 @@ func (c *checks) applying(a plan.Action) {
 
 // forced holds when no pod is forgotten that may still run: its node is there.
 func (c *checks) forced(d plan.Delete) error {
-	o, ok := c.w.truth.Get(resource.Pods, d.Object.Namespace, d.Object.Name)
+	o, ok := c.w.Truth().Get(resource.Pods, d.Object.Namespace, d.Object.Name)
 	if !ok || o.GetUID() != d.Object.UID {
 		return nil
 	}
 	pod := o.(*corev1.Pod)
-	if _, there := c.w.truth.Get(resource.Nodes, "", pod.Spec.NodeName); there && !podstate.Ended(pod) {
+	if _, there := c.w.Truth().Get(resource.Nodes, "", pod.Spec.NodeName); there && !podstate.Ended(pod) {
 		return fmt.Errorf("forced: %s deletes %s by force, which may still run on %s", c.w.actor, pod.Name, pod.Spec.NodeName)
 	}
 	return nil
 }
 
-// started and stopped keep account of containers that run.
-func (c *checks) started(n *node, pod *corev1.Pod) {
-	id, ok := identity(pod)
-	if !ok {
+// ran keeps account of containers that run.
+func (c *checks) ran(machine string, pod *corev1.Pod, runs bool) {
+	id, mine := identity(pod)
+	on := c.running[id]
+	if !runs { // it may have been taken from its set meanwhile
+		if at := slices.Index(on, machine); at >= 0 {
+			c.running[id] = slices.Delete(on, at, at+1)
+		}
 		return
 	}
-	if on := c.running[id]; len(on) > 0 {
-		c.w.violate(fmt.Errorf("one identity: %s starts on %s while it runs on %s", id, n.name, on[0]))
+	if !mine {
+		return
 	}
-	c.running[id] = append(c.running[id], n.name)
+	if len(on) > 0 {
+		c.w.violate(fmt.Errorf("one identity: %s starts on %s while it runs on %s", id, machine, on[0]))
+	}
+	c.running[id] = append(on, machine)
 }
 
-func (c *checks) stopped(n *node, pod *corev1.Pod) {
-	id, _ := identity(pod)
-	if at := slices.Index(c.running[id], n.name); at >= 0 {
-		c.running[id] = slices.Delete(c.running[id], at, at+1)
-	}
+// identity is the name a StatefulSet's pod answers to, if it is one.
+func identity(pod *corev1.Pod) (string, bool) {
+	ref := claim.Controller(pod)
+	return pod.Namespace + "/" + pod.Name, ref != nil && ref.Kind == "StatefulSet"
 }
+
+// behind says whether the controllers have yet to hear of something.
+func (c *checks) behind(res resource.Resource) bool { return c.w.Control().Watch(res).Behind() }
 
 // state holds the cluster as it is against the promises.
 func (c *checks) state(r object.Reader, now time.Time) error {

@@ -7,14 +7,12 @@ import (
 	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
+	"coracle/internal/loop"
 	"coracle/internal/object"
-	"coracle/internal/scheduler"
 )
 
-// Event is one thing that happens, by name: a trace of them replays on the world of its seed.
-type Event struct {
+// event is one thing that happens, by name: a trace of them replays on the world of its seed.
+type event struct {
 	Does string
 	Who  string     `json:",omitempty"`
 	Kind string     `json:",omitempty"`
@@ -23,7 +21,7 @@ type Event struct {
 	N int `json:",omitempty"`
 }
 
-func (e Event) String() string {
+func (e event) String() string {
 	var b strings.Builder
 	b.WriteString(e.Does)
 	for _, s := range []string{e.Who, e.Kind, e.Key.String()} {
@@ -39,7 +37,7 @@ func (e Event) String() string {
 
 // choice is an event that could happen now.
 type choice struct {
-	Event
+	event
 	do func()
 }
 
@@ -47,23 +45,23 @@ type choice struct {
 type sort struct {
 	name   string
 	weight int
-	list   func(w *World, out []choice) []choice
+	list   func(w *world, out []choice) []choice
 }
 
 var sorts = []sort{
-	{"deliver", 40, (*World).deliveries},
-	{"begin", 25, (*World).beginnings},
-	{"apply", 30, (*World).applications},
-	{"schedule", 15, (*World).schedulings},
-	{"beat", 10, (*World).beats},
-	{"node", 25, (*World).nodeWork},
-	{"time", 6, (*World).times},
-	{"user", 2, (*World).userWishes},
-	{"fault", 2, (*World).faults},
+	{"deliver", 40, (*world).deliveries},
+	{"begin", 25, (*world).beginnings},
+	{"apply", 30, (*world).applications},
+	{"schedule", 15, (*world).schedulings},
+	{"beat", 10, (*world).beats},
+	{"node", 25, (*world).nodeWork},
+	{"time", 6, (*world).times},
+	{"user", 2, (*world).userWishes},
+	{"fault", 2, (*world).faults},
 }
 
-// Step takes one event that could happen now, chosen by the seed.
-func (w *World) step(buffer []choice) []choice {
+// step takes one event that could happen now, chosen by the seed.
+func (w *world) step(buffer []choice) []choice {
 	total := 0
 	for _, s := range sorts {
 		total += w.weight(s)
@@ -84,21 +82,21 @@ func (w *World) step(buffer []choice) []choice {
 }
 
 // weight is how often a sort is chosen: where there is more to wish, users wish more.
-func (w *World) weight(s sort) int {
+func (w *world) weight(s sort) int {
 	if s.name == "user" && len(w.has) > 0 {
 		return 3 * s.weight
 	}
 	return s.weight
 }
 
-func (w *World) take(c choice) {
+func (w *world) take(c choice) {
 	w.steps++
-	w.trace = append(w.trace, c.Event)
+	w.trace = append(w.trace, c.event)
 	c.do()
 }
 
 // replay lets an event happen if it can.
-func (w *World) replay(e Event, buffer []choice) []choice {
+func (w *world) replay(e event, buffer []choice) []choice {
 	for _, s := range sorts {
 		if s.name != e.Does {
 			continue
@@ -111,7 +109,7 @@ func (w *World) replay(e Event, buffer []choice) []choice {
 		}
 		buffer = s.list(w, buffer[:0])
 		for _, c := range buffer {
-			if c.Event == e {
+			if c.event == e {
 				w.take(c)
 				return buffer
 			}
@@ -120,136 +118,93 @@ func (w *World) replay(e Event, buffer []choice) []choice {
 	return buffer
 }
 
-func (w *World) followers() []*follower { return []*follower{w.control, w.sched} }
-
-func (w *World) deliveries(out []choice) []choice {
-	for _, f := range w.followers() {
-		for _, res := range f.kinds {
-			if w.behind(f, res) {
-				out = append(out, choice{Event{Does: "deliver", Who: f.name, Kind: res.Plural}, func() { w.deliver(f, res) }})
+func (w *world) deliveries(out []choice) []choice {
+	for _, f := range w.Followers() {
+		for _, watch := range f.Watches {
+			if watch.Behind() {
+				out = append(out, choice{event{Does: "deliver", Who: f.Name, Kind: watch.Resource.Plural}, watch.Deliver})
 			}
 		}
 	}
-	for _, n := range w.nodes {
-		if w.lagging(n) {
-			out = append(out, choice{Event{Does: "deliver", Who: n.name}, func() { w.hear(n) }})
+	for _, m := range w.Machines() {
+		if m.Lags() {
+			out = append(out, choice{event{Does: "deliver", Who: m.Name}, m.Hear})
 		}
 	}
 	return out
 }
 
-func (w *World) beginnings(out []choice) []choice {
-	w.core.Pass(w.now.Sub(Epoch))
-	w.core.Wake(w.now)
-	for _, t := range w.core.Pending() {
-		out = append(out, choice{taskEvent("begin", t), func() { w.begin(t) }})
+func (w *world) beginnings(out []choice) []choice {
+	for _, t := range w.Pending() {
+		out = append(out, choice{taskEvent("begin", t), func() { w.Begin(t) }})
 	}
 	return out
 }
 
-func (w *World) applications(out []choice) []choice {
-	for _, p := range w.passes {
-		for nth := range max(1, len(p.left)) {
-			e := taskEvent("apply", p.task)
+func taskEvent(does string, t loop.Task) event {
+	return event{Does: does, Who: t.Controller.Name, Kind: t.Controller.For.Plural, Key: t.Key}
+}
+
+func (w *world) applications(out []choice) []choice {
+	for _, p := range w.Passes() {
+		for nth := range p.Left() {
+			e := taskEvent("apply", p.Task)
 			e.N = nth
-			out = append(out, choice{e, func() { w.apply(p, nth) }})
+			out = append(out, choice{e, func() { w.Apply(p, nth) }})
 		}
 	}
 	return out
 }
 
-func (w *World) schedulings(out []choice) []choice {
-	if w.stepper.Due() {
-		out = append(out, choice{Event{Does: "schedule"}, func() { w.stepper.Step(w.ctx) }})
+func (w *world) schedulings(out []choice) []choice {
+	if w.Placing() {
+		out = append(out, choice{event{Does: "schedule"}, w.Place})
 	}
-	for i, e := range w.stepper.Effects() {
-		out = append(out, choice{Event{Does: "schedule", Who: "effect", N: i}, func() { w.effect(e) }})
+	for i, e := range w.Effects() {
+		out = append(out, choice{event{Does: "schedule", Who: "effect", N: i}, func() { w.Carry(e) }})
 	}
 	return out
 }
 
-func (w *World) effect(e scheduler.Effect) {
-	w.as(byScheduler, func() { w.stepper.Run(w.ctx, e) })
-}
-
-func (w *World) nodeWork(out []choice) []choice {
-	for _, n := range w.nodes {
-		if !n.alive() {
-			continue
-		}
-		for _, l := range n.pods {
-			if l.waiting(w.now) {
-				out = append(out, choice{Event{Does: "node", Who: n.name, Key: object.KeyOf(l.pod)}, func() { w.as(byNode, func() { w.act(n, l) }) }})
-			}
-		}
-		if w.reclaims(n) {
-			out = append(out, choice{Event{Does: "node", Who: n.name, Kind: "volumes"}, func() { w.as(byNode, func() { w.reclaim(n) }) }})
+func (w *world) nodeWork(out []choice) []choice {
+	for _, p := range w.Ripe() {
+		out = append(out, choice{event{Does: "node", Who: p.Machine().Name, Key: object.KeyOf(p.Object)}, func() { w.Live(p) }})
+	}
+	for _, m := range w.Machines() {
+		if m.Reclaims() {
+			out = append(out, choice{event{Does: "node", Who: m.Name, Kind: "volumes"}, m.Reclaim})
 		}
 	}
 	return out
 }
 
-func (w *World) beats(out []choice) []choice {
-	for _, n := range w.nodes {
-		if n.alive() && !n.beat.After(w.now) {
-			out = append(out, choice{Event{Does: "beat", Who: n.name}, func() { w.as(byNode, func() { w.heart(n) }) }})
+func (w *world) beats(out []choice) []choice {
+	for _, m := range w.Machines() {
+		if m.Beats() {
+			out = append(out, choice{event{Does: "beat", Who: m.Name}, m.Beat})
 		}
 	}
 	return out
 }
 
-func (w *World) times(out []choice) []choice {
-	if next, ok := w.next(); ok {
-		pass := choice{Event{Does: "time"}, func() { w.pass(next.Sub(w.now)) }}
+func (w *world) times(out []choice) []choice {
+	if next, ok := w.Next(); ok {
+		pass := choice{event{Does: "time"}, func() { w.pass(next.Sub(w.Now())) }}
 		out = append(out, pass, pass, pass)
 	}
 	for _, s := range []int{1, 7, 45} {
-		out = append(out, choice{Event{Does: "time", N: s}, func() { w.pass(time.Duration(s) * time.Second) }})
+		out = append(out, choice{event{Does: "time", N: s}, func() { w.pass(time.Duration(s) * time.Second) }})
 	}
 	return out
 }
 
-func (w *World) pass(d time.Duration) {
-	w.now = w.now.Add(max(0, d))
-	w.core.Pass(w.now.Sub(Epoch))
-	w.core.Wake(w.now)
-	w.checks.passed(w.truth, w.now)
+func (w *world) pass(d time.Duration) {
+	w.Advance(w.Now().Add(max(0, d)))
+	w.checks.passed(w.Truth(), w.Now())
 }
 
-// next is the next instant at which something is due that is not yet.
-func (w *World) next() (time.Time, bool) {
-	var next time.Time
-	sooner := func(at time.Time) {
-		if at.After(w.now) && (next.IsZero() || at.Before(next)) {
-			next = at
-		}
-	}
-	if at, ok := w.core.NextTimer(); ok {
-		sooner(at)
-	}
-	sooner(w.stepper.Next())
-	for _, n := range w.nodes {
-		if !n.alive() {
-			continue
-		}
-		sooner(n.beat)
-		for _, l := range n.pods {
-			sooner(l.due)
-		}
-	}
-	return next, !next.IsZero()
-}
-
-// answer is what an accident does to a call.
-func answer(err error, verb string, ref object.Ref) error {
-	if apierrors.IsConflict(err) && verb == "update" {
-		return apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name, fmt.Errorf("the object has been modified"))
-	}
-	return apierrors.NewInternalError(fmt.Errorf("an accident"))
-}
-
-// WriteTrace and ReadTrace keep a trace in a file, one event on each line.
-func WriteTrace(path string, trace []Event) error {
+// writeTrace and readTrace keep a trace in a file, one event on each line.
+func writeTrace(path string, trace []event) error {
 	var b strings.Builder
 	for _, e := range trace {
 		line, err := json.Marshal(e)
@@ -264,18 +219,18 @@ func WriteTrace(path string, trace []Event) error {
 	return nil
 }
 
-// ReadTrace reads what WriteTrace wrote.
-func ReadTrace(path string) ([]Event, error) {
+// readTrace reads what writeTrace wrote.
+func readTrace(path string) ([]event, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read trace: %w", err)
 	}
-	var trace []Event
+	var trace []event
 	for n, line := range strings.Split(string(text), "\n") {
 		if line == "" {
 			continue
 		}
-		var e Event
+		var e event
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			return nil, fmt.Errorf("read trace: line %d: %w", n+1, err)
 		}

@@ -22,11 +22,12 @@ const (
 	replacement feature = "replacement" // coracle.io/pod-replacement-policy
 	policies    feature = "policies"    // retention policies, history limits, minReadySeconds that change
 	shares      feature = "shares"      // maxUnavailable and maxSurge as percentages, for all kinds
+	quotas      feature = "quotas"      // a quota of pods, which changes
 	slow        feature = "slow"        // pods that are ready for long before they are available, in sets without order and in daemons
 )
 
 var features = []feature{twins, budgets, scarce, canaries, rollbacks, onDelete, reserved, growth, held, apart, namespaces, deadlines,
-	replacement, policies, shares, slow}
+	replacement, policies, shares, slow, quotas}
 
 // drawn returns the features of a seed's world: none, a few, or about half of all.
 func drawn(seed uint64) map[feature]bool {

@@ -8,7 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apires "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -24,7 +24,7 @@ import (
 const autoRollback = "coracle.io/auto-rollback"
 
 // names are what workloads may be called; the letters tell the kind.
-func (w *World) names() []string {
+func (w *world) names() []string {
 	if w.has[twins] {
 		return []string{"dep", "sts", "ds", "dep2", "sts2", "ds2"}
 	}
@@ -38,7 +38,7 @@ func kindOf(name string) (resource.Resource, bool) {
 }
 
 // equip gives a workload the settings of the world's features.
-func (w *World) equip(r *rand.Rand, o object.Object) object.Object {
+func (w *world) equip(r *rand.Rand, o object.Object) object.Object {
 	notes := map[string]string{}
 	o.SetAnnotations(notes)
 	w.note(r, o, notes)
@@ -70,8 +70,7 @@ func (w *World) equip(r *rand.Rand, o object.Object) object.Object {
 	w.slow(o)
 	if w.has[scarce] {
 		t.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": apires.MustParse(pick(r, "500m", "1"))}
-		t.Spec.Priority = ptr(pick(r, int32(0), 0, 100, 1000))
-		t.Spec.PreemptionPolicy = ptr(pick(r, corev1.PreemptLowerPriority, corev1.PreemptLowerPriority, corev1.PreemptNever))
+		t.Spec.PriorityClassName = class(pick(r, int32(0), 0, 100, 1000), pick(r, false, false, true))
 	}
 	if w.has[apart] && r.IntN(2) == 0 && !w.pinned(o) {
 		t.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
@@ -83,13 +82,14 @@ func (w *World) equip(r *rand.Rand, o object.Object) object.Object {
 // ripening is how long pods of slow worlds are ready before they are available: less than the respite of a run.
 const ripening = 13
 
-func (w *World) slow(o object.Object) {
+func (w *world) slow(o object.Object) {
 	if !w.has[slow] {
 		return
 	}
 	switch o := o.(type) {
 	case *appsv1.StatefulSet:
 		o.Spec.MinReadySeconds, o.Spec.PodManagementPolicy = ripening, appsv1.ParallelPodManagement
+		o.Spec.Replicas = ptr(max(3, *o.Spec.Replicas))
 	case *appsv1.DaemonSet:
 		o.Spec.MinReadySeconds = ripening
 	}
@@ -97,14 +97,14 @@ func (w *World) slow(o object.Object) {
 
 // pinned says whether no anti-affinity of a workload's pods can be kept by everybody: daemons; those with local volumes,
 // which may be two on one node; and those whose surplus ordinals, which go last, may be lower than wanted ones.
-func (w *World) pinned(o object.Object) bool {
+func (w *world) pinned(o object.Object) bool {
 	s, set := o.(*appsv1.StatefulSet)
 	_, daemon := o.(*appsv1.DaemonSet)
 	return daemon || set && (len(s.Spec.VolumeClaimTemplates) > 0 || w.has[reserved])
 }
 
 // note draws the annotations of a workload; an empty value is none.
-func (w *World) note(r *rand.Rand, o object.Object, notes map[string]string) {
+func (w *world) note(r *rand.Rand, o object.Object, notes map[string]string) {
 	set := func(f feature, key string, values ...string) {
 		if !w.has[f] {
 			return
@@ -143,12 +143,34 @@ func daemonShares(r *rand.Rand) *appsv1.RollingUpdateDaemonSet {
 	return ru
 }
 
+// class names a priority class, whose pods preempt others or never do.
+func class(value int32, never bool) string {
+	name := fmt.Sprintf("p%d", value)
+	if never {
+		name += "-never"
+	}
+	return name
+}
+
+// classes makes the priority classes that workloads name.
+func (w *world) classes() {
+	for _, value := range []int32{0, 100, 1000, 5000} {
+		for _, policy := range []corev1.PreemptionPolicy{corev1.PreemptLowerPriority, corev1.PreemptNever} {
+			w.make(&schedulingv1.PriorityClass{
+				ObjectMeta: metav1.ObjectMeta{Name: class(value, policy == corev1.PreemptNever)}, Value: value, PreemptionPolicy: &policy})
+		}
+	}
+}
+
 // furnishMore makes what the world's features add to what every world has.
-func (w *World) furnishMore(r *rand.Rand) {
+func (w *world) furnishMore(r *rand.Rand) {
 	if w.has[twins] {
 		for range 1 + r.IntN(2) {
 			w.make(w.equip(r, w.workload(r, pick(r, "dep2", "sts2", "ds2", "dep", "sts"))))
 		}
+	}
+	if w.has[quotas] {
+		w.make(&corev1.ResourceQuota{ObjectMeta: meta("quota"), Spec: corev1.ResourceQuotaSpec{Hard: podsHard(3 + r.IntN(8))}})
 	}
 	if w.has[budgets] {
 		for _, name := range w.names() {
@@ -159,8 +181,12 @@ func (w *World) furnishMore(r *rand.Rand) {
 	}
 }
 
+func podsHard(n int) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourcePods: *apires.NewQuantity(int64(n), apires.DecimalSI)}
+}
+
 // workload draws a workload of a name.
-func (w *World) workload(r *rand.Rand, name string) object.Object {
+func (w *world) workload(r *rand.Rand, name string) object.Object {
 	labels := map[string]string{"app": name}
 	switch res, _ := kindOf(name); res {
 	case resource.Deployments:
@@ -196,21 +222,10 @@ func ration(r *rand.Rand, b *policyv1.PodDisruptionBudget) {
 }
 
 // room is what a new node has to give.
-func (w *World) room() corev1.ResourceList {
+func (w *world) room() corev1.ResourceList {
 	cpu := "8"
 	if w.has[scarce] && !w.peace {
 		cpu = "2"
 	}
 	return corev1.ResourceList{"cpu": apires.MustParse(cpu), "memory": apires.MustParse("16Gi"), "pods": apires.MustParse("40")}
-}
-
-// admit is the API's admission: nothing is made in a namespace that is not there.
-func (w *World) admit(verb string, obj, _ object.Object) error {
-	if verb != "create" || obj.GetNamespace() != ns {
-		return nil
-	}
-	if _, err := w.cluster.Get(w.ctx, resource.Namespaces, "", ns); apierrors.IsNotFound(err) {
-		return apierrors.NewNotFound(resource.Namespaces.GroupResource(), fmt.Sprintf("%s (for %s)", ns, obj.GetName()))
-	}
-	return nil
 }

@@ -3,12 +3,14 @@ package sim
 import (
 	"slices"
 
+	"coracle/internal/client"
 	"coracle/internal/loop"
 	"coracle/internal/plan"
+	"coracle/internal/quota"
 )
 
-// Mutation is a defect put into the product on purpose, to prove that a simulation finds its like.
-type Mutation struct {
+// mutation is a defect put into the product on purpose, to prove that a simulation finds its like.
+type mutation struct {
 	Name string
 	// Controller is whose plans Plan changes.
 	Controller string
@@ -17,25 +19,41 @@ type Mutation struct {
 	Where []feature
 	// Action changes an action just before it is carried out.
 	Action func(plan.Action) plan.Action
+	// Scheduler changes what the scheduler reaches the API by, Bill what a create is charged.
+	Scheduler func(client.Interface) client.Interface
+	Bill      func([]quota.Item) []quota.Item
 	// Outcome changes what the loop is told came of a pass.
 	Outcome func(loop.Task, *loop.Outcome)
 }
 
-func (m *Mutation) action(a plan.Action) plan.Action {
+// controllers are those of the product, with the defect.
+func (m *mutation) controllers(of []plan.Controller) []plan.Controller {
+	if m == nil || m.Plan == nil {
+		return of
+	}
+	for i, c := range of {
+		if c.Name == m.Controller {
+			of[i].Plan = func(in plan.Input) plan.Plan { return m.Plan(in, c.Plan(in)) }
+		}
+	}
+	return of
+}
+
+func (m *mutation) action(a plan.Action) plan.Action {
 	if m == nil || m.Action == nil {
 		return a
 	}
 	return m.Action(a)
 }
 
-func (m *Mutation) outcome(t loop.Task, o *loop.Outcome) {
+func (m *mutation) outcome(t loop.Task, o *loop.Outcome) {
 	if m != nil && m.Outcome != nil {
 		m.Outcome(t, o)
 	}
 }
 
 // shows says whether the world of a seed can show the defect.
-func (m *Mutation) shows(seed uint64) bool {
+func (m *mutation) shows(seed uint64) bool {
 	has := drawn(seed)
 	return len(m.Where) == 0 || slices.ContainsFunc(m.Where, func(f feature) bool { return has[f] })
 }

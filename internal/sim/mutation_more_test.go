@@ -126,7 +126,7 @@ func rolls(s *appsv1.StatefulSet) *appsv1.RollingUpdateStatefulSetStrategy {
 }
 
 // moreMutations are defects in what only some worlds have.
-var moreMutations = []Mutation{
+var moreMutations = []mutation{
 	{Name: "a StatefulSet takes its partition one too low", Controller: sts, Plan: aStatefulSet(func(s *appsv1.StatefulSet) {
 		if ru := s.Spec.UpdateStrategy.RollingUpdate; ru != nil && ru.Partition != nil {
 			ru.Partition = ptr(max(0, *ru.Partition-1))

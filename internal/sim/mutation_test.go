@@ -205,7 +205,7 @@ func outcome(controller string, change func(*loop.Outcome)) func(loop.Task, *loo
 	}
 }
 
-var mutations = []Mutation{
+var mutations = []mutation{
 	{Name: "a ReplicaSet creates one too many", Controller: rs, Plan: doubled},
 	{Name: "a ReplicaSet never creates the last pod", Controller: rs, Plan: dropLast(isCreate)},
 	{Name: "a ReplicaSet never deletes the last pod", Controller: rs, Plan: dropLast(isDelete)},
@@ -277,20 +277,28 @@ var mutations = []Mutation{
 // TestMutations proves that the promises bite: each defect is found within the worlds that make sim runs. Those that cannot
 // show it are passed over.
 func TestMutations(t *testing.T) {
-	const most = 2000
-	for _, m := range slices.Concat(mutations, moreMutations) {
-		t.Run(m.Name, func(t *testing.T) {
-			t.Parallel()
-			for seed := range uint64(most) {
-				if !m.shows(seed + 1) {
-					continue
-				}
-				if r := Run(seed+1, Steps, &m); r.Broken != nil && Run(seed+1, Steps, nil).Broken == nil {
-					t.Logf("in world %d: %v", seed+1, r.Broken)
-					return
-				}
+	for of, list := range map[string][]mutation{"workloads": mutations, "features": moreMutations, "server": serverMutations} {
+		t.Run(of, func(t *testing.T) {
+			for _, m := range list {
+				t.Run(m.Name, func(t *testing.T) {
+					t.Parallel()
+					found(t, &m)
+				})
 			}
-			t.Errorf("not found in %d worlds", most)
 		})
 	}
+}
+
+func found(t *testing.T, m *mutation) {
+	const most = 2000
+	for seed := range uint64(most) {
+		if !m.shows(seed + 1) {
+			continue
+		}
+		if r := play(seed+1, busySteps, m); r.Broken != nil && play(seed+1, busySteps, nil).Broken == nil {
+			t.Logf("in world %d: %.300v", seed+1, r.Broken)
+			return
+		}
+	}
+	t.Errorf("not found in %d worlds", most)
 }

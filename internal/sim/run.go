@@ -14,6 +14,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/podstate"
 	"coracle/internal/resource"
+	"coracle/internal/virtual"
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/invariant"
 )
@@ -28,16 +29,16 @@ const (
 	respite = 15 * time.Second
 )
 
-// Steps is how many events a world sees before it is left in peace.
-const Steps = 350
+// busySteps is how many events a world sees before it is left in peace.
+const busySteps = 350
 
-// Result is what came of one world.
-type Result struct {
+// result is what came of one world.
+type result struct {
 	Seed uint64
 	// Broken is the first promise that was broken; nil when all were kept.
 	Broken error
 	// Trace holds the events up to the moment the world was left in peace, or to the breach.
-	Trace []Event
+	Trace []event
 	Steps int
 	// Calm says that the breach came after the trace, while the world was left in peace.
 	Calm bool
@@ -45,12 +46,12 @@ type Result struct {
 	Revision uint64
 }
 
-// Run lets the world of a seed happen for so many steps and then come to rest.
-func Run(seed uint64, steps int, m *Mutation) Result {
+// play lets the world of a seed happen for so many steps and then come to rest.
+func play(seed uint64, steps int, m *mutation) result {
 	return run(seed, steps, m, drawn(seed))
 }
 
-func run(seed uint64, steps int, m *Mutation, has map[feature]bool) Result {
+func run(seed uint64, steps int, m *mutation, has map[feature]bool) result {
 	w := newWorld(seed, m, has)
 	var buffer []choice
 	for range steps {
@@ -62,9 +63,9 @@ func run(seed uint64, steps int, m *Mutation, has map[feature]bool) Result {
 	return w.end()
 }
 
-// Replay lets the world of a seed go through a trace; events that cannot happen are passed over.
-func Replay(seed uint64, trace []Event, m *Mutation) Result {
-	w := New(seed, m)
+// replayed lets the world of a seed go through a trace; events that cannot happen are passed over.
+func replayed(seed uint64, trace []event, m *mutation) result {
+	w := newWorld(seed, m, drawn(seed))
 	var buffer []choice
 	for _, e := range trace {
 		if w.broken != nil {
@@ -75,27 +76,27 @@ func Replay(seed uint64, trace []Event, m *Mutation) Result {
 	return w.end()
 }
 
-func (w *World) end() Result {
-	out := Result{Seed: w.seed, Trace: w.trace}
+func (w *world) end() result {
+	out := result{Seed: w.seed, Trace: w.trace}
 	if w.broken == nil {
 		out.Calm = true
 		w.settle()
 	}
-	out.Broken, out.Steps, out.Revision = w.broken, w.steps, w.cluster.Revision()
+	out.Broken, out.Steps, out.Revision = w.broken, w.steps, w.Revision()
 	return out
 }
 
-// Sort is the promise that an error says was broken, without particulars.
-func Sort(err error) string {
+// promise is the promise that an error says was broken, without particulars.
+func promise(err error) string {
 	sort, _, _ := strings.Cut(err.Error(), ":")
 	return sort
 }
 
 // settle ends all accidents, has the user put right what only a user can, and waits for rest.
-func (w *World) settle() {
+func (w *world) settle() {
 	w.fail = nil
-	w.as(byUser, w.appease)
-	deadline := w.now.Add(patience)
+	w.as(virtual.User, w.appease)
+	deadline := w.Now().Add(patience)
 	var last error
 	looked := uint64(0)
 	for w.broken == nil {
@@ -105,56 +106,76 @@ func (w *World) settle() {
 			}
 			continue
 		}
-		if last == nil || w.pulled != looked {
-			looked = w.pulled
-			w.as(byUser, w.sweep)
-			if last = w.restful(); last == nil && w.now.Sub(w.checks.wrote) >= respite {
+		if last == nil || w.Revision() != looked {
+			looked = w.Revision()
+			w.as(virtual.User, w.sweep)
+			if last = w.restful(); last == nil && w.Now().Sub(w.checks.wrote) >= respite {
 				break
 			}
 		}
-		if last != nil && w.now.After(deadline) {
+		if last != nil && w.Now().After(deadline) {
 			w.violate(fmt.Errorf("%w (after %s of peace)", last, patience))
 			return
 		}
-		next, ok := w.next()
+		next, ok := w.Next()
 		if !ok {
-			next = w.now.Add(respite)
+			next = w.Now().Add(respite)
 		}
-		w.pass(next.Sub(w.now))
+		w.pass(next.Sub(w.Now()))
 	}
 	w.quiet("quiet")
 	if w.broken == nil {
-		w.boot()
+		w.Restart()
 		w.quiet("quiet after a restart")
 	}
 }
 
 // restful says what is not yet as it shall be.
-func (w *World) restful() error {
-	for _, n := range w.nodes {
-		if err := w.settled(n); err != nil {
+func (w *world) restful() error {
+	for _, m := range w.Machines() {
+		if err := w.settled(m); err != nil {
 			return err
 		}
 	}
-	for _, o := range w.truth.List(resource.Pods, "") {
+	for _, o := range w.Truth().List(resource.Pods, "") {
 		for _, c := range o.(*corev1.Pod).Status.Conditions {
 			if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && podstate.Active(o.(*corev1.Pod)) {
 				return fmt.Errorf("disrupted: pod %s was to go and stays", o.GetName()) // its mark is taken back in time
 			}
 		}
 	}
-	if err := exact(w.truth, w.now); err != nil {
+	if err := exact(w.Truth(), w.Now()); err != nil {
+		return err
+	}
+	if err := serverExact(w.Truth()); err != nil {
 		return err
 	}
 	return w.atRest()
 }
 
+// settled says that a machine has nothing left to do and is known to be well.
+func (w *world) settled(m *virtual.Machine) error {
+	for _, p := range m.Pods() {
+		if p.OnItsWay() {
+			return fmt.Errorf("node %s: %s is on its way", m.Name, p.Object.Name)
+		}
+	}
+	if o, ok := w.Truth().Get(resource.Nodes, "", m.Name); ok {
+		for _, c := range o.(*corev1.Node).Status.Conditions {
+			if (c.Type == corev1.NodeReady) != (c.Status == corev1.ConditionTrue) {
+				return fmt.Errorf("node %s: condition %s is %s", m.Name, c.Type, c.Status)
+			}
+		}
+	}
+	return nil
+}
+
 // atRest holds when no planner wants to write anything, and none of the workloads' to say anything. The others may have
 // something to say on each look, such as what a claim waits for, but look only when something happens.
-func (w *World) atRest() error {
+func (w *world) atRest() error {
 	for _, c := range w.controllers {
 		if c.For.Group == "apps" {
-			if err := invariant.AtRest(c)(w.truth, w.now); err != nil {
+			if err := invariant.AtRest(c)(w.Truth(), w.Now()); err != nil {
 				return err
 			}
 			continue
@@ -165,7 +186,7 @@ func (w *World) atRest() error {
 			p.Events = nil
 			return p
 		}
-		if err := invariant.AtRest(silent)(w.truth, w.now); err != nil {
+		if err := invariant.AtRest(silent)(w.Truth(), w.Now()); err != nil {
 			return err
 		}
 	}
@@ -173,28 +194,28 @@ func (w *World) atRest() error {
 }
 
 // quiet lets time pass and demands that nothing but heartbeats be written.
-func (w *World) quiet(promise string) {
-	until := w.now.Add(2 * time.Minute)
+func (w *world) quiet(promise string) {
+	until := w.Now().Add(2 * time.Minute)
 	w.checks.silent = promise
-	for w.now.Before(until) && w.broken == nil {
+	for w.Now().Before(until) && w.broken == nil {
 		if w.work() {
 			continue
 		}
-		next, ok := w.next()
+		next, ok := w.Next()
 		if !ok {
 			break
 		}
-		w.pass(next.Sub(w.now))
+		w.pass(next.Sub(w.Now()))
 	}
 	w.checks.silent = ""
 }
 
-// work does something that is due, in a fixed order; false when nothing is.
-func (w *World) work() bool {
+// work does something that is due, by the order of the sorts and within one in turn; false when nothing is.
+func (w *world) work() bool {
 	for _, s := range sorts[:6] {
 		if list := s.list(w, nil); len(list) > 0 {
 			w.steps++
-			list[0].do()
+			list[w.steps%len(list)].do()
 			return true
 		}
 	}
@@ -202,12 +223,12 @@ func (w *World) work() bool {
 }
 
 // appease has nodes come back and the user take back what keeps a world from rest.
-func (w *World) appease() {
-	for _, n := range w.nodes {
-		if !n.alive() {
-			w.revive(n)
+func (w *world) appease() {
+	for _, m := range w.Machines() {
+		if !m.Alive() {
+			m.Return()
 		}
-		edit(w, resource.Nodes, n.name, func(o *corev1.Node) {
+		edit(w, resource.Nodes, m.Name, func(o *corev1.Node) {
 			o.Spec.Unschedulable = false
 			var taints []corev1.Taint
 			for _, t := range o.Spec.Taints {
@@ -238,29 +259,29 @@ func (w *World) appease() {
 
 // sweep deletes pods that nobody controls, as they may stand in the way of a name, and brings machines back that
 // took volumes with them.
-func (w *World) sweep() {
+func (w *world) sweep() {
 	w.sweepBad()
-	for _, o := range w.truth.List(resource.PersistentVolumes, "") {
+	for _, o := range w.Truth().List(resource.PersistentVolumes, "") {
 		if a := o.(*corev1.PersistentVolume).Spec.NodeAffinity; a != nil {
 			w.addNode(a.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0])
 		}
 	}
-	for _, o := range w.truth.List(resource.Pods, ns) {
+	for _, o := range w.Truth().List(resource.Pods, ns) {
 		if claim.Controller(o) == nil && o.GetDeletionTimestamp() == nil {
 			w.delete(resource.Pods, o.GetName(), metav1.DeleteOptions{})
 		}
 	}
 }
 
-// Shrink cuts a failing run's trace down to events without which it does not fail in the same way,
+// shrink cuts a failing run's trace down to events without which it does not fail in the same way,
 // within so many tries.
-func Shrink(r Result, m *Mutation, tries int) Result {
-	want := Sort(r.Broken)
+func shrink(r result, m *mutation, tries int) result {
+	want := promise(r.Broken)
 	for size := max(1, len(r.Trace)/2); tries > 0; size /= 2 {
 		for at := 0; at < len(r.Trace) && tries > 0; {
-			cut := append(append([]Event(nil), r.Trace[:at]...), r.Trace[min(len(r.Trace), at+size):]...)
+			cut := append(append([]event(nil), r.Trace[:at]...), r.Trace[min(len(r.Trace), at+size):]...)
 			tries--
-			if next := Replay(r.Seed, cut, m); next.Broken != nil && Sort(next.Broken) == want {
+			if next := replayed(r.Seed, cut, m); next.Broken != nil && promise(next.Broken) == want {
 				r = next
 			} else {
 				at += size
@@ -273,8 +294,8 @@ func Shrink(r Result, m *Mutation, tries int) Result {
 	return r
 }
 
-// Report spells out a failure, with how to see it again.
-func Report(r Result) string {
+// report spells out a failure, with how to see it again.
+func report(r result) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %v\n", r.Seed, r.Broken)
 	if has := slices.Sorted(maps.Keys(drawn(r.Seed))); len(has) > 0 {

@@ -10,6 +10,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/resource"
+	"coracle/internal/virtual"
+	"coracle/internal/workload/claim"
 )
 
 var (
@@ -17,6 +23,7 @@ var (
 	trace  = flag.String("sim.trace", "", "replay this trace on the world of -sim.seed; without one, where to write the trace of a failure")
 	worlds = flag.Uint64("sim.worlds", 200, "how many worlds to run")
 	from   = flag.Uint64("sim.from", 1, "the first seed")
+	tries  = flag.Int("sim.tries", 300, "how many shorter traces to try of a failure")
 	long   = flag.Bool("sim.long", false, "go on from the first seed until stopped or until a world fails")
 )
 
@@ -28,14 +35,14 @@ func TestMain(m *testing.M) {
 
 // sweep runs the worlds from first to last on all processors, and calls done for each from one goroutine, in the order
 // in which they end, until it returns false.
-func sweep(first, last uint64, done func(Result) bool) {
-	seeds, results, stop := make(chan uint64), make(chan Result), make(chan struct{})
+func sweep(first, last uint64, done func(result) bool) {
+	seeds, results, stop := make(chan uint64), make(chan result), make(chan struct{})
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for s := range seeds {
 				select {
-				case results <- Run(s, Steps, nil):
+				case results <- play(s, busySteps, nil):
 				case <-stop:
 				}
 			}
@@ -74,7 +81,7 @@ func TestWorlds(t *testing.T) {
 	}
 	began, told := time.Now(), time.Now()
 	ran, steps, failures := 0, 0, 0
-	sweep(*from, last, func(r Result) bool {
+	sweep(*from, last, func(r result) bool {
 		ran++
 		steps += r.Steps
 		if *long && time.Since(told) > 10*time.Second {
@@ -86,8 +93,8 @@ func TestWorlds(t *testing.T) {
 		}
 		failures++
 		if failures == 1 {
-			r = Shrink(r, nil, 300)
-			t.Error(Report(r))
+			r = shrink(r, nil, *tries)
+			t.Error(report(r))
 		} else {
 			t.Errorf("seed %d: %v", r.Seed, r.Broken)
 		}
@@ -99,35 +106,78 @@ func TestWorlds(t *testing.T) {
 
 func one(t *testing.T, seed uint64) {
 	if _, err := os.Stat(*trace); err == nil {
-		events, err := ReadTrace(*trace)
+		events, err := readTrace(*trace)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r := Replay(seed, events, nil); r.Broken != nil {
-			t.Fatal(Report(r))
+		if r := replayed(seed, events, nil); r.Broken != nil {
+			t.Fatal(report(r))
 		}
 		return
 	}
-	r := Run(seed, Steps, nil)
+	r := play(seed, busySteps, nil)
 	if r.Broken == nil {
 		return
 	}
-	r = Shrink(r, nil, 600)
+	r = shrink(r, nil, *tries)
 	if *trace != "" {
-		if err := WriteTrace(*trace, r.Trace); err != nil {
+		if err := writeTrace(*trace, r.Trace); err != nil {
 			t.Error(err)
 		}
 	}
-	t.Fatal(Report(r))
+	t.Fatal(report(r))
 }
 
-// TestRegressions runs the seeds of worlds that once failed, without features: their draws are of that time.
-func TestRegressions(t *testing.T) {
-	for seed, was := range map[uint64]string{
-		100182: "a daemon pod that the user relabels away and back was pardoned before the DaemonSet had dealt with it",
-	} {
-		if r := run(seed, Steps, nil, nil); r.Broken != nil {
-			t.Errorf("seed %d (%s): %v", seed, was, r.Broken)
+// TestPardonLasts: a daemon that a user takes from its set and gives back may stand beside another until the DaemonSet has
+// dealt with it, and no longer.
+func TestPardonLasts(t *testing.T) {
+	var w *world
+	var name string
+	for seed := uint64(1); name == ""; seed++ {
+		w = newWorld(seed, nil, nil)
+		rest(w)
+		if len(w.Truth().List(resource.Deployments, "")) > 0 {
+			continue
+		}
+		for _, o := range w.Truth().List(resource.Pods, ns) {
+			if o.GetLabels()["app"] == "ds" {
+				name = o.GetName()
+			}
+		}
+	}
+	label := func(app string) {
+		w.as(virtual.User, func() { edit(w, resource.Pods, name, func(p *corev1.Pod) { p.Labels["app"] = app }) })
+	}
+	label("gone")
+	rest(w)
+	label("ds")
+	for back := false; !back; {
+		if !w.work() {
+			t.Fatal("the pod is not adopted again")
+		}
+		o, ok := w.Truth().Get(resource.Pods, ns, name)
+		back = ok && claim.Controller(o) != nil
+	}
+	for _, watch := range w.Control().Watches {
+		for watch.Behind() {
+			watch.Deliver()
+		}
+	}
+	w.violate(w.checks.state(w.Truth(), w.Now()))
+	if w.checks.adopted == 0 {
+		t.Error("pardoned before the DaemonSet has dealt with it")
+	}
+	rest(w)
+	if w.checks.adopted != 0 || w.broken != nil {
+		t.Errorf("in the end %d pods are pardoned, broken: %v", w.checks.adopted, w.broken)
+	}
+}
+
+// rest lets a world come to rest for two minutes without accidents.
+func rest(w *world) {
+	for until := w.Now().Add(2 * time.Minute); w.Now().Before(until); {
+		if next, ok := w.Next(); !w.work() && ok {
+			w.pass(next.Sub(w.Now()))
 		}
 	}
 }
@@ -135,7 +185,7 @@ func TestRegressions(t *testing.T) {
 // TestDeterminism: one seed is one world.
 func TestDeterminism(t *testing.T) {
 	for seed := range uint64(30) {
-		a, b := Run(seed, Steps, nil), Run(seed, Steps, nil)
+		a, b := play(seed, busySteps, nil), play(seed, busySteps, nil)
 		if a.Revision != b.Revision || a.Steps != b.Steps {
 			t.Errorf("seed %d: revision %d and %d, steps %d and %d", seed, a.Revision, b.Revision, a.Steps, b.Steps)
 		}
@@ -152,23 +202,23 @@ func TestDeterminism(t *testing.T) {
 func TestShrink(t *testing.T) {
 	m := &mutations[0]
 	for seed := uint64(1); ; seed++ {
-		r := Run(seed, Steps, m)
+		r := play(seed, busySteps, m)
 		if r.Broken == nil {
 			continue
 		}
-		short := Shrink(r, m, 200)
+		short := shrink(r, m, 200)
 		if len(short.Trace) >= len(r.Trace) || len(short.Trace) > 60 {
 			t.Errorf("shrunk from %d events to %d only", len(r.Trace), len(short.Trace))
 		}
 		path := filepath.Join(t.TempDir(), "trace")
-		if err := WriteTrace(path, short.Trace); err != nil {
+		if err := writeTrace(path, short.Trace); err != nil {
 			t.Fatal(err)
 		}
-		events, err := ReadTrace(path)
+		events, err := readTrace(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again := Replay(seed, events, m); again.Broken == nil || Sort(again.Broken) != Sort(r.Broken) {
+		if again := replayed(seed, events, m); again.Broken == nil || promise(again.Broken) != promise(r.Broken) {
 			t.Errorf("replayed: %v, was: %v", again.Broken, r.Broken)
 		}
 		return

@@ -15,10 +15,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"coracle/internal/cluster/nodelife"
 	"coracle/internal/cluster/volume"
 	"coracle/internal/object"
 	"coracle/internal/podstate"
 	"coracle/internal/resource"
+	"coracle/internal/virtual"
 )
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
@@ -26,15 +28,19 @@ func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 func ptr[T any](v T) *T { return &v }
 
 // furnish makes what the world begins with.
-func (w *World) furnish(r *rand.Rand) {
-	w.actor = byUser
+func (w *world) furnish(r *rand.Rand) {
 	more := rand.New(rand.NewPCG(w.seed, 3))
-	w.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})
+	for _, name := range []string{ns, nodelife.LeaseNamespace} {
+		w.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	}
 	w.make(&storagev1.StorageClass{
 		ObjectMeta: metav1.ObjectMeta{Name: "local"}, Provisioner: volume.Local,
 		AllowVolumeExpansion: ptr(true),
 		VolumeBindingMode:    ptr(storagev1.VolumeBindingWaitForFirstConsumer), ReclaimPolicy: ptr(corev1.PersistentVolumeReclaimDelete),
 	})
+	if w.has[scarce] {
+		w.classes()
+	}
 	for i := range 2 + r.IntN(4) {
 		w.addNode(fmt.Sprintf("n%d", i))
 	}
@@ -49,20 +55,19 @@ func (w *World) furnish(r *rand.Rand) {
 		w.make(w.equip(more, w.daemonSet(r)))
 	}
 	w.furnishMore(more)
-	w.actor = ""
 }
 
-func (w *World) make(o object.Object) {
-	if _, err := w.cluster.Create(w.ctx, o); err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
+func (w *world) make(o object.Object) {
+	if _, err := w.api.Create(w.ctx, o); err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
 		w.violate(fmt.Errorf("harness: %w", err))
 	}
 }
 
-func (w *World) addNode(name string) {
-	if slices.ContainsFunc(w.nodes, func(n *node) bool { return n.name == name }) {
+func (w *world) addNode(name string) {
+	if w.Machine(name) != nil {
 		return
 	}
-	now := metav1.NewTime(w.now)
+	now := metav1.NewTime(w.Now())
 	room := w.room()
 	w.make(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name, "half": string('a' + name[1]%2)},
@@ -73,28 +78,15 @@ func (w *World) addNode(name string) {
 			{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse, LastHeartbeatTime: now, LastTransitionTime: now},
 			{Type: corev1.NodePIDPressure, Status: corev1.ConditionFalse, LastHeartbeatTime: now, LastTransitionTime: now}}},
 	})
-	n := &node{name: name, at: len(w.logs[resource.Pods]), volumes: len(w.logs[resource.PersistentVolumes]), beat: w.now}
-	w.nodes = append(w.nodes, n)
-	// The agent lists the pods of its node's name first: some may be left of a machine that had the name before.
-	for _, o := range w.truth.List(resource.Pods, "") {
-		if pod := o.(*corev1.Pod); pod.Spec.NodeName == name {
-			l := &local{pod: pod, due: w.now.Add(w.delay(pod, "start", 3))}
-			switch {
-			case pod.DeletionTimestamp != nil:
-				l.state = ending
-			case podstate.Ended(pod):
-				l.state = failed
-			}
-			n.pods = append(n.pods, l)
-		}
-	}
+	m := w.Join(name)
+	m.Crash() // what is left of a machine that had the name before does not run on this one
+	m.Return()
 }
 
 // removeNode takes a machine away for good: its power first, then its object.
-func (w *World) removeNode(n *node) {
-	w.crash(n)
-	w.nodes = slices.DeleteFunc(w.nodes, func(o *node) bool { return o == n })
-	w.delete(resource.Nodes, n.name, metav1.DeleteOptions{})
+func (w *world) removeNode(m *virtual.Machine) {
+	w.Leave(m)
+	w.delete(resource.Nodes, m.Name, metav1.DeleteOptions{})
 }
 
 func meta(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: ns, Name: name} }
@@ -112,7 +104,7 @@ func template(r *rand.Rand, app string) corev1.PodTemplateSpec {
 			Containers:                    []corev1.Container{{Name: "c", Image: "good:0"}},
 		},
 	}
-	if seconds := pick(r, 0, 60, 300, 300); app != "ds" && seconds > 0 {
+	if seconds := pick(r, 0, 60, 300, 300); app != "ds" {
 		for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
 			t.Spec.Tolerations = append(t.Spec.Tolerations, corev1.Toleration{
 				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr(int64(seconds))})
@@ -134,7 +126,7 @@ func rolling(r *rand.Rand) appsv1.DeploymentStrategy {
 	return s
 }
 
-func (w *World) deployment(r *rand.Rand) *appsv1.Deployment {
+func (w *world) deployment(r *rand.Rand) *appsv1.Deployment {
 	d := &appsv1.Deployment{ObjectMeta: meta("dep"), Spec: appsv1.DeploymentSpec{
 		Replicas: ptr(int32(r.IntN(8))), Selector: selector("dep"), Template: template(r, "dep"), Strategy: rolling(r),
 		MinReadySeconds: pick(r, int32(0), 0, 5), RevisionHistoryLimit: ptr(pick(r, int32(0), 2, 10)), ProgressDeadlineSeconds: ptr(int32(600)),
@@ -145,7 +137,7 @@ func (w *World) deployment(r *rand.Rand) *appsv1.Deployment {
 	return d
 }
 
-func (w *World) statefulSet(r *rand.Rand) *appsv1.StatefulSet {
+func (w *world) statefulSet(r *rand.Rand) *appsv1.StatefulSet {
 	s := &appsv1.StatefulSet{ObjectMeta: meta("sts"), Spec: appsv1.StatefulSetSpec{
 		Replicas: ptr(int32(r.IntN(6))), Selector: selector("sts"), Template: template(r, "sts"), ServiceName: "sts",
 		PodManagementPolicy: pick(r, appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement),
@@ -173,7 +165,7 @@ func daemonStrategy(r *rand.Rand) appsv1.DaemonSetUpdateStrategy {
 	return appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType, RollingUpdate: ru}
 }
 
-func (w *World) daemonSet(r *rand.Rand) *appsv1.DaemonSet {
+func (w *world) daemonSet(r *rand.Rand) *appsv1.DaemonSet {
 	d := &appsv1.DaemonSet{ObjectMeta: meta("ds"), Spec: appsv1.DaemonSetSpec{
 		Selector: selector("ds"), Template: template(r, "ds"), UpdateStrategy: daemonStrategy(r),
 		MinReadySeconds: pick(r, int32(0), 0, 5), RevisionHistoryLimit: ptr(pick(r, int32(0), 2, 10)),
@@ -185,31 +177,31 @@ func (w *World) daemonSet(r *rand.Rand) *appsv1.DaemonSet {
 }
 
 // edit changes an object as kubectl edit does; it is not there or not willing: nothing happens.
-func edit[T object.Object](w *World, res resource.Resource, name string, change func(T)) {
+func edit[T object.Object](w *world, res resource.Resource, name string, change func(T)) {
 	space := ""
 	if res.Namespaced {
 		space = ns
 	}
-	o, err := w.cluster.Get(w.ctx, res, space, name)
+	o, err := w.api.Get(w.ctx, res, space, name)
 	if err != nil {
 		return
 	}
 	next := o.DeepCopyObject().(T)
 	change(next)
-	_, _ = w.cluster.Update(w.ctx, next, "")
+	_, _ = w.api.Update(w.ctx, next, "")
 }
 
-func (w *World) delete(res resource.Resource, name string, opts metav1.DeleteOptions) {
+func (w *world) delete(res resource.Resource, name string, opts metav1.DeleteOptions) {
 	space := ""
 	if res.Namespaced {
 		space = ns
 	}
-	_, _ = w.cluster.Delete(w.ctx, object.Ref{Resource: res, Key: object.Key{Namespace: space, Name: name}}, opts)
+	_, _ = w.api.Delete(w.ctx, object.Ref{Resource: res, Key: object.Key{Namespace: space, Name: name}}, opts)
 }
 
 var workloads = map[string]resource.Resource{"dep": resource.Deployments, "sts": resource.StatefulSets, "ds": resource.DaemonSets}
 
-func (w *World) editTemplate(name string, change func(*corev1.PodTemplateSpec)) {
+func (w *world) editTemplate(name string, change func(*corev1.PodTemplateSpec)) {
 	switch strings.TrimSuffix(name, "2") {
 	case "dep":
 		edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { change(&d.Spec.Template) })
@@ -221,8 +213,8 @@ func (w *World) editTemplate(name string, change func(*corev1.PodTemplateSpec)) 
 }
 
 // somePod names a pod that exists, or none.
-func (w *World) somePod() object.Key {
-	pods := w.truth.List(resource.Pods, ns)
+func (w *world) somePod() object.Key {
+	pods := w.Truth().List(resource.Pods, ns)
 	if len(pods) == 0 {
 		return object.Key{}
 	}
@@ -234,8 +226,8 @@ var commonWishes = []string{"scale", "scale", "image", "image", "image", "bad", 
 	"evict", "relabel", "disown", "cordon", "taint", "add-node", "remove-node", "orphan", "background", "foreground", "remake", "remake"}
 
 // userWishes draws one wish of a user.
-func (w *World) userWishes(out []choice) []choice {
-	e := Event{Does: "user", Who: pick(w.rand, w.wishList(commonWishes)...)}
+func (w *world) userWishes(out []choice) []choice {
+	e := event{Does: "user", Who: pick(w.rand, w.wishList(commonWishes)...)}
 	e.Key.Name = pick(w.rand, w.names()...)
 	e.N = w.rand.IntN(8)
 	if len(w.has) > 0 && e.Who != "scale" {
@@ -251,12 +243,12 @@ func (w *World) userWishes(out []choice) []choice {
 }
 
 // faults draws one accident.
-func (w *World) faults(out []choice) []choice {
-	e := Event{Does: "fault", Who: pick(w.rand, "relist", "relist", "repeat", "repeat", "restart", "conflict", "conflict", "error", "error", "crash", "cut", "revive", "revive", "revive", "pod-fails", "pod-unready")}
+func (w *world) faults(out []choice) []choice {
+	e := event{Does: "fault", Who: pick(w.rand, "relist", "relist", "repeat", "repeat", "restart", "conflict", "conflict", "error", "error", "crash", "cut", "revive", "revive", "revive", "pod-fails", "pod-unready")}
 	switch e.Who {
 	case "relist", "repeat":
-		f := pick(w.rand, w.followers()...)
-		e.Key.Name, e.Kind = f.name, pick(w.rand, f.kinds...).Plural
+		f := pick(w.rand, w.Followers()...)
+		e.Key.Name, e.Kind = f.Name, pick(w.rand, f.Watches...).Resource.Plural
 	case "crash", "cut", "revive":
 		e.Key.Name = fmt.Sprintf("n%d", w.rand.IntN(8))
 	case "pod-fails", "pod-unready":
@@ -265,7 +257,7 @@ func (w *World) faults(out []choice) []choice {
 	return w.draw(e, out)
 }
 
-func (w *World) draw(e Event, out []choice) []choice {
+func (w *world) draw(e event, out []choice) []choice {
 	if c, ok := w.wish(e); ok {
 		out = append(out, c)
 	}
@@ -273,7 +265,7 @@ func (w *World) draw(e Event, out []choice) []choice {
 }
 
 // wish is a user's or an accident's event with what it does; false when it cannot be.
-func (w *World) wish(e Event) (choice, bool) {
+func (w *world) wish(e event) (choice, bool) {
 	do := w.faultDoes(e)
 	if e.Does == "user" {
 		do = w.userDoes(e)
@@ -281,10 +273,10 @@ func (w *World) wish(e Event) (choice, bool) {
 	if do == nil {
 		return choice{}, false
 	}
-	return choice{e, func() { w.as(byUser, do) }}, true
+	return choice{e, func() { w.as(virtual.User, do) }}, true
 }
 
-func (w *World) userDoes(e Event) func() {
+func (w *world) userDoes(e event) func() {
 	name, r := e.Key.Name, rand.New(rand.NewPCG(uint64(e.N), 7))
 	res, isWorkload := kindOf(name)
 	switch e.Who {
@@ -328,7 +320,7 @@ func (w *World) userDoes(e Event) func() {
 		return func() { w.delete(resource.Pods, name, metav1.DeleteOptions{}) }
 	case "evict":
 		return func() {
-			_, _ = w.cluster.CreateSub(w.ctx, object.Ref{Resource: resource.Pods, Key: e.Key}, "eviction",
+			_, _ = w.api.CreateSub(w.ctx, object.Ref{Resource: resource.Pods, Key: e.Key}, "eviction",
 				&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}})
 		}
 	case "relabel":
@@ -384,13 +376,13 @@ func bare(o object.Object) object.Object {
 	return o
 }
 
-func (w *World) userNode(e Event) func() {
+func (w *world) userNode(e event) func() {
 	name := e.Key.Name
-	n := w.nodeNamed(name)
+	m := w.Machine(name)
 	switch {
-	case e.Who == "add-node" && n == nil:
+	case e.Who == "add-node" && m == nil:
 		return func() { w.addNode(name) }
-	case n == nil:
+	case m == nil:
 		return nil
 	case e.Who == "cordon":
 		return func() {
@@ -407,48 +399,32 @@ func (w *World) userNode(e Event) func() {
 				}
 			})
 		}
-	case e.Who == "remove-node" && len(w.nodes) > 2:
-		return func() { w.removeNode(n) }
+	case e.Who == "remove-node" && len(w.Machines()) > 2:
+		return func() { w.removeNode(m) }
 	}
 	return nil
 }
 
-func (w *World) nodeNamed(name string) *node {
-	if at := slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == name }); at >= 0 {
-		return w.nodes[at]
-	}
-	return nil
-}
-
-func (w *World) faultDoes(e Event) func() {
-	n := w.nodeNamed(e.Key.Name)
+func (w *world) faultDoes(e event) func() {
+	m := w.Machine(e.Key.Name)
 	switch e.Who {
 	case "relist", "repeat":
-		for _, f := range w.followers() {
-			for _, res := range f.kinds {
-				if f.name == e.Key.Name && res.Plural == e.Kind {
-					if e.Who == "relist" {
-						return func() { w.relist(f, res) }
-					}
-					return func() { w.repeat(f, res) }
-				}
-			}
-		}
+		return w.watchFault(e)
 	case "restart":
-		return w.boot
+		return w.Restart
 	case "conflict":
 		return func() { w.fail = apierrors.NewConflict(resource.Pods.GroupResource(), "", nil) }
 	case "error":
 		return func() { w.fail = apierrors.NewInternalError(fmt.Errorf("an accident")) }
 	case "crash", "cut", "revive":
 		switch {
-		case n == nil || n.alive() == (e.Who == "revive"):
+		case m == nil || m.Alive() == (e.Who == "revive"):
 		case e.Who == "crash":
-			return func() { w.crash(n) }
+			return m.Crash
 		case e.Who == "cut":
-			return func() { n.cut = true }
+			return m.Cut
 		default:
-			return func() { w.revive(n) }
+			return m.Return
 		}
 	case "pod-fails", "pod-unready":
 		return w.podFault(e)
@@ -456,26 +432,31 @@ func (w *World) faultDoes(e Event) func() {
 	return nil
 }
 
-func (w *World) podFault(e Event) func() {
-	for _, n := range w.nodes {
-		for _, l := range n.pods {
-			if object.KeyOf(l.pod) != e.Key || l.state != up || !n.alive() || podstate.Ended(l.pod) {
+func (w *world) watchFault(e event) func() {
+	for _, f := range w.Followers() {
+		for _, watch := range f.Watches {
+			switch {
+			case f.Name != e.Key.Name || watch.Resource.Plural != e.Kind:
+			case e.Who == "relist":
+				return watch.Relist
+			default:
+				return watch.Repeat
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) podFault(e event) func() {
+	for _, m := range w.Machines() {
+		for _, p := range m.Pods() {
+			if object.KeyOf(p.Object) != e.Key || !m.Alive() || !p.Up() || !podstate.Ready(p.Object) {
 				continue
 			}
 			if e.Who == "pod-unready" {
-				return func() {
-					l.state, l.due = starting, w.now.Add(w.delay(l.pod, "recover", 20))
-					w.report(l.pod, func(s *corev1.PodStatus) { setReady(s, corev1.ConditionFalse, w.now) })
-				}
+				return func() { p.Unready(w.Now().Add(w.delay(p.Object, "recover", 20))) }
 			}
-			return func() {
-				l.state = failed
-				w.stop(n, l)
-				w.report(l.pod, func(s *corev1.PodStatus) {
-					s.Phase, s.Reason = corev1.PodFailed, "Evicted"
-					setReady(s, corev1.ConditionFalse, w.now)
-				})
-			}
+			return func() { p.Evict("The node was low on resource: memory.") }
 		}
 	}
 	return nil

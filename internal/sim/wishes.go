@@ -24,11 +24,12 @@ var moreWishes = map[feature][]string{
 	onDelete: {"on-delete", "delete-pod"}, reserved: {"annotate", "start"}, growth: {"grow", "grow"}, held: {"annotate", "daemon-image", "daemon-image", "daemon-image"},
 	namespaces: {"delete-namespace", "make-namespace", "make-namespace", "remake", "remake"}, deadlines: {"annotate", "bad"},
 	replacement: {"annotate", "recreate"}, policies: {"policy", "policy"}, shares: {"shares"},
-	slow: {"daemon-image", "daemon-image", "daemon-image", "daemon-image", "image", "image", "image"},
+	quotas: {"quota", "scale", "scale"},
+	slow:   {"daemon-image", "daemon-image", "daemon-image", "daemon-image", "image", "set-image", "set-image", "set-image", "set-image"},
 }
 
 // wishList is what a user of this world may wish, each as often as it is to come.
-func (w *World) wishList(common []string) []string {
+func (w *world) wishList(common []string) []string {
 	if len(w.has) == 0 {
 		return common
 	}
@@ -42,7 +43,7 @@ func (w *World) wishList(common []string) []string {
 }
 
 // wishMore is what a user does who makes use of a feature; nil for what this is not.
-func (w *World) wishMore(e Event, r *rand.Rand) func() {
+func (w *world) wishMore(e event, r *rand.Rand) func() {
 	name := e.Key.Name
 	switch e.Who {
 	case "drain":
@@ -56,13 +57,26 @@ func (w *World) wishMore(e Event, r *rand.Rand) func() {
 		return func() { w.delete(resource.PodDisruptionBudgets, name, metav1.DeleteOptions{}) }
 	case "priority":
 		return func() {
-			w.editTemplate(name, func(t *corev1.PodTemplateSpec) { t.Spec.Priority = ptr(pick(r, int32(0), 100, 1000, 5000)) })
+			w.editTemplate(name, func(t *corev1.PodTemplateSpec) {
+				never := strings.HasSuffix(t.Spec.PriorityClassName, "-never")
+				t.Spec.PriorityClassName = class(pick(r, int32(0), 100, 1000, 5000), never)
+			})
 		}
 	case "annotate":
 		return func() { w.annotate(r, name) }
 	case "daemon-image":
 		return func() {
 			w.editTemplate("ds", func(t *corev1.PodTemplateSpec) { t.Spec.Containers[0].Image = pick(r, "good:1", "good:2", "good:3") })
+		}
+	case "quota":
+		return func() {
+			edit(w, resource.ResourceQuotas, "quota", func(q *corev1.ResourceQuota) { q.Spec.Hard = podsHard(2 + r.IntN(12)) })
+		}
+	case "set-image":
+		return func() {
+			w.editTemplate("sts", func(t *corev1.PodTemplateSpec) {
+				t.Spec.Containers[0].Image = pick(r, "good:1", "good:2", "good:3", "bad:1")
+			})
 		}
 	case "delete-namespace":
 		if e.N%3 != 0 {
@@ -75,7 +89,7 @@ func (w *World) wishMore(e Event, r *rand.Rand) func() {
 	return w.wishStrategy(e, r)
 }
 
-func (w *World) wishStrategy(e Event, r *rand.Rand) func() {
+func (w *world) wishStrategy(e event, r *rand.Rand) func() {
 	name := e.Key.Name
 	switch e.Who {
 	case "on-delete":
@@ -129,7 +143,7 @@ func (w *World) wishStrategy(e Event, r *rand.Rand) func() {
 }
 
 // policy changes a setting that bounds what is kept, or how long a pod must be ready.
-func (w *World) policy(r *rand.Rand, name string) {
+func (w *world) policy(r *rand.Rand, name string) {
 	ready, limit := r.Int32N(2)*5, r.Int32N(3)
 	keep := []appsv1.PersistentVolumeClaimRetentionPolicyType{appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType}
 	edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { d.Spec.MinReadySeconds, d.Spec.RevisionHistoryLimit = ready, &limit })
@@ -140,7 +154,7 @@ func (w *World) policy(r *rand.Rand, name string) {
 	edit(w, resource.DaemonSets, name, func(d *appsv1.DaemonSet) { d.Spec.MinReadySeconds, d.Spec.RevisionHistoryLimit = ready, &limit })
 }
 
-func (w *World) annotate(r *rand.Rand, name string) {
+func (w *world) annotate(r *rand.Rand, name string) {
 	res, _ := kindOf(name)
 	edit(w, res, name, func(o object.Object) {
 		notes := map[string]string{}
@@ -153,30 +167,31 @@ func (w *World) annotate(r *rand.Rand, name string) {
 }
 
 // drain cordons a node and has its pods evicted, daemons aside, as kubectl drain does once.
-func (w *World) drain(name string) {
+func (w *world) drain(name string) {
 	edit(w, resource.Nodes, name, func(n *corev1.Node) { n.Spec.Unschedulable = true })
-	for _, o := range w.truth.List(resource.Pods, ns) {
+	for _, o := range w.Truth().List(resource.Pods, ns) {
 		pod := o.(*corev1.Pod)
 		if ref := claim.Controller(pod); pod.Spec.NodeName != name || ref != nil && ref.Kind == "DaemonSet" {
 			continue
 		}
-		_, _ = w.cluster.CreateSub(w.ctx, object.RefOf(pod), "eviction", &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: pod.Name}})
+		_, _ = w.api.CreateSub(w.ctx, object.RefOf(pod), "eviction", &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: pod.Name}})
 	}
 }
 
 // appeaseMore has the user take back what a feature did to keep the world from rest: too little room, and rules
 // that cannot be met.
-func (w *World) appeaseMore() {
+func (w *world) appeaseMore() {
 	w.peace = true
-	for _, n := range w.nodes {
-		if o, err := w.cluster.Get(w.ctx, resource.Nodes, "", n.name); err == nil && w.has[scarce] {
+	edit(w, resource.ResourceQuotas, "quota", func(q *corev1.ResourceQuota) { q.Spec.Hard = podsHard(1000) })
+	for _, m := range w.Machines() {
+		if o, err := w.api.Get(w.ctx, resource.Nodes, "", m.Name); err == nil && w.has[scarce] {
 			next := o.DeepCopyObject().(*corev1.Node)
 			next.Status.Capacity, next.Status.Allocatable = w.room(), w.room()
 			next.Status.Capacity["cpu"], next.Status.Allocatable["cpu"] = apires.MustParse("64"), apires.MustParse("64")
-			_, _ = w.cluster.Update(w.ctx, next, "status")
+			_, _ = w.api.Update(w.ctx, next, "status")
 		}
 	}
-	most := int32(len(w.nodes))
+	most := int32(len(w.Machines()))
 	for _, name := range w.names() {
 		edit(w, resource.Deployments, name, func(d *appsv1.Deployment) {
 			if d.Spec.Template.Spec.Affinity != nil {
@@ -187,7 +202,7 @@ func (w *World) appeaseMore() {
 			}
 		})
 		// In order a surplus pod goes last, and holds a node until then: there must be one for each.
-		if o, ok := w.truth.Get(resource.StatefulSets, ns, name); ok && o.(*appsv1.StatefulSet).Spec.Template.Spec.Affinity != nil {
+		if o, ok := w.Truth().Get(resource.StatefulSets, ns, name); ok && o.(*appsv1.StatefulSet).Spec.Template.Spec.Affinity != nil {
 			for i := range 8 {
 				w.addNode(fmt.Sprintf("n%d", i))
 			}
@@ -197,8 +212,8 @@ func (w *World) appeaseMore() {
 
 // sweepBad has the user deal with pods that can never serve and that no controller may replace: under OnDelete they are
 // deleted, and a DaemonSet is held no longer.
-func (w *World) sweepBad() {
-	for _, o := range w.truth.List(resource.Pods, ns) {
+func (w *world) sweepBad() {
+	for _, o := range w.Truth().List(resource.Pods, ns) {
 		pod, ref := o.(*corev1.Pod), claim.Controller(o)
 		if ref == nil || !strings.HasPrefix(pod.Spec.Containers[0].Image, "bad") {
 			continue

@@ -9,6 +9,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podstate"
@@ -32,7 +33,7 @@ func readinessCares(before, after object.Object) bool {
 
 func planReadiness(in plan.Input) plan.Plan {
 	pod, node := podAndNode(in)
-	if node == nil || isReady(node) || !podstate.Ready(pod) {
+	if node == nil || isReady(node) || !podstate.Ready(pod) || vouched(pod, node) {
 		return plan.Plan{}
 	}
 	next := pod.DeepCopy()
@@ -47,6 +48,18 @@ func planReadiness(in plan.Input) plan.Plan {
 			Regarding: object.RefOf(pod), Type: corev1.EventTypeWarning, Reason: "NodeNotReady", Message: "Node is not ready",
 		}},
 	}
+}
+
+// vouched says that a node that lives, and says of itself that it is not ready, has found a pod ready since: it knows
+// best. To say otherwise again and again would be a quarrel without end.
+func vouched(pod *corev1.Pod, node *corev1.Node) bool {
+	c := nodestate.Condition(node, corev1.NodeReady)
+	if c == nil || c.Status != corev1.ConditionFalse {
+		return false
+	}
+	return slices.ContainsFunc(pod.Status.Conditions, func(p corev1.PodCondition) bool {
+		return p.Type == corev1.PodReady && !p.LastTransitionTime.Before(&c.LastTransitionTime)
+	})
 }
 
 // podAndNode reads the pod decided about and its node; either is nil when it is not there.

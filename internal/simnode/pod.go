@@ -1,4 +1,4 @@
-package life
+package simnode
 
 import (
 	"fmt"
@@ -27,6 +27,14 @@ type Input struct {
 	Refused *fit.Refusal
 	// Unmounted is why a pod that has not begun cannot (Unmounted); "" when nothing keeps it.
 	Unmounted string
+	// Behavior is how the containers fare; nil means as the annotations of the pod and its node say.
+	Behavior *Behavior
+	// Rebooted says that the node has been without power since it last looked: no container runs any more.
+	Rebooted bool
+	// Evicted is why the node ends the pod to help itself, as under pressure; "" when it does not.
+	Evicted string
+	// UnreadyUntil is until when the readiness probes fail of containers that were ready.
+	UnreadyUntil time.Time
 }
 
 // Step is what a simulated kubelet does for a pod now.
@@ -54,14 +62,15 @@ const pullShown = 2 * time.Second
 // Next returns the next step of a pod that is bound to a simulated node which is alive.
 func Next(in Input) Step {
 	pod := in.Pod
-	if pod.DeletionTimestamp == nil && (Terminal(pod) || restful(pod, in.Node)) {
+	if pod.DeletionTimestamp == nil && (Terminal(pod) || in.restful()) {
 		return Step{Since: in.Since}
 	}
-	s, problems := settingsOf(pod, in.Node)
-	w := writer{in: in, settings: s, step: Step{Since: in.Since, Problems: problems}}
-	if pod.DeletionTimestamp != nil {
+	b, problems := in.behavior()
+	w := writer{in: in, Behavior: b, step: Step{Since: in.Since, Problems: problems}}
+	switch {
+	case pod.DeletionTimestamp != nil:
 		w.end()
-	} else {
+	case !b.Stays:
 		w.live()
 	}
 	if w.step.Status == nil {
@@ -70,29 +79,10 @@ func Next(in Input) Step {
 	return w.step
 }
 
-// restful says, at little cost, that a pod is up and that nothing will come by itself. It is the
-// answer for nearly every pod nearly always.
-func restful(pod *corev1.Pod, node *corev1.Node) bool {
-	if pod.Status.Phase != corev1.PodRunning || len(pod.Spec.ReadinessGates) > 0 || shaped(pod.Annotations) || shaped(node.Annotations) {
-		return false
-	}
-	c := condition(&pod.Status, corev1.PodReady)
-	return c != nil && c.Status == corev1.ConditionTrue && c.ObservedGeneration == pod.Generation && running(&pod.Status)
-}
-
-func running(st *corev1.PodStatus) bool {
-	for i := range st.ContainerStatuses {
-		if st.ContainerStatuses[i].State.Running == nil || !st.ContainerStatuses[i].Ready {
-			return false
-		}
-	}
-	return len(st.ContainerStatuses) > 0
-}
-
 // writer composes one step.
 type writer struct {
 	in Input
-	settings
+	Behavior
 	step Step
 }
 
@@ -103,9 +93,9 @@ func (w *writer) end() {
 	if g := pod.DeletionGracePeriodSeconds; g != nil {
 		grace = time.Duration(*g) * time.Second
 	}
-	if grace > 0 && !Terminal(pod) && !startedAt(&pod.Status).IsZero() {
+	if grace > 0 && !Terminal(pod) && !w.in.Rebooted && !startedAt(&pod.Status).IsZero() {
 		asked := finely(pod.DeletionTimestamp.Add(-grace), w.in.Since)
-		if at := asked.Add(min(w.terminateAfter, grace)); w.in.Now.Before(at) {
+		if at := asked.Add(min(w.StopAfter, grace)); w.in.Now.Before(at) {
 			w.step.Again = at
 			return
 		}
@@ -125,11 +115,13 @@ func (w *writer) live() {
 	switch {
 	case w.in.Refused != nil:
 		w.refuse(w.in.Refused)
+	case w.in.Evicted != "":
+		w.evict(started)
 	case started.IsZero() && w.in.Unmounted != "":
 		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: creating}})
 		w.tell("FailedMount", w.in.Unmounted)
 	case started.IsZero() && !w.pulled() && w.waitsForStart():
-	case started.IsZero() && w.pullError:
+	case started.IsZero() && w.PullError != "":
 		w.failPull()
 	case started.IsZero() && !pod.Spec.HostNetwork && pod.Status.PodIP == "" && !w.in.Address.IsValid():
 		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: creating}})
@@ -147,8 +139,8 @@ func (w *writer) waitsForStart() bool {
 	if c := condition(&w.in.Pod.Status, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionTrue && !c.LastTransitionTime.IsZero() {
 		bound = c.LastTransitionTime.Time
 	}
-	at := finely(bound, w.in.Since).Add(w.startAfter)
-	if w.startAfter == 0 || !w.in.Now.Before(at) {
+	at := finely(bound, w.in.Since).Add(w.StartAfter)
+	if w.StartAfter == 0 || !w.in.Now.Before(at) {
 		return false
 	}
 	w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: creating}})
@@ -166,16 +158,16 @@ func (w *writer) failPull() {
 		failed = w.in.Since
 	}
 	if at := failed.Add(pullShown); w.in.Now.Before(at) && !w.waits("ImagePullBackOff") {
-		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: pullMessage}})
+		w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: w.PullError}})
 		w.again(at)
 		if first {
 			w.step.Since = failed
-			w.tell("Failed", "Error: ErrImagePull: "+pullMessage)
+			w.tell("Failed", "Error: ErrImagePull: "+w.PullError)
 		}
 		return
 	}
-	w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "Back-off pulling image: ErrImagePull: " + pullMessage}})
-	w.tell("BackOff", "Back-off pulling image: "+pullMessage)
+	w.write(outcome{waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: w.pullBackOff()}})
+	w.tell("BackOff", "Back-off pulling image: "+w.PullError)
 }
 
 // pulled says whether a pull was tried, in vain.
@@ -198,12 +190,20 @@ func (w *writer) goOn(started time.Time) {
 		w.restartAfter(ended)
 		return
 	}
+	if w.in.Rebooted {
+		w.exit(started, 255, "Unknown", 0) // nobody knows how they ended, nor how often they had to be started before
+		return
+	}
 	fine := finely(started, w.in.Since)
-	if w.ends {
-		if at := fine.Add(w.endAfter); w.in.Now.Before(at) {
+	if w.Ends {
+		if at := fine.Add(w.EndAfter); w.in.Now.Before(at) {
 			w.again(at)
 		} else {
-			w.exit(started)
+			reason := "Completed"
+			if w.ExitCode != 0 {
+				reason = "Error"
+			}
+			w.exit(started, w.ExitCode, reason, w.delay(w.in.Now.Sub(started)))
 			return
 		}
 	}
@@ -217,31 +217,31 @@ func (w *writer) run(since time.Time, o outcome) {
 	if since.Equal(w.in.Now) {
 		begun = since
 		w.step.Since = since
-		if w.ends {
-			w.again(begun.Add(w.endAfter))
+		if w.Ends {
+			w.again(begun.Add(w.EndAfter))
 		}
 	}
-	at := begun.Add(w.readyAfter)
-	o.ready = !w.neverReady && (!w.in.Now.Before(at) || running(&w.in.Pod.Status) && !since.Equal(w.in.Now))
-	if !o.ready && !w.neverReady {
+	at := begun.Add(w.ReadyAfter)
+	o.ready = !w.NeverReady && (!w.in.Now.Before(at) || running(&w.in.Pod.Status) && !since.Equal(w.in.Now))
+	if w.in.Now.Before(w.in.UnreadyUntil) {
+		o.ready, at = false, w.in.UnreadyUntil
+	}
+	if !o.ready && !w.NeverReady {
 		w.again(at)
 	}
 	w.write(o)
 }
 
-// exit shows containers that have just ended by themselves, and what becomes of them.
-func (w *writer) exit(started time.Time) {
+// exit shows containers that have just ended, and what becomes of them: where they start again, after a delay.
+func (w *writer) exit(started time.Time, code int32, reason string, delay time.Duration) {
 	o := outcome{exit: &corev1.ContainerStateTerminated{
-		ExitCode: w.exitCode, Reason: "Completed", StartedAt: second(started), FinishedAt: second(w.in.Now),
+		ExitCode: code, Reason: reason, StartedAt: second(started), FinishedAt: second(w.in.Now),
 	}}
-	if w.exitCode != 0 {
-		o.exit.Reason = "Error"
-	}
 	policy := w.in.Pod.Spec.RestartPolicy
-	switch delay := w.delay(w.in.Now.Sub(started)); {
-	case policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure && w.exitCode == 0:
+	switch {
+	case policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure && code == 0:
 		o.phase = corev1.PodSucceeded
-		if w.exitCode != 0 {
+		if code != 0 {
 			o.phase = corev1.PodFailed
 		}
 		w.write(o)
@@ -254,6 +254,18 @@ func (w *writer) exit(started time.Time) {
 		w.write(o)
 		w.again(w.in.Now.Add(delay))
 	}
+}
+
+// evict ends a pod for the good of its node.
+func (w *writer) evict(started time.Time) {
+	o := outcome{phase: corev1.PodFailed, evicted: w.in.Evicted}
+	if started.IsZero() {
+		o.waiting = &corev1.ContainerStateWaiting{Reason: creating}
+	} else {
+		o.exit = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error", StartedAt: second(started), FinishedAt: second(w.in.Now)}
+	}
+	w.write(o)
+	w.tell("Evicted", w.in.Evicted)
 }
 
 // restartAfter starts containers again whose back-off is over.

@@ -1,17 +1,19 @@
-// Package life says what a simulated node would tell of itself and of its pods: pure functions
-// from an object and an instant to its next status and to when to look again.
+// Package simnode is the one model of a node and its pods: pure functions from an object and an instant to its next
+// status and to when to look again. Package fleet runs it in real time and package virtual in virtual time.
 //
-// It owns the annotations by which users shape simulated pods and nodes, and the plausible
-// statuses: phases, conditions and container states in the kubelet's words. Every delay counts from a moment that is
-// written in the object, so whoever asks, and however often the asker was restarted, the answer
-// is the same. It refuses effects and clocks: package fleet has them.
-package life
+// It owns how containers fare (Behavior), the annotations by which users shape that, what befalls nodes and pods
+// (a reboot, an eviction, probes that fail for a while), and the plausible statuses: phases, conditions and container
+// states in the kubelet's words. Every delay counts from a moment that is written in the object, so whoever asks, and
+// however often the asker was restarted, the answer is the same. It refuses effects and clocks, which are its drivers'.
+package simnode
 
 import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/podstate"
 )
 
 // second drops what the API, which keeps whole seconds, would lose.
@@ -28,7 +30,7 @@ func finely(recorded, hint time.Time) time.Time {
 
 // Terminal says whether a pod has ended for good.
 func Terminal(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	return podstate.Ended(pod)
 }
 
 func condition(st *corev1.PodStatus, kind corev1.PodConditionType) *corev1.PodCondition {

@@ -1,9 +1,10 @@
-package life
+package simnode
 
 import (
 	"maps"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -215,4 +216,20 @@ func setNodeCondition(st *corev1.NodeStatus, c corev1.NodeCondition, now time.Ti
 		return
 	}
 	st.Conditions = append(st.Conditions, c)
+}
+
+// Recovered returns a node that says again how it is, after others had to say that they do not know, or after it could
+// not be ready yet; nil when it need not.
+func Recovered(node *corev1.Node, now time.Time) *corev1.Node {
+	ranged := node.Spec.PodCIDR != ""
+	if !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Status == corev1.ConditionUnknown || ranged && c.Reason == notReady
+	}) {
+		return nil
+	}
+	next := node.DeepCopy()
+	for _, c := range nodeConditions(next) {
+		setNodeCondition(&next.Status, c, now)
+	}
+	return next
 }

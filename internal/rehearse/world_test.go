@@ -1,4 +1,4 @@
-package virtual
+package rehearse
 
 import (
 	"testing"
@@ -11,6 +11,8 @@ import (
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/object"
 	"coracle/internal/resource"
+	"coracle/internal/simnode"
+	"coracle/internal/virtual"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -32,24 +34,24 @@ func node(name, shares string, status corev1.ConditionStatus, heard time.Duratio
 // though they share a lease with the living. Who lives is for the cluster to say: its clocks need not agree with ours.
 func TestHearts(t *testing.T) {
 	at := metav1.NewMicroTime(start)
-	c := New(Config{Start: start, Failed: map[string]bool{"dies": true, "dies-alone": true}, Objects: []object.Object{
+	c := copied(start, []object.Object{
 		node("lives", "all", corev1.ConditionTrue, time.Hour), node("dies", "all", corev1.ConditionTrue, time.Hour),
 		node("dead", "all", corev1.ConditionUnknown, time.Hour), node("alone", "", corev1.ConditionTrue, 5*time.Second),
 		node("dies-alone", "", corev1.ConditionTrue, 5*time.Second), node("clock-is-off", "", corev1.ConditionTrue, 48*time.Hour),
 		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: nodelife.LeaseNamespace, Name: "all", ResourceVersion: "2"},
 			Spec: coordinationv1.LeaseSpec{RenewTime: &at}},
-	}, Expect: func(*corev1.Pod, *corev1.Node) Expectation { return Expectation{} }})
+	}, map[string]bool{"dies": true, "dies-alone": true}, func(*corev1.Pod, *corev1.Node) simnode.Behavior { return simnode.Behavior{} }, virtual.Hooks{})
 	known := func() map[string]bool {
 		out := map[string]bool{}
-		for _, o := range c.Picture().List(resource.Nodes, "") {
-			out[o.GetName()] = ready(o.(*corev1.Node))
+		for _, o := range c.Truth().List(resource.Nodes, "") {
+			out[o.GetName()] = nodeReady(o.(*corev1.Node))
 		}
 		return out
 	}
 	instants := 0
-	for next, ok := start, true; ok && next.Before(start.Add(24*time.Hour)); next, ok = c.Next() {
+	for next, ok := start, true; ok && next.Before(start.Add(24*time.Hour)); next, ok = c.next() {
 		c.Advance(next)
-		if err := c.Settle(); err != nil {
+		if err := c.settle(); err != nil {
 			t.Fatal(err)
 		}
 		instants++

@@ -1,4 +1,4 @@
-package life
+package simnode
 
 import (
 	"flag"
@@ -31,6 +31,9 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 300_000_000, time.UTC)
 //	drop NAME       takes an annotation off the pod
 //	delete 30       asks for the pod's deletion with so many seconds of grace
 //	restart         forgets all that is not in the objects
+//	reboot          takes the node's power away and gives it back
+//	evict WHY       has the node end the pod to help itself
+//	unready 5s      has the pod's probes fail for so long
 //	status          holds the whole status
 func TestLives(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -74,6 +77,8 @@ type script struct {
 	again   time.Time
 	changed bool
 	gone    bool
+	// befallen is what has befallen the pod and its node: the input's fields for that.
+	befallen Input
 }
 
 func newScript(t *testing.T) *script {
@@ -112,6 +117,16 @@ func (s *script) play(name string, body []byte) (out string, told bool) {
 		s.delete(arg)
 	case "restart":
 		s.since, s.changed = time.Time{}, true
+	case "reboot":
+		s.befallen.Rebooted, s.changed = true, true
+	case "evict":
+		s.befallen.Evicted, s.changed = arg, true
+	case "unready":
+		d, err := time.ParseDuration(arg)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.befallen.UnreadyUntil, s.changed = s.now.Add(d), true
 	case "until":
 		return s.live(arg), true
 	case "status":
@@ -169,7 +184,10 @@ func (s *script) live(arg string) string {
 
 func (s *script) step(b *strings.Builder) {
 	before := s.pod.DeepCopy()
-	step := Next(Input{Pod: s.pod, Node: s.node, Address: netip.MustParseAddr("10.0.0.2"), Since: s.since, Now: s.now})
+	in := s.befallen
+	in.Pod, in.Node, in.Address, in.Since, in.Now = s.pod, s.node, netip.MustParseAddr("10.0.0.2"), s.since, s.now
+	step := Next(in)
+	s.befallen.Rebooted = false
 	if d := cmp.Diff(before, s.pod); d != "" {
 		s.t.Fatalf("the step changed its input: %s", d)
 	}

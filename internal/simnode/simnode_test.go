@@ -1,4 +1,4 @@
-package life
+package simnode
 
 import (
 	"fmt"
@@ -107,12 +107,12 @@ func TestRange(t *testing.T) {
 	seen := map[time.Duration]int{}
 	for i := range 1000 {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(fmt.Sprintf("pod-%d", i)), Annotations: map[string]string{ReadyAfter: "1s-5s"}}}
-		s, problems := settingsOf(pod, &corev1.Node{})
-		again, _ := settingsOf(pod, &corev1.Node{})
-		if len(problems) > 0 || s != again || s.readyAfter < time.Second || s.readyAfter > 5*time.Second {
+		s, problems := Annotated(Behavior{}, pod, &corev1.Node{})
+		again, _ := Annotated(Behavior{}, pod, &corev1.Node{})
+		if len(problems) > 0 || s != again || s.ReadyAfter < time.Second || s.ReadyAfter > 5*time.Second {
 			t.Fatalf("%+v, then %+v, problems %v", s, again, problems)
 		}
-		seen[s.readyAfter.Truncate(time.Second)]++
+		seen[s.ReadyAfter.Truncate(time.Second)]++
 	}
 	for _, whole := range []time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second} {
 		if seen[whole] < 150 {

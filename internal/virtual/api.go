@@ -83,12 +83,12 @@ func (l lookup) Await(_ context.Context, res resource.Resource, namespace, name 
 
 // List implements admit.Cluster.
 func (l lookup) List(res resource.Resource, namespace string) []runtime.Object {
-	return asRuntime(l.of.picture.List(res, namespace))
+	return asRuntime(l.of.truth.List(res, namespace))
 }
 
 // Any implements admit.Cluster.
 func (l lookup) Any(res resource.Resource, namespace string) bool {
-	return l.of.picture.Any(res, namespace)
+	return l.of.truth.Any(res, namespace)
 }
 
 func asRuntime(items []object.Object) []runtime.Object {
@@ -120,6 +120,9 @@ func (l lookup) Charge(ctx context.Context, at admission.Attributes) error {
 	bill, err := quota.Bill(quotas, resource.Of(obj), obj, nil, now)
 	if err != nil {
 		return err
+	}
+	if a.of.cfg.Bill != nil {
+		bill = a.of.cfg.Bill(bill)
 	}
 	for _, item := range bill {
 		quota.Add(item.Quota.Status.Used, item.Amount)

@@ -1,4 +1,4 @@
-package life
+package simnode
 
 import (
 	"encoding/binary"
@@ -25,8 +25,9 @@ type outcome struct {
 	phase corev1.PodPhase
 	// stopped says that they were told to end, and did.
 	stopped bool
-	// refusal is why they are never to run.
+	// refusal is why they are never to run, evicted why they run no more.
 	refusal *fit.Refusal
+	evicted string
 }
 
 // compose returns the status of a pod with an outcome. What others own is carried over.
@@ -57,6 +58,9 @@ func compose(in Input, o outcome) *corev1.PodStatus {
 		st.InitContainerStatuses, st.ContainerStatuses = nil, nil
 		st.Conditions = conditions(in, o, &st)
 		return &st
+	}
+	if o.evicted != "" {
+		st.Reason, st.Message = "Evicted", o.evicted
 	}
 	st.InitContainerStatuses = initStatuses(in, o)
 	if len(pod.Spec.InitContainers) > 0 && startedAt(&pod.Status).IsZero() {
@@ -301,6 +305,10 @@ func conditions(in Input, o outcome, st *corev1.PodStatus) []corev1.PodCondition
 	}
 	set(ready)
 	set(corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue})
+	if o.evicted != "" {
+		set(corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
+			Reason: corev1.PodReasonTerminationByKubelet, Message: o.evicted})
+	}
 	return out
 }
 

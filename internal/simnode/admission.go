@@ -1,4 +1,4 @@
-package life
+package simnode
 
 import (
 	corev1 "k8s.io/api/core/v1"

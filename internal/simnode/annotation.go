@@ -1,4 +1,4 @@
-package life
+package simnode
 
 import (
 	"cmp"
@@ -56,22 +56,9 @@ func (p Problem) String() string {
 	return fmt.Sprintf("annotation %s: %q is not %s; ignored", p.Annotation, p.Value, p.Want)
 }
 
-// settings are the annotations of one pod, read.
-type settings struct {
-	startAfter, readyAfter, terminateAfter time.Duration
-	neverReady, pullError                  bool
-	// ends says whether containers end by themselves, endAfter their start, with exitCode.
-	ends     bool
-	endAfter time.Duration
-	exitCode int32
-}
-
-// leastRun is how long containers run at the least: to end they must have run.
-const leastRun = 100 * time.Millisecond
-
-// settingsOf reads the annotations of a pod, or of its node where it has none. Problems are
+// Annotated is a behavior as the annotations of a pod, or of its node where it has none, make it of another. Problems are
 // those of the pod's own.
-func settingsOf(pod *corev1.Pod, node *corev1.Node) (settings, []Problem) {
+func Annotated(b Behavior, pod *corev1.Pod, node *corev1.Node) (Behavior, []Problem) {
 	r := reader{uid: pod.UID}
 	if shaped(pod.Annotations) {
 		r.own = pod.Annotations
@@ -79,27 +66,44 @@ func settingsOf(pod *corev1.Pod, node *corev1.Node) (settings, []Problem) {
 	if shaped(node.Annotations) {
 		r.fallback = node.Annotations
 	}
-	var s settings
 	if r.own == nil && r.fallback == nil {
-		return s, nil
+		return b, nil
 	}
-	s.startAfter, _ = r.duration(StartAfter)
-	s.readyAfter, _ = r.duration(ReadyAfter)
-	s.terminateAfter, _ = r.duration(TerminateAfter)
-	s.neverReady, s.pullError = r.yes(NeverReady), r.yes(ImagePullError)
+	r.delay(StartAfter, &b.StartAfter)
+	r.delay(ReadyAfter, &b.ReadyAfter)
+	r.delay(TerminateAfter, &b.StopAfter)
+	if on, ok := r.yes(NeverReady); ok {
+		b.NeverReady = on
+	}
+	if on, ok := r.yes(ImagePullError); ok {
+		b.PullError, b.PullBackOff = "", ""
+		if on {
+			b.PullError = pullMessage
+		}
+	}
+	r.ends(&b)
+	return b, r.problems
+}
+
+// ends reads whether and how containers end by themselves.
+func (r *reader) ends(b *Behavior) {
 	crash, crashes := r.duration(CrashAfter)
 	finish, finishes := r.duration(FinishAfter)
 	switch {
 	case crashes && (!finishes || crash < finish):
-		s.ends, s.endAfter, s.exitCode = true, crash, 1
-	case finishes:
-		s.ends, s.endAfter = true, finish
+		b.Ends, b.EndAfter, b.ExitCode = true, crash, 1
+	case finishes && !(b.Ends && b.EndAfter < finish):
+		b.Ends, b.EndAfter, b.ExitCode = true, finish, 0
 	}
-	s.endAfter = max(s.endAfter, leastRun)
 	if code, ok := r.code(ExitCode); ok {
-		s.exitCode = code
+		b.ExitCode = code
 	}
-	return s, r.problems
+}
+
+func (r *reader) delay(name string, d *time.Duration) {
+	if v, ok := r.duration(name); ok {
+		*d = v
+	}
 }
 
 // NodeProblems are the unusable values among a node's own annotations.
@@ -168,9 +172,8 @@ func (r *reader) duration(name string) (time.Duration, bool) {
 	})
 }
 
-func (r *reader) yes(name string) bool {
-	on, _ := read(r, name, `"true" or "false"`, strictBool)
-	return on
+func (r *reader) yes(name string) (on, ok bool) {
+	return read(r, name, `"true" or "false"`, strictBool)
 }
 
 func strictBool(raw string) (value, ok bool) { return raw == "true", raw == "true" || raw == "false" }
