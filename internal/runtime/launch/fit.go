@@ -1,8 +1,10 @@
 package launch
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -13,6 +15,8 @@ func Misfit(cfg *configs.Config) string {
 	switch {
 	case !known:
 		return "processors of this kind"
+	case !kernel():
+		return "kernels without mount_setattr (before 5.12)"
 	case cfg.RootlessEUID || cfg.RootlessCgroups || cfg.NoPivotRoot:
 		return "a runtime without root's rights"
 	case cfg.Namespaces.Contains(configs.NEWUSER):
@@ -43,6 +47,12 @@ func Misfit(cfg *configs.Config) string {
 	}
 	return misfitOfFilter(cfg.Seccomp)
 }
+
+// kernel says whether the kernel has the calls that a start is made of: mount_setattr is the youngest of them. It is asked to
+// change nothing.
+var kernel = sync.OnceValue(func() bool {
+	return !errors.Is(unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{}), unix.ENOSYS)
+})
 
 // private says whether a container has a namespace that is made for it.
 func private(cfg *configs.Config, kind configs.NamespaceType) bool {
