@@ -466,6 +466,7 @@ func TestReclaim(t *testing.T) {
 		synctest.Wait()
 		w.annotate(resource.Nodes, "", "silent", simnode.Fault, simnode.FaultSilent)
 		looptest.Make(w.Cluster, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "real"}})
+		synctest.Wait() // nodes and volumes come by watches of their own
 		for _, name := range []string{"n", "silent", "real"} {
 			looptest.Make(w.Cluster, releasedOn(name, "on-"+name))
 		}

@@ -257,10 +257,11 @@ func (w *world) appease() {
 	}
 }
 
-// sweep deletes pods that nobody controls, as they may stand in the way of a name, and brings machines back that
-// took volumes with them.
+// sweep deletes pods that nobody controls, as they may stand in the way of a name, brings machines back that
+// took volumes with them, and has no more pods apart from each other than there are machines.
 func (w *world) sweep() {
 	w.sweepBad()
+	w.sweepOrphans()
 	for _, o := range w.Truth().List(resource.PersistentVolumes, "") {
 		if a := o.(*corev1.PersistentVolume).Spec.NodeAffinity; a != nil {
 			w.addNode(a.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0])
@@ -270,6 +271,26 @@ func (w *world) sweep() {
 		if claim.Controller(o) == nil && o.GetDeletionTimestamp() == nil {
 			w.delete(resource.Pods, o.GetName(), metav1.DeleteOptions{})
 		}
+	}
+}
+
+// sweepOrphans scales the ReplicaSets that a Deployment left behind to what its machines can bear, as appease does with
+// Deployments: their pods stay apart from each other.
+func (w *world) sweepOrphans() {
+	room := map[string]int32{}
+	for _, o := range w.Truth().List(resource.ReplicaSets, ns) {
+		rs := o.(*appsv1.ReplicaSet)
+		if claim.Controller(rs) != nil || rs.DeletionTimestamp != nil || rs.Spec.Template.Spec.Affinity == nil {
+			continue
+		}
+		app := rs.Spec.Template.Labels["app"]
+		if _, ok := room[app]; !ok {
+			room[app] = int32(len(w.Machines()))
+		}
+		if n := min(*rs.Spec.Replicas, room[app]); n < *rs.Spec.Replicas {
+			edit(w, resource.ReplicaSets, rs.Name, func(rs *appsv1.ReplicaSet) { rs.Spec.Replicas = new(n) })
+		}
+		room[app] -= min(*rs.Spec.Replicas, room[app])
 	}
 }
 
