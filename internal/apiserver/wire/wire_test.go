@@ -49,7 +49,7 @@ type strange struct {
 	Again    *strange       `json:"again,omitempty"`
 	hidden   string
 	Dash     string `json:"-"`
-	Hyphen   string `json:"-,"`
+	Hyphen   string `json:"-,"` //nolint:staticcheck // encoding/json takes it for the name
 	Untagged string
 }
 

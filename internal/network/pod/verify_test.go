@@ -246,7 +246,7 @@ func listenAt(t *testing.T, path string) <-chan string {
 			if link := from.(*unix.SockaddrLinklayer); link.Pkttype == unix.PACKET_OUTGOING {
 				continue
 			}
-			said := ""
+			var said string
 			switch raw := buf[:size]; {
 			case slices.Equal(raw[size-min(size, 6):], []byte("honest")):
 				said = "honest"

@@ -114,7 +114,7 @@ func enter(cfg *configs.Config) error {
 		if err != nil {
 			return fmt.Errorf("open namespace %s: %w", ns.Type, err)
 		}
-		err = unix.Setns(fd, int(ns.Syscall()))
+		err = unix.Setns(fd, ns.Syscall())
 		unix.Close(fd)
 		if err != nil {
 			return fmt.Errorf("join namespace %s: %w", ns.Type, err)
