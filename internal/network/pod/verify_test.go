@@ -75,8 +75,16 @@ func advert(from, to, target netip.Addr, mac net.HardwareAddr) []byte {
 // TestPodsCannotForge: a pod that puts what it likes on its link cannot say that it is another. Forged packets do not reach a
 // third pod, no neighbour's address is taken over on the node or in a pod, and what is honest arrives, also by a tag.
 func TestPodsCannotForge(t *testing.T) {
+	t.Run("IPv4", func(t *testing.T) { cannotForge(t, config(t, "forge0", "10.244.7.0/24")) })
+	t.Run("both families", func(t *testing.T) {
+		needsIPv6(t)
+		cannotForge(t, dualConfig(t, "forge0", "10.244.7.0/24", "fd00:244:0:7::/64"))
+	})
+}
+
+func cannotForge(t *testing.T, cfg Config) {
 	inHost(t, func(t *testing.T) {
-		n := mustOpen(t, config(t, "forge0", "10.244.7.0/24"))
+		n := mustOpen(t, cfg)
 		defer func() {
 			if err := n.Destroy(); err != nil {
 				t.Error(err)
@@ -114,6 +122,14 @@ func TestPodsCannotForge(t *testing.T) {
 			{name: "an answer for another link", to: all, from: forger.MAC, kind: unix.ETH_P_ARP, body: arp(2, victim.MAC, forger.IP, victim.IP)},
 			{name: "a neighbour's advertisement", to: group6, from: forger.MAC, kind: unix.ETH_P_IPV6, body: advert(six(forger), toAll6, six(neighbour), forger.MAC)},
 		}
+		if n.dual() {
+			frames = append(frames,
+				frame{name: "another's IPv6 address by the node", to: node, from: forger.MAC, kind: unix.ETH_P_IPV6, body: datagram(neighbour.IP6, victim.IP6, "forged")},
+				frame{name: "the node's IPv6 address", to: node, from: forger.MAC, kind: unix.ETH_P_IPV6, body: datagram(forger.Gateway6, victim.IP6, "forged")},
+				frame{name: "IPv6 past the node", to: victim.MAC, from: forger.MAC, kind: unix.ETH_P_IPV6, body: datagram(forger.IP6, victim.IP6, "forged")},
+				frame{name: "an advertisement of another's IPv6 address", to: group6, from: forger.MAC, kind: unix.ETH_P_IPV6,
+					body: advert(six(forger), toAll6, neighbour.IP6, forger.MAC)})
+		}
 		for _, f := range slices.Clone(frames) {
 			frames = append(frames, f.tagged())
 		}
@@ -125,6 +141,12 @@ func TestPodsCannotForge(t *testing.T) {
 		put(t, paths[0], honest)
 		if got := <-seen; got != "honest" {
 			t.Fatalf("an honest packet arrives as %q", got)
+		}
+		if n.dual() {
+			put(t, paths[0], frame{"honest", node, forger.MAC, unix.ETH_P_IPV6, datagram(forger.IP6, victim.IP6, "honest"), true})
+			if got := <-seen; got != "honest" {
+				t.Fatalf("an honest IPv6 packet arrives as %q", got)
+			}
 		}
 		for _, f := range frames {
 			put(t, paths[0], f, honest) // what the link brings comes in order
