@@ -282,6 +282,7 @@ func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.Wai
 	// What was held for the pod while room or volumes were being made for it is free for its own
 	// decision.
 	s.state.RemovePod(it.Pod.UID)
+	it.Pod.Binding = false
 	var d place.Decision
 	var room *place.Preemption
 	clearing := it.Prefer != "" && s.state.Clearing(it.Pod, it.Prefer)
@@ -313,6 +314,7 @@ func (s *Scheduler) place(ctx context.Context, it *queue.Item, binding *sync.Wai
 // carryOut binds a pod, or first prepares its volumes on the node.
 func (s *Scheduler) carryOut(ctx context.Context, it *queue.Item, d place.Decision, binding *sync.WaitGroup) {
 	it.Prefer = d.Node
+	it.Pod.Binding = len(d.Select)+len(d.Bind) == 0
 	s.state.AddPod(it.Pod, d.Node)
 	s.queue.Placing(it)
 	pod := it.Pod.Object

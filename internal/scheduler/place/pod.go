@@ -19,6 +19,9 @@ const (
 type Pod struct {
 	Object *corev1.Pod
 	UID    types.UID
+	// Binding says that the pod is being bound to the node where it is counted, or is bound and that is not seen yet: it can
+	// give its room back only by being deleted.
+	Binding bool
 
 	*kin
 	// node is where State counts the pod, and slot its place among the node's pods.

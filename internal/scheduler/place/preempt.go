@@ -152,7 +152,7 @@ func (s *State) victimsOn(n *Node, p *Pod, claims claimSet, guard budgets) *Pree
 			continue
 		}
 		s.RemovePod(v.UID)
-		if v.Object.Spec.NodeName == "" {
+		if v.Object.Spec.NodeName == "" && !v.Binding {
 			out.Yielding = append(out.Yielding, v)
 			continue
 		}
