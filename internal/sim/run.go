@@ -125,7 +125,7 @@ func (w *world) settle() {
 	}
 	w.quiet("quiet")
 	if w.broken == nil {
-		w.Restart()
+		w.restart()
 		w.quiet("quiet after a restart")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/object"
 	"coracle/internal/resource"
+	"coracle/internal/workload/claim"
 	"coracle/internal/workload/succession"
 )
 
@@ -26,14 +27,27 @@ type ends struct {
 	// before, which its picture does not show yet, cannot know that it was not the first.
 	hands map[types.UID]map[string]bool
 	freed map[object.Ref]freed
+	// restarted is when the server's memory begins.
+	restarted time.Time
 }
 
 type freed struct {
 	at    time.Time
 	hands map[string]bool
+	// owner is whose the object was.
+	owner types.UID
 }
 
-func newEnds() ends { return ends{map[types.UID]map[string]bool{}, map[object.Ref]freed{}} }
+func newEnds() ends {
+	return ends{hands: map[types.UID]map[string]bool{}, freed: map[object.Ref]freed{}}
+}
+
+func ownerOf(o object.Object) types.UID {
+	if ref := claim.Controller(o); ref != nil {
+		return ref.UID
+	}
+	return ""
+}
 
 // hand notes that somebody ends an object.
 func (e *ends) hand(uid types.UID, actor string) {
@@ -50,6 +64,9 @@ func (e *ends) written(entry fake.Entry, actor string, now time.Time) error {
 	switch {
 	case before == nil:
 		old, known := e.freed[ref]
+		if known && !old.at.After(e.restarted) && old.owner != ownerOf(entry.Object) {
+			return nil // a server that has begun since knows nothing of it, and its owner has never made one of this name
+		}
 		for _, res := range heirs[actor] {
 			if known && res == entry.Resource && !old.hands[actor] && now.Sub(old.at) < succession.Pause {
 				return fmt.Errorf("successor: %s makes %s %s after it was deleted by %v", actor, ref, now.Sub(old.at), old.hands)
@@ -59,7 +76,7 @@ func (e *ends) written(entry fake.Entry, actor string, now time.Time) error {
 		if before.GetDeletionTimestamp() == nil {
 			e.hand(before.GetUID(), actor)
 		}
-		e.freed[ref] = freed{now, e.hands[before.GetUID()]}
+		e.freed[ref] = freed{now, e.hands[before.GetUID()], ownerOf(before)}
 		delete(e.hands, before.GetUID())
 	case before.GetDeletionTimestamp() == nil && entry.Object.GetDeletionTimestamp() != nil:
 		e.hand(before.GetUID(), actor)

@@ -327,6 +327,9 @@ func (w *world) userDoes(e event) func() {
 		return func() {
 			edit(w, resource.Pods, name, func(p *corev1.Pod) {
 				if app, gone := strings.CutPrefix(p.Labels["app"], "gone-"); gone {
+					if w.recreates(app) {
+						return // it may come back to a Deployment that has pods of another template by now
+					}
 					p.Labels["app"] = app
 				} else {
 					p.Labels["app"] = "gone-" + p.Labels["app"]
@@ -353,6 +356,12 @@ func (w *world) userDoes(e event) func() {
 		return do
 	}
 	return w.userNode(e)
+}
+
+// recreates says whether a Deployment has pods of one template only at any time.
+func (w *world) recreates(name string) bool {
+	o, ok := w.Truth().Get(resource.Deployments, ns, name)
+	return ok && o.(*appsv1.Deployment).Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
 }
 
 // bare is an object as its manifest had it.
@@ -411,7 +420,7 @@ func (w *world) faultDoes(e event) func() {
 	case "relist", "repeat":
 		return w.watchFault(e)
 	case "restart":
-		return w.Restart
+		return w.restart
 	case "conflict":
 		return func() { w.fail = apierrors.NewConflict(resource.Pods.GroupResource(), "", nil) }
 	case "error":

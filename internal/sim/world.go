@@ -77,6 +77,11 @@ func newWorld(seed uint64, m *mutation, has map[feature]bool) *world {
 	return w
 }
 
+func (w *world) restart() {
+	w.checks.ends.restarted = w.Now()
+	w.Restart()
+}
+
 func (w *world) wrote(wr virtual.Write) {
 	w.actor = wr.By
 	w.checks.written(wr.Entry)
