@@ -61,9 +61,12 @@ func (c *cluster) want(what, text string, parts ...string) {
 }
 
 func getWatch(c *cluster) {
+	// The pod waits until the watch has begun: it would run before kubectl has looked.
+	c.k("run", "watched", "--image=e2e/tools:1", "--labels=app=watched", `--overrides={"spec":{"schedulingGates":[{"name":"test/watch"}]}}`,
+		"--override-type=strategic", "--command", "--", "sleep", "1000")
 	s := c.stream(nil, "get", "pods", "-l", "app=watched", "-w")
-	c.k("run", "watched", "--image=e2e/tools:1", "--labels=app=watched", "--command", "--", "sleep", "1000")
 	s.until("the new pod", contains("0/1"))
+	c.k("patch", "pod", "watched", "--type=json", "-p", `[{"op":"remove","path":"/spec/schedulingGates/0"}]`)
 	s.until("Running", contains("Running"))
 	c.k("delete", "pod", "watched", "--grace-period=1", "--wait=false")
 	s.until("Terminating", contains("Terminating"))
