@@ -96,6 +96,9 @@ func Edit[T object.Object](c *Cluster, res resource.Resource, namespace, name st
 				last = o
 				break
 			}
+			if apierrors.IsNotFound(err) && last != nil {
+				return last.(T) // it went between the read and the write
+			}
 			if !apierrors.IsConflict(err) {
 				c.t.Fatalf("edit %s: %v", object.KeyOf(next), err)
 			}
