@@ -5,34 +5,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-)
 
-// inNamespace runs a test in a network namespace of its own.
-func inNamespace(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to make network namespaces")
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("unshare: %v", err)
-			return
-		}
-		test(t)
-	}()
-	<-done
-}
+	"coracle/internal/network/nstest"
+)
 
 func remember(t *testing.T, protocol uint8, from, to, led string, port uint16) {
 	t.Helper()
@@ -82,7 +63,7 @@ func TestForget(t *testing.T) {
 		"by datagrams to nobody's port": {[]Among{{Protocol: unix.IPPROTO_UDP, To: 54}}, nil, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inNamespace(t, func(t *testing.T) {
+			nstest.Run(t, func() {
 				table, err := Open(netns.None())
 				if err != nil {
 					t.Fatal(err)
@@ -119,7 +100,7 @@ func TestForget(t *testing.T) {
 
 // TestCannot: a kernel's refusal is told, and known for what it is.
 func TestCannot(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		table, err := Open(netns.None())
 		if err != nil {
 			t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/filetree/scratch"
+	"coracle/internal/network/nstest"
 	"coracle/internal/network/pod"
 	"coracle/internal/network/policy"
 	"coracle/internal/peers"
@@ -63,18 +63,8 @@ func inMachine(t testing.TB, test func(w *world)) {
 // inMachineOf is inMachine, with pods of two families where second is valid: then it is their IPv6 addresses that are governed.
 func inMachineOf(t testing.TB, second pod.Second, test func(w *world)) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to make network namespaces")
-	}
 	base := scratch.Dir(t)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("unshare: %v", err)
-			return
-		}
+	nstest.Run(t, func() {
 		w := &world{t: t, host: fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())}
 		lo, err := netlink.LinkByName("lo")
 		if err == nil {
@@ -103,8 +93,7 @@ func inMachineOf(t testing.TB, second pod.Second, test func(w *world)) {
 		w.start()
 		defer func() { w.stop() }()
 		test(w)
-	}()
-	<-done
+	})
 }
 
 // start is a new isolation, as of a new agent.
@@ -159,26 +148,7 @@ func (w *world) settle() {
 
 func (w *world) namespace(path string) {
 	w.t.Helper()
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		w.t.Fatal(err)
-	}
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- err
-			return
-		}
-		made <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
-	}()
-	if err := <-made; err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			w.t.Errorf("unmount %s: %v", path, err)
-		}
-	})
+	nstest.Hold(w.t, path)
 }
 
 // box is a sandbox, and the pod that is to have it.

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"runtime"
 	"slices"
 	"testing"
 
@@ -13,6 +11,8 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"coracle/internal/network/nstest"
 )
 
 // TestFilter: the filter takes the datagrams that have a message of the table, and those too long to tell, unless they are its
@@ -51,20 +51,9 @@ func TestFilter(t *testing.T) {
 // TestWatchOthers: in a machine of its own, what others do to other tables wakes nobody; what they do to this one does, in a
 // transaction that begins with another, too.
 func TestWatchOthers(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root to make network namespaces")
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("unshare: %v", err)
-			return
-		}
+	nstest.Run(t, func() {
 		watchOthers(t)
-	}()
-	<-done
+	})
 }
 
 func watchOthers(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -20,52 +19,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"coracle/internal/filetree/scratch"
+	"coracle/internal/network/nstest"
 )
-
-// inHost runs test in a network namespace of its own that stands for the host, on a thread that
-// is thrown away afterwards.
-func inHost(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to make network namespaces")
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("unshare: %v", err)
-			return
-		}
-		test(t)
-	}()
-	<-done
-}
 
 // sandbox makes a network namespace held open by a bind mount, and returns its path.
 func sandbox(t *testing.T, name string) string {
 	t.Helper()
 	path := filepath.Join(scratch.Dir(t), name)
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- err
-			return
-		}
-		made <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
-	}()
-	if err := <-made; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", path, err)
-		}
-	})
+	nstest.Hold(t, path)
 	return path
 }
 
@@ -152,7 +113,7 @@ func talk(t *testing.T, server string, addr netip.AddrPort, client string) (from
 }
 
 func TestPodsReachEachOther(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		a := mustOpen(t, config(t, "cora", "10.244.0.0/24"))
 		b := mustOpen(t, config(t, "corb", "10.244.1.0/24"))
 		defer a.Close()
@@ -208,7 +169,7 @@ func outside(t *testing.T) (path string, ip netip.Addr, host netip.Addr) {
 }
 
 func TestTrafficThatLeavesIsMasqueraded(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		n := mustOpen(t, config(t, "cora", "10.244.0.0/24"))
 		defer n.Close()
 		one := sandbox(t, "one")
@@ -253,7 +214,7 @@ func foreignRules(t *testing.T) int {
 }
 
 func TestForwardDropPolicyOfOthers(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		dropForward(t)
 		cfgA, cfgB := config(t, "cora", "10.244.0.0/24"), config(t, "corb", "10.244.1.0/24")
 		a, b := mustOpen(t, cfgA), mustOpen(t, cfgB)
@@ -278,7 +239,7 @@ func TestForwardDropPolicyOfOthers(t *testing.T) {
 }
 
 func TestReopenKeepsPods(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		cfg := config(t, "cora", "10.244.0.0/24")
 		n := mustOpen(t, cfg)
 		one, two := sandbox(t, "one"), sandbox(t, "two")
@@ -303,7 +264,7 @@ func TestReopenKeepsPods(t *testing.T) {
 }
 
 func TestDetachAndDestroy(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		cfg := config(t, "cora", "10.244.0.0/24")
 		n := mustOpen(t, cfg)
 		one := sandbox(t, "one")
@@ -342,7 +303,7 @@ func TestDetachAndDestroy(t *testing.T) {
 }
 
 func TestAttachFailureLeavesNothing(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		n := mustOpen(t, config(t, "cora", "10.244.0.0/24"))
 		defer n.Close()
 		if _, err := n.Attach(context.Background(), "/no/such/ns", "one"); err == nil || !strings.Contains(err.Error(), "/no/such/ns") {
@@ -355,7 +316,7 @@ func TestAttachFailureLeavesNothing(t *testing.T) {
 }
 
 func TestAttachMany(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		n := mustOpen(t, config(t, "cora", "10.244.0.0/24"))
 		defer n.Close()
 		const pods = 12
@@ -383,7 +344,7 @@ func TestAttachMany(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		n := mustOpen(t, config(t, "cora", "10.244.0.0/24"))
 		defer n.Close()
 		for name, c := range map[string]struct {
@@ -411,18 +372,8 @@ func TestRefusals(t *testing.T) {
 }
 
 func BenchmarkAttachDetach(b *testing.B) {
-	if os.Getuid() != 0 {
-		b.Skip("needs root to make network namespaces")
-	}
 	b.ReportAllocs()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			b.Errorf("unshare: %v", err)
-			return
-		}
+	nstest.Run(b, func() {
 		n, err := Open(Config{
 			Bridge: "corb", CIDR: netip.MustParsePrefix("10.244.0.0/24"), ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"),
 			StateDir: b.TempDir(), NFTable: "bench", SettingsDir: filepath.Join(b.TempDir(), "coracle", "settings"),
@@ -454,24 +405,13 @@ func BenchmarkAttachDetach(b *testing.B) {
 				return
 			}
 		}
-	}()
-	<-done
+	})
 }
 
 // BenchmarkForget is what it costs to have the kernel forget an address of which it remembers nothing, among ten thousand
 // connections of others.
 func BenchmarkForget(b *testing.B) {
-	if os.Getuid() != 0 {
-		b.Skip("needs root to make network namespaces")
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			b.Errorf("unshare: %v", err)
-			return
-		}
+	nstest.Run(b, func() {
 		host, err := netns.Get()
 		if err != nil {
 			b.Error(err)
@@ -495,6 +435,5 @@ func BenchmarkForget(b *testing.B) {
 				b.Error(err)
 			}
 		}
-	}()
-	<-done
+	})
 }

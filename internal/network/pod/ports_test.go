@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"coracle/internal/network/nstest"
 )
 
 // serveAt listens in a namespace until the test ends and answers each connection with its
@@ -61,7 +63,7 @@ func ask(t *testing.T, path string, addr netip.AddrPort) string {
 }
 
 func TestPublishedPorts(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		cfg := config(t, "cora", "10.244.0.0/24")
 		n := mustOpen(t, cfg)
 		web, peer := sandbox(t, "web"), sandbox(t, "peer")
@@ -121,7 +123,7 @@ func TestPublishedPorts(t *testing.T) {
 }
 
 func TestPublishRefuses(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		n := mustOpen(t, config(t, "cora", "10.244.0.0/24"))
 		defer n.Close()
 		mustAttach(t, n, sandbox(t, "one"), "one")

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/network/nstest"
 )
 
 func dualConfig(t *testing.T, bridge, cidr, cidr6 string) Config {
@@ -51,7 +53,7 @@ func addresses6(t *testing.T, path string) (out []string) {
 // of the host's leads to a pod by both families; pods have no address of their link's own, and get the same again.
 func TestSecondFamily(t *testing.T) {
 	needsIPv6(t)
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		cfg := dualConfig(t, "cora", "10.244.0.0/24", "fd00:244::/64")
 		a, b := mustOpen(t, cfg), mustOpen(t, dualConfig(t, "corb", "10.244.1.0/24", "fd00:244:0:1::/64"))
 		defer b.Close()
@@ -130,7 +132,7 @@ func TestSecondFamily(t *testing.T) {
 // routers advertise goes on with it meanwhile.
 func TestSecondFamilyLeavesNoTrace(t *testing.T) {
 	needsIPv6(t)
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		outside(t)
 		settled := func() bool { // its own link-local address is no longer tentative
 			addrs, err := netlink.AddrList(nil, netlink.FAMILY_V6)

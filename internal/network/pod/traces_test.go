@@ -15,6 +15,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/network/nstest"
 )
 
 // machine is all that a network may change of its machine: settings, links, addresses, routes,
@@ -101,7 +103,7 @@ func connections(t *testing.T, cidr netip.Prefix) (all []string) {
 // nobody left to destroy it but a removal from outside.
 func TestNoTraceOnTheMachine(t *testing.T) {
 	for _, how := range []string{"Destroy", "Remove"} {
-		inHost(t, func(t *testing.T) {
+		nstest.Run(t, func() {
 			lo, err := netlink.LinkByName("lo")
 			if err != nil || netlink.LinkSetUp(lo) != nil {
 				t.Fatal(err)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/network/nstest"
 )
 
 // frame is what a pod puts on its link, byte by byte.
@@ -83,7 +85,7 @@ func TestPodsCannotForge(t *testing.T) {
 }
 
 func cannotForge(t *testing.T, cfg Config) {
-	inHost(t, func(t *testing.T) {
+	nstest.Run(t, func() {
 		n := mustOpen(t, cfg)
 		defer func() {
 			if err := n.Destroy(); err != nil {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -26,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/filetree/scratch"
+	"coracle/internal/network/nstest"
 	"coracle/internal/network/pod"
 	"coracle/internal/object"
 	"coracle/internal/resource"
@@ -65,18 +65,8 @@ func inMachine(t testing.TB, test func(w *world)) {
 // inMachineOf is inMachine with pods of two families, where second is valid; then the services that are led are IPv6 ones.
 func inMachineOf(t testing.TB, second pod.Second, test func(w *world)) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to make network namespaces")
-	}
 	base := scratch.Dir(t)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("unshare: %v", err)
-			return
-		}
+	nstest.Run(t, func() {
 		w := &world{
 			t: t, host: fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), picture: view.New(), patience: 2 * time.Second, ready: make(chan struct{}),
 		}
@@ -111,8 +101,7 @@ func inMachineOf(t testing.TB, second pod.Second, test func(w *world)) {
 		w.start()
 		defer func() { w.stop() }()
 		test(w)
-	}()
-	<-done
+	})
 }
 
 func (w *world) up(name string) {
@@ -216,26 +205,7 @@ func (w *world) sandbox6(name string) (path string, ip netip.Addr) {
 func (w *world) attach(name string) (path string, at pod.Attachment) {
 	w.t.Helper()
 	path = filepath.Join(scratch.Dir(w.t), name)
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		w.t.Fatal(err)
-	}
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- err
-			return
-		}
-		made <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
-	}()
-	if err := <-made; err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			w.t.Errorf("unmount %s: %v", path, err)
-		}
-	})
+	nstest.Hold(w.t, path)
 	at, err := w.net.Attach(context.Background(), path, name)
 	if err != nil {
 		w.t.Fatal(err)
@@ -448,26 +418,7 @@ func slice(of, name string, protocol corev1.Protocol, number int32, ips ...netip
 func (w *world) outside() string {
 	w.t.Helper()
 	path := filepath.Join(scratch.Dir(w.t), "outside")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		w.t.Fatal(err)
-	}
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- err
-			return
-		}
-		made <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
-	}()
-	if err := <-made; err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			w.t.Errorf("unmount %s: %v", path, err)
-		}
-	})
+	nstest.Hold(w.t, path)
 	ns, err := netns.GetFromPath(path)
 	if err != nil {
 		w.t.Fatal(err)

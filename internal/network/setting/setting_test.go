@@ -3,32 +3,12 @@ package setting
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
-)
 
-// inHost runs test in a network namespace of its own that stands for the host, on a thread that is
-// thrown away afterwards.
-func inHost(t *testing.T, test func()) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread dies with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("unshare: %v", err)
-			return
-		}
-		test()
-	}()
-	<-done
-}
+	"coracle/internal/network/nstest"
+)
 
 // settings are all values below net/ipv4/conf, and ip_forward.
 func settings(t *testing.T) map[string]string {
@@ -75,7 +55,7 @@ func check(t *testing.T, what string, err error) {
 // TestLastOnePutsBack: clusters share a setting, and the last to go puts it back, with what the
 // kernel changed along with it.
 func TestLastOnePutsBack(t *testing.T) {
-	inHost(t, func() {
+	nstest.Run(t, func() {
 		b := Book{Dir: filepath.Join(t.TempDir(), "coracle", "settings")}
 		one, two := home(t, "one"), home(t, "two")
 		set(t, Forwarding.Path, "0")
@@ -120,7 +100,7 @@ func TestCutShort(t *testing.T) {
 	}
 	for _, step := range []string{"recorded", "changed", "released", "put back"} {
 		for _, by := range []string{"the same", "another", "nobody but a release"} {
-			inHost(t, func() {
+			nstest.Run(t, func() {
 				b := Book{Dir: filepath.Join(t.TempDir(), "coracle", "settings")}
 				one, two := home(t, "one"), home(t, "two")
 				set(t, Forwarding.Path, "0")
@@ -153,7 +133,7 @@ func TestCutShort(t *testing.T) {
 
 // TestGoneHolder: who was removed without a word holds nothing.
 func TestGoneHolder(t *testing.T) {
-	inHost(t, func() {
+	nstest.Run(t, func() {
 		b := Book{Dir: filepath.Join(t.TempDir(), "coracle", "settings")}
 		gone, here := home(t, "gone"), home(t, "here")
 		set(t, Forwarding.Path, "0")
@@ -169,7 +149,7 @@ func TestGoneHolder(t *testing.T) {
 
 // TestOthersChoices: what was so before, or was changed by somebody else meanwhile, stays.
 func TestOthersChoices(t *testing.T) {
-	inHost(t, func() {
+	nstest.Run(t, func() {
 		b := Book{Dir: filepath.Join(t.TempDir(), "coracle", "settings")}
 		h := home(t, "one")
 		set(t, Forwarding.Path, "1")
@@ -191,7 +171,7 @@ func TestOthersChoices(t *testing.T) {
 
 // TestEarlierBoot: a record that outlived the kernel it is about says nothing.
 func TestEarlierBoot(t *testing.T) {
-	inHost(t, func() {
+	nstest.Run(t, func() {
 		b := Book{Dir: filepath.Join(t.TempDir(), "coracle", "settings")}
 		h := home(t, "one")
 		set(t, Forwarding.Path, "1")
