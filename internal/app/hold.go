@@ -15,6 +15,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/node/lineage"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 )
@@ -129,10 +130,8 @@ func holding(ctx context.Context, dir DataDir) ([]*corev1.Node, error) {
 // tellHolds says why each of these nodes holds.
 func tellHolds(out io.Writer, nodes []*corev1.Node) {
 	for _, n := range nodes {
-		for _, c := range n.Status.Conditions {
-			if c.Type == corev1.NodeReady {
-				fmt.Fprintf(out, "\nNode %s holds: %s\n", n.Name, c.Message)
-			}
+		if c := nodestate.Condition(n, corev1.NodeReady); c != nil {
+			fmt.Fprintf(out, "\nNode %s holds: %s\n", n.Name, c.Message)
 		}
 	}
 }

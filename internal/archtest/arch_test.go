@@ -12,7 +12,7 @@ import (
 // first name. A room that is missing here has not been thought about: add it, with as little as will do.
 var walls = map[string][]string{
 	// Values: they know nothing of the rest.
-	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {}, "reclaim": {}, "podclaim": {}, "drain": {"nodestate", "object"},
+	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {"podstate"}, "reclaim": {}, "podclaim": {}, "drain": {"behind", "nodestate", "object", "podstate"},
 	// Which slices are a service's, and which ranges services have addresses of.
 	"behind": {"object", "resource"}, "servicerange": {},
 	// What nodes are told of pods, with the server's end of it.
@@ -43,22 +43,22 @@ var walls = map[string][]string{
 	// scenario carries plans out in a model of the API, for golden tests of planners.
 	"scenario": {"loop", "object", "plan", "podstate", "resource", "scheme", "workload"},
 	// virtual is a cluster of them all in virtual time, behind the server's own admission.
-	"virtual": {"apiserver", "client", "cluster", "drain", "fit", "kind", "loop", "object", "plan", "quota", "reclaim", "resource", "scheduler", "simnode", "view", "workload"},
+	"virtual": {"apiserver", "client", "cluster", "drain", "fit", "kind", "loop", "object", "plan", "podstate", "quota", "reclaim", "resource", "scheduler", "simnode", "view", "workload"},
 	// sim runs one by chance, with accidents, and rehearse one in order, copied from a real cluster: it explains the end as
 	// why does.
 	"sim":      {"client", "cluster", "loop", "object", "plan", "podstate", "quota", "resource", "simnode", "virtual", "workload"},
 	"rehearse": {"client", "cluster", "eviction", "kind", "nodestate", "object", "plan", "podstate", "quota", "resource", "simnode", "virtual", "why", "workload"},
 	// simnode is the model of a node, for whom nodelife looks as for any other; fleet runs it in real time.
 	"simnode": {"cluster", "fit", "nodestate", "object", "podclaim", "podstate", "resource"},
-	"fleet":   {"client", "cluster", "fit", "nodestate", "object", "plan", "reclaim", "resource", "simnode", "view"},
+	"fleet":   {"client", "cluster", "fit", "nodestate", "object", "plan", "podstate", "reclaim", "resource", "simnode", "view"},
 	// The server side. The store knows bytes, keys, revisions and metadata.
-	"kind":      {"podstate", "resource", "scheme", "servicerange"},
+	"kind":      {"nodestate", "podstate", "resource", "scheme", "servicerange"},
 	"store":     {},
 	"apiserver": {"client", "drain", "eviction", "kind", "nodestate", "object", "peers", "pki", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
 	// What names of the cluster lead to, and its sockets.
 	"dns": {},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"behind", "client", "dns", "drain", "event", "filetree", "fit", "object", "plan", "podclaim", "podstate", "reclaim", "resource", "sealed", "servicerange", "view"},
+	"node":    {"behind", "client", "dns", "drain", "event", "filetree", "fit", "nodestate", "object", "plan", "podclaim", "podstate", "reclaim", "resource", "sealed", "servicerange", "view"},
 	"runtime": {"filetree", "network", "version"},
 	"network": {"behind", "filetree", "object", "peers", "podstate", "resource", "sealed", "servicerange", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.

@@ -18,10 +18,11 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
+	"coracle/internal/behind"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 )
 
 // Routed is the annotation of a node's lease by which it acknowledges: the revision of the EndpointSlices up to which it
@@ -79,19 +80,17 @@ const Lately = 5 * time.Second
 // Serves says whether connections are led to a pod by way of a service: the pod is ready or was so lately, and the service is
 // one whose endpoints become unready as their pods go. Those of a service that publishes pods which are not ready never do.
 func Serves(s *corev1.Service, pod *corev1.Pod) bool {
-	return readyLately(pod) && s.Namespace == pod.Namespace && s.DeletionTimestamp == nil && len(s.Spec.Selector) > 0 &&
-		s.Spec.Type != corev1.ServiceTypeExternalName && !s.Spec.PublishNotReadyAddresses &&
-		labels.SelectorFromValidatedSet(s.Spec.Selector).Matches(labels.Set(pod.Labels))
+	return readyLately(pod) && s.Namespace == pod.Namespace && s.DeletionTimestamp == nil &&
+		s.Spec.Type != corev1.ServiceTypeExternalName && !s.Spec.PublishNotReadyAddresses && behind.Selects(s, pod)
 }
 
 // readyLately says whether a pod is ready, or has ceased to be shortly before its deletion. One that has never been is not ready
 // since it started.
 func readyLately(pod *corev1.Pod) bool {
-	at := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady })
-	if at < 0 {
+	c := podstate.Condition(pod, corev1.PodReady)
+	if c == nil {
 		return false
 	}
-	c := &pod.Status.Conditions[at]
 	if c.Status == corev1.ConditionTrue {
 		return true
 	}
@@ -136,12 +135,12 @@ func Leaving(s *discoveryv1.EndpointSlice) bool {
 // KnownBy is the instant by which a ready pod counts as known to every node, whether or not all have said so: Bound after it became
 // ready. It is zero where nobody is to be waited for.
 func KnownBy(pod *corev1.Pod) time.Time {
-	at := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue })
+	since, _ := podstate.ReadySince(pod)
 	limit, _ := Bound(pod)
-	if at < 0 || limit <= 0 || pod.Status.Conditions[at].LastTransitionTime.IsZero() {
+	if since.IsZero() || limit <= 0 {
 		return time.Time{}
 	}
-	return pod.Status.Conditions[at].LastTransitionTime.Add(limit)
+	return since.Add(limit)
 }
 
 // Awaits returns the names of the pods for which a rollout waits until every node has come to the slice's revision.

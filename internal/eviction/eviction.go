@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"coracle/internal/podstate"
 )
 
 // MaxDisrupted is how many evictions may wait for the budget's controller to confirm them.
@@ -40,10 +42,8 @@ func Guards(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
 // Unhealthy says whether a pod may be evicted for not being ready, whatever the budget has left
 // (spec.unhealthyPodEvictionPolicy, KEP-3017).
 func Unhealthy(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
-	for i := range pod.Status.Conditions {
-		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-			return false
-		}
+	if podstate.Ready(pod) {
+		return false
 	}
 	if p := b.Spec.UnhealthyPodEvictionPolicy; p != nil && *p == policyv1.AlwaysAllow {
 		return true

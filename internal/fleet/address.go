@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/podstate"
 	"coracle/internal/simnode"
 )
 
@@ -42,7 +43,7 @@ func newAddresses(node *corev1.Node) *addresses {
 
 // heldBy is the address that a pod keeps others from using.
 func heldBy(pod *corev1.Pod) netip.Addr {
-	if pod == nil || pod.Status.PodIP == "" || pod.Spec.HostNetwork || simnode.Terminal(pod) {
+	if pod == nil || pod.Status.PodIP == "" || pod.Spec.HostNetwork || podstate.Ended(pod) {
 		return none
 	}
 	addr, err := netip.ParseAddr(pod.Status.PodIP)

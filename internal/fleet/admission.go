@@ -7,6 +7,7 @@ import (
 
 	"coracle/internal/fit"
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
 	"coracle/internal/view"
@@ -21,7 +22,7 @@ func (n *node) count(before, after *corev1.Pod) {
 	case after == nil:
 	case simnode.Holds(after):
 		n.taken.Add(after)
-	case simnode.Terminal(after):
+	case podstate.Ended(after):
 		n.taken.Remove(after.UID)
 	}
 }
@@ -67,7 +68,7 @@ func (f *Fleet) there(pod *corev1.Pod) bool {
 // changes.
 func (f *Fleet) unmounted(pod *corev1.Pod) string {
 	claims := simnode.Claims(pod)
-	if len(claims) == 0 || pod.Status.Phase == corev1.PodRunning || simnode.Terminal(pod) || pod.DeletionTimestamp != nil {
+	if len(claims) == 0 || pod.Status.Phase == corev1.PodRunning || podstate.Ended(pod) || pod.DeletionTimestamp != nil {
 		return ""
 	}
 	key := object.KeyOf(pod)

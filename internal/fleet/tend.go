@@ -12,6 +12,7 @@ import (
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
 )
@@ -111,7 +112,7 @@ func (f *Fleet) tendPod(ctx context.Context, key object.Key, e *entry) time.Time
 
 // addressFor is the address for a pod that has none, kept until its object tells it.
 func (f *Fleet) addressFor(pod *corev1.Pod, key object.Key, e *entry) netip.Addr {
-	if pod.Status.PodIP != "" || pod.Spec.HostNetwork || pod.DeletionTimestamp != nil || simnode.Terminal(pod) {
+	if pod.Status.PodIP != "" || pod.Spec.HostNetwork || pod.DeletionTimestamp != nil || podstate.Ended(pod) {
 		return none
 	}
 	f.mu.Lock()

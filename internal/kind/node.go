@@ -17,6 +17,7 @@ import (
 
 	"coracle/internal/kind/amount"
 	"coracle/internal/kind/podspec"
+	"coracle/internal/nodestate"
 	"coracle/internal/resource"
 )
 
@@ -180,13 +181,10 @@ func nodeRoles(n *corev1.Node) string {
 
 func nodeStatus(n *corev1.Node) string {
 	status := "Unknown"
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			status = "NotReady"
-			if c.Status == corev1.ConditionTrue {
-				status = "Ready"
-			}
-		}
+	if nodestate.Ready(n) {
+		status = "Ready"
+	} else if nodestate.Condition(n, corev1.NodeReady) != nil {
+		status = "NotReady"
 	}
 	if n.Spec.Unschedulable {
 		status += ",SchedulingDisabled"

@@ -14,6 +14,7 @@ import (
 
 	"coracle/internal/kind/check"
 	"coracle/internal/kind/podspec"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -126,7 +127,7 @@ func gracePod(p *corev1.Pod, options *metav1.DeleteOptions) bool {
 		period = *p.Spec.TerminationGracePeriodSeconds
 	}
 	switch {
-	case p.Spec.NodeName == "", p.Status.Phase == corev1.PodFailed, p.Status.Phase == corev1.PodSucceeded:
+	case p.Spec.NodeName == "", podstate.Ended(p):
 		period = 0
 	case period < 0:
 		period = 1

@@ -18,6 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
+	"coracle/internal/nodestate"
 	"coracle/internal/servicerange"
 )
 
@@ -260,7 +261,7 @@ func (a *agent) problems(ctx context.Context, node *corev1.Node) []string {
 	switch {
 	case err == nil:
 		a.answered = time.Now()
-	case wasReady(node) && time.Since(a.answered) < runtimePatience:
+	case nodestate.Ready(node) && time.Since(a.answered) < runtimePatience:
 		return nil // it restarts, or we did; its containers run on
 	default:
 		return []string{"container runtime is down: " + cri.Message(err)}
@@ -283,15 +284,6 @@ func (a *agent) problems(ctx context.Context, node *corev1.Node) []string {
 		out = append(out, "container runtime network not ready: the node has no pod range (spec.podCIDR) yet")
 	}
 	return out
-}
-
-func wasReady(node *corev1.Node) bool {
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 func pressure(t corev1.NodeConditionType, under bool, badReason, bad, goodReason, good string) corev1.NodeCondition {

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
@@ -164,15 +165,9 @@ func (rec *recorder) wroteNode(w virtual.Write, o *corev1.Node) {
 	} else if w.By == virtual.User {
 		rec.life(w)
 	}
-	if was, is := nodeReady(before), nodeReady(o); was != is {
+	if was, is := nodestate.Ready(before), nodestate.Ready(o); was != is {
 		rec.say("Node", "", objectName(o), map[bool]string{true: "ready", false: "not ready"}[is], true)
 	}
-}
-
-func nodeReady(n *corev1.Node) bool {
-	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 func (rec *recorder) wroteClaim(w virtual.Write, o *corev1.PersistentVolumeClaim) {

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/client"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
@@ -54,7 +55,7 @@ func copied(start time.Time, objects []object.Object, failed map[string]bool, be
 			dying = append(dying, node.Name)
 		default:
 			living = append(living, node.Name)
-			w.Join(node.Name).Unwell = !nodeReady(node)
+			w.Join(node.Name).Unwell = !nodestate.Ready(node)
 		}
 	}
 	w.Vouch(living, dying)
@@ -64,12 +65,8 @@ func copied(start time.Time, objects []object.Object, failed map[string]bool, be
 // alive says whether a node is one that its cluster hears of: that is for the cluster's server to judge, whose clock
 // need not be ours.
 func alive(node *corev1.Node) bool {
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status != corev1.ConditionUnknown
-		}
-	}
-	return false
+	c := nodestate.Condition(node, corev1.NodeReady)
+	return c != nil && c.Status != corev1.ConditionUnknown
 }
 
 // do lets the user do something through the API, which it is given.

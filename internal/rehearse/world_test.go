@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/cluster/nodelife"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
@@ -44,7 +45,7 @@ func TestHearts(t *testing.T) {
 	known := func() map[string]bool {
 		out := map[string]bool{}
 		for _, o := range c.Truth().List(resource.Nodes, "") {
-			out[o.GetName()] = nodeReady(o.(*corev1.Node))
+			out[o.GetName()] = nodestate.Ready(o.(*corev1.Node))
 		}
 		return out
 	}

@@ -47,7 +47,7 @@ func (w *world) equip(r *rand.Rand, o object.Object) object.Object {
 	case *appsv1.Deployment:
 		t = &o.Spec.Template
 		if w.has[rollbacks] || w.has[deadlines] {
-			o.Spec.ProgressDeadlineSeconds = ptr(pick(r, int32(30), 60))
+			o.Spec.ProgressDeadlineSeconds = new(pick(r, int32(30), 60))
 		}
 	case *appsv1.StatefulSet:
 		t = &o.Spec.Template
@@ -57,7 +57,7 @@ func (w *world) equip(r *rand.Rand, o object.Object) object.Object {
 		if w.has[onDelete] && r.IntN(2) == 0 {
 			o.Spec.UpdateStrategy = appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}
 		} else if w.has[shares] {
-			o.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable = ptr(share(r))
+			o.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable = new(share(r))
 		}
 	case *appsv1.DaemonSet:
 		t = &o.Spec.Template
@@ -89,7 +89,7 @@ func (w *world) slow(o object.Object) {
 	switch o := o.(type) {
 	case *appsv1.StatefulSet:
 		o.Spec.MinReadySeconds, o.Spec.PodManagementPolicy = ripening, appsv1.ParallelPodManagement
-		o.Spec.Replicas = ptr(max(3, *o.Spec.Replicas))
+		o.Spec.Replicas = new(max(3, *o.Spec.Replicas))
 	case *appsv1.DaemonSet:
 		o.Spec.MinReadySeconds = ripening
 	}
@@ -136,7 +136,7 @@ func share(r *rand.Rand) intstr.IntOrString {
 }
 
 func daemonShares(r *rand.Rand) *appsv1.RollingUpdateDaemonSet {
-	ru := &appsv1.RollingUpdateDaemonSet{MaxUnavailable: ptr(share(r)), MaxSurge: ptr(intstr.FromInt32(0))}
+	ru := &appsv1.RollingUpdateDaemonSet{MaxUnavailable: new(share(r)), MaxSurge: new(intstr.FromInt32(0))}
 	if r.IntN(2) == 0 {
 		ru.MaxSurge, ru.MaxUnavailable = ru.MaxUnavailable, ru.MaxSurge
 	}
@@ -214,11 +214,11 @@ func budget(r *rand.Rand, app string) *policyv1.PodDisruptionBudget {
 func ration(r *rand.Rand, b *policyv1.PodDisruptionBudget) {
 	b.Spec.MinAvailable, b.Spec.MaxUnavailable = nil, nil
 	if r.IntN(2) == 0 {
-		b.Spec.MinAvailable = ptr(pick(r, intstr.FromInt32(1), intstr.FromInt32(3), intstr.FromString("50%")))
+		b.Spec.MinAvailable = new(pick(r, intstr.FromInt32(1), intstr.FromInt32(3), intstr.FromString("50%")))
 	} else {
-		b.Spec.MaxUnavailable = ptr(pick(r, intstr.FromInt32(0), intstr.FromInt32(1), intstr.FromString("34%")))
+		b.Spec.MaxUnavailable = new(pick(r, intstr.FromInt32(0), intstr.FromInt32(1), intstr.FromString("34%")))
 	}
-	b.Spec.UnhealthyPodEvictionPolicy = ptr(pick(r, policyv1.AlwaysAllow, policyv1.IfHealthyBudget))
+	b.Spec.UnhealthyPodEvictionPolicy = new(pick(r, policyv1.AlwaysAllow, policyv1.IfHealthyBudget))
 }
 
 // room is what a new node has to give.

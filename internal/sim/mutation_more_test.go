@@ -80,12 +80,12 @@ func aDaemonSet(change func(*appsv1.DaemonSet)) func(plan.Input, plan.Plan) plan
 func more(v *intstr.IntOrString) *intstr.IntOrString {
 	switch {
 	case v == nil:
-		return ptr(intstr.FromInt32(2))
+		return new(intstr.FromInt32(2))
 	case v.Type == intstr.Int:
-		return ptr(intstr.FromInt32(v.IntVal + 1))
+		return new(intstr.FromInt32(v.IntVal + 1))
 	}
 	n, _ := strconv.Atoi(strings.TrimSuffix(v.StrVal, "%"))
-	return ptr(intstr.FromString(strconv.Itoa(2*n) + "%"))
+	return new(intstr.FromString(strconv.Itoa(2*n) + "%"))
 }
 
 // twoAtATime deletes the next surplus ordinal along with the one that is due.
@@ -129,7 +129,7 @@ func rolls(s *appsv1.StatefulSet) *appsv1.RollingUpdateStatefulSetStrategy {
 var moreMutations = []mutation{
 	{Name: "a StatefulSet takes its partition one too low", Controller: sts, Plan: aStatefulSet(func(s *appsv1.StatefulSet) {
 		if ru := s.Spec.UpdateStrategy.RollingUpdate; ru != nil && ru.Partition != nil {
-			ru.Partition = ptr(max(0, *ru.Partition-1))
+			ru.Partition = new(max(0, *ru.Partition-1))
 		}
 	})},
 	{Name: "a StatefulSet takes one pod more than maxUnavailable", Controller: sts, Plan: aStatefulSet(func(s *appsv1.StatefulSet) {
@@ -146,7 +146,7 @@ var moreMutations = []mutation{
 	{Name: "a StatefulSet ignores its first ordinal", Where: []feature{reserved}, Controller: sts, Plan: aStatefulSet(func(s *appsv1.StatefulSet) { s.Spec.Ordinals = nil })},
 	{Name: "a StatefulSet ignores minReadySeconds", Controller: sts, Plan: aStatefulSet(func(s *appsv1.StatefulSet) { s.Spec.MinReadySeconds = 0 })},
 	{Name: "a StatefulSet keeps one revision too many", Controller: sts, Plan: aStatefulSet(func(s *appsv1.StatefulSet) {
-		s.Spec.RevisionHistoryLimit = ptr(*s.Spec.RevisionHistoryLimit + 1)
+		s.Spec.RevisionHistoryLimit = new(*s.Spec.RevisionHistoryLimit + 1)
 	})},
 	{Name: "a StatefulSet deletes claims it is to keep when scaled", Controller: sts, Plan: aStatefulSet(func(s *appsv1.StatefulSet) {
 		s.Spec.PersistentVolumeClaimRetentionPolicy.WhenScaled = appsv1.DeletePersistentVolumeClaimRetentionPolicyType
@@ -182,7 +182,7 @@ var moreMutations = []mutation{
 	{Name: "a DaemonSet ignores its canary selector", Where: []feature{held}, Controller: ds, Plan: aDaemonSet(without[*appsv1.DaemonSet](daemonset.CanarySelector))},
 	{Name: "a DaemonSet ignores its partition", Where: []feature{held}, Controller: ds, Plan: aDaemonSet(without[*appsv1.DaemonSet](daemonset.Partition))},
 	{Name: "a DaemonSet keeps one revision too many", Controller: ds, Plan: aDaemonSet(func(d *appsv1.DaemonSet) {
-		d.Spec.RevisionHistoryLimit = ptr(*d.Spec.RevisionHistoryLimit + 1)
+		d.Spec.RevisionHistoryLimit = new(*d.Spec.RevisionHistoryLimit + 1)
 	})},
 	{Name: "a Deployment ignores its canary steps", Where: []feature{canaries}, Controller: dep, Plan: resizeStep},
 	{Name: "a Deployment cuts canary pauses short", Where: []feature{canaries}, Controller: dep, Plan: aDeployment(func(d *appsv1.Deployment) {
@@ -200,7 +200,7 @@ var moreMutations = []mutation{
 		d.Spec.Strategy.Type = appsv1.RollingUpdateDeploymentStrategyType
 	})},
 	{Name: "a Deployment keeps one replica set too many", Controller: dep, Plan: aDeployment(func(d *appsv1.Deployment) {
-		d.Spec.RevisionHistoryLimit = ptr(*d.Spec.RevisionHistoryLimit + 1)
+		d.Spec.RevisionHistoryLimit = new(*d.Spec.RevisionHistoryLimit + 1)
 	})},
 	{Name: "a budget allows one disruption too many", Where: []feature{budgets}, Controller: disruption.Controllers()[0].Name, Plan: status(func(b *policyv1.PodDisruptionBudget) {
 		b.Status.DisruptionsAllowed++
@@ -281,7 +281,7 @@ func resizeStep(in plan.Input, p plan.Plan) plan.Plan {
 		if u, ok := a.(plan.Update); ok {
 			if set, ok := u.Object.(*appsv1.ReplicaSet); ok && set.Annotations["coracle.io/step"] != "" {
 				if before, there := in.Reader.Get(resource.ReplicaSets, set.Namespace, set.Name); there && *set.Spec.Replicas > *before.(*appsv1.ReplicaSet).Spec.Replicas {
-					set.Spec.Replicas = ptr(*set.Spec.Replicas + 1)
+					set.Spec.Replicas = new(*set.Spec.Replicas + 1)
 				}
 			}
 		}

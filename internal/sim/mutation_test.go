@@ -81,7 +81,7 @@ func resize(grow bool, by int32) func(plan.Input, plan.Plan) plan.Plan {
 		}
 		was, is := *before.(*appsv1.ReplicaSet).Spec.Replicas, *set.Spec.Replicas
 		if was != is && is > was == grow && is+by >= 0 {
-			set.Spec.Replicas = ptr(is + by)
+			set.Spec.Replicas = new(is + by)
 		}
 		return a
 	})

@@ -25,8 +25,6 @@ import (
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
-func ptr[T any](v T) *T { return &v }
-
 // furnish makes what the world begins with.
 func (w *world) furnish(r *rand.Rand) {
 	more := rand.New(rand.NewPCG(w.seed, 3))
@@ -35,8 +33,8 @@ func (w *world) furnish(r *rand.Rand) {
 	}
 	w.make(&storagev1.StorageClass{
 		ObjectMeta: metav1.ObjectMeta{Name: "local"}, Provisioner: volume.Local,
-		AllowVolumeExpansion: ptr(true),
-		VolumeBindingMode:    ptr(storagev1.VolumeBindingWaitForFirstConsumer), ReclaimPolicy: ptr(corev1.PersistentVolumeReclaimDelete),
+		AllowVolumeExpansion: new(true),
+		VolumeBindingMode:    new(storagev1.VolumeBindingWaitForFirstConsumer), ReclaimPolicy: new(corev1.PersistentVolumeReclaimDelete),
 	})
 	if w.has[scarce] {
 		w.classes()
@@ -100,36 +98,36 @@ func template(r *rand.Rand, app string) corev1.PodTemplateSpec {
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": app}},
 		Spec: corev1.PodSpec{
 			SchedulerName: corev1.DefaultSchedulerName, RestartPolicy: corev1.RestartPolicyAlways, DNSPolicy: corev1.DNSClusterFirst,
-			TerminationGracePeriodSeconds: ptr(int64(30)),
+			TerminationGracePeriodSeconds: new(int64(30)),
 			Containers:                    []corev1.Container{{Name: "c", Image: "good:0"}},
 		},
 	}
 	if seconds := pick(r, 0, 60, 300, 300); app != "ds" {
 		for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
 			t.Spec.Tolerations = append(t.Spec.Tolerations, corev1.Toleration{
-				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr(int64(seconds))})
+				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(seconds))})
 		}
 	}
 	return t
 }
 
 func amount(r *rand.Rand) *intstr.IntOrString {
-	return ptr(pick(r, intstr.FromInt32(0), intstr.FromInt32(1), intstr.FromInt32(2), intstr.FromString("25%"), intstr.FromString("50%")))
+	return new(pick(r, intstr.FromInt32(0), intstr.FromInt32(1), intstr.FromInt32(2), intstr.FromString("25%"), intstr.FromString("50%")))
 }
 
 func rolling(r *rand.Rand) appsv1.DeploymentStrategy {
 	s := appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType,
 		RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: amount(r), MaxUnavailable: amount(r)}}
 	if s.RollingUpdate.MaxSurge.String() == "0" && s.RollingUpdate.MaxUnavailable.String() == "0" {
-		s.RollingUpdate.MaxSurge = ptr(intstr.FromInt32(1))
+		s.RollingUpdate.MaxSurge = new(intstr.FromInt32(1))
 	}
 	return s
 }
 
 func (w *world) deployment(r *rand.Rand) *appsv1.Deployment {
 	d := &appsv1.Deployment{ObjectMeta: meta("dep"), Spec: appsv1.DeploymentSpec{
-		Replicas: ptr(int32(r.IntN(8))), Selector: selector("dep"), Template: template(r, "dep"), Strategy: rolling(r),
-		MinReadySeconds: pick(r, int32(0), 0, 5), RevisionHistoryLimit: ptr(pick(r, int32(0), 2, 10)), ProgressDeadlineSeconds: ptr(int32(600)),
+		Replicas: new(int32(r.IntN(8))), Selector: selector("dep"), Template: template(r, "dep"), Strategy: rolling(r),
+		MinReadySeconds: pick(r, int32(0), 0, 5), RevisionHistoryLimit: new(pick(r, int32(0), 2, 10)), ProgressDeadlineSeconds: new(int32(600)),
 	}}
 	if r.IntN(5) == 0 {
 		d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
@@ -139,17 +137,17 @@ func (w *world) deployment(r *rand.Rand) *appsv1.Deployment {
 
 func (w *world) statefulSet(r *rand.Rand) *appsv1.StatefulSet {
 	s := &appsv1.StatefulSet{ObjectMeta: meta("sts"), Spec: appsv1.StatefulSetSpec{
-		Replicas: ptr(int32(r.IntN(6))), Selector: selector("sts"), Template: template(r, "sts"), ServiceName: "sts",
+		Replicas: new(int32(r.IntN(6))), Selector: selector("sts"), Template: template(r, "sts"), ServiceName: "sts",
 		PodManagementPolicy: pick(r, appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement),
-		MinReadySeconds:     pick(r, int32(0), 0, 5), RevisionHistoryLimit: ptr(pick(r, int32(0), 2, 10)),
+		MinReadySeconds:     pick(r, int32(0), 0, 5), RevisionHistoryLimit: new(pick(r, int32(0), 2, 10)),
 		UpdateStrategy: appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType,
-			RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: ptr(int32(r.IntN(3))), MaxUnavailable: ptr(intstr.FromInt32(1 + r.Int32N(2)))}},
+			RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: new(int32(r.IntN(3))), MaxUnavailable: new(intstr.FromInt32(1 + r.Int32N(2)))}},
 	}}
 	keep := []appsv1.PersistentVolumeClaimRetentionPolicyType{appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType}
 	s.Spec.PersistentVolumeClaimRetentionPolicy = &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{WhenDeleted: pick(r, keep...), WhenScaled: pick(r, keep...)}
 	if r.IntN(2) == 0 {
 		s.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
-			StorageClassName: ptr("local"), VolumeMode: ptr(corev1.PersistentVolumeFilesystem),
+			StorageClassName: new("local"), VolumeMode: new(corev1.PersistentVolumeFilesystem),
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": apires.MustParse("1Gi")}},
 		}}}
@@ -158,7 +156,7 @@ func (w *world) statefulSet(r *rand.Rand) *appsv1.StatefulSet {
 }
 
 func daemonStrategy(r *rand.Rand) appsv1.DaemonSetUpdateStrategy {
-	ru := &appsv1.RollingUpdateDaemonSet{MaxUnavailable: ptr(intstr.FromInt32(1 + r.Int32N(2))), MaxSurge: ptr(intstr.FromInt32(0))}
+	ru := &appsv1.RollingUpdateDaemonSet{MaxUnavailable: new(intstr.FromInt32(1 + r.Int32N(2))), MaxSurge: new(intstr.FromInt32(0))}
 	if r.IntN(2) == 0 {
 		ru.MaxSurge, ru.MaxUnavailable = ru.MaxUnavailable, ru.MaxSurge
 	}
@@ -168,7 +166,7 @@ func daemonStrategy(r *rand.Rand) appsv1.DaemonSetUpdateStrategy {
 func (w *world) daemonSet(r *rand.Rand) *appsv1.DaemonSet {
 	d := &appsv1.DaemonSet{ObjectMeta: meta("ds"), Spec: appsv1.DaemonSetSpec{
 		Selector: selector("ds"), Template: template(r, "ds"), UpdateStrategy: daemonStrategy(r),
-		MinReadySeconds: pick(r, int32(0), 0, 5), RevisionHistoryLimit: ptr(pick(r, int32(0), 2, 10)),
+		MinReadySeconds: pick(r, int32(0), 0, 5), RevisionHistoryLimit: new(pick(r, int32(0), 2, 10)),
 	}}
 	if r.IntN(3) == 0 {
 		d.Spec.Template.Spec.NodeSelector = map[string]string{"half": "a"}
@@ -282,8 +280,8 @@ func (w *world) userDoes(e event) func() {
 	switch e.Who {
 	case "scale":
 		return func() {
-			edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { d.Spec.Replicas = ptr(int32(e.N)) })
-			edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) { s.Spec.Replicas = ptr(int32(min(e.N, 5))) })
+			edit(w, resource.Deployments, name, func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(e.N)) })
+			edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) { s.Spec.Replicas = new(int32(min(e.N, 5))) })
 		}
 	case "image":
 		return func() {
@@ -312,7 +310,7 @@ func (w *world) userDoes(e event) func() {
 		return func() {
 			edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) {
 				if ru := s.Spec.UpdateStrategy.RollingUpdate; ru != nil {
-					ru.Partition = ptr(int32(e.N % 4))
+					ru.Partition = new(int32(e.N % 4))
 				}
 			})
 		}

@@ -96,7 +96,7 @@ func (w *world) wishStrategy(e event, r *rand.Rand) func() {
 		return func() {
 			edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) {
 				s.Spec.UpdateStrategy = pick(r, appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
-					appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType, RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: ptr(int32(0))}})
+					appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType, RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: new(int32(0))}})
 			})
 			edit(w, resource.DaemonSets, name, func(d *appsv1.DaemonSet) {
 				d.Spec.UpdateStrategy = pick(r, appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}, daemonStrategy(r))
@@ -106,7 +106,7 @@ func (w *world) wishStrategy(e event, r *rand.Rand) func() {
 		return func() {
 			edit(w, resource.StatefulSets, name, func(s *appsv1.StatefulSet) {
 				if ru := s.Spec.UpdateStrategy.RollingUpdate; ru != nil {
-					ru.MaxUnavailable = ptr(share(r))
+					ru.MaxUnavailable = new(share(r))
 				}
 			})
 			edit(w, resource.DaemonSets, name, func(d *appsv1.DaemonSet) {
@@ -195,9 +195,9 @@ func (w *world) appeaseMore() {
 	for _, name := range w.names() {
 		edit(w, resource.Deployments, name, func(d *appsv1.Deployment) {
 			if d.Spec.Template.Spec.Affinity != nil {
-				d.Spec.Replicas = ptr(min(*d.Spec.Replicas, most))
+				d.Spec.Replicas = new(min(*d.Spec.Replicas, most))
 				if d.Spec.Strategy.RollingUpdate != nil {
-					d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: ptr(intstr.FromInt32(0)), MaxUnavailable: ptr(intstr.FromInt32(1))}
+					d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: new(intstr.FromInt32(0)), MaxUnavailable: new(intstr.FromInt32(1))}
 				}
 			}
 		})

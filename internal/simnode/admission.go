@@ -4,15 +4,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/fit"
+	"coracle/internal/podstate"
 )
 
 // Admitted says whether a pod is past its node's judgement: it was begun, it has ended, or it is to end.
 func Admitted(pod *corev1.Pod) bool {
-	return pod.Status.StartTime != nil || pod.DeletionTimestamp != nil || Terminal(pod)
+	return pod.Status.StartTime != nil || pod.DeletionTimestamp != nil || podstate.Ended(pod)
 }
 
 // Holds says whether a pod holds a part of its node, for others to be judged by.
-func Holds(pod *corev1.Pod) bool { return pod.Status.StartTime != nil && !Terminal(pod) }
+func Holds(pod *corev1.Pod) bool { return pod.Status.StartTime != nil && !podstate.Ended(pod) }
 
 // Judge says why a simulated node does not take one more pod besides those that hold a part of it; nil when it does.
 func Judge(held *fit.Holdings, node *corev1.Node, pod *corev1.Pod) *fit.Refusal {

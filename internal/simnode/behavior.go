@@ -4,6 +4,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/podstate"
 )
 
 // Behavior is how the containers of a pod fare on its node. With the zero value they start at once, are ready at once,
@@ -60,7 +62,7 @@ func (in *Input) restful() bool {
 	case b == nil && (shaped(pod.Annotations) || shaped(in.Node.Annotations)), b != nil && (b.Ends || b.NeverReady):
 		return false
 	}
-	c := condition(&pod.Status, corev1.PodReady)
+	c := podstate.Condition(pod, corev1.PodReady)
 	return c != nil && c.Status == corev1.ConditionTrue && c.ObservedGeneration == pod.Generation && running(&pod.Status)
 }
 

@@ -16,6 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"coracle/internal/podstate"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected lives of testdata")
@@ -222,7 +224,7 @@ func summary(pod *corev1.Pod) string {
 	var b strings.Builder
 	b.WriteString(string(pod.Status.Phase))
 	for _, kind := range []corev1.PodConditionType{corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
-		if c := condition(&pod.Status, kind); c != nil && c.Status == corev1.ConditionTrue {
+		if c := podstate.Condition(pod, kind); c != nil && c.Status == corev1.ConditionTrue {
 			b.WriteString(" " + string(kind))
 		}
 	}

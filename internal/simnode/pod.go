@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 
 	"coracle/internal/fit"
+	"coracle/internal/podstate"
 )
 
 // Input is everything that the next step of a pod's life depends on.
@@ -62,7 +63,7 @@ const pullShown = 2 * time.Second
 // Next returns the next step of a pod that is bound to a simulated node which is alive.
 func Next(in Input) Step {
 	pod := in.Pod
-	if pod.DeletionTimestamp == nil && (Terminal(pod) || in.restful()) {
+	if pod.DeletionTimestamp == nil && (podstate.Ended(pod) || in.restful()) {
 		return Step{Since: in.Since}
 	}
 	b, problems := in.behavior()
@@ -93,14 +94,14 @@ func (w *writer) end() {
 	if g := pod.DeletionGracePeriodSeconds; g != nil {
 		grace = time.Duration(*g) * time.Second
 	}
-	if grace > 0 && !Terminal(pod) && !w.in.Rebooted && !startedAt(&pod.Status).IsZero() {
+	if grace > 0 && !podstate.Ended(pod) && !w.in.Rebooted && !startedAt(&pod.Status).IsZero() {
 		asked := finely(pod.DeletionTimestamp.Add(-grace), w.in.Since)
 		if at := asked.Add(min(w.StopAfter, grace)); w.in.Now.Before(at) {
 			w.step.Again = at
 			return
 		}
 	}
-	if len(pod.Finalizers) > 0 && !Terminal(pod) {
+	if len(pod.Finalizers) > 0 && !podstate.Ended(pod) {
 		// Somebody wants to see how it ended before it goes.
 		w.write(outcome{stopped: true})
 	}
@@ -136,7 +137,7 @@ func (w *writer) live() {
 // waitsForStart shows a pod whose time to start has not come.
 func (w *writer) waitsForStart() bool {
 	bound := w.in.Pod.CreationTimestamp.Time
-	if c := condition(&w.in.Pod.Status, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionTrue && !c.LastTransitionTime.IsZero() {
+	if c := podstate.Condition(w.in.Pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionTrue && !c.LastTransitionTime.IsZero() {
 		bound = c.LastTransitionTime.Time
 	}
 	at := finely(bound, w.in.Since).Add(w.StartAfter)

@@ -10,10 +10,7 @@ package simnode
 import (
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"coracle/internal/podstate"
 )
 
 // second drops what the API, which keeps whole seconds, would lose.
@@ -26,18 +23,4 @@ func finely(recorded, hint time.Time) time.Time {
 		return hint
 	}
 	return recorded
-}
-
-// Terminal says whether a pod has ended for good.
-func Terminal(pod *corev1.Pod) bool {
-	return podstate.Ended(pod)
-}
-
-func condition(st *corev1.PodStatus, kind corev1.PodConditionType) *corev1.PodCondition {
-	for i := range st.Conditions {
-		if st.Conditions[i].Type == kind {
-			return &st.Conditions[i]
-		}
-	}
-	return nil
 }

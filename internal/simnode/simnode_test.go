@@ -16,6 +16,7 @@ import (
 
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/nodestate"
+	"coracle/internal/podstate"
 )
 
 // TestNoEndlessWrites: whatever the annotations and whenever one looks, a second look at the same
@@ -58,7 +59,7 @@ func TestNoEndlessWrites(t *testing.T) {
 			}
 			since = step.Since
 			if step.Status != nil {
-				if Terminal(pod) && pod.DeletionTimestamp == nil {
+				if podstate.Ended(pod) && pod.DeletionTimestamp == nil {
 					t.Fatalf("an ended pod changes: %s", cmp.Diff(pod.Status, *step.Status))
 				}
 				next := pod.DeepCopy()

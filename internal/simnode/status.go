@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/fit"
+	"coracle/internal/podstate"
 )
 
 // outcome is what has become of a pod's containers, all of which fare alike.
@@ -324,7 +325,7 @@ func when(kind corev1.PodConditionType, holds bool, reason, message string) core
 func gates(pod *corev1.Pod) corev1.PodCondition {
 	var closed []string
 	for _, gate := range pod.Spec.ReadinessGates {
-		switch have := condition(&pod.Status, gate.ConditionType); {
+		switch have := podstate.Condition(pod, gate.ConditionType); {
 		case have == nil:
 			closed = append(closed, `corresponding condition of pod readiness gate "`+string(gate.ConditionType)+`" does not exist.`)
 		case have.Status != corev1.ConditionTrue:

@@ -14,6 +14,7 @@ import (
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/nodelife"
 	"coracle/internal/fit"
+	"coracle/internal/podstate"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 	"coracle/internal/simnode"
@@ -195,7 +196,7 @@ func (m *Machine) count(pod *corev1.Pod) {
 	switch {
 	case simnode.Holds(pod):
 		m.held.Add(pod)
-	case simnode.Terminal(pod):
+	case podstate.Ended(pod):
 		m.held.Remove(pod.UID)
 	}
 }

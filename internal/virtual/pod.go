@@ -1,7 +1,6 @@
 package virtual
 
 import (
-	"container/heap"
 	"context"
 	"maps"
 	"slices"
@@ -12,7 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/object"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
+	"coracle/internal/scheduler/heap"
 	"coracle/internal/simnode"
 )
 
@@ -43,7 +44,7 @@ func (p *Pod) Machine() *Machine { return p.machine }
 
 // Up says that the agent has nothing to do for the pod, and that it is not at its end.
 func (p *Pod) Up() bool {
-	return !p.ripe && p.due.IsZero() && !p.deleting && !simnode.Terminal(p.Object)
+	return !p.ripe && p.due.IsZero() && !p.deleting && !podstate.Ended(p.Object)
 }
 
 // OnItsWay says that the agent has something to do for the pod, now or later.
@@ -128,14 +129,18 @@ type machines struct {
 	named map[string]*Machine
 	// ripe is a queue; those of a machine that is not alive are in neither.
 	ripe   []*Pod
-	due    dueHeap
+	due    *heap.Heap[*Pod]
 	serial int
 	// mounting are the pods that wait for a claim.
 	mounting map[*Pod]bool
 }
 
 func newMachines() machines {
-	return machines{named: map[string]*Machine{}, mounting: map[*Pod]bool{}}
+	sooner := func(a, b *Pod) bool { return a.due.Before(b.due) || a.due.Equal(b.due) && a.serial < b.serial }
+	return machines{
+		named: map[string]*Machine{}, mounting: map[*Pod]bool{},
+		due: heap.New(sooner, func(p *Pod) *int { return &p.heapAt }),
+	}
 }
 
 func (s *machines) add(m *Machine) {
@@ -187,8 +192,8 @@ func (s *machines) forget(p *Pod) {
 
 // ripen moves what is due to the line.
 func (s *machines) ripen(now time.Time) {
-	for len(s.due) > 0 && !s.due[0].due.After(now) {
-		p := s.due[0]
+	for s.due.Len() > 0 && !s.due.First().due.After(now) {
+		p := s.due.First()
 		s.schedule(p, time.Time{})
 		s.look(p)
 	}
@@ -196,46 +201,18 @@ func (s *machines) ripen(now time.Time) {
 
 // next is when a pod is due that is not yet; zero when none is.
 func (s *machines) next() time.Time {
-	if len(s.due) == 0 {
+	if s.due.Len() == 0 {
 		return time.Time{}
 	}
-	return s.due[0].due
+	return s.due.First().due
 }
 
 func (s *machines) schedule(p *Pod, at time.Time) {
 	if p.heapAt >= 0 {
-		heap.Remove(&s.due, p.heapAt)
+		s.due.Remove(p)
+		p.heapAt = -1
 	}
 	if p.due = at; !at.IsZero() {
-		heap.Push(&s.due, p)
+		s.due.Push(p)
 	}
-}
-
-type dueHeap []*Pod
-
-// Len implements heap.Interface.
-func (h dueHeap) Len() int { return len(h) }
-
-// Less implements heap.Interface.
-func (h dueHeap) Less(i, j int) bool {
-	return h[i].due.Before(h[j].due) || h[i].due.Equal(h[j].due) && h[i].serial < h[j].serial
-}
-
-// Swap implements heap.Interface.
-func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i]; h[i].heapAt, h[j].heapAt = i, j }
-
-// Push implements heap.Interface.
-func (h *dueHeap) Push(x any) {
-	p := x.(*Pod)
-	p.heapAt = len(*h)
-	*h = append(*h, p)
-}
-
-// Pop implements heap.Interface.
-func (h *dueHeap) Pop() any {
-	old := *h
-	p := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h, p.heapAt = old[:len(old)-1], -1
-	return p
 }

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"coracle/internal/behind"
 	"coracle/internal/dns"
 	"coracle/internal/object"
 	"coracle/internal/plan"
@@ -216,7 +217,7 @@ func (w *walk) noHost(key object.Key, f *dns.Finding) Wait {
 			hint = fmt.Sprintf("StatefulSet %s has another serviceName: create a service of that name, or the StatefulSet anew with serviceName: %s", owner, key.Name)
 		}
 		return Wait{Reason: "NotNamed", Message: fmt.Sprintf("pod %s does not say that it is called so under the service (hostname and subdomain)", pod.Name), Hint: hint}
-	case service != nil && !selectedBy(service, pod):
+	case service != nil && !behind.Selects(service, pod):
 		return Wait{Reason: "NotSelected", Message: "pod " + pod.Name + " has not the labels of the service's selector", Hint: "correct the service's selector or the pod's labels"}
 	}
 	return w.on(resource.Pods, at, Wait{Reason: "PodNotReady", Message: "pod " + pod.Name + " is not ready, or has no address yet",
@@ -230,13 +231,4 @@ func ownerSet(p *corev1.Pod) string {
 		}
 	}
 	return ""
-}
-
-func selectedBy(s *corev1.Service, p *corev1.Pod) bool {
-	for k, v := range s.Spec.Selector {
-		if p.Labels[k] != v {
-			return false
-		}
-	}
-	return len(s.Spec.Selector) > 0
 }

@@ -78,7 +78,7 @@ func (w *walk) noPods(s *corev1.Service) plan.Wait {
 		return wait
 	}
 	for _, o := range w.r.List(resource.Pods, "") {
-		if pod, ok := o.(*corev1.Pod); ok && pod.Namespace != s.Namespace && selectedBy(s, pod) {
+		if pod, ok := o.(*corev1.Pod); ok && pod.Namespace != s.Namespace && behind.Selects(s, pod) {
 			wait.Message += "; pod " + pod.Name + " has, but in namespace " + pod.Namespace
 			wait.Hint = "make the service in namespace " + pod.Namespace + ": it selects pods of its own namespace alone"
 			break

@@ -37,11 +37,8 @@ func planReadiness(in plan.Input) plan.Plan {
 		return plan.Plan{}
 	}
 	next := pod.DeepCopy()
-	for i := range next.Status.Conditions {
-		if c := &next.Status.Conditions[i]; c.Type == corev1.PodReady {
-			c.Status, c.LastTransitionTime = corev1.ConditionFalse, metav1.NewTime(in.Now)
-		}
-	}
+	c := podstate.Condition(next, corev1.PodReady) // it is there: the pod is ready
+	c.Status, c.LastTransitionTime = corev1.ConditionFalse, metav1.NewTime(in.Now)
 	return plan.Plan{
 		Actions: []plan.Action{plan.Update{Object: next, Subresource: "status", Because: "its node " + node.Name + " is not ready"}},
 		Events: []plan.Event{{
@@ -57,9 +54,8 @@ func vouched(pod *corev1.Pod, node *corev1.Node) bool {
 	if c == nil || c.Status != corev1.ConditionFalse {
 		return false
 	}
-	return slices.ContainsFunc(pod.Status.Conditions, func(p corev1.PodCondition) bool {
-		return p.Type == corev1.PodReady && !p.LastTransitionTime.Before(&c.LastTransitionTime)
-	})
+	p := podstate.Condition(pod, corev1.PodReady)
+	return p != nil && !p.LastTransitionTime.Before(&c.LastTransitionTime)
 }
 
 // podAndNode reads the pod decided about and its node; either is nil when it is not there.

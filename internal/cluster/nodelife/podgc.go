@@ -100,7 +100,7 @@ func terminatedCollector(keep int) plan.Controller {
 }
 
 func ended(p *corev1.Pod) bool {
-	return p.DeletionTimestamp == nil && (podstate.Ended(p))
+	return p.DeletionTimestamp == nil && podstate.Ended(p)
 }
 
 func planTerminated(in plan.Input, keep int) plan.Plan {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +14,7 @@ import (
 	"coracle/internal/loop"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/podstate"
 	"coracle/internal/resource"
 )
 
@@ -204,7 +204,7 @@ func (w *World) deleteRef(ref object.Ref, version string, grace *int64) (object.
 // node that has to stop a pod.
 func (w *World) delete(res resource.Resource, old object.Object, grace *int64) {
 	pod, isPod := old.(*corev1.Pod)
-	graceful := isPod && pod.Spec.NodeName != "" && !slices.Contains([]corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed}, pod.Status.Phase)
+	graceful := isPod && pod.Spec.NodeName != "" && !podstate.Ended(pod)
 	seconds := int64(0)
 	if graceful {
 		seconds = 30

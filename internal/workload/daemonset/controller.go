@@ -116,9 +116,7 @@ func nodeKeys(r object.Reader, before, after object.Object) []object.Key {
 
 // sameNode says whether two states of a node are the same in all that any DaemonSet looks at.
 func sameNode(a, b *corev1.Node) bool {
-	x := nodestate.Ready(a)
-	y := nodestate.Ready(b)
-	return x == y && maps.Equal(a.Labels, b.Labels) && sameTaints(a.Spec.Taints, b.Spec.Taints)
+	return nodestate.Ready(a) == nodestate.Ready(b) && maps.Equal(a.Labels, b.Labels) && sameTaints(a.Spec.Taints, b.Spec.Taints)
 }
 
 func sameTaints(a, b []corev1.Taint) bool {
@@ -138,7 +136,5 @@ func touches(ds *appsv1.DaemonSet, old, node *corev1.Node) bool {
 	if _, canary := ds.Annotations[CanarySelector]; canary && !maps.Equal(old.Labels, node.Labels) {
 		return true
 	}
-	x := nodestate.Ready(old)
-	y := nodestate.Ready(node)
-	return x != y && (is.Cause == placement.Fits || is.Stays)
+	return nodestate.Ready(old) != nodestate.Ready(node) && (is.Cause == placement.Fits || is.Stays)
 }

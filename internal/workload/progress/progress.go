@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/podstate"
 	"coracle/internal/workload/rollout"
 )
 
@@ -120,10 +121,8 @@ func Latest(last time.Time, pod *corev1.Pod) time.Time {
 		}
 		later(begun)
 	}
-	for i := range pod.Status.Conditions {
-		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-			later(c.LastTransitionTime.Time)
-		}
+	if since, ready := podstate.ReadySince(pod); ready {
+		later(since)
 	}
 	return last
 }

@@ -88,7 +88,9 @@ func (b *Book) service(s *corev1.Service) *service {
 		for i := range slice.Endpoints {
 			e := &slice.Endpoints[i]
 			if e.TargetRef != nil && e.TargetRef.Kind == "Pod" && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
-				of.shown[e.TargetRef.Name] = max(0, of.shown[e.TargetRef.Name])
+				if _, known := of.shown[e.TargetRef.Name]; !known {
+					of.shown[e.TargetRef.Name] = 0
+				}
 			}
 		}
 		for _, name := range drain.Awaits(slice) {
@@ -184,11 +186,11 @@ func owners(r object.Reader, slice *discoveryv1.EndpointSlice, kind string, keys
 		if !there {
 			continue
 		}
-		key := object.Key{Namespace: slice.Namespace}
-		if owner := metav1.GetControllerOfNoCopy(pod); owner != nil && owner.Kind == kind {
-			key.Name = owner.Name
+		owner := metav1.GetControllerOfNoCopy(pod)
+		if owner == nil || owner.Kind != kind {
+			continue
 		}
-		if key.Name != "" && !slices.Contains(keys, key) {
+		if key := (object.Key{Namespace: slice.Namespace, Name: owner.Name}); !slices.Contains(keys, key) {
 			keys = append(keys, key)
 		}
 	}

@@ -36,7 +36,7 @@ type Program struct {
 
 // Runtime is a runtime in memory. Create one with New.
 type Runtime struct {
-	runtimeapi.RuntimeServiceClient // what is not implemented panics
+	runtimeapi.RuntimeServiceClient // nil: the agent makes no calls but those below
 	runtimeapi.ImageServiceClient
 
 	// Written is what containers have written into their own file systems, in bytes, by container name.
