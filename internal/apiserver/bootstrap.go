@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apiserver/pkg/registry/rest"
 
@@ -22,19 +21,6 @@ import (
 	"coracle/internal/kind"
 	"coracle/internal/resource"
 )
-
-// restore gives each kind's hooks what is stored, before the first write.
-func (s *Server) restore() error {
-	for res, o := range s.objects {
-		if o.hooks.Restore == nil {
-			continue
-		}
-		if err := o.hooks.Restore(s.peekAll(res, "", fields.Everything())); err != nil {
-			return fmt.Errorf("restore %s: %w", res, err)
-		}
-	}
-	return nil
-}
 
 // bootstrap writes what every cluster has. What is there already is left as it is, but for the
 // kubernetes service's endpoints, which follow the server.
@@ -47,7 +33,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	if err := s.tellRange(ctx); err != nil {
 		return err
 	}
-	if _, ok := s.objects[resource.Services]; ok {
+	if _, ok := s.set.objects[resource.Services]; ok {
 		if err := s.ensure(ctx, s.ownService()); err != nil {
 			return err
 		}
@@ -61,28 +47,25 @@ func (s *Server) bootstrap(ctx context.Context) error {
 // So the merge schema need not be made before the server is ready.
 func (s *Server) ensure(ctx context.Context, obj client.Object) error {
 	res := resource.Of(obj)
-	o, ok := s.objects[res]
+	o, ok := s.set.objects[res]
 	if !ok {
 		return nil
 	}
-	if _, ok := s.peek(res, obj.GetNamespace(), obj.GetName()); ok {
+	if _, ok := s.set.Get(res, obj.GetNamespace(), obj.GetName()); ok {
 		return nil
 	}
 	if o.kind.Default != nil {
 		o.kind.Default(obj)
 	}
-	ctx = local{s}.context(ctx, obj.GetNamespace())
+	ctx = inside(ctx, obj.GetNamespace())
 	if _, err := o.Store.Create(ctx, obj, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create %s %s: %w", res, obj.GetName(), err)
 	}
 	return nil
 }
 
-// The classes that every cluster has, and their provisioners.
+// The storage classes that every cluster has, and their provisioners.
 const (
-	systemNodeCritical    = "system-node-critical"
-	systemClusterCritical = "system-cluster-critical"
-
 	localClass        = "local"
 	localProvisioner  = "coracle.io/local"
 	sharedClass       = "shared"
@@ -127,7 +110,7 @@ func storageClass(name, provisioner string, mode storagev1.VolumeBindingMode, is
 
 // tellRange makes the ServiceCIDR that cluster IPs come from, and sees that it says that it is ready.
 func (s *Server) tellRange(ctx context.Context) error {
-	o, ok := s.objects[resource.ServiceCIDRs]
+	o, ok := s.set.objects[resource.ServiceCIDRs]
 	if !ok {
 		return nil
 	}
@@ -143,14 +126,14 @@ func (s *Server) tellRange(ctx context.Context) error {
 	if err := s.ensure(ctx, want); err != nil {
 		return err
 	}
-	stored, _ := s.peek(resource.ServiceCIDRs, "", kind.OwnServiceCIDR)
+	stored, _ := s.set.Get(resource.ServiceCIDRs, "", kind.OwnServiceCIDR)
 	held, ok := stored.(*networkingv1.ServiceCIDR)
 	if !ok || meta.IsStatusConditionTrue(held.Status.Conditions, ready.Type) {
 		return nil
 	}
 	next := held.DeepCopy()
 	meta.SetStatusCondition(&next.Status.Conditions, ready)
-	_, _, err := o.parts["status"].Update(local{s}.context(ctx, ""), next.Name, rest.DefaultUpdatedObjectInfo(next), nil,
+	_, _, err := o.parts["status"].Update(inside(ctx, ""), next.Name, rest.DefaultUpdatedObjectInfo(next), nil,
 		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		return fmt.Errorf("say that the ServiceCIDR %s is ready: %w", next.Name, err)
@@ -250,11 +233,11 @@ func (s *Server) publish(ctx context.Context) error {
 // follow makes a stored Endpoints or EndpointSlice say what want says.
 func (s *Server) follow(ctx context.Context, want client.Object) error {
 	res := resource.Of(want)
-	o, ok := s.objects[res]
+	o, ok := s.set.objects[res]
 	if !ok {
 		return nil
 	}
-	stored, ok := s.peek(res, want.GetNamespace(), want.GetName())
+	stored, ok := s.set.Get(res, want.GetNamespace(), want.GetName())
 	if !ok {
 		return nil
 	}
@@ -272,7 +255,7 @@ func (s *Server) follow(ctx context.Context, want client.Object) error {
 	if equality.Semantic.DeepEqual(next, stored) {
 		return nil
 	}
-	ctx = local{s}.context(ctx, want.GetNamespace())
+	ctx = inside(ctx, want.GetNamespace())
 	_, _, err := o.Store.Update(ctx, want.GetName(), rest.DefaultUpdatedObjectInfo(next), nil, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		return fmt.Errorf("update %s %s: %w", res, want.GetName(), err)

@@ -1,37 +1,18 @@
 package apiserver
 
 import (
-	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"reflect"
-	"strings"
-	"sync"
-	"sync/atomic"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
-
-	"coracle/internal/apiserver/bounds"
-	"coracle/internal/apiserver/gate"
-	"coracle/internal/scheme"
 )
-
-// limitCopies gives the library its limit, which is a variable of it and without one unless somebody sets it.
-var limitCopies = sync.OnceFunc(func() { atomic.StoreInt64(&jsonpatch.AccumulatedCopySizeLimit, bounds.Copies) })
 
 // bounded lets through what package bounds lets a request hold: it reads the body once, and leaves it to be read
 // again from memory.
 type bounded struct {
-	server *Server
+	codecs codecs
+	kinds  *set
 	next   http.Handler
 }
 
@@ -45,155 +26,13 @@ func (b bounded) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	ctx := req.Context()
 	switch req.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
-		body, err := b.server.readBody(req, info)
+		body, err := readBody(req, func() schema.GroupVersionKind { return b.kinds.kindOf(info) })
 		if err != nil {
-			b.server.refuse(w, req, info, err)
+			gv := schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}
+			responsewriters.ErrorNegotiated(err, b.codecs, gv, w, req)
 			return
 		}
-		ctx = context.WithValue(ctx, bodyKey{}, body)
+		ctx = withBody(ctx, body)
 	}
 	b.next.ServeHTTP(w, req.WithContext(ctx))
-}
-
-// refuse answers with an error of the API.
-func (s *Server) refuse(w http.ResponseWriter, req *http.Request, info *request.RequestInfo, err error) {
-	responsewriters.ErrorNegotiated(err, s.codecs, schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}, w, req)
-}
-
-// read is a body in memory, with its weight. It is read from the beginning again by everybody who takes it.
-type read struct {
-	*bytes.Reader
-	io.Closer
-	raw    []byte
-	weight bounds.Weight
-	// kind is empty for what is no patch.
-	kind types.PatchType
-}
-
-type bodyKey struct{}
-
-// bodyOf returns the body of a request; nil in process.
-func bodyOf(ctx context.Context) *read {
-	body, _ := ctx.Value(bodyKey{}).(*read)
-	return body
-}
-
-// patchOf returns the patch that a request asks for; nil when it asks for none.
-func patchOf(ctx context.Context) *read {
-	if body := bodyOf(ctx); body != nil && body.kind != "" {
-		return body
-	}
-	return nil
-}
-
-// mayBeLarge says whether what a write leaves can be too large: not if all of it is in a small body. Writers in
-// process are the server's own, and what they make follows from objects that were within bounds.
-func (r *read) mayBeLarge() bool {
-	return r != nil && (r.kind != "" || len(r.raw) >= bounds.Plenty)
-}
-
-// readBody reads and weighs the body of a request, and leaves it in its place.
-func (s *Server) readBody(req *http.Request, info *request.RequestInfo) (*read, error) {
-	raw, err := allOf(req)
-	if err != nil {
-		return nil, err
-	}
-	format, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";")
-	format = strings.TrimSpace(format)
-	body := &read{Reader: bytes.NewReader(raw), Closer: req.Body, raw: raw}
-	if req.Method == http.MethodPatch {
-		body.kind = types.PatchType(format)
-	}
-	if body.weight, err = s.weigh(raw, format, info); err == nil {
-		err = body.weight.Check()
-	}
-	req.Body = body
-	return body, excessive(err)
-}
-
-// allOf reads the whole of a body that is not too long.
-func allOf(req *http.Request) ([]byte, error) {
-	if body, there := gate.Arrived(req.Body); there {
-		return body, nil
-	}
-	if req.ContentLength > bounds.Body {
-		return nil, tooLong()
-	}
-	var buf bytes.Buffer
-	if req.ContentLength > 0 {
-		buf.Grow(int(req.ContentLength) + bytes.MinRead)
-	}
-	n, err := buf.ReadFrom(io.LimitReader(req.Body, bounds.Body+1))
-	switch {
-	case n > bounds.Body:
-		return nil, tooLong()
-	case err != nil:
-		return nil, apierrors.NewBadRequest("the body could not be read to its end: " + err.Error())
-	}
-	return buf.Bytes(), nil
-}
-
-func tooLong() error {
-	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", bounds.Body))
-}
-
-// weigh weighs a body by its format.
-func (s *Server) weigh(raw []byte, format string, info *request.RequestInfo) (bounds.Weight, error) {
-	switch {
-	case len(raw) == 0:
-		return bounds.Weight{}, nil
-	case bytes.HasPrefix(raw, bounds.ProtobufMagic):
-		return s.weighProtobuf(raw, info)
-	case strings.Contains(format, "yaml"):
-		return bounds.YAML(raw)
-	}
-	return bounds.JSON(raw), nil
-}
-
-// weighProtobuf weighs a body by the Go type that it will be decoded into: the one it names, or else that of the
-// resource.
-func (s *Server) weighProtobuf(raw []byte, info *request.RequestInfo) (bounds.Weight, error) {
-	version, kind, object := bounds.Envelope(raw)
-	gvk := schema.FromAPIVersionAndKind(version, kind)
-	if kind == "" {
-		gvk = s.kindOf(info)
-	}
-	obj, err := scheme.Scheme.New(gvk)
-	if err != nil {
-		return bounds.Weight{}, nil //nolint:nilerr // the decoder does not know it either
-	}
-	t := reflect.TypeOf(obj)
-	if t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
-		return bounds.Weight{}, nil
-	}
-	return bounds.Protobuf(object, t.Elem()), nil
-}
-
-// kindOf returns the kind that a body is taken for which does not say.
-func (s *Server) kindOf(info *request.RequestInfo) schema.GroupVersionKind {
-	for res, o := range s.objects {
-		if res.Group == info.APIGroup && res.Version == info.APIVersion && res.Plural == info.Resource {
-			return o.kind.GVK()
-		}
-	}
-	return schema.GroupVersionKind{}
-}
-
-// excessive makes an error of the API out of an excess; others it returns as they are.
-func excessive(err error) error {
-	var e *bounds.Excess
-	if !errors.As(err, &e) {
-		return err
-	}
-	if e.Malformed {
-		return apierrors.NewBadRequest(e.Error())
-	}
-	status := apierrors.NewRequestEntityTooLargeError(e.Error())
-	if e.Param != "" {
-		status = apierrors.NewBadRequest(e.Error())
-		status.ErrStatus.Details = &metav1.StatusDetails{Causes: []metav1.StatusCause{
-			{Type: metav1.CauseTypeFieldValueInvalid, Message: e.Error(), Field: e.Param},
-		}}
-	}
-	return status
 }

@@ -138,10 +138,10 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	// An address that pods can reach is published.
-	if _, ok := s.peek(resource.Endpoints, "default", "kubernetes"); !ok {
+	if _, ok := s.set.Get(resource.Endpoints, "default", "kubernetes"); !ok {
 		t.Error("no endpoints for the kubernetes service")
 	}
-	if _, ok := s.peek(resource.EndpointSlices, "default", "kubernetes"); !ok {
+	if _, ok := s.set.Get(resource.EndpointSlices, "default", "kubernetes"); !ok {
 		t.Error("no endpoint slice for the kubernetes service")
 	}
 }

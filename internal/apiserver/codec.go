@@ -234,14 +234,3 @@ func wireable(obj runtime.Object) bool {
 	_, hasProtobuf := obj.(runtime.ProtobufReverseMarshaller)
 	return hasProtobuf
 }
-
-// shallowCopy copies the outermost struct of an object, so that its TypeMeta can be set.
-func shallowCopy(obj runtime.Object) runtime.Object {
-	v := reflect.ValueOf(obj)
-	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
-		return obj
-	}
-	c := reflect.New(v.Elem().Type())
-	c.Elem().Set(v.Elem())
-	return c.Interface().(runtime.Object)
-}

@@ -34,13 +34,13 @@ func maxConnections() int {
 }
 
 // newGate makes the gate of the HTTP face.
-func (s *Server) newGate() (*gate.Gate, error) {
+func newGate(kinds *set) (*gate.Gate, error) {
 	policy, err := fairness.Defaults(gate.Seats())
 	if err != nil {
 		return nil, err
 	}
 	w := weights{}
-	for res, o := range s.objects {
+	for res, o := range kinds.objects {
 		w[requestedKind{res.Group, res.Plural}] = o
 		for _, alias := range o.kind.Aliases {
 			w[requestedKind{alias.Group, alias.Plural}] = o

@@ -20,6 +20,9 @@ import (
 	"coracle/internal/resource"
 )
 
+// roleKinds are what the authorizer decides by.
+var roleKinds = []resource.Resource{resource.Roles, resource.ClusterRoles, resource.RoleBindings, resource.ClusterRoleBindings}
+
 // granting holds writers of roles and bindings to giving no more than they have, by every way to write them
 // (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping). It is
 // asked with the object as it is about to be stored.

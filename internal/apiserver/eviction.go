@@ -10,7 +10,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -22,7 +21,7 @@ import (
 )
 
 // eviction serves pods/eviction (policy/v1): a deletion that asks the pod's disruption budget.
-type eviction struct{ s *Server }
+type eviction struct{ *set }
 
 var (
 	_ rest.NamedCreater             = (*eviction)(nil)
@@ -75,7 +74,7 @@ const evictionAttempts = 20
 
 // evict tries once; changed says that the pod was no longer what was looked at.
 func (e *eviction) evict(ctx context.Context, name string, deletion *metav1.DeleteOptions) (_ runtime.Object, changed bool, _ error) {
-	found, err := e.s.objects[resource.Pods].Get(ctx, name, &metav1.GetOptions{})
+	found, err := e.objects[resource.Pods].Get(ctx, name, &metav1.GetOptions{})
 	if err != nil {
 		return nil, false, err
 	}
@@ -125,7 +124,7 @@ func (e *eviction) removePinned(ctx context.Context, pod *corev1.Pod, pinned, gi
 
 func (e *eviction) budgets(pod *corev1.Pod) []*policyv1.PodDisruptionBudget {
 	var found []*policyv1.PodDisruptionBudget
-	for _, obj := range e.s.peekAll(resource.PodDisruptionBudgets, pod.Namespace, fields.Everything()) {
+	for _, obj := range e.List(resource.PodDisruptionBudgets, pod.Namespace) {
 		if b, ok := obj.(*policyv1.PodDisruptionBudget); ok && budget.Guards(b, pod) {
 			found = append(found, b)
 		}
@@ -135,7 +134,7 @@ func (e *eviction) budgets(pod *corev1.Pod) []*policyv1.PodDisruptionBudget {
 
 // spend takes one disruption off a budget and notes the pod, or says why it cannot.
 func (e *eviction) spend(ctx context.Context, b *policyv1.PodDisruptionBudget, pod string, dryRun bool) error {
-	store := e.s.objects[resource.PodDisruptionBudgets]
+	store := e.objects[resource.PodDisruptionBudgets]
 	key, err := store.KeyFunc(ctx, b.Name)
 	if err != nil {
 		return err
@@ -160,7 +159,7 @@ func (e *eviction) spend(ctx context.Context, b *policyv1.PodDisruptionBudget, p
 
 // remove marks the pod as disrupted and deletes it.
 func (e *eviction) remove(ctx context.Context, pod *corev1.Pod, options *metav1.DeleteOptions) (runtime.Object, error) {
-	pods := e.s.objects[resource.Pods]
+	pods := e.objects[resource.Pods]
 	options = options.DeepCopy()
 	if !dryrun.IsDryRun(options.DryRun) && pod.DeletionTimestamp == nil {
 		marked, err := e.mark(ctx, pod.Name, options.Preconditions)
@@ -178,7 +177,7 @@ func (e *eviction) remove(ctx context.Context, pod *corev1.Pod, options *metav1.
 }
 
 func (e *eviction) mark(ctx context.Context, name string, given *metav1.Preconditions) (*corev1.Pod, error) {
-	pods := e.s.objects[resource.Pods]
+	pods := e.objects[resource.Pods]
 	key, err := pods.KeyFunc(ctx, name)
 	if err != nil {
 		return nil, err

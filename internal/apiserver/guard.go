@@ -20,7 +20,7 @@ import (
 func (s *Server) guard(ctx context.Context) {
 	var parts sync.WaitGroup
 	for _, res := range []resource.Resource{resource.Services, resource.Endpoints, resource.EndpointSlices, resource.ServiceCIDRs} {
-		if o, ok := s.objects[res]; ok {
+		if o, ok := s.set.objects[res]; ok {
 			parts.Go(func() { s.guardOne(ctx, o) })
 		}
 	}

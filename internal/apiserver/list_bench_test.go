@@ -48,7 +48,7 @@ func loop(b *testing.B, call func()) {
 // many fills a server with so many objects of a kind.
 func many(b *testing.B, c *cluster, res resource.Resource, n int) *registry {
 	b.Helper()
-	o := c.objects[res]
+	o := c.set.objects[res]
 	set := `{"f:status":{"f:conditions":{` + strings.Repeat(`"k:{\"type\":\"Ready\"}":{".":{},"f:status":{}},`, 6) + `".":{}}}}`
 	for i := range n {
 		m := configMap(fmt.Sprint("c", i), map[string]string{"k": strings.Repeat("x", 900)})
@@ -72,12 +72,12 @@ func BenchmarkList(b *testing.B) {
 	c := start(b)
 	for _, res := range []resource.Resource{resource.ConfigMaps, resource.Pods} {
 		o := many(b, c, res, 5000)
-		for _, info := range c.codecs.SupportedMediaTypes() {
+		for _, info := range c.face.codecs.SupportedMediaTypes() {
 			if formOf(info.Serializer) == otherForm {
 				continue
 			}
 			gv := res.GVK().GroupVersion()
-			ours, theirs := c.codecs.EncoderForVersion(info.Serializer, gv), c.codecs.CodecFactory.EncoderForVersion(info.Serializer, gv)
+			ours, theirs := c.face.codecs.EncoderForVersion(info.Serializer, gv), c.face.codecs.CodecFactory.EncoderForVersion(info.Serializer, gv)
 			for _, limit := range []int64{0, 500} {
 				name := fmt.Sprintf("%s/%s/limit=%d/", res.Plural, info.MediaTypeSubType, limit)
 				options := &internalversion.ListOptions{Limit: limit}
@@ -127,12 +127,12 @@ func BenchmarkAnswer(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, info := range c.codecs.SupportedMediaTypes() {
+	for _, info := range c.face.codecs.SupportedMediaTypes() {
 		if formOf(info.Serializer) == otherForm {
 			continue
 		}
 		gv := resource.Pods.GVK().GroupVersion()
-		ours, theirs := c.codecs.EncoderForVersion(info.Serializer, gv), c.codecs.CodecFactory.EncoderForVersion(info.Serializer, gv)
+		ours, theirs := c.face.codecs.EncoderForVersion(info.Serializer, gv), c.face.codecs.CodecFactory.EncoderForVersion(info.Serializer, gv)
 		encode := func(e runtime.Encoder, obj func() runtime.Object) func() {
 			return func() {
 				if err := e.Encode(obj(), io.Discard); err != nil {
@@ -154,8 +154,8 @@ func BenchmarkFanOut(b *testing.B) {
 			c := start(b)
 			o := many(b, c, resource.Pods, 1)
 			k, _ := kind.For(resource.Pods)
-			info, _ := runtime.SerializerInfoForMediaType(c.codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
-			e := c.codecs.EncoderForVersion(info.Serializer, k.GVK().GroupVersion())
+			info, _ := runtime.SerializerInfoForMediaType(c.face.codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
+			e := c.face.codecs.EncoderForVersion(info.Serializer, k.GVK().GroupVersion())
 			var streams []watch.Interface
 			for range watchers {
 				opts := everythingRecursive()

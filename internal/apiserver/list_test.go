@@ -189,7 +189,7 @@ func usually(accept string) string {
 func TestListsAreUpstreams(t *testing.T) {
 	c := start(t)
 	r := rand.New(rand.NewPCG(7, 7))
-	for res, o := range c.objects {
+	for res, o := range c.set.objects {
 		if res == resource.Namespaces || res == resource.ServiceAccounts || strings.Contains(res.Group, "rbac") || strings.Contains(res.Group, "admission") {
 			continue // others act on what is in them
 		}
@@ -262,7 +262,7 @@ func (c *cluster) fetch(path, accept string) string {
 // TestShortWayIsTaken: a plain list is a shared one, and a table is not.
 func TestShortWayIsTaken(t *testing.T) {
 	c := start(t)
-	o := c.objects[resource.ConfigMaps]
+	o := c.set.objects[resource.ConfigMaps]
 	marked := context.WithValue(context.Background(), plainListKey{}, true)
 	for _, tc := range []struct {
 		ctx    context.Context

@@ -18,6 +18,7 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/object"
 	"coracle/internal/resource"
+	"coracle/internal/scheme"
 )
 
 // CreateSub implements client.Interface.
@@ -26,21 +27,26 @@ func (l local) CreateSub(ctx context.Context, ref object.Ref, subresource string
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%T is not an API object", obj))
 	}
-	creater, ok := l.s.subs[ref.Resource][subresource].(rest.NamedCreater)
+	o, err := l.registry(ref.Resource)
+	if err != nil {
+		return nil, err
+	}
+	creater, ok := o.subs[subresource].(rest.NamedCreater)
 	if !ok {
 		return nil, apierrors.NewNotFound(ref.Resource.GroupResource(), ref.Name+"/"+subresource)
 	}
-	ctx = l.context(ctx, ref.Namespace)
+	ctx = inside(ctx, ref.Namespace)
 	options := &metav1.CreateOptions{}
 	body = body.DeepCopyObject()
 	if m, ok := body.(metav1.Object); ok && m.GetNamespace() == "" {
 		m.SetNamespace(ref.Namespace)
 	}
-	a := attributes(ref.Resource, subresource, body, nil, ref.Namespace, ref.Name, admission.Create, options)
-	if err := l.s.admit.Admit(ctx, a, nil); err != nil {
+	a := admission.NewAttributesRecord(body, nil, ref.Resource.GVK(), ref.Namespace, ref.Name, ref.Resource.GVR(), subresource,
+		admission.Create, options, false, self)
+	if err := l.chain.Admit(ctx, a, nil); err != nil {
 		return nil, err
 	}
-	return creater.Create(ctx, ref.Name, body, rest.AdmissionToValidateObjectFunc(l.s.admit, a, nil), options)
+	return creater.Create(ctx, ref.Name, body, rest.AdmissionToValidateObjectFunc(l.chain, a, nil), options)
 }
 
 // Patch implements client.Interface. It runs the HTTP handler on a request made here: patches
@@ -72,10 +78,10 @@ func (l local) Patch(ctx context.Context, ref object.Ref, kind types.PatchType, 
 	if ref.Resource == resource.Namespaces {
 		info.Namespace = ref.Name
 	}
-	ctx = request.WithRequestInfo(l.context(ctx, info.Namespace), info)
+	ctx = request.WithRequestInfo(inside(ctx, info.Namespace), info)
 	w := &recorder{header: http.Header{}, code: http.StatusOK}
-	l.s.routes.ServeHTTP(w, req.WithContext(unaudited(ctx)))
-	obj, _, err := l.s.codecs.UniversalDeserializer().Decode(w.body.Bytes(), nil, nil)
+	l.patches.ServeHTTP(w, req.WithContext(ctx))
+	obj, _, err := scheme.Codecs.UniversalDeserializer().Decode(w.body.Bytes(), nil, nil)
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("patch answered %d: %w", w.code, err))
 	}

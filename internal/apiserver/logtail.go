@@ -17,12 +17,12 @@ import (
 
 // LogTail reads the end of a container's log, as far as the user of ctx may: what a get of pods/log would answer, or the
 // API's refusal. It reads bytes at most.
-func (s *Server) LogTail(ctx context.Context, pod object.Key, container string, previous bool, lines, bytes int64) ([]byte, error) {
+func (t *tunnels) LogTail(ctx context.Context, pod object.Key, container string, previous bool, lines, bytes int64) ([]byte, error) {
 	who, ok := request.UserFrom(ctx)
 	if !ok {
 		return nil, apierrors.NewUnauthorized("Unauthorized")
 	}
-	decision, reason, err := s.authz.Authorize(ctx, authorizer.AttributesRecord{
+	decision, reason, err := t.authz.Authorize(ctx, authorizer.AttributesRecord{
 		User: who, Verb: "get", Namespace: pod.Namespace, Name: pod.Name,
 		APIVersion: "v1", Resource: resource.Pods.Plural, Subresource: "log", ResourceRequest: true,
 	})
@@ -32,7 +32,7 @@ func (s *Server) LogTail(ctx context.Context, pod object.Key, container string, 
 		}
 		return nil, apierrors.NewForbidden(resource.Pods.GroupResource(), pod.Name, err)
 	}
-	got, err := (&podLog{s}).Get(request.WithNamespace(ctx, pod.Namespace), pod.Name, &corev1.PodLogOptions{
+	got, err := (&podLog{t}).Get(request.WithNamespace(ctx, pod.Namespace), pod.Name, &corev1.PodLogOptions{
 		Container: container, Previous: previous, TailLines: &lines, LimitBytes: &bytes,
 	})
 	if err != nil {

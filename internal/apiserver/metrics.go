@@ -16,7 +16,7 @@ import (
 )
 
 // gauges are what /metrics tells beside the counts of requests: it is looked up when somebody asks.
-type gauges struct{ s *Server }
+type gauges struct{ *face }
 
 var (
 	objectsDesc = prometheus.NewDesc("apiserver_resource_objects", "Objects stored, by resource.", []string{"group", "resource"}, nil)
@@ -40,29 +40,29 @@ func (g gauges) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	for res, o := range g.s.objects {
+	for res, o := range g.kinds.objects {
 		objects, bytes := o.shared.Weight(keyRoot(res), 0)
 		gauge(objectsDesc, float64(objects), res.Group, res.Plural)
 		gauge(bytesDesc, float64(bytes), res.Group, res.Plural)
 	}
-	compacted, since := g.s.cfg.Store.Size()
+	compacted, since := g.store.Size()
 	gauge(diskDesc, float64(compacted), "compacted")
 	gauge(diskDesc, float64(since), "since")
-	gauge(revision, float64(g.s.cfg.Store.Revision()))
+	gauge(revision, float64(g.store.Revision()))
 	takes := 1.0
-	if g.s.cfg.Store.Ready() != nil {
+	if g.store.Ready() != nil {
 		takes = 0
 	}
 	gauge(writable, takes)
-	taken, waiting := g.s.gate.Load()
+	taken, waiting := g.gate.Load()
 	gauge(seats, float64(taken))
 	gauge(queued, float64(waiting))
 }
 
 // newMetrics serves what is counted of this server, and what the runtime and the libraries count of the process.
-func (s *Server) newMetrics() http.Handler {
+func newMetrics(requests *measure.Requests, f *face) http.Handler {
 	own := prometheus.NewRegistry()
-	own.MustRegister(s.requests, gauges{s})
+	own.MustRegister(requests, gauges{f})
 	return promhttp.HandlerFor(prometheus.Gatherers{own, legacyregistry.DefaultGatherer}, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
 }
 

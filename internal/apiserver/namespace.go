@@ -9,9 +9,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
+	storeerrors "k8s.io/apiserver/pkg/storage/errors"
 	"k8s.io/apiserver/pkg/util/dryrun"
 )
 
@@ -110,4 +112,9 @@ func terminate(ns *corev1.Namespace, options *metav1.DeleteOptions, now metav1.T
 			ns.Finalizers = append(ns.Finalizers, name)
 		}
 	}
+}
+
+// interpret turns an error of the storage into one of the API.
+func interpret(err error, gr schema.GroupResource, name string) error {
+	return storeerrors.InterpretUpdateError(storeerrors.InterpretGetError(err, gr, name), gr, name)
 }

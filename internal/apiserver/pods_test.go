@@ -112,11 +112,11 @@ func TestScale(t *testing.T) {
 }
 
 // face is the kubelet face of a node, as far as the API server can see of it.
-type face struct{}
+type kubelet struct{}
 
 // ExecInContainer implements remotecommandserver.Executor: it names what it was asked to run and
 // echoes its input.
-func (face) ExecInContainer(_ context.Context, name, uid, container string, cmd []string, in io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommandserver.TerminalSize, _ time.Duration) error {
+func (kubelet) ExecInContainer(_ context.Context, name, uid, container string, cmd []string, in io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommandserver.TerminalSize, _ time.Duration) error {
 	if _, err := fmt.Fprintf(out, "%s in %s: ", strings.Join(cmd, " "), container); err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (face) ExecInContainer(_ context.Context, name, uid, container string, cmd 
 }
 
 // PortForward implements portforwardserver.PortForwarder: it names the port and echoes.
-func (face) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+func (kubelet) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
 	defer stream.Close()
 	if _, err := fmt.Fprintf(stream, "port %d: ", port); err != nil {
 		return err
@@ -134,7 +134,7 @@ func (face) PortForward(_ context.Context, _, _ string, port int32, stream io.Re
 	return err
 }
 
-func (f face) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+func (f kubelet) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if user := req.TLS.PeerCertificates[0].Subject.CommonName; user != pki.APIServerUser {
 		http.Error(w, "wrong user "+user, http.StatusForbidden)
 		return
@@ -177,7 +177,7 @@ func withNode(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewUnstartedServer(face{})
+	srv := httptest.NewUnstartedServer(kubelet{})
 	srv.TLS = &tls.Config{
 		Certificates: []tls.Certificate{cert}, ClientCAs: c.pki.CAPool(), ClientAuth: tls.RequireAndVerifyClientCert,
 		NextProtos: []string{"http/1.1"},

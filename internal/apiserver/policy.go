@@ -14,28 +14,13 @@ import (
 	"coracle/internal/resource"
 )
 
-// roleKinds are what the authorizer decides by.
-var roleKinds = []resource.Resource{resource.Roles, resource.ClusterRoles, resource.RoleBindings, resource.ClusterRoleBindings}
-
-// followRoles tells the authorizer what roles and bindings there are, and of each change before anybody can read it.
-func (s *Server) followRoles() error {
-	for _, res := range roleKinds {
-		if o, ok := s.objects[res]; ok {
-			if err := o.shared.Observe(s.authz.Observe); err != nil {
-				return fmt.Errorf("read the %s: %w", res, err)
-			}
-		}
-	}
-	return nil
-}
-
 // keepPolicy makes the roles and bindings that every cluster has, and adds to those that are there what they lack. On all
 // starts but the first there is nothing to write. What must be written goes side by side, so that it shares commits. A
 // failure is told and not fatal: a cluster whose disk is full starts too.
 func (s *Server) keepPolicy(ctx context.Context) {
 	var writes sync.WaitGroup
 	keep := func(want client.Object) {
-		stored, ok := s.peek(resource.Of(want), want.GetNamespace(), want.GetName())
+		stored, ok := s.set.Get(resource.Of(want), want.GetNamespace(), want.GetName())
 		change, next := policy.None, client.Object(nil)
 		if ok {
 			found, obj, err := policy.Reconcile(stored, want)
@@ -74,8 +59,8 @@ func (s *Server) writePolicy(ctx context.Context, change policy.Change, want, ne
 		return s.ensure(ctx, want)
 	}
 	res := resource.Of(want)
-	o := s.objects[res]
-	inside := local{s}.context(ctx, want.GetNamespace())
+	o := s.set.objects[res]
+	inside := inside(ctx, want.GetNamespace())
 	if change == policy.Update {
 		_, _, err := o.Store.Update(inside, next.GetName(), rest.DefaultUpdatedObjectInfo(next), nil,
 			rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})

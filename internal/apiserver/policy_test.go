@@ -148,7 +148,7 @@ func TestNetworkingKinds(t *testing.T) {
 	k.says("", []string{"create", "ingress", "web", "--class=nginx", "--rule=a.example.com/*=web:80,tls=cert"}, "web created")
 	k.says("", []string{"get", "ing", "web"}, "nginx", "a.example.com", "80, 443")
 	k.says("", []string{"describe", "ing", "web"}, "a.example.com", "web:80")
-	if _, ok := c.peek(resource.Ingresses, "default", "web"); !ok {
+	if _, ok := c.set.Get(resource.Ingresses, "default", "web"); !ok {
 		t.Error("it is not stored")
 	}
 }

@@ -13,10 +13,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/proxy"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"coracle/internal/apiserver/reach"
@@ -83,51 +83,51 @@ func proxiedPath(options runtime.Object) (string, error) {
 	return "", apierrors.NewBadRequest(fmt.Sprintf("invalid options object: %#v", options))
 }
 
-func (s *Server) podProxy() *proxied {
+func (t *tunnels) podProxy() *proxied {
 	return &proxied{"pod", func() runtime.Object { return &corev1.PodProxyOptions{} },
 		func(ctx context.Context, to reach.Target) (*url.URL, http.RoundTripper, error) {
-			pod, err := s.pod(ctx, to.Name)
+			pod, err := t.pod(ctx, to.Name)
 			if err != nil {
 				return nil, nil, err
 			}
-			if err := s.played(pod); err != nil {
+			if err := t.played(pod); err != nil {
 				return nil, nil, err
 			}
 			location, err := reach.Pod(pod, to)
-			return location, s.strangers, err
+			return location, t.strangers, err
 		}}
 }
 
 // played refuses a pod of a simulated node, at whose address nobody answers.
-func (s *Server) played(pod *corev1.Pod) error {
-	obj, _ := s.peek(resource.Nodes, "", pod.Spec.NodeName)
+func (t *tunnels) played(pod *corev1.Pod) error {
+	obj, _ := t.Get(resource.Nodes, "", pod.Spec.NodeName)
 	if node, ok := obj.(*corev1.Node); ok && nodestate.Simulated(node) {
 		return apierrors.NewBadRequest(fmt.Sprintf("pod %s runs on the simulated node %s: it has no containers", pod.Name, node.Name))
 	}
 	return nil
 }
 
-func (s *Server) serviceProxy() *proxied {
+func (t *tunnels) serviceProxy() *proxied {
 	return &proxied{"service", func() runtime.Object { return &corev1.ServiceProxyOptions{} },
 		func(ctx context.Context, to reach.Target) (*url.URL, http.RoundTripper, error) {
-			endpoint, err := s.endpointOf(ctx, to)
+			endpoint, err := t.endpointOf(ctx, to)
 			if err != nil {
 				return nil, nil, err
 			}
-			return endpoint.URL(to), s.strangers, nil
+			return endpoint.URL(to), t.strangers, nil
 		}}
 }
 
 // endpointOf chooses one of a service's ready endpoints, by chance, whose pod has its address.
-func (s *Server) endpointOf(ctx context.Context, to reach.Target) (reach.Endpoint, error) {
-	namespace := requestNamespace(ctx)
-	obj, _ := s.peek(resource.Services, namespace, to.Name)
+func (t *tunnels) endpointOf(ctx context.Context, to reach.Target) (reach.Endpoint, error) {
+	namespace := request.NamespaceValue(ctx)
+	obj, _ := t.Get(resource.Services, namespace, to.Name)
 	svc, ok := obj.(*corev1.Service)
 	if !ok {
 		return reach.Endpoint{}, apierrors.NewNotFound(resource.Services.GroupResource(), to.Name)
 	}
 	var slices []*discoveryv1.EndpointSlice
-	for _, obj := range s.peekAll(resource.EndpointSlices, namespace, fields.Everything()) {
+	for _, obj := range t.List(resource.EndpointSlices, namespace) {
 		if slice, ok := obj.(*discoveryv1.EndpointSlice); ok && slice.Labels[discoveryv1.LabelServiceName] == svc.Name {
 			slices = append(slices, slice)
 		}
@@ -138,12 +138,12 @@ func (s *Server) endpointOf(ctx context.Context, to reach.Target) (reach.Endpoin
 	}
 	var refused error
 	for _, i := range rand.Perm(len(endpoints)) {
-		obj, _ := s.peek(resource.Pods, namespace, endpoints[i].Pod)
+		obj, _ := t.Get(resource.Pods, namespace, endpoints[i].Pod)
 		pod, ok := obj.(*corev1.Pod)
 		if !ok || !reach.Serves(pod, endpoints[i].Address) {
 			continue
 		}
-		if refused = s.played(pod); refused == nil {
+		if refused = t.played(pod); refused == nil {
 			return endpoints[i], nil
 		}
 	}
@@ -153,10 +153,10 @@ func (s *Server) endpointOf(ctx context.Context, to reach.Target) (reach.Endpoin
 	return reach.Endpoint{}, reach.NoEndpoints(svc, to)
 }
 
-func (s *Server) nodeProxy() *proxied {
+func (t *tunnels) nodeProxy() *proxied {
 	return &proxied{"node", func() runtime.Object { return &corev1.NodeProxyOptions{} },
 		func(_ context.Context, to reach.Target) (*url.URL, http.RoundTripper, error) {
-			obj, _ := s.peek(resource.Nodes, "", to.Name)
+			obj, _ := t.Get(resource.Nodes, "", to.Name)
 			node, ok := obj.(*corev1.Node)
 			if !ok {
 				return nil, nil, apierrors.NewNotFound(resource.Nodes.GroupResource(), to.Name)
@@ -169,9 +169,9 @@ func (s *Server) nodeProxy() *proxied {
 				return nil, nil, err
 			}
 			if agent {
-				return location, s.nodes, nil
+				return location, t.nodes, nil
 			}
-			return location, s.strangers, nil
+			return location, t.strangers, nil
 		}}
 }
 

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -10,11 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/admission"
-	"k8s.io/apiserver/pkg/storage"
 
 	"coracle/internal/quota"
 	"coracle/internal/resource"
@@ -27,7 +26,8 @@ import (
 // What a charge is for is not in the store yet. Until it is, or is known not to come, the charge is
 // open; a count from the store (see correct) adds the open ones. See docs/design/0007-quota.md.
 type quotaBooks struct {
-	s *Server
+	cluster quotaCluster
+	log     *slog.Logger
 
 	mu    sync.Mutex
 	books map[string]*quotaBook // by namespace, while somebody uses them
@@ -64,8 +64,23 @@ type quotaCharge struct {
 	amounts   map[types.UID]corev1.ResourceList
 }
 
-func newQuotaBooks(s *Server) *quotaBooks {
-	return &quotaBooks{s: s, books: map[string]*quotaBook{}}
+// quotaCluster is where the quotas are, and what is counted.
+type quotaCluster interface {
+	// List returns the objects of a kind in a namespace, shared.
+	List(res resource.Resource, namespace string) []runtime.Object
+	// Change changes the stored object of this UID, if there is one.
+	Change(res resource.Resource, namespace, name string, uid types.UID, f func(live runtime.Object) error) error
+}
+
+func newQuotaBooks(c quotaCluster, log *slog.Logger) *quotaBooks {
+	return &quotaBooks{cluster: c, log: log, books: map[string]*quotaBook{}}
+}
+
+// Idle says that nobody waits for a quota, and that no charge is open.
+func (l *quotaBooks) Idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.books) == 0
 }
 
 func (l *quotaBooks) take(namespace string) *quotaBook {
@@ -254,7 +269,7 @@ func (l *quotaBooks) serve(namespace string, b *quotaBook, batch []*quotaRequest
 		}
 	}
 	if err := l.write(quotas, changed); err != nil {
-		l.s.log.Warn("quota usage was not given back; the next count will", "namespace", namespace, "error", err)
+		l.log.Warn("quota usage was not given back; the next count will", "namespace", namespace, "error", err)
 	}
 }
 
@@ -262,7 +277,7 @@ func (l *quotaBooks) serve(namespace string, b *quotaBook, batch []*quotaRequest
 // not counted yet is counted now, so that a quota bites from the moment it is there.
 func (l *quotaBooks) quotas(namespace string, now time.Time) []*corev1.ResourceQuota {
 	var out []*corev1.ResourceQuota
-	for _, obj := range l.s.peekAll(resource.ResourceQuotas, namespace, fields.Everything()) {
+	for _, obj := range l.cluster.List(resource.ResourceQuotas, namespace) {
 		q, ok := obj.(*corev1.ResourceQuota)
 		if !ok {
 			continue
@@ -282,7 +297,7 @@ func (l *quotaBooks) count(q *corev1.ResourceQuota, now time.Time) corev1.Resour
 
 // objects lists a namespace's objects by kind.
 func (l *quotaBooks) objects(namespace string) func(resource.Resource) []runtime.Object {
-	return func(res resource.Resource) []runtime.Object { return l.s.peekAll(res, namespace, fields.Everything()) }
+	return func(res resource.Resource) []runtime.Object { return l.cluster.List(res, namespace) }
 }
 
 // reverse takes a charge back, in memory.
@@ -300,22 +315,19 @@ func (l *quotaBooks) reverse(b *quotaBook, c *quotaCharge, quotas []*corev1.Reso
 
 // write makes the changed quotas' status durable.
 func (l *quotaBooks) write(quotas []*corev1.ResourceQuota, changed map[*corev1.ResourceQuota]bool) error {
-	store := l.s.objects[resource.ResourceQuotas]
 	for _, q := range quotas {
 		if !changed[q] {
 			continue
 		}
-		// Not in the context of one writer: others depend on it.
-		err := store.Storage.GuaranteedUpdate(context.Background(), keyOf(resource.ResourceQuotas, q.Namespace, q.Name), store.kind.New(), false,
-			&storage.Preconditions{UID: &q.UID}, storage.SimpleUpdate(func(live runtime.Object) (runtime.Object, error) {
-				next, ok := live.(*corev1.ResourceQuota)
-				if !ok {
-					return nil, fmt.Errorf("unexpected object %T", live)
-				}
-				q.Status.DeepCopyInto(&next.Status)
-				return next, nil
-			}), false, nil)
-		if err != nil && !storage.IsNotFound(err) && !storage.IsInvalidObj(err) { // else it went meanwhile, and its limit with it
+		err := l.cluster.Change(resource.ResourceQuotas, q.Namespace, q.Name, q.UID, func(live runtime.Object) error {
+			next, ok := live.(*corev1.ResourceQuota)
+			if !ok {
+				return fmt.Errorf("unexpected object %T", live)
+			}
+			q.Status.DeepCopyInto(&next.Status)
+			return nil
+		})
+		if err != nil {
 			return apierrors.NewInternalError(fmt.Errorf("charge quota %s: %w", q.Name, err))
 		}
 	}

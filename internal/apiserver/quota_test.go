@@ -126,8 +126,8 @@ func TestQuotaUnderConcurrency(t *testing.T) {
 	if a, b := usedOf(t, c, "a", "count/configmaps"), usedOf(t, c, "b", "configmaps"); a != fmt.Sprint(limit) || b != a {
 		t.Errorf("used: %s and %s, want %d", a, b, limit)
 	}
-	if n := len(c.quotas.books); n != 0 {
-		t.Errorf("%d books are still open", n)
+	if !c.quotas.Idle() {
+		t.Error("books are still open")
 	}
 }
 

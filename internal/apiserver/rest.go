@@ -42,7 +42,9 @@ type registry struct {
 	lists *genericregistry.Store
 	// parts are the subresources that take the whole object, by name.
 	parts map[string]*part
-	kind  kind.Kind
+	// subs are all subresources, by name.
+	subs map[string]rest.Storage
+	kind kind.Kind
 	// about is what failures of writes are told of.
 	about  subject
 	hooks  kind.Hooks
@@ -50,6 +52,12 @@ type registry struct {
 	// grants holds writers to giving no more rights than they have; nil for kinds that give none.
 	grants *granting
 }
+
+// The priority classes that every cluster has.
+const (
+	systemNodeCritical    = "system-node-critical"
+	systemClusterCritical = "system-cluster-critical"
+)
 
 // systemClasses are the priority classes that every cluster has.
 var systemClasses = map[string]bool{systemNodeCritical: true, systemClusterCritical: true}
@@ -66,9 +74,10 @@ var answersWhole = map[resource.Resource]bool{
 // commits.
 const deleteWorkers = 32
 
-func newObject(k kind.Kind, c *store.Collection, chain *admit.Chain, quotas *quotaBooks, types *openapi.Types, cluster kind.Cluster) *registry {
+func newObject(k kind.Kind, c *store.Collection, cfg setConfig, cluster kind.Cluster) *registry {
+	types := cfg.Types
 	o := &registry{
-		kind: k, about: subject{k.GVK(), k.New, typer{types}}, shared: c, chain: chain, quotas: quotas,
+		kind: k, about: subject{k.GVK(), k.New, typer{types}}, shared: c, chain: cfg.Chain, quotas: cfg.Quotas, grants: grantingOf(cfg.Authz, k.Resource),
 	}
 	o.Store = &genericregistry.Store{
 		NewFunc:                   k.New,
@@ -149,6 +158,14 @@ func keyRoot(res resource.Resource) string {
 		return "/" + res.Plural
 	}
 	return "/" + res.Group + "/" + res.Plural
+}
+
+// keyOf returns an object's key in the store.
+func keyOf(res resource.Resource, namespace, name string) string {
+	if res.Namespaced {
+		return keyRoot(res) + "/" + namespace + "/" + name
+	}
+	return keyRoot(res) + "/" + name
 }
 
 // install gives the registry a kind's hooks.
@@ -244,6 +261,18 @@ func (o *registry) remove(ctx context.Context, store *genericregistry.Store, nam
 		}
 	}
 	return store.Delete(ctx, name, validate, options)
+}
+
+// served is what the API serves of a kind, by path.
+func (o *registry) served() map[string]rest.Storage {
+	out := map[string]rest.Storage{o.kind.Plural: o}
+	if o.kind.Resource == resource.Namespaces {
+		out[o.kind.Plural] = namespaces{o}
+	}
+	for name, sub := range o.subs {
+		out[o.kind.Plural+"/"+name] = sub
+	}
+	return out
 }
 
 // ShortNames implements rest.ShortNamesProvider.

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"coracle/internal/apiserver/authn"
 	"coracle/internal/apiserver/authz"
 )
 
@@ -52,7 +53,7 @@ func (r *review) Create(ctx context.Context, obj runtime.Object, validate rest.V
 }
 
 // authenticationReviews are the resources of authentication.k8s.io/v1.
-func (s *Server) authenticationReviews() map[string]rest.Storage {
+func authenticationReviews(decides *authn.Requests) map[string]rest.Storage {
 	return map[string]rest.Storage{
 		"selfsubjectreviews": &review{
 			singular: "selfsubjectreview",
@@ -74,7 +75,9 @@ func (s *Server) authenticationReviews() map[string]rest.Storage {
 		"tokenreviews": &review{
 			singular: "tokenreview",
 			make:     func() runtime.Object { return &authenticationv1.TokenReview{} },
-			answer:   s.reviewToken,
+			answer: func(ctx context.Context, obj runtime.Object) (runtime.Object, error) {
+				return reviewToken(ctx, decides, obj)
+			},
 		},
 	}
 }
@@ -90,7 +93,7 @@ func infoOf(u user.Info) authenticationv1.UserInfo {
 	return info
 }
 
-func (s *Server) reviewToken(ctx context.Context, obj runtime.Object) (runtime.Object, error) {
+func reviewToken(ctx context.Context, decides *authn.Requests, obj runtime.Object) (runtime.Object, error) {
 	out, ok := obj.DeepCopyObject().(*authenticationv1.TokenReview)
 	switch {
 	case !ok:
@@ -101,7 +104,7 @@ func (s *Server) reviewToken(ctx context.Context, obj runtime.Object) (runtime.O
 	if len(out.Spec.Audiences) > 0 {
 		ctx = authenticator.WithAudiences(ctx, out.Spec.Audiences)
 	}
-	answer, ok, err := s.authn.AuthenticateToken(ctx, out.Spec.Token)
+	answer, ok, err := decides.AuthenticateToken(ctx, out.Spec.Token)
 	out.Status = authenticationv1.TokenReviewStatus{Authenticated: ok && err == nil}
 	if err != nil {
 		out.Status.Error = err.Error()
@@ -177,7 +180,7 @@ func authorizationReviews(decides *authz.Authorizer) map[string]rest.Storage {
 				if !ok {
 					return nil, apierrors.NewBadRequest(fmt.Sprintf("not a LocalSubjectAccessReview: %#v", obj))
 				}
-				if r := out.Spec.ResourceAttributes; r == nil || r.Namespace != requestNamespace(ctx) {
+				if r := out.Spec.ResourceAttributes; r == nil || r.Namespace != request.NamespaceValue(ctx) {
 					return nil, apierrors.NewBadRequest("spec.resourceAttributes.namespace must match namespace")
 				}
 				return out, decideFor(ctx, &out.Spec, &out.Status, decide)

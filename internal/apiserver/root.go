@@ -21,7 +21,7 @@ import (
 // root serves the paths that are not resources and hands the rest to the routes.
 type root struct {
 	routes *routes
-	server *Server
+	face   *face
 	// limited serves what the routes do, within bounds.
 	limited http.Handler
 }
@@ -33,19 +33,19 @@ func (r *root) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case strings.HasPrefix(path, "/api/"), strings.HasPrefix(path, "/apis/"), path == "/api", path == "/apis":
 		r.limited.ServeHTTP(w, req)
 	case openapi.Match(path):
-		r.server.docs.ServeHTTP(w, req)
+		r.face.docs.ServeHTTP(w, req)
 	case path == "/version", path == "/version/":
 		writeJSON(w, version.Info())
 	case path == "/healthz", path == "/livez", path == "/readyz":
-		r.server.serveHealth(w, req)
+		r.face.serveHealth(w, req)
 	case path == "/metrics":
-		r.server.metrics.ServeHTTP(w, req)
+		r.face.metrics.ServeHTTP(w, req)
 	case path == "/":
 		writeJSON(w, metav1.RootPaths{Paths: r.paths()})
 	default:
 		responsewriters.ErrorNegotiated(
 			apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, "", "404 page not found", 0, false),
-			r.server.codecs, schema.GroupVersion{}, w, req)
+			r.face.codecs, schema.GroupVersion{}, w, req)
 	}
 }
 
@@ -61,9 +61,9 @@ func (r *root) paths() []string {
 
 // serveHealth answers 200 while the store takes writes. Serve is only called once the server can
 // answer, so that ready and healthy are one.
-func (s *Server) serveHealth(w http.ResponseWriter, req *http.Request) {
+func (f *face) serveHealth(w http.ResponseWriter, req *http.Request) {
 	check := strings.Trim(req.URL.Path, "/")
-	if err := s.cfg.Store.Ready(); err != nil {
+	if err := f.store.Ready(); err != nil {
 		http.Error(w, "[-]store failed: "+err.Error()+"\n"+check+" check failed", http.StatusInternalServerError)
 		return
 	}

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/apiserver/pkg/endpoints/request"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -179,10 +178,4 @@ func metaOf(obj runtime.Object) (metav1.Object, error) {
 		return nil, fmt.Errorf("%T carries no metadata", obj)
 	}
 	return m, nil
-}
-
-// requestNamespace returns the namespace of a request; it is empty for cluster-scoped kinds.
-func requestNamespace(ctx context.Context) string {
-	ns, _ := request.NamespaceFrom(ctx)
-	return ns
 }

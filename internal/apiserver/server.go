@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,22 +9,18 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"coracle/internal/apiserver/admit"
 	"coracle/internal/apiserver/authn"
 	"coracle/internal/apiserver/authz"
-	"coracle/internal/apiserver/gate"
-	"coracle/internal/apiserver/measure"
 	"coracle/internal/apiserver/openapi"
-	"coracle/internal/kind"
-	"coracle/internal/kind/address"
+	"coracle/internal/client"
+	"coracle/internal/object"
 	"coracle/internal/pki"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
@@ -62,26 +57,12 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
-	codecs  codecs
-	types   *openapi.Types
-	objects map[resource.Resource]*registry
-	// subs are all subresources, by name.
-	subs    map[resource.Resource]map[string]rest.Storage
-	routes  *routes
-	handler http.Handler
-	drain   *drain
-	docs    *openapi.Documents
-	// accounts signs and checks service-account tokens.
-	accounts *authn.Accounts
-	authn    *authn.Requests
-	authz    *authz.Authorizer
-	admit    *admit.Chain
-	quotas   *quotaBooks
-	requests *measure.Requests
-	metrics  http.Handler
-	gate     *gate.Gate
-	// nodes is the way to the kubelet faces, and strangers the way to what pods serve.
-	nodes, strangers *http.Transport
+	set     *set
+	authz   *authz.Authorizer
+	tunnels *tunnels
+	quotas  *quotaBooks
+	face    *face
+	local   local
 }
 
 // New builds a server. It reads what hooks must restore from the store and writes the objects
@@ -105,113 +86,92 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	limitCopies()
-	s := &Server{
-		cfg:     cfg,
-		log:     cfg.Log,
-		codecs:  newCodecs(),
-		types:   openapi.NewTypes(scheme.Scheme),
-		objects: map[resource.Resource]*registry{},
-		subs:    map[resource.Resource]map[string]rest.Storage{},
-		drain:   newDrain(),
-
-		strangers: newStrangerTransport(),
-		requests:  &measure.Requests{},
-	}
-	var err error
-	if s.accounts, err = authn.NewAccounts(issuer(cfg.ClusterDomain), cfg.PKI.AccountKey(), s.life); err != nil {
+	s := &Server{cfg: cfg, log: cfg.Log, set: newSet(cfg.Log)}
+	if err := s.build(); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
-	if s.nodes, err = newNodeTransport(cfg.PKI); err != nil {
-		return nil, fmt.Errorf("apiserver: %w", err)
-	}
-	s.authn = authn.New(authn.Config{CA: cfg.PKI.CAPool(), Static: cfg.Tokens, Accounts: s.accounts})
-	s.authz = authz.New(relations{s})
-	s.quotas = newQuotaBooks(s)
-	s.admit = admit.New(looker{s})
-	groups, err := s.groups()
-	if err != nil {
-		return nil, err
-	}
-	face := &api{
-		codecs:    s.codecs,
-		container: newContainer(s.codecs),
-		types:     s.types,
-		admit:     s.admit,
-		authz:     s.authz,
-		address:   cfg.Advertise.String(),
-	}
-	if err := face.install(groups); err != nil {
-		return nil, fmt.Errorf("apiserver: %w", err)
-	}
-	if err := s.restore(); err != nil {
-		return nil, fmt.Errorf("apiserver: %w", err)
-	}
-	if err := s.followRoles(); err != nil {
-		return nil, fmt.Errorf("apiserver: %w", err)
-	}
-	if err := s.bootstrap(context.Background()); err != nil {
-		return nil, fmt.Errorf("apiserver: %w", err)
-	}
-	s.keepPolicy(context.Background())
-	s.docs = newDocuments(face.container)
-	s.routes = newRoutes(face.container)
-	s.shorten(s.routes)
-	s.listShared(s.routes)
-	inner := filters.WithWarningRecorder(extras{cfg.Extra, &root{s.routes, s, bounded{s, s.routes}}})
-	if s.gate, err = s.newGate(); err != nil {
-		return nil, fmt.Errorf("apiserver: %w", err)
-	}
-	s.metrics = s.newMetrics()
-	entrance := newChain(s.codecs, s.authn, s.authz, inner, s.gate, s.drain, s.log)
-	entrance.counts, entrance.known = s.requests, newOperations(s.routes)
-	s.handler = entrance
 	return s, nil
 }
 
-// groups makes the storage of every kind and sorts it into group versions.
-func (s *Server) groups() ([]group, error) {
+// build makes the parts, from the store up to the face, and then what every cluster has.
+func (s *Server) build() error {
+	accounts, err := authn.NewAccounts(issuer(s.cfg.ClusterDomain), s.cfg.PKI.AccountKey(), s.set.life)
+	if err != nil {
+		return err
+	}
+	requests := authn.New(authn.Config{CA: s.cfg.PKI.CAPool(), Static: s.cfg.Tokens, Accounts: accounts})
+	s.authz = authz.New(relations{s.set})
+	if s.tunnels, err = newTunnels(s.set, s.authz, s.cfg.PKI); err != nil {
+		return err
+	}
+	s.quotas = newQuotaBooks(s.set, s.log)
+	chain := admit.New(lookup{s.set, s.quotas})
+	types := openapi.NewTypes(scheme.Scheme)
+	if err := s.set.open(s.cfg.Store, setConfig{Chain: chain, Quotas: s.quotas, Types: types, Authz: s.authz, Ranges: s.cfg.serviceRanges()}); err != nil {
+		return err
+	}
+	s.face, err = newFace(faceConfig{
+		Kinds: s.set, Groups: s.groups(requests, accounts), Types: types, Store: s.cfg.Store, Authn: requests, Authz: s.authz, Admit: chain,
+		Address: s.cfg.Advertise.String(), Extra: s.cfg.Extra, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.local = local{set: s.set, chain: chain, count: s.quotas.correct, patches: s.face.Patches()}
+	if err := s.set.restore(); err != nil {
+		return err
+	}
+	if err := s.set.observe(s.authz); err != nil {
+		return err
+	}
+	if err := s.bootstrap(context.Background()); err != nil {
+		return err
+	}
+	s.keepPolicy(context.Background())
+	return nil
+}
+
+// issuer is the URL by which pods know the API server, and the default audience of tokens.
+func issuer(domain string) string { return "https://kubernetes.default.svc." + domain }
+
+// Client returns the in-process client. What it returns and watches deliver is shared and must
+// not be changed.
+func (s *Server) Client() client.Interface { return s.local }
+
+// LogTail reads the end of a container's log, as far as the user of ctx may: what a get of pods/log would answer, or the
+// API's refusal. It reads bytes at most.
+func (s *Server) LogTail(ctx context.Context, pod object.Key, container string, previous bool, lines, bytes int64) ([]byte, error) {
+	return s.tunnels.LogTail(ctx, pod, container, previous, lines, bytes)
+}
+
+// groups sorts what is served of each kind into group versions.
+func (s *Server) groups(requests *authn.Requests, accounts *authn.Accounts) []group {
 	byVersion := map[schema.GroupVersion]map[string]rest.Storage{}
-	kinds := kind.All()
-	stored, err := collections(s.cfg.Store, kinds)
-	if err != nil {
-		return nil, fmt.Errorf("apiserver: %w", err)
-	}
-	book, err := address.New(s.cfg.ServiceCIDR, [2]int{}, s.cfg.serviceRanges()[1:]...)
-	if err != nil {
-		return nil, fmt.Errorf("apiserver: Config.ServiceCIDR: %w", err)
-	}
-	for _, k := range kinds {
-		o := newObject(k, stored[k.Resource], s.admit, s.quotas, s.types, kind.Cluster{ServiceRange: s.cfg.ServiceCIDR, SecondRange: s.cfg.SecondServiceCIDR, Book: book})
-		o.grants = grantingOf(s.authz, k.Resource)
-		s.objects[k.Resource] = o
-		gv := k.GVK().GroupVersion()
+	served := func(gv schema.GroupVersion) map[string]rest.Storage {
 		if byVersion[gv] == nil {
 			byVersion[gv] = map[string]rest.Storage{}
 		}
-		served := byVersion[gv]
-		served[k.Plural] = o
-		if k.Resource == resource.Namespaces {
-			served[k.Plural] = namespaces{o}
+		return byVersion[gv]
+	}
+	for res, o := range s.set.objects {
+		for name, sub := range s.tunnels.subresources(res) {
+			o.subs[name] = sub
 		}
-		subs := s.subresources(o)
-		s.subs[k.Resource] = subs
-		for name, sub := range subs {
-			served[k.Plural+"/"+name] = sub
+		if res == resource.ServiceAccounts {
+			o.subs["token"] = &token{s.set, accounts}
 		}
-		for _, alias := range k.Aliases {
+		for path, storage := range o.served() {
+			served(o.kind.GVK().GroupVersion())[path] = storage
+		}
+		for _, alias := range o.kind.Aliases {
 			// The scheme knows the objects under the alias's group too, and converts.
-			gv := alias.GVK().GroupVersion()
-			if byVersion[gv] == nil {
-				byVersion[gv] = map[string]rest.Storage{}
-			}
-			byVersion[gv][alias.Plural] = o
+			served(alias.GVK().GroupVersion())[alias.Plural] = o
 		}
 	}
-	if pods := s.objects[resource.Pods]; pods != nil {
-		byVersion[schema.GroupVersion{Version: "v1"}]["bindings"] = bindings{&binding{pods}}
+	if pods := s.set.objects[resource.Pods]; pods != nil {
+		served(schema.GroupVersion{Version: "v1"})["bindings"] = bindings{&binding{pods}}
 	}
-	byVersion[authenticationv1.SchemeGroupVersion] = s.authenticationReviews()
+	byVersion[authenticationv1.SchemeGroupVersion] = authenticationReviews(requests)
 	byVersion[authorizationv1.SchemeGroupVersion] = authorizationReviews(s.authz)
 	var groups []group
 	for _, gv := range scheme.Groups {
@@ -219,63 +179,15 @@ func (s *Server) groups() ([]group, error) {
 			groups = append(groups, group{gv, byVersion[gv]})
 		}
 	}
-	return groups, nil
-}
-
-// subresources makes the storage of a kind's subresources, by name.
-func (s *Server) subresources(o *registry) map[string]rest.Storage {
-	subs := map[string]rest.Storage{}
-	for name, p := range o.parts {
-		subs[name] = p
-	}
-	if o.kind.Scale != nil {
-		subs["scale"] = newScale(o)
-	}
-	switch o.kind.Resource {
-	case resource.Pods:
-		subs["binding"] = &binding{o}
-		subs["eviction"] = &eviction{s}
-		for name, options := range streams {
-			subs[name] = &stream{server: s, name: name, options: options}
-		}
-		subs["log"] = &podLog{s}
-		subs["proxy"] = s.podProxy()
-	case resource.Services:
-		subs["proxy"] = s.serviceProxy()
-	case resource.Nodes:
-		subs["proxy"] = s.nodeProxy()
-	case resource.ServiceAccounts:
-		subs["token"] = &token{s}
-	}
-	return subs
+	return groups
 }
 
 // Handler returns the whole HTTP face, for serving by other means than Serve.
-func (s *Server) Handler() http.Handler { return s.handler }
+func (s *Server) Handler() http.Handler { return s.face.Handler() }
 
 // Serve answers on l, with TLS, until ctx ends; then it ends watches at once, lets short requests
 // finish (for at most five seconds) and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	connections := gate.NewConnections(l, maxConnections())
-	srv := &http.Server{
-		Handler:           s.handler,
-		ConnContext:       authn.ConnContext,
-		ConnState:         connections.State,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       90 * time.Second,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		TLSConfig: &tls.Config{
-			MinVersion:   tls.VersionTLS12,
-			Certificates: []tls.Certificate{s.cfg.PKI.Server()},
-			ClientAuth:   tls.RequestClientCert,
-			NextProtos:   []string{"h2", "http/1.1"},
-
-			GetConfigForClient: connections.Hello,
-		},
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- srv.ServeTLS(connections, "", "") }()
 	guarding, relax := context.WithCancel(ctx)
 	guarded := make(chan struct{})
 	go func() {
@@ -286,25 +198,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		relax()
 		<-guarded
 	}()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("apiserver: serve: %w", err)
-	case <-ctx.Done():
+	if err := s.face.Serve(ctx, l, s.cfg.PKI.Server()); err != nil {
+		return fmt.Errorf("apiserver: %w", err)
 	}
-	idle := s.drain.start()
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	select {
-	case <-idle:
-	case <-limit.Done():
-	}
-	// What was answered is on its way; idle HTTP/2 connections would be kept for a second.
-	flush, done := context.WithTimeout(limit, 50*time.Millisecond)
-	defer done()
-	if err := srv.Shutdown(flush); err != nil {
-		_ = srv.Close()
-	}
-	<-ended //nolint:errcheck // it was told to end
 	return nil
 }
 

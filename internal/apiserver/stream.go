@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	genericrest "k8s.io/apiserver/pkg/registry/generic/rest"
 	"k8s.io/apiserver/pkg/registry/rest"
 	translator "k8s.io/apiserver/pkg/util/proxy"
@@ -39,7 +40,7 @@ var streams = map[string]func() runtime.Object{
 // stream serves pods/exec, pods/attach and pods/portforward by passing the connection on to the
 // kubelet face of the pod's node.
 type stream struct {
-	server  *Server
+	tunnels *tunnels
 	name    string
 	options func() runtime.Object
 }
@@ -67,7 +68,7 @@ func (s *stream) Connect(ctx context.Context, name string, options runtime.Objec
 	if err != nil {
 		return nil, err
 	}
-	upgrade := proxy.NewUpgradeAwareHandler(location, s.server.nodes, false, true, proxy.NewErrorResponder(r))
+	upgrade := proxy.NewUpgradeAwareHandler(location, s.tunnels.nodes, false, true, proxy.NewErrorResponder(r))
 	upgrade.UseLocationHost = true
 	// WebSockets end here and go on as SPDY, which every CRI streaming server speaks.
 	if s.name == "portforward" {
@@ -75,7 +76,7 @@ func (s *stream) Connect(ctx context.Context, name string, options runtime.Objec
 			wsstream.IsWebSocketRequestWithTunnelingProtocol), nil
 	}
 	return translator.NewTranslatingHandler(upgrade,
-		translator.NewStreamTranslatorHandler(location, s.server.nodes, 0, opts),
+		translator.NewStreamTranslatorHandler(location, s.tunnels.nodes, 0, opts),
 		wsstream.IsWebSocketRequestWithStreamCloseProtocol), nil
 }
 
@@ -94,7 +95,7 @@ func (s *stream) mayCreate(ctx context.Context) error {
 		APIVersion: attributes.GetAPIVersion(), Resource: attributes.GetResource(), Subresource: attributes.GetSubresource(),
 		Name: attributes.GetName(), ResourceRequest: true, Path: attributes.GetPath(),
 	}
-	decision, reason, err := s.server.authz.Authorize(ctx, asked)
+	decision, reason, err := s.tunnels.authz.Authorize(ctx, asked)
 	switch {
 	case err != nil:
 		return apierrors.NewInternalError(err)
@@ -107,7 +108,7 @@ func (s *stream) mayCreate(ctx context.Context) error {
 // locate returns where a pod's stream is to be had, and which streams are asked for.
 func (s *stream) locate(ctx context.Context, name string, options runtime.Object) (*url.URL, translator.Options, error) {
 	var opts translator.Options
-	pod, err := s.server.pod(ctx, name)
+	pod, err := s.tunnels.pod(ctx, name)
 	if err != nil {
 		return nil, opts, err
 	}
@@ -143,7 +144,7 @@ func (s *stream) locate(ctx context.Context, name string, options runtime.Object
 	if pod.Spec.NodeName == "" {
 		return nil, opts, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", name))
 	}
-	host, err := s.server.nodeHost(pod)
+	host, err := s.tunnels.nodeHost(pod)
 	if err != nil {
 		return nil, opts, err
 	}
@@ -151,8 +152,8 @@ func (s *stream) locate(ctx context.Context, name string, options runtime.Object
 }
 
 // pod returns the stored pod, shared.
-func (s *Server) pod(ctx context.Context, name string) (*corev1.Pod, error) {
-	obj, ok := s.peek(resource.Pods, requestNamespace(ctx), name)
+func (t *tunnels) pod(ctx context.Context, name string) (*corev1.Pod, error) {
+	obj, ok := t.Get(resource.Pods, request.NamespaceValue(ctx), name)
 	if pod, isPod := obj.(*corev1.Pod); ok && isPod {
 		return pod, nil
 	}
@@ -195,9 +196,9 @@ func containerOf(pod *corev1.Pod, name string) (string, error) {
 }
 
 // nodeHost returns the address of the kubelet face of a pod's node.
-func (s *Server) nodeHost(pod *corev1.Pod) (string, error) {
+func (t *tunnels) nodeHost(pod *corev1.Pod) (string, error) {
 	name := pod.Spec.NodeName
-	obj, ok := s.peek(resource.Nodes, "", name)
+	obj, ok := t.Get(resource.Nodes, "", name)
 	node, isNode := obj.(*corev1.Node)
 	if !ok || !isNode {
 		return "", apierrors.NewNotFound(resource.Nodes.GroupResource(), name)
@@ -235,7 +236,7 @@ func newNodeTransport(ca *pki.Authority) (*http.Transport, error) {
 }
 
 // podLog serves pods/log.
-type podLog struct{ server *Server }
+type podLog struct{ tunnels *tunnels }
 
 var _ rest.GetterWithOptions = (*podLog)(nil)
 
@@ -268,7 +269,7 @@ func (l *podLog) Get(ctx context.Context, name string, options runtime.Object) (
 	if err := validateLogOptions(o); err != nil {
 		return nil, err
 	}
-	pod, err := l.server.pod(ctx, name)
+	pod, err := l.tunnels.pod(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +280,7 @@ func (l *podLog) Get(ctx context.Context, name string, options runtime.Object) (
 	if pod.Spec.NodeName == "" {
 		return &genericrest.LocationStreamer{ContentType: "text/plain"}, nil
 	}
-	host, err := l.server.nodeHost(pod)
+	host, err := l.tunnels.nodeHost(pod)
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +289,7 @@ func (l *podLog) Get(ctx context.Context, name string, options runtime.Object) (
 			Scheme: "https", Host: host, RawQuery: logQuery(o).Encode(),
 			Path: fmt.Sprintf("/containerLogs/%s/%s/%s", pod.Namespace, pod.Name, container),
 		},
-		Transport:       l.server.nodes,
+		Transport:       l.tunnels.nodes,
 		ContentType:     "text/plain",
 		Flush:           o.Follow,
 		ResponseChecker: genericrest.NewGenericHttpResponseChecker(resource.Pods.GroupResource(), name),

@@ -8,13 +8,14 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
-	storeerrors "k8s.io/apiserver/pkg/storage/errors"
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"coracle/internal/apiserver/authn"
@@ -33,7 +34,10 @@ const (
 )
 
 // token serves serviceaccounts/token (TokenRequest, KEP-1205).
-type token struct{ s *Server }
+type token struct {
+	objects  objects
+	accounts *authn.Accounts
+}
 
 var _ rest.NamedCreater = (*token)(nil)
 
@@ -54,14 +58,14 @@ func (t *token) Create(ctx context.Context, name string, obj runtime.Object, val
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenRequest object: %T", obj))
 	}
-	namespace := requestNamespace(ctx)
+	namespace := request.NamespaceValue(ctx)
 	if req.Name != "" && req.Name != name {
 		return nil, invalidToken(name, field.Invalid(field.NewPath("metadata", "name"), req.Name, "must match the service account name if specified"))
 	}
 	if req.Namespace != "" && req.Namespace != namespace {
 		return nil, invalidToken(name, field.Invalid(field.NewPath("metadata", "namespace"), req.Namespace, "must match the service account namespace if specified"))
 	}
-	found, ok := t.s.peek(resource.ServiceAccounts, namespace, name)
+	found, ok := t.objects.Get(resource.ServiceAccounts, namespace, name)
 	account, isAccount := found.(*corev1.ServiceAccount)
 	if !ok || !isAccount {
 		return nil, apierrors.NewNotFound(resource.ServiceAccounts.GroupResource(), name)
@@ -79,7 +83,7 @@ func (t *token) Create(ctx context.Context, name string, obj runtime.Object, val
 		}
 	}
 	if len(req.Spec.Audiences) == 0 {
-		req.Spec.Audiences = t.s.accounts.Audiences()
+		req.Spec.Audiences = t.accounts.Audiences()
 	}
 	wanted := authn.Request{
 		Namespace: namespace, Account: authn.Bound{Name: name, UID: account.UID},
@@ -94,7 +98,7 @@ func (t *token) Create(ctx context.Context, name string, obj runtime.Object, val
 	if dryrun.IsDryRun(options.DryRun) {
 		return out, nil
 	}
-	signed, until, err := t.s.accounts.Issue(wanted)
+	signed, until, err := t.accounts.Issue(wanted)
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("failed to generate token: %w", err))
 	}
@@ -138,11 +142,11 @@ func (t *token) bind(wanted *authn.Request, ref *authenticationv1.BoundObjectRef
 	default:
 		return unboundable(ref)
 	}
-	found, ok := t.s.peek(res, wanted.Namespace, ref.Name)
+	found, ok := t.objects.Get(res, wanted.Namespace, ref.Name)
 	if !ok {
 		return apierrors.NewNotFound(res.GroupResource(), ref.Name)
 	}
-	m, err := metaOf(found)
+	m, err := meta.Accessor(found)
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
@@ -168,8 +172,8 @@ func (t *token) bind(wanted *authn.Request, ref *authenticationv1.BoundObjectRef
 }
 
 func (t *token) nodeUID(name string) (uid types.UID) {
-	if found, ok := t.s.peek(resource.Nodes, "", name); ok {
-		if m, err := metaOf(found); err == nil {
+	if found, ok := t.objects.Get(resource.Nodes, "", name); ok {
+		if m, err := meta.Accessor(found); err == nil {
 			uid = m.GetUID()
 		}
 	}
@@ -178,9 +182,4 @@ func (t *token) nodeUID(name string) (uid types.UID) {
 
 func unboundable(ref *authenticationv1.BoundObjectReference) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s", schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind)))
-}
-
-// interpret turns an error of the storage into one of the API.
-func interpret(err error, gr schema.GroupResource, name string) error {
-	return storeerrors.InterpretUpdateError(storeerrors.InterpretGetError(err, gr, name), gr, name)
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/apimachinery/pkg/fields"
 
 	"coracle/internal/pki"
 	"coracle/internal/resource"
@@ -66,7 +65,7 @@ func (c *cluster) attempt(t *testing.T, client *http.Client, tries map[string][]
 func (c *cluster) stored() map[string]string {
 	all := map[string]string{}
 	for _, res := range resource.All() {
-		for _, o := range c.peekAll(res, "", fields.Everything()) {
+		for _, o := range c.set.List(res, "") {
 			m, err := metaOf(o)
 			if err != nil {
 				c.t.Fatal(err)

@@ -6,13 +6,11 @@ import (
 	"unicode"
 
 	"github.com/emicklei/go-restful/v3"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
@@ -20,7 +18,6 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	kjson "sigs.k8s.io/json"
 
-	"coracle/internal/apiserver/managed"
 	"coracle/internal/client"
 	"coracle/internal/resource"
 	"coracle/internal/scheme"
@@ -32,28 +29,27 @@ import (
 // out of the ordinary is handed to upstream's handler before anything has been done, so that
 // refusals and warnings are its own.
 type writer struct {
-	s           *Server
+	codecs      codecs
+	kinds       *set
 	object      *registry
 	subresource string
-	target      rest.Updater
-	fields      *managed.Tracker
 	upstream    restful.RouteFunction
 }
 
 // shorten puts writers in the place of upstream's handlers for plain writes.
-func (s *Server) shorten(r *routes) {
-	for res, o := range s.objects {
+func (r *routes) shorten(c codecs, kinds *set) {
+	for res, o := range kinds.objects {
 		if res == resource.Namespaces || res == resource.ResourceQuotas {
 			continue // a namespace's request is in itself; quotas are written in turn
 		}
 		key := routeKey{group: res.Group, version: res.Version, resource: res.Plural, namespaced: res.Namespaced}
-		whole := writer{s: s, object: o, target: o, fields: o.fields}
+		whole := writer{codecs: c, kinds: kinds, object: o}
 		key.method = http.MethodPost
 		r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return whole.with(f).create })
 		key.method, key.item = http.MethodPut, true
 		r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return whole.with(f).update })
-		if p, ok := o.parts["status"]; ok {
-			status := writer{s: s, object: o, subresource: "status", target: p, fields: p.fields}
+		if _, ok := o.parts["status"]; ok {
+			status := writer{codecs: c, kinds: kinds, object: o, subresource: "status"}
 			key.subresource = "status"
 			r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return status.with(f).update })
 		}
@@ -94,7 +90,7 @@ func (h *writer) read(req *http.Request) (w plainWrite, ok bool) {
 	if w.manager, ok = managerOf(req); !ok {
 		return w, false
 	}
-	accepted, err := negotiation.NegotiateInputSerializer(req, false, h.s.codecs)
+	accepted, err := negotiation.NegotiateInputSerializer(req, false, h.codecs)
 	if err != nil {
 		return w, false
 	}
@@ -124,7 +120,7 @@ func (h *writer) decode(accepted runtime.SerializerInfo, raw []byte) (runtime.Ob
 	gvk := h.object.kind.GVK()
 	hub := schema.GroupVersion{Group: gvk.Group, Version: runtime.APIVersionInternal}
 	defaults := gvk
-	obj, got, err := h.s.codecs.DecoderToVersion(accepted.StrictSerializer, hub).Decode(raw, &defaults, h.object.kind.New())
+	obj, got, err := h.codecs.DecoderToVersion(accepted.StrictSerializer, hub).Decode(raw, &defaults, h.object.kind.New())
 	return obj, err == nil && *got == gvk
 }
 
@@ -172,9 +168,10 @@ func managerOf(req *http.Request) (string, bool) {
 	return name, !strange
 }
 
-func (h *writer) attributes(w *plainWrite, obj, old runtime.Object, name string, op admission.Operation, options runtime.Object) admission.Attributes {
-	k := &h.object.kind
-	return admission.NewAttributesRecord(obj, old, k.GVK(), w.info.Namespace, name, k.GVR(), h.subresource, op, options, false, w.user)
+func (h *writer) write(w *plainWrite, name string) *write {
+	return &write{
+		registry: h.object, subresource: h.subresource, namespace: w.info.Namespace, name: name, user: w.user, manager: w.manager,
+	}
 }
 
 // create serves POST.
@@ -184,20 +181,7 @@ func (h *writer) create(req *restful.Request, resp *restful.Response) {
 		h.upstream(req, resp)
 		return
 	}
-	rest.WipeObjectMetaSystemFields(w.obj)
-	options := &metav1.CreateOptions{FieldManager: w.manager}
-	err := h.fields.Create(w.obj, w.manager)
-	if err != nil {
-		h.fail(req, resp, apierrors.NewInternalError(err))
-		return
-	}
-	ctx := request.WithNamespace(req.Request.Context(), w.info.Namespace)
-	a := h.attributes(&w, w.obj, nil, w.obj.GetName(), admission.Create, options)
-	if err := h.s.admit.Admit(ctx, a, nil); err != nil {
-		h.fail(req, resp, err)
-		return
-	}
-	out, err := h.object.Create(ctx, w.obj, rest.AdmissionToValidateObjectFunc(h.s.admit, a, nil), options)
+	out, err := h.write(&w, w.obj.GetName()).create(req.Request.Context(), w.obj)
 	if err != nil {
 		h.fail(req, resp, err)
 		return
@@ -210,22 +194,13 @@ func (h *writer) create(req *restful.Request, resp *restful.Response) {
 func (h *writer) update(req *restful.Request, resp *restful.Response) {
 	w, ok := h.read(req.Request)
 	if ok {
-		_, ok = h.s.peek(h.object.kind.Resource, w.info.Namespace, w.info.Name)
+		_, ok = h.kinds.Get(h.object.kind.Resource, w.info.Namespace, w.info.Name)
 	}
 	if !ok || w.obj.GetName() != w.info.Name {
 		h.upstream(req, resp)
 		return
 	}
-	options := &metav1.UpdateOptions{FieldManager: w.manager}
-	u := &replacement{
-		chain: h.s.admit, object: h.object, obj: w.obj, fields: h.fields, manager: w.manager,
-		attributes: func(next, live runtime.Object) admission.Attributes {
-			return h.attributes(&w, next, live, w.info.Name, admission.Update, options)
-		},
-	}
-	validate := rest.AdmissionToValidateObjectUpdateFunc(h.s.admit, u.attributes(nil, nil), nil)
-	ctx := request.WithNamespace(req.Request.Context(), w.info.Namespace)
-	out, _, err := h.target.Update(ctx, w.info.Name, u, nil, validate, false, options)
+	out, err := h.write(&w, w.info.Name).update(req.Request.Context(), w.obj)
 	if err != nil {
 		h.fail(req, resp, err)
 		return
@@ -234,10 +209,10 @@ func (h *writer) update(req *restful.Request, resp *restful.Response) {
 }
 
 func (h *writer) answer(req *restful.Request, resp *restful.Response, code int, obj runtime.Object) {
-	responsewriters.WriteObjectNegotiated(h.s.codecs, negotiation.DefaultEndpointRestrictions, h.object.kind.GVK().GroupVersion(),
+	responsewriters.WriteObjectNegotiated(h.codecs, negotiation.DefaultEndpointRestrictions, h.object.kind.GVK().GroupVersion(),
 		resp.ResponseWriter, req.Request, code, obj, false)
 }
 
 func (h *writer) fail(req *restful.Request, resp *restful.Response, err error) {
-	responsewriters.ErrorNegotiated(err, h.s.codecs, h.object.kind.GVK().GroupVersion(), resp.ResponseWriter, req.Request)
+	responsewriters.ErrorNegotiated(err, h.codecs, h.object.kind.GVK().GroupVersion(), resp.ResponseWriter, req.Request)
 }
