@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"coracle/internal/resource"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -141,6 +143,15 @@ func setPodCondition(status *corev1.PodStatus, c corev1.PodCondition, now metav1
 	}
 	c.LastProbeTime = old.LastProbeTime
 	status.Conditions[i] = c
+}
+
+// Bindings is the older resource of the same meaning; nil where there are no pods.
+func (s *set) Bindings() rest.Storage {
+	pods, ok := s.objects[resource.Pods]
+	if !ok {
+		return nil
+	}
+	return bindings{&binding{pods}}
 }
 
 // bindings serves the older resource of the same meaning, whose name is in the body.

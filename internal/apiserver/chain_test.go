@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -19,8 +18,6 @@ import (
 	"coracle/internal/apiserver/bounds"
 	"coracle/internal/apiserver/fairness"
 	"coracle/internal/apiserver/gate"
-	"coracle/internal/resource"
-	"coracle/internal/store"
 )
 
 type everything struct{}
@@ -114,34 +111,4 @@ func TestDrainWaitsForShortRequestsAndCutsLongOnes(t *testing.T) {
 	close(release)
 	short.Wait()
 	<-idle
-}
-
-func TestConfigIsChecked(t *testing.T) {
-	st, err := store.Open(store.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	whole := Config{Store: st, PKI: authority(t), Advertise: netip.MustParseAddrPort("192.0.2.1:6443"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")}
-	for field, cut := range map[string]func(*Config){
-		"Store": func(c *Config) { c.Store = nil }, "PKI": func(c *Config) { c.PKI = nil },
-		"Advertise": func(c *Config) { c.Advertise = netip.AddrPort{} }, "ServiceCIDR": func(c *Config) { c.ServiceCIDR = netip.Prefix{} },
-	} {
-		cfg := whole
-		cut(&cfg)
-		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), field) {
-			t.Errorf("without %s: %v", field, err)
-		}
-	}
-	s, err := New(whole)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// An address that pods can reach is published.
-	if _, ok := s.set.Get(resource.Endpoints, "default", "kubernetes"); !ok {
-		t.Error("no endpoints for the kubernetes service")
-	}
-	if _, ok := s.set.Get(resource.EndpointSlices, "default", "kubernetes"); !ok {
-		t.Error("no endpoint slice for the kubernetes service")
-	}
 }

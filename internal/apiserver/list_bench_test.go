@@ -45,6 +45,9 @@ func loop(b *testing.B, call func()) {
 	b.ReportMetric((processor(b)-began)/float64(b.N), "cpu-ns/op")
 }
 
+// serializers are a server's.
+var serializers = newCodecs()
+
 // many fills a server with so many objects of a kind.
 func many(b *testing.B, c *cluster, res resource.Resource, n int) *registry {
 	b.Helper()
@@ -72,12 +75,12 @@ func BenchmarkList(b *testing.B) {
 	c := start(b)
 	for _, res := range []resource.Resource{resource.ConfigMaps, resource.Pods} {
 		o := many(b, c, res, 5000)
-		for _, info := range c.face.codecs.SupportedMediaTypes() {
-			if formOf(info.Serializer) == otherForm {
+		for _, info := range serializers.SupportedMediaTypes() {
+			if info.MediaType == runtime.ContentTypeYAML || info.MediaType == runtime.ContentTypeCBOR {
 				continue
 			}
 			gv := res.GVK().GroupVersion()
-			ours, theirs := c.face.codecs.EncoderForVersion(info.Serializer, gv), c.face.codecs.CodecFactory.EncoderForVersion(info.Serializer, gv)
+			ours, theirs := serializers.EncoderForVersion(info.Serializer, gv), serializers.CodecFactory.EncoderForVersion(info.Serializer, gv)
 			for _, limit := range []int64{0, 500} {
 				name := fmt.Sprintf("%s/%s/limit=%d/", res.Plural, info.MediaTypeSubType, limit)
 				options := &internalversion.ListOptions{Limit: limit}
@@ -93,7 +96,7 @@ func BenchmarkList(b *testing.B) {
 						}
 					}
 				}
-				b.Run(name+"ours", func(b *testing.B) { loop(b, list(context.WithValue(ctx, plainListKey{}, true), ours)) })
+				b.Run(name+"ours", func(b *testing.B) { loop(b, list(plainList(ctx), ours)) })
 				b.Run(name+"upstream", func(b *testing.B) { loop(b, list(ctx, theirs)) })
 			}
 		}
@@ -108,7 +111,7 @@ func BenchmarkSelectNothing(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	opts := everythingRecursive()
+	opts := recursive()
 	opts.Predicate = storage.SelectionPredicate{Label: sel, GetAttrs: o.kind.GetAttrs}
 	b.Run("100000", func(b *testing.B) {
 		loop(b, func() {
@@ -127,12 +130,12 @@ func BenchmarkAnswer(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, info := range c.face.codecs.SupportedMediaTypes() {
-		if formOf(info.Serializer) == otherForm {
+	for _, info := range serializers.SupportedMediaTypes() {
+		if info.MediaType == runtime.ContentTypeYAML || info.MediaType == runtime.ContentTypeCBOR {
 			continue
 		}
 		gv := resource.Pods.GVK().GroupVersion()
-		ours, theirs := c.face.codecs.EncoderForVersion(info.Serializer, gv), c.face.codecs.CodecFactory.EncoderForVersion(info.Serializer, gv)
+		ours, theirs := serializers.EncoderForVersion(info.Serializer, gv), serializers.CodecFactory.EncoderForVersion(info.Serializer, gv)
 		encode := func(e runtime.Encoder, obj func() runtime.Object) func() {
 			return func() {
 				if err := e.Encode(obj(), io.Discard); err != nil {
@@ -154,11 +157,11 @@ func BenchmarkFanOut(b *testing.B) {
 			c := start(b)
 			o := many(b, c, resource.Pods, 1)
 			k, _ := kind.For(resource.Pods)
-			info, _ := runtime.SerializerInfoForMediaType(c.face.codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
-			e := c.face.codecs.EncoderForVersion(info.Serializer, k.GVK().GroupVersion())
+			info, _ := runtime.SerializerInfoForMediaType(serializers.SupportedMediaTypes(), runtime.ContentTypeJSON)
+			e := serializers.EncoderForVersion(info.Serializer, k.GVK().GroupVersion())
 			var streams []watch.Interface
 			for range watchers {
-				opts := everythingRecursive()
+				opts := recursive()
 				opts.ResourceVersion = fmt.Sprint(c.cfg.Store.Revision())
 				w, err := o.shared.Watch(b.Context(), keyRoot(resource.Pods), opts)
 				if err != nil {
@@ -186,4 +189,8 @@ func BenchmarkFanOut(b *testing.B) {
 			})
 		})
 	}
+}
+
+func recursive() storage.ListOptions {
+	return storage.ListOptions{Recursive: true, Predicate: storage.Everything}
 }

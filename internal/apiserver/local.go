@@ -34,6 +34,11 @@ type local struct {
 
 var _ client.Interface = local{}
 
+// newLocal makes a client. Count makes what a controller has counted of a quota true, and patches serves PATCH requests.
+func newLocal(kinds *set, chain *admit.Chain, count func(next, live runtime.Object), patches http.Handler) local {
+	return local{kinds, chain, count, patches}
+}
+
 func (l local) registry(res resource.Resource) (*registry, error) {
 	if o, ok := l.set.objects[res]; ok {
 		return o, nil

@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -234,22 +233,6 @@ func TestLimitRangeAndQuotaForPods(t *testing.T) {
 			t.Errorf("beyond the range: %v", err)
 		}
 	})
-}
-
-// TestRefusedIsOnlyWhatSurelyDidNotHappen: a write that may be durable keeps its charge.
-func TestRefusedIsOnlyWhatSurelyDidNotHappen(t *testing.T) {
-	gr := resource.Pods.GroupResource()
-	for _, x := range []struct {
-		err  error
-		want bool
-	}{
-		{nil, false}, {errors.New("disk"), false}, {ctxOf(t).Err(), false}, {apierrors.NewTimeoutError("late", 1), false},
-		{apierrors.NewInternalError(errors.New("x")), false}, {apierrors.NewAlreadyExists(gr, "p"), true}, {apierrors.NewConflict(gr, "p", nil), true},
-	} {
-		if got := refused(x.err); got != x.want {
-			t.Errorf("%v: refused %t", x.err, got)
-		}
-	}
 }
 
 func TestKubectlQuota(t *testing.T) {

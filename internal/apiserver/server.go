@@ -100,12 +100,12 @@ func (s *Server) build() error {
 		return err
 	}
 	requests := authn.New(authn.Config{CA: s.cfg.PKI.CAPool(), Static: s.cfg.Tokens, Accounts: accounts})
-	s.authz = authz.New(relations{s.set})
+	s.authz = authz.New(s.set.Relations())
 	if s.tunnels, err = newTunnels(s.set, s.authz, s.cfg.PKI); err != nil {
 		return err
 	}
 	s.quotas = newQuotaBooks(s.set, s.log)
-	chain := admit.New(lookup{s.set, s.quotas})
+	chain := admit.New(s.set.Admission(s.quotas))
 	types := openapi.NewTypes(scheme.Scheme)
 	if err := s.set.open(s.cfg.Store, setConfig{Chain: chain, Quotas: s.quotas, Types: types, Authz: s.authz, Ranges: s.cfg.serviceRanges()}); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (s *Server) build() error {
 	if err != nil {
 		return err
 	}
-	s.local = local{set: s.set, chain: chain, count: s.quotas.correct, patches: s.face.Patches()}
+	s.local = newLocal(s.set, chain, s.quotas.correct, s.face.Patches())
 	if err := s.set.restore(); err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (s *Server) groups(requests *authn.Requests, accounts *authn.Accounts) []gr
 			o.subs[name] = sub
 		}
 		if res == resource.ServiceAccounts {
-			o.subs["token"] = &token{s.set, accounts}
+			o.subs["token"] = NewToken(s.set, accounts)
 		}
 		for path, storage := range o.served() {
 			served(o.kind.GVK().GroupVersion())[path] = storage
@@ -168,15 +168,15 @@ func (s *Server) groups(requests *authn.Requests, accounts *authn.Accounts) []gr
 			served(alias.GVK().GroupVersion())[alias.Plural] = o
 		}
 	}
-	if pods := s.set.objects[resource.Pods]; pods != nil {
-		served(schema.GroupVersion{Version: "v1"})["bindings"] = bindings{&binding{pods}}
+	if bindings := s.set.Bindings(); bindings != nil {
+		served(schema.GroupVersion{Version: "v1"})["bindings"] = bindings
 	}
 	byVersion[authenticationv1.SchemeGroupVersion] = authenticationReviews(requests)
 	byVersion[authorizationv1.SchemeGroupVersion] = authorizationReviews(s.authz)
 	var groups []group
 	for _, gv := range scheme.Groups {
 		if len(byVersion[gv]) > 0 {
-			groups = append(groups, group{gv, byVersion[gv]})
+			groups = append(groups, group{gv: gv, storage: byVersion[gv]})
 		}
 	}
 	return groups

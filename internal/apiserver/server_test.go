@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"coracle/internal/pki"
+	"coracle/internal/resource"
 	"coracle/internal/store"
 )
 
@@ -229,4 +230,34 @@ func TestPatch(t *testing.T) {
 	c.post("/api/v1/namespaces", `{"metadata":{"name":"a"}}`).want(201)
 	c.post("/api/v1/namespaces/a/configmaps", `{"metadata":{"name":"c"},"data":{"k":"v"}}`).want(201)
 	c.call(c.http, "PATCH", "/api/v1/namespaces/a/configmaps/c", `{"data":{"k":"w"}}`, "Content-Type", "application/strategic-merge-patch+json").want(200).wantField("data.k", "w")
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	st, err := store.Open(store.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	whole := Config{Store: st, PKI: authority(t), Advertise: netip.MustParseAddrPort("192.0.2.1:6443"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")}
+	for field, cut := range map[string]func(*Config){
+		"Store": func(c *Config) { c.Store = nil }, "PKI": func(c *Config) { c.PKI = nil },
+		"Advertise": func(c *Config) { c.Advertise = netip.AddrPort{} }, "ServiceCIDR": func(c *Config) { c.ServiceCIDR = netip.Prefix{} },
+	} {
+		cfg := whole
+		cut(&cfg)
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("without %s: %v", field, err)
+		}
+	}
+	s, err := New(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An address that pods can reach is published.
+	if _, ok := s.set.Get(resource.Endpoints, "default", "kubernetes"); !ok {
+		t.Error("no endpoints for the kubernetes service")
+	}
+	if _, ok := s.set.Get(resource.EndpointSlices, "default", "kubernetes"); !ok {
+		t.Error("no endpoint slice for the kubernetes service")
+	}
 }

@@ -196,6 +196,9 @@ func (s *set) observe(a *authz.Authorizer) error {
 	return nil
 }
 
+// Relations are what the authorizer asks of nodes.
+func (s *set) Relations() authz.Cluster { return relations{s} }
+
 // relations implements authz.Cluster by the store's keys and indexes.
 type relations struct{ *set }
 
@@ -239,6 +242,9 @@ type lookup struct {
 }
 
 var _ admit.Cluster = lookup{}
+
+// Admission is what admission asks, and where it charges.
+func (s *set) Admission(quotas *quotaBooks) admit.Cluster { return lookup{s, quotas} }
 
 // Any says whether a namespace has any object of a kind, without a list.
 func (s *set) Any(res resource.Resource, namespace string) bool {

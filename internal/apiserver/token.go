@@ -33,11 +33,19 @@ const (
 	maxTokenSeconds     = 365 * 24 * 60 * 60
 )
 
+// objects are those of the cluster, shared.
+type accountObjects interface {
+	Get(res resource.Resource, namespace, name string) (runtime.Object, bool)
+}
+
 // token serves serviceaccounts/token (TokenRequest, KEP-1205).
 type token struct {
-	objects  objects
+	objects  accountObjects
 	accounts *authn.Accounts
 }
+
+// NewToken serves the tokens of service accounts.
+func NewToken(o accountObjects, accounts *authn.Accounts) rest.Storage { return &token{o, accounts} }
 
 var _ rest.NamedCreater = (*token)(nil)
 
