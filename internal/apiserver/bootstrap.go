@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"coracle/internal/apiserver/registry"
 	"coracle/internal/client"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
@@ -33,7 +34,7 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	if err := s.tellRange(ctx); err != nil {
 		return err
 	}
-	if _, ok := s.set.objects[resource.Services]; ok {
+	if _, ok := s.set.All[resource.Services]; ok {
 		if err := s.ensure(ctx, s.ownService()); err != nil {
 			return err
 		}
@@ -47,17 +48,17 @@ func (s *Server) bootstrap(ctx context.Context) error {
 // So the merge schema need not be made before the server is ready.
 func (s *Server) ensure(ctx context.Context, obj client.Object) error {
 	res := resource.Of(obj)
-	o, ok := s.set.objects[res]
+	o, ok := s.set.All[res]
 	if !ok {
 		return nil
 	}
 	if _, ok := s.set.Get(res, obj.GetNamespace(), obj.GetName()); ok {
 		return nil
 	}
-	if o.kind.Default != nil {
-		o.kind.Default(obj)
+	if o.Kind.Default != nil {
+		o.Kind.Default(obj)
 	}
-	ctx = inside(ctx, obj.GetNamespace())
+	ctx = registry.Inside(ctx, obj.GetNamespace())
 	if _, err := o.Store.Create(ctx, obj, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create %s %s: %w", res, obj.GetName(), err)
 	}
@@ -82,12 +83,12 @@ func initial() []client.Object {
 	}
 	return append(objects,
 		&schedulingv1.PriorityClass{
-			ObjectMeta:  metav1.ObjectMeta{Name: systemNodeCritical},
+			ObjectMeta:  metav1.ObjectMeta{Name: registry.SystemNodeCritical},
 			Value:       2_000_001_000,
 			Description: "Used for system critical pods that must not be moved from their current node.",
 		},
 		&schedulingv1.PriorityClass{
-			ObjectMeta:  metav1.ObjectMeta{Name: systemClusterCritical},
+			ObjectMeta:  metav1.ObjectMeta{Name: registry.SystemClusterCritical},
 			Value:       2_000_000_000,
 			Description: "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
 		},
@@ -110,7 +111,7 @@ func storageClass(name, provisioner string, mode storagev1.VolumeBindingMode, is
 
 // tellRange makes the ServiceCIDR that cluster IPs come from, and sees that it says that it is ready.
 func (s *Server) tellRange(ctx context.Context) error {
-	o, ok := s.set.objects[resource.ServiceCIDRs]
+	o, ok := s.set.All[resource.ServiceCIDRs]
 	if !ok {
 		return nil
 	}
@@ -133,7 +134,7 @@ func (s *Server) tellRange(ctx context.Context) error {
 	}
 	next := held.DeepCopy()
 	meta.SetStatusCondition(&next.Status.Conditions, ready)
-	_, _, err := o.parts["status"].Update(inside(ctx, ""), next.Name, rest.DefaultUpdatedObjectInfo(next), nil,
+	_, _, err := o.Parts["status"].Update(registry.Inside(ctx, ""), next.Name, rest.DefaultUpdatedObjectInfo(next), nil,
 		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		return fmt.Errorf("say that the ServiceCIDR %s is ready: %w", next.Name, err)
@@ -233,7 +234,7 @@ func (s *Server) publish(ctx context.Context) error {
 // follow makes a stored Endpoints or EndpointSlice say what want says.
 func (s *Server) follow(ctx context.Context, want client.Object) error {
 	res := resource.Of(want)
-	o, ok := s.set.objects[res]
+	o, ok := s.set.All[res]
 	if !ok {
 		return nil
 	}
@@ -255,7 +256,7 @@ func (s *Server) follow(ctx context.Context, want client.Object) error {
 	if equality.Semantic.DeepEqual(next, stored) {
 		return nil
 	}
-	ctx = inside(ctx, want.GetNamespace())
+	ctx = registry.Inside(ctx, want.GetNamespace())
 	_, _, err := o.Store.Update(ctx, want.GetName(), rest.DefaultUpdatedObjectInfo(next), nil, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		return fmt.Errorf("update %s %s: %w", res, want.GetName(), err)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/storage"
 
+	"coracle/internal/apiserver/registry"
 	"coracle/internal/resource"
 	"coracle/internal/store"
 )
@@ -20,18 +21,18 @@ import (
 func (s *Server) guard(ctx context.Context) {
 	var parts sync.WaitGroup
 	for _, res := range []resource.Resource{resource.Services, resource.Endpoints, resource.EndpointSlices, resource.ServiceCIDRs} {
-		if o, ok := s.set.objects[res]; ok {
+		if o, ok := s.set.All[res]; ok {
 			parts.Go(func() { s.guardOne(ctx, o) })
 		}
 	}
 	parts.Wait()
 }
 
-func (s *Server) guardOne(ctx context.Context, o *registry) {
-	key := keyOf(o.kind.Resource, metav1.NamespaceDefault, ownName)
+func (s *Server) guardOne(ctx context.Context, o *registry.Registry) {
+	key := registry.KeyOf(o.Kind.Resource, metav1.NamespaceDefault, ownName)
 	for ctx.Err() == nil {
-		w, err := o.shared.Watch(store.Shared(ctx), key, storage.ListOptions{
-			Predicate: storage.SelectionPredicate{Label: labels.Everything(), Field: fields.Everything(), GetAttrs: o.kind.GetAttrs},
+		w, err := o.Stored.Watch(store.Shared(ctx), key, storage.ListOptions{
+			Predicate: storage.SelectionPredicate{Label: labels.Everything(), Field: fields.Everything(), GetAttrs: o.Kind.GetAttrs},
 		})
 		if err == nil {
 			s.restoreOwn(ctx) // what happened before the watch began

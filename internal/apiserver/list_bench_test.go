@@ -18,6 +18,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/apiserver/codec"
+	"coracle/internal/apiserver/registry"
 	"coracle/internal/kind"
 	"coracle/internal/resource"
 )
@@ -46,12 +48,12 @@ func loop(b *testing.B, call func()) {
 }
 
 // serializers are a server's.
-var serializers = newCodecs()
+var serializers = codec.New()
 
 // many fills a server with so many objects of a kind.
-func many(b *testing.B, c *cluster, res resource.Resource, n int) *registry {
+func many(b *testing.B, c *cluster, res resource.Resource, n int) *registry.Registry {
 	b.Helper()
-	o := c.set.objects[res]
+	o := c.set.All[res]
 	set := `{"f:status":{"f:conditions":{` + strings.Repeat(`"k:{\"type\":\"Ready\"}":{".":{},"f:status":{}},`, 6) + `".":{}}}}`
 	for i := range n {
 		m := configMap(fmt.Sprint("c", i), map[string]string{"k": strings.Repeat("x", 900)})
@@ -62,7 +64,7 @@ func many(b *testing.B, c *cluster, res resource.Resource, n int) *registry {
 		}
 		meta.Labels = map[string]string{"app": "web"}
 		meta.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet", Operation: "Update", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(set)}}}
-		if err := o.shared.Create(context.Background(), keyOf(res, "default", meta.Name), obj, nil, 0); err != nil {
+		if err := o.Stored.Create(context.Background(), registry.KeyOf(res, "default", meta.Name), obj, nil, 0); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -96,7 +98,7 @@ func BenchmarkList(b *testing.B) {
 						}
 					}
 				}
-				b.Run(name+"ours", func(b *testing.B) { loop(b, list(plainList(ctx), ours)) })
+				b.Run(name+"ours", func(b *testing.B) { loop(b, list(registry.PlainList(ctx), ours)) })
 				b.Run(name+"upstream", func(b *testing.B) { loop(b, list(ctx, theirs)) })
 			}
 		}
@@ -112,10 +114,10 @@ func BenchmarkSelectNothing(b *testing.B) {
 		b.Fatal(err)
 	}
 	opts := recursive()
-	opts.Predicate = storage.SelectionPredicate{Label: sel, GetAttrs: o.kind.GetAttrs}
+	opts.Predicate = storage.SelectionPredicate{Label: sel, GetAttrs: o.Kind.GetAttrs}
 	b.Run("100000", func(b *testing.B) {
 		loop(b, func() {
-			if found, _, err := o.shared.Objects(context.Background(), keyRoot(resource.ConfigMaps), opts); err != nil || len(found) > 0 {
+			if found, _, err := o.Stored.Objects(context.Background(), registry.KeyRoot(resource.ConfigMaps), opts); err != nil || len(found) > 0 {
 				b.Fatal(len(found), err)
 			}
 		})
@@ -126,7 +128,7 @@ func BenchmarkSelectNothing(b *testing.B) {
 func BenchmarkAnswer(b *testing.B) {
 	c := start(b)
 	o := many(b, c, resource.Pods, 1)
-	obj, err := o.shared.Object(keyOf(resource.Pods, "default", "p0"))
+	obj, err := o.Stored.Object(registry.KeyOf(resource.Pods, "default", "p0"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -145,7 +147,7 @@ func BenchmarkAnswer(b *testing.B) {
 		}
 		b.Run(info.MediaTypeSubType+"/ours", func(b *testing.B) { loop(b, encode(ours, func() runtime.Object { return obj })) })
 		b.Run(info.MediaTypeSubType+"/upstream", func(b *testing.B) {
-			loop(b, encode(theirs, func() runtime.Object { return shallowCopy(obj) }))
+			loop(b, encode(theirs, func() runtime.Object { return registry.ShallowCopy(obj) }))
 		})
 	}
 }
@@ -163,7 +165,7 @@ func BenchmarkFanOut(b *testing.B) {
 			for range watchers {
 				opts := recursive()
 				opts.ResourceVersion = fmt.Sprint(c.cfg.Store.Revision())
-				w, err := o.shared.Watch(b.Context(), keyRoot(resource.Pods), opts)
+				w, err := o.Stored.Watch(b.Context(), registry.KeyRoot(resource.Pods), opts)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -173,7 +175,7 @@ func BenchmarkFanOut(b *testing.B) {
 			round := 0
 			loop(b, func() {
 				round++
-				err := o.shared.GuaranteedUpdate(context.Background(), keyOf(resource.Pods, "default", "p0"), &corev1.Pod{}, false, nil,
+				err := o.Stored.GuaranteedUpdate(context.Background(), registry.KeyOf(resource.Pods, "default", "p0"), &corev1.Pod{}, false, nil,
 					func(in runtime.Object, _ storage.ResponseMeta) (runtime.Object, *uint64, error) {
 						in.(*corev1.Pod).Status.Message = fmt.Sprint(round)
 						return in, nil, nil

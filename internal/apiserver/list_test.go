@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 
+	"coracle/internal/apiserver/registry"
 	"coracle/internal/apiserver/wire/wiretest"
 	"coracle/internal/resource"
 )
@@ -29,11 +30,11 @@ func usually(accept string) string {
 func TestListsAreUpstreams(t *testing.T) {
 	c := start(t)
 	r := rand.New(rand.NewPCG(7, 7))
-	for res, o := range c.set.objects {
+	for res, o := range c.set.All {
 		if res == resource.Namespaces || res == resource.ServiceAccounts || strings.Contains(res.Group, "rbac") || strings.Contains(res.Group, "admission") {
 			continue // others act on what is in them
 		}
-		wiretest.Put(t, o.shared, o.kind, r, 7)
+		wiretest.Put(t, o.Stored, o.Kind, r, 7)
 		thoroughly := res == resource.Pods || res == resource.Nodes
 		root := "/apis/" + res.Group + "/" + res.Version
 		if res.Group == "" {
@@ -102,8 +103,8 @@ func (c *cluster) fetch(path, accept string) string {
 // TestShortWayIsTaken: a plain list is a shared one, and a table is not.
 func TestShortWayIsTaken(t *testing.T) {
 	c := start(t)
-	o := c.set.objects[resource.ConfigMaps]
-	marked := plainList(context.Background())
+	o := c.set.All[resource.ConfigMaps]
+	marked := registry.PlainList(context.Background())
 	for _, tc := range []struct {
 		ctx    context.Context
 		shared bool
@@ -112,7 +113,7 @@ func TestShortWayIsTaken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, shared := list.(*sharedList); shared != tc.shared || meta.IsListType(list) == shared {
+		if _, shared := list.(*registry.SharedList); shared != tc.shared || meta.IsListType(list) == shared {
 			t.Errorf("%T", list)
 		}
 	}

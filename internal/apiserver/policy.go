@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"coracle/internal/apiserver/authz/policy"
+	"coracle/internal/apiserver/registry"
 	"coracle/internal/client"
 	"coracle/internal/resource"
 )
@@ -59,8 +60,8 @@ func (s *Server) writePolicy(ctx context.Context, change policy.Change, want, ne
 		return s.ensure(ctx, want)
 	}
 	res := resource.Of(want)
-	o := s.set.objects[res]
-	inside := inside(ctx, want.GetNamespace())
+	o := s.set.All[res]
+	inside := registry.Inside(ctx, want.GetNamespace())
 	if change == policy.Update {
 		_, _, err := o.Store.Update(inside, next.GetName(), rest.DefaultUpdatedObjectInfo(next), nil,
 			rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})

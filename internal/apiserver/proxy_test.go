@@ -18,14 +18,14 @@ import (
 
 // addressed lets the server find servers of the test at addresses that a pod may have.
 func (c *cluster) addressed(servers map[string]string) {
-	c.tunnels.strangers.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+	c.tunnels.Strangers.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		real, ok := servers[address]
 		if !ok {
 			return nil, fmt.Errorf("nobody is at %s", address)
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, real)
 	}
-	c.t.Cleanup(c.tunnels.strangers.CloseIdleConnections)
+	c.t.Cleanup(c.tunnels.Strangers.CloseIdleConnections)
 }
 
 // echo answers with what it was asked, and on some paths as programs do that must be led back.

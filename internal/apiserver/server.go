@@ -15,10 +15,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"coracle/internal/apiserver/access"
 	"coracle/internal/apiserver/admit"
 	"coracle/internal/apiserver/authn"
 	"coracle/internal/apiserver/authz"
+	"coracle/internal/apiserver/charge"
+	"coracle/internal/apiserver/face"
+	"coracle/internal/apiserver/local"
 	"coracle/internal/apiserver/openapi"
+	"coracle/internal/apiserver/registry"
+	"coracle/internal/apiserver/tunnel"
 	"coracle/internal/client"
 	"coracle/internal/object"
 	"coracle/internal/pki"
@@ -57,12 +63,12 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
-	set     *set
+	set     *registry.Set
 	authz   *authz.Authorizer
-	tunnels *tunnels
-	quotas  *quotaBooks
-	face    *face
-	local   local
+	tunnels *tunnel.Tunnels
+	quotas  *charge.Books
+	face    *face.Face
+	local   local.Client
 }
 
 // New builds a server. It reads what hooks must restore from the store and writes the objects
@@ -86,7 +92,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, set: newSet(cfg.Log)}
+	s := &Server{cfg: cfg, log: cfg.Log, set: registry.NewSet(cfg.Log)}
 	if err := s.build(); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
@@ -95,33 +101,33 @@ func New(cfg Config) (*Server, error) {
 
 // build makes the parts, from the store up to the face, and then what every cluster has.
 func (s *Server) build() error {
-	accounts, err := authn.NewAccounts(issuer(s.cfg.ClusterDomain), s.cfg.PKI.AccountKey(), s.set.life)
+	accounts, err := authn.NewAccounts(issuer(s.cfg.ClusterDomain), s.cfg.PKI.AccountKey(), s.set.Life)
 	if err != nil {
 		return err
 	}
 	requests := authn.New(authn.Config{CA: s.cfg.PKI.CAPool(), Static: s.cfg.Tokens, Accounts: accounts})
 	s.authz = authz.New(s.set.Relations())
-	if s.tunnels, err = newTunnels(s.set, s.authz, s.cfg.PKI); err != nil {
+	if s.tunnels, err = tunnel.New(s.set, s.authz, s.cfg.PKI); err != nil {
 		return err
 	}
-	s.quotas = newQuotaBooks(s.set, s.log)
+	s.quotas = charge.NewBooks(s.set, s.log)
 	chain := admit.New(s.set.Admission(s.quotas))
 	types := openapi.NewTypes(scheme.Scheme)
-	if err := s.set.open(s.cfg.Store, setConfig{Chain: chain, Quotas: s.quotas, Types: types, Authz: s.authz, Ranges: s.cfg.serviceRanges()}); err != nil {
+	if err := s.set.Open(s.cfg.Store, registry.Config{Chain: chain, Quotas: s.quotas, Types: types, Authz: s.authz, Ranges: s.cfg.serviceRanges()}); err != nil {
 		return err
 	}
-	s.face, err = newFace(faceConfig{
+	s.face, err = face.New(face.Config{
 		Kinds: s.set, Groups: s.groups(requests, accounts), Types: types, Store: s.cfg.Store, Authn: requests, Authz: s.authz, Admit: chain,
 		Address: s.cfg.Advertise.String(), Extra: s.cfg.Extra, Log: s.log,
 	})
 	if err != nil {
 		return err
 	}
-	s.local = newLocal(s.set, chain, s.quotas.correct, s.face.Patches())
-	if err := s.set.restore(); err != nil {
+	s.local = local.New(s.set, chain, s.quotas.Correct, s.face.Patches())
+	if err := s.set.Restore(); err != nil {
 		return err
 	}
-	if err := s.set.observe(s.authz); err != nil {
+	if err := s.set.Observe(s.authz); err != nil {
 		return err
 	}
 	if err := s.bootstrap(context.Background()); err != nil {
@@ -145,7 +151,7 @@ func (s *Server) LogTail(ctx context.Context, pod object.Key, container string, 
 }
 
 // groups sorts what is served of each kind into group versions.
-func (s *Server) groups(requests *authn.Requests, accounts *authn.Accounts) []group {
+func (s *Server) groups(requests *authn.Requests, accounts *authn.Accounts) []face.Group {
 	byVersion := map[schema.GroupVersion]map[string]rest.Storage{}
 	served := func(gv schema.GroupVersion) map[string]rest.Storage {
 		if byVersion[gv] == nil {
@@ -153,17 +159,17 @@ func (s *Server) groups(requests *authn.Requests, accounts *authn.Accounts) []gr
 		}
 		return byVersion[gv]
 	}
-	for res, o := range s.set.objects {
-		for name, sub := range s.tunnels.subresources(res) {
-			o.subs[name] = sub
+	for res, o := range s.set.All {
+		for name, sub := range s.tunnels.Subresources(res) {
+			o.Subresources[name] = sub
 		}
 		if res == resource.ServiceAccounts {
-			o.subs["token"] = NewToken(s.set, accounts)
+			o.Subresources["token"] = access.NewToken(s.set, accounts)
 		}
-		for path, storage := range o.served() {
-			served(o.kind.GVK().GroupVersion())[path] = storage
+		for path, storage := range o.Served() {
+			served(o.Kind.GVK().GroupVersion())[path] = storage
 		}
-		for _, alias := range o.kind.Aliases {
+		for _, alias := range o.Kind.Aliases {
 			// The scheme knows the objects under the alias's group too, and converts.
 			served(alias.GVK().GroupVersion())[alias.Plural] = o
 		}
@@ -171,12 +177,12 @@ func (s *Server) groups(requests *authn.Requests, accounts *authn.Accounts) []gr
 	if bindings := s.set.Bindings(); bindings != nil {
 		served(schema.GroupVersion{Version: "v1"})["bindings"] = bindings
 	}
-	byVersion[authenticationv1.SchemeGroupVersion] = authenticationReviews(requests)
-	byVersion[authorizationv1.SchemeGroupVersion] = authorizationReviews(s.authz)
-	var groups []group
+	byVersion[authenticationv1.SchemeGroupVersion] = access.AuthenticationReviews(requests)
+	byVersion[authorizationv1.SchemeGroupVersion] = access.AuthorizationReviews(s.authz)
+	var groups []face.Group
 	for _, gv := range scheme.Groups {
 		if len(byVersion[gv]) > 0 {
-			groups = append(groups, group{gv: gv, storage: byVersion[gv]})
+			groups = append(groups, face.Group{GroupVersion: gv, Storage: byVersion[gv]})
 		}
 	}
 	return groups

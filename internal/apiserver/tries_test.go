@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"coracle/internal/pki"
 	"coracle/internal/resource"
@@ -66,7 +67,7 @@ func (c *cluster) stored() map[string]string {
 	all := map[string]string{}
 	for _, res := range resource.All() {
 		for _, o := range c.set.List(res, "") {
-			m, err := metaOf(o)
+			m, err := meta.Accessor(o)
 			if err != nil {
 				c.t.Fatal(err)
 			}
