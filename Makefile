@@ -82,8 +82,8 @@ removal-long: ## Remove 5,000 random trees with mounts and links in them, then f
 	$(GO) test ./internal/filetree -run '^$$' -fuzz '^FuzzRemove$$' -fuzztime 1m
 
 .PHONY: durability
-durability: ## Kill the server KILLS times (10,000) under writers and watchers, and say how it goes
-	$(GO) test -tags '$(TAGS)' ./test/durability -v -count 1 -run '^TestKills$$' -durability.kills $(or $(KILLS),10000) -timeout 0
+durability: ## Kill servers of CLUSTERS (2) KILLS times in all (10,000) under writers and watchers, and say how it goes
+	$(GO) test -tags '$(TAGS)' ./test/durability -v -count 1 -run '^TestKills$$' -durability.kills $(or $(KILLS),10000) -durability.clusters $(or $(CLUSTERS),2) -timeout 0
 
 .PHONY: damage
 damage: ## Damage every byte of stores of all shapes

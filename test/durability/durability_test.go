@@ -2,6 +2,7 @@ package durability
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -17,7 +18,8 @@ const watcherCount = 4
 // before need not be remembered then.
 const progressEvery = 25
 
-// TestKills kills the server under load: most times in the middle of its work, every fifth time while it starts.
+// TestKills kills the servers of some clusters under load, side by side: most times in the middle of their work, every
+// fifth time while they start.
 func TestKills(t *testing.T) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
@@ -25,7 +27,21 @@ func TestKills(t *testing.T) {
 	if testing.Short() {
 		*kills = min(*kills, 10)
 	}
-	t.Logf("-durability.seed %d", *seed)
+	for i := range *clusters {
+		share := *kills / *clusters
+		if i < *kills%*clusters {
+			share++
+		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			killed(t, share, *seed+uint64(i))
+		})
+	}
+}
+
+// killed kills one cluster's server.
+func killed(t *testing.T, kills int, seed uint64) {
+	t.Logf("-durability.seed %d", seed)
 	began := time.Now()
 	c := create(t)
 	l := &ledger{t: t, puts: map[int64]write{}}
@@ -40,11 +56,11 @@ func TestKills(t *testing.T) {
 	}
 	hands := make([]*writer, *writers)
 	for i := range hands {
-		hands[i] = newWriter(i, connect(t, c.dir), l, *seed)
+		hands[i] = newWriter(i, connect(t, c.dir), l, seed)
 		writing.Go(func() { hands[i].run(ctx, stop) })
 	}
-	random := rand.New(rand.NewPCG(*seed, 1000))
-	last := c.rounds(ctx, l, all, random, began)
+	random := rand.New(rand.NewPCG(seed, 1000))
+	last := c.rounds(ctx, kills, l, all, random, began)
 	// The last server lives: all is answered, and all is told.
 	close(stop)
 	writing.Wait()
@@ -72,18 +88,18 @@ func TestKills(t *testing.T) {
 	for _, w := range all {
 		t.Logf("watcher %d: %d events, %d watches, %d lists", w.number, w.events, w.resumes, len(w.skipped))
 	}
-	t.Logf("%d kills in %s: %s", *kills, time.Since(began).Round(time.Second), l)
+	t.Logf("%d kills in %s: %s", kills, time.Since(began).Round(time.Second), l)
 	if len(l.puts) > 0 || l.checked == 0 || l.creates == 0 || l.updates == 0 || l.deletes == 0 {
 		t.Errorf("too little was looked at: %s; %d puts are left", l, len(l.puts))
 	}
 }
 
 // rounds starts and kills, and returns a server that runs.
-func (c *cluster) rounds(ctx context.Context, l *ledger, all []*watcher, random *rand.Rand, began time.Time) *server {
+func (c *cluster) rounds(ctx context.Context, kills int, l *ledger, all []*watcher, random *rand.Rand, began time.Time) *server {
 	starting := 100 * time.Millisecond // how long it takes, about
 	for n := 1; ; n++ {
 		s, spawned, acks := c.start(), time.Now(), l.acks()
-		if n > *kills {
+		if n > kills {
 			return s
 		}
 		if n%5 == 0 {

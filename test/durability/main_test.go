@@ -15,9 +15,10 @@ import (
 )
 
 var (
-	kills   = flag.Int("durability.kills", 50, "how often to kill the server")
-	writers = flag.Int("durability.writers", 8, "how many write at once")
-	seed    = flag.Uint64("durability.seed", 0, "seed of what is written and when is killed; 0 takes another each time")
+	kills    = flag.Int("durability.kills", 50, "how often to kill a server, in all")
+	clusters = flag.Int("durability.clusters", 1, "how many clusters share the kills, side by side")
+	writers  = flag.Int("durability.writers", 8, "how many write at once to a cluster")
+	seed     = flag.Uint64("durability.seed", 0, "seed of what is written and when is killed; 0 takes another each time")
 )
 
 // commands are those of coracle that this binary stands in for.
