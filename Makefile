@@ -44,6 +44,8 @@ check: deps ## Check format, vet, lint and the rules of the house
 	@# Modules of their own are compiled by nothing else: what changes under them would break them unseen
 	cd test/bench/engines && $(GO) vet ./...
 	cd test/critest && CGO_ENABLED=0 $(GO) vet ./...
+	cd test/peers/coredns && CGO_ENABLED=0 $(GO) vet ./...
+	cd test/peers/kubeproxy && CGO_ENABLED=0 $(GO) vet ./...
 	cd examples/systems/web && CGO_ENABLED=0 $(GO) vet ./...
 	$(GO) run $(GOLANGCI) run --build-tags '$(subst $() $(),$(comma),$(TAGS))'
 	$(GO) test ./internal/archtest/...
@@ -118,6 +120,10 @@ starts: deps ## Start pods one by one (STARTS=20) and at once (ATONCE=50), and t
 .PHONY: churn
 churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -run '^TestChurn$$' -churn.rounds $(or $(ROUNDS),100) -churn.seed $(or $(SEED),1) -timeout 0
+
+.PHONY: peers
+peers: build ## Measure services beside kube-proxy and names beside CoreDNS; SIZES=100x10,1000x10 CHANGES=200 FOR=3s
+	@SIZES='$(SIZES)' CHANGES='$(CHANGES)' FOR='$(FOR)' scripts/peers
 
 .PHONY: clean
 clean: ## Remove what was built
