@@ -427,6 +427,9 @@ func Load(b *testing.B, at netip.AddrPort, clients, window int, name func(int) s
 	}
 	wg.Wait()
 	b.StopTimer()
+	if len(all) == 0 {
+		b.Fatal("nothing was answered")
+	}
 	slices.Sort(all)
 	b.ReportMetric(float64((spent()-before).Microseconds())/float64(len(all)), "cpu-us/answer")
 	b.ReportMetric(float64(len(all))/b.Elapsed().Seconds(), "answers/s")
