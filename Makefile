@@ -119,6 +119,10 @@ starts: deps ## Start pods one by one (STARTS=20) and at once (ATONCE=50), and t
 churn: deps ## Change workloads and kill everything for ROUNDS rounds, then compare the whole machine
 	$(GO) test -tags '$(TAGS)' ./test/e2e -v -run '^TestChurn$$' -churn.rounds $(or $(ROUNDS),100) -churn.seed $(or $(SEED),1) -timeout 0
 
+.PHONY: peers
+peers: build ## Measure services beside kube-proxy and names beside CoreDNS; SIZES=100x10,1000x10 CHANGES=200 FOR=3s
+	@SIZES='$(SIZES)' CHANGES='$(CHANGES)' FOR='$(FOR)' scripts/peers
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin

@@ -146,7 +146,7 @@ func Bridge(id string) string { return Bridges + id }
 func (n *network) config(st networkState) netpod.Config {
 	c := netpod.Config{
 		Bridge: Bridge(n.cfg.ID), NFTable: "coracle-pod-" + n.cfg.ID, CIDR: st.CIDR, ClusterCIDR: n.cfg.ClusterCIDR, Services: n.cfg.ServiceCIDR,
-		MTU: n.cfg.MTU, StateDir: filepath.Join(n.cfg.StateDir, "network"),
+		MTU: n.cfg.MTU, StateDir: filepath.Join(n.cfg.StateDir, "network"), Log: n.cfg.Logger,
 	}
 	if st.CIDR6.IsValid() {
 		c.IPv6 = netpod.Second{CIDR: st.CIDR6, ClusterCIDR: n.cfg.ClusterCIDR6, Services: n.cfg.ServiceCIDR6}

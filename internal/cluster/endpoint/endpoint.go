@@ -33,8 +33,9 @@ const (
 )
 
 // legacyLag is how long after a change Endpoints are written, as upstream's --endpoint-updates-batch-period: the slices come first,
-// and a burst of changes writes the object of all addresses once.
-const legacyLag = 100 * time.Millisecond
+// and a burst of changes writes the object of all addresses once. That write is the largest of all that a pod's change brings, and
+// whatever is written meanwhile waits behind it.
+const legacyLag = time.Second
 
 // Controllers returns the planners.
 func Controllers() []plan.Controller {

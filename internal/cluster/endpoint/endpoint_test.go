@@ -94,7 +94,7 @@ func expect(t *testing.T, c *looptest.Cluster, want ...string) {
 
 // settle waits for Endpoints too, which lag.
 func settle() {
-	time.Sleep(200 * time.Millisecond) // the bubble's clock
+	time.Sleep(2 * time.Second) // the bubble's clock
 	synctest.Wait()
 }
 

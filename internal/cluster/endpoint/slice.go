@@ -19,8 +19,9 @@ import (
 	"coracle/internal/resource"
 )
 
-// MaxPerSlice is how many endpoints a slice holds at most (--max-endpoints-per-slice).
-const MaxPerSlice = 100
+// MaxPerSlice is how many endpoints a slice holds at most (upstream's --max-endpoints-per-slice, there 100). A slice is written,
+// stored, sent and read whole for each of its endpoints that changes: it is small, so that a change costs little on its way.
+const MaxPerSlice = 25
 
 func planSlices(in plan.Input) plan.Plan {
 	s := getService(in)

@@ -328,7 +328,7 @@ func BenchmarkUDP(b *testing.B) {
 }
 
 // other is a server to be measured instead of one of ours, such as a node's of a running cluster, or CoreDNS
-// (test/bench/coredns). It must know the services svc-0 to svc-999 of namespace ns.
+// (test/peers/coredns). It must know the services svc-0 to svc-999 of namespace ns.
 var other = flag.String("dns.server", "", "address:port of a running name server to measure (BenchmarkServer)")
 
 // BenchmarkServer is BenchmarkUDP for a server that runs already.
@@ -427,6 +427,9 @@ func Load(b *testing.B, at netip.AddrPort, clients, window int, name func(int) s
 	}
 	wg.Wait()
 	b.StopTimer()
+	if len(all) == 0 {
+		b.Fatal("nothing was answered")
+	}
 	slices.Sort(all)
 	b.ReportMetric(float64((spent()-before).Microseconds())/float64(len(all)), "cpu-us/answer")
 	b.ReportMetric(float64(len(all))/b.Elapsed().Seconds(), "answers/s")

@@ -4,7 +4,7 @@
 //
 // It owns the questions and deletions (ctnetlink), by the kernel's own filter where it has one (Linux 5.8), so that little is told and
 // nothing copied of a table of hundreds of thousands. It refuses to say which connections are to be forgotten, and to take
-// a kernel's refusal for success: whoever asks decides what a kernel that cannot be asked means (Cannot).
+// a kernel's refusal for success: whoever asks decides what a kernel that cannot be asked means (Table.Cannot).
 package conntrack
 
 import (
@@ -77,6 +77,8 @@ func (a *Among) has(f *Flow) bool {
 // Table is the kernel's memory of a network namespace's connections. It is not safe for concurrent use.
 type Table struct {
 	sockets map[int]*nl.SocketHandle
+	// subsystem is whom questions go to.
+	subsystem int
 }
 
 // Open opens that of a network namespace; netns.None() is the calling thread's.
@@ -85,7 +87,7 @@ func Open(ns netns.NsHandle) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask for connections: %w", err)
 	}
-	return &Table{map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}}, nil
+	return &Table{map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}, unix.NFNL_SUBSYS_CTNETLINK}, nil
 }
 
 // Close lets go of it.
@@ -95,10 +97,22 @@ func (t *Table) Close() {
 	}
 }
 
-// Cannot says that an error means a kernel that cannot be asked about connections: it has no memory of any, or no way to tell of it
-// (CONFIG_NF_CT_NETLINK).
-func Cannot(err error) bool {
-	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+// Cannot says that an error of Forget means a kernel that cannot be asked about connections: it has no memory of any, or no way to tell
+// of it (CONFIG_NF_CT_NETLINK). EINVAL is what such a kernel answers, and what any answers to a question that it finds
+// wrong: which of the two it is shows by a question in which nothing can be wrong.
+func (t *Table) Cannot(err error) bool {
+	if errors.Is(err, unix.EINVAL) {
+		return errors.Is(t.probe(), unix.EINVAL)
+	}
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// probe asks how many connections there are.
+func (t *Table) probe() error {
+	const statistics = 5 // IPCTNL_MSG_CT_GET_STATS
+	// With an acknowledgement, or the answer has no end: it is marked as one of several parts.
+	_, err := t.request(Among{}, statistics, unix.NLM_F_ACK).Execute(unix.NETLINK_NETFILTER, 0)
+	return err
 }
 
 // Forget has the kernel forget those of some connections that goes says it of, or all where goes is nil. It returns how many the kernel
@@ -156,7 +170,7 @@ func (t *Table) list(a Among, filter bool) (raw [][]byte, err error) {
 }
 
 func (t *Table) request(a Among, kind, flags int) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, flags)
+	req := nl.NewNetlinkRequest(t.subsystem<<8|kind, flags)
 	req.Sockets = t.sockets
 	family := uint8(unix.AF_INET)
 	if a.IPv6 {

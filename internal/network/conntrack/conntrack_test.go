@@ -98,24 +98,30 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// TestCannot: a kernel's refusal is told, and known for what it is.
+// TestCannot: a kernel's refusal is told, and known for what it is: EINVAL is the answer of a kernel that has nobody who knows
+// of connections, and of one that finds a question wrong.
 func TestCannot(t *testing.T) {
 	nstest.Run(t, func() {
 		table, err := Open(netns.None())
 		if err != nil {
 			t.Fatal(err)
 		}
+		for err, want := range map[error]bool{
+			unix.EOPNOTSUPP: true, unix.EPROTONOSUPPORT: true, unix.EINVAL: false, fmt.Errorf("ask: %w", unix.EOPNOTSUPP): true, unix.EPERM: false,
+			netlink.ErrDumpInterrupted: false, errors.Join(nil, nil): false,
+		} {
+			if got := table.Cannot(err); got != want {
+				t.Errorf("%v: %t, want %t", err, got, want)
+			}
+		}
+		// To whom no kernel listens, as to connections where they are not known.
+		table.subsystem = unix.NFNL_SUBSYS_COUNT
+		if _, _, err := table.Forget([]Among{{}}, nil); !errors.Is(err, unix.EINVAL) || !table.Cannot(err) {
+			t.Errorf("of a kernel without connections: %v, want EINVAL and that it cannot be asked", err)
+		}
 		table.Close()
-		if _, _, err := table.Forget([]Among{{}}, nil); err == nil || Cannot(err) {
+		if _, _, err := table.Forget([]Among{{}}, nil); err == nil || table.Cannot(err) || table.Cannot(unix.EINVAL) {
 			t.Errorf("by a closed socket: %v, want an error that is no lack of the kernel's", err)
 		}
 	})
-	for err, want := range map[error]bool{
-		unix.EOPNOTSUPP: true, unix.EPROTONOSUPPORT: true, unix.EINVAL: true, fmt.Errorf("ask: %w", unix.EOPNOTSUPP): true, unix.EPERM: false,
-		netlink.ErrDumpInterrupted: false, errors.Join(nil, nil): false,
-	} {
-		if got := Cannot(err); got != want {
-			t.Errorf("%v: %t, want %t", err, got, want)
-		}
-	}
 }

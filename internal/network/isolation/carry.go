@@ -117,9 +117,6 @@ func (i *Isolation) open() error {
 	if !i.held.there && !i.damaged {
 		return nil
 	}
-	if err := i.watch.Mute(); err != nil {
-		return err
-	}
 	b := nft.NewBatch(i.cfg.table())
 	b.AddTable(nil) // so that there is one to delete
 	b.DeleteTable()
@@ -133,11 +130,6 @@ func (i *Isolation) open() error {
 // read finds out what the kernel holds. A table that is damaged counts as none, and is written anew.
 func (i *Isolation) read() (*held, error) {
 	none := nothing()
-	if i.book.Governs() { // from now on, so that nothing is missed
-		if err := i.watch.Listen(); err != nil {
-			return none, err
-		}
-	}
 	note, there, err := i.socket.Note(i.cfg.table())
 	if err != nil || !there {
 		return none, err

@@ -100,9 +100,6 @@ func Open(cfg Config) (*Isolation, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("isolation: %w", err), socket.Close())
 	}
-	if err := watch.Mute(); err != nil { // there is no table yet
-		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
-	}
 	connections, err := conntrack.Open(netns.None())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())

@@ -39,9 +39,6 @@ func (i *Isolation) write(d *policy.Delta) error {
 	fresh := !i.held.there
 	b := nft.NewBatch(i.cfg.table())
 	if fresh {
-		if err := i.watch.Listen(); err != nil {
-			return err
-		}
 		b.AddTable(i.cfg.note())
 		if i.damaged {
 			b.DeleteTable()

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -67,27 +66,6 @@ func (w *Watch) Wait() error {
 
 // Missed says whether the last Wait returned because something was missed: of whatever table. It is for who waits.
 func (w *Watch) Missed() bool { return w.missed }
-
-// Listen has changes heard, Mute has them not heard: what others write to tables of their own costs who listens.
-func (w *Watch) Listen() error { return w.member(unix.NETLINK_ADD_MEMBERSHIP) }
-
-// Mute is the opposite of Listen.
-func (w *Watch) Mute() error { return w.member(unix.NETLINK_DROP_MEMBERSHIP) }
-
-func (w *Watch) member(option int) error {
-	conn, err := w.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = conn.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, option, unix.NFNLGRP_NFTABLES)
-	})
-	if err = errors.Join(err, failed); err != nil {
-		return fmt.Errorf("nftables watch: %w", err)
-	}
-	return nil
-}
 
 func (w *Watch) concerns(h header, body []byte) bool {
 	if h.kind>>8 != unix.NFNL_SUBSYS_NFTABLES || h.kind&0xff == unix.NFT_MSG_NEWGEN || len(body) < 4 || body[0] != w.table.Family {

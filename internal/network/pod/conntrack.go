@@ -37,7 +37,7 @@ func (n *Network) forgetAmong(whose string, of []conntrack.Among, goes func(*con
 		return nil //nolint:nilerr // no such family of netlink
 	}
 	defer table.Close()
-	if _, _, err = table.Forget(of, goes); err == nil || conntrack.Cannot(err) || errors.Is(err, netlink.ErrDumpInterrupted) {
+	if _, _, err = table.Forget(of, goes); err == nil || table.Cannot(err) || errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil
 	}
 	return fmt.Errorf("forget the connections of %s: %w", whose, err)

@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -51,6 +52,8 @@ type Config struct {
 	// SettingsDir is where it is written what settings of the machine were before a network changed them; default
 	// setting.DefaultDir. All networks of a machine have the same.
 	SettingsDir string
+	// Log hears of what others did to the network and what was done about it; nil: nobody does.
+	Log *slog.Logger
 }
 
 // Attachment is what a sandbox got.
@@ -76,6 +79,7 @@ type Network struct {
 	links   *netlink.Handle
 	leases  *leases
 	ports   *ports
+	vouching
 
 	mu   sync.Mutex
 	busy map[string]*turn // one Attach or Detach at a time for a sandbox
@@ -94,6 +98,9 @@ const podInterface = "eth0"
 func Open(cfg Config) (*Network, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -187,6 +194,7 @@ func (n *Network) open() error {
 
 // Close lets go of the handles and leaves the network as it is.
 func (n *Network) Close() {
+	n.vouching.close()
 	if n.links != nil {
 		n.links.Close()
 	}
@@ -213,6 +221,8 @@ func (n *Network) Attach(ctx context.Context, netnsPath, sandboxID string) (Atta
 	if err := ctx.Err(); err != nil {
 		return Attachment{}, err
 	}
+	n.placing.RLock()
+	defer n.placing.RUnlock()
 	ip, held, err := n.leases.acquire(sandboxID)
 	if err != nil {
 		return Attachment{}, fmt.Errorf("attach pod %s: %w", sandboxID, err)
@@ -235,6 +245,8 @@ func (n *Network) Attach(ctx context.Context, netnsPath, sandboxID string) (Atta
 // succeeds when there is nothing left to do, and does not need the namespace.
 func (n *Network) Detach(sandboxID string) error {
 	defer n.lock(sandboxID)()
+	n.placing.RLock()
+	defer n.placing.RUnlock()
 	if err := n.unplug(n.vethName(sandboxID)); err != nil {
 		return fmt.Errorf("detach pod %s: %w", sandboxID, err)
 	}

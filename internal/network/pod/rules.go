@@ -57,7 +57,7 @@ func (n *Network) ensureRules() error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
-	if err := n.ensureVerify(); err != nil {
+	if err := n.onHost(n.openVerify); err != nil {
 		return err
 	}
 	return n.openForward()

@@ -1,14 +1,12 @@
 package pod
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,25 +28,7 @@ const (
 
 // verifyHooks are where frames pass: prerouting sees all but those that are meant for the bridge itself by their kind
 // (IEEE 802.1D, 01-80-C2-00-00-0X), which input sees.
-var verifyHooks = map[string]*nftables.ChainHook{"prerouting": nftables.ChainHookPrerouting, "input": nftables.ChainHookInput}
-
-func (n *Network) verifyTable() *nftables.Table {
-	return &nftables.Table{Family: nftables.TableFamilyBridge, Name: n.cfg.NFTable}
-}
-
-// verifySets are the table's sets, without their elements.
-func verifySets(table *nftables.Table) (ports, own, own6 *nftables.Set) {
-	ports = &nftables.Set{Table: table, Name: portsSet, KeyType: nftables.TypeIFName}
-	own = &nftables.Set{
-		Table: table, Name: ownSet, Concatenation: true,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr),
-	}
-	own6 = &nftables.Set{
-		Table: table, Name: own6Set, Concatenation: true,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIP6Addr),
-	}
-	return ports, own, own6
-}
+var verifyHooks = map[string]uint32{"prerouting": unix.NF_INET_PRE_ROUTING, "input": unix.NF_INET_LOCAL_IN}
 
 // own are the addresses that a pod may send from: those it has been given, and the one of its link that the kernel makes of
 // the hardware address (RFC 4291, appendix A), by which it finds neighbours.
@@ -62,53 +42,6 @@ func (n *Network) own(ip netip.Addr) []netip.Addr {
 
 func linkLocal(mac net.HardwareAddr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
-}
-
-// ensureVerify writes the table anew in one transaction, with the elements of all pods that hold a lease.
-func (n *Network) ensureVerify() error {
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
-	table := n.verifyTable()
-	c.AddTable(table) // so that the delete below finds one
-	c.DelTable(table)
-	c.AddTable(table)
-	ports, own, own6 := verifySets(table)
-	for _, set := range []*nftables.Set{ports, own, own6} {
-		if err := c.AddSet(set, nil); err != nil {
-			return fmt.Errorf("set %s: %w", set.Name, err)
-		}
-	}
-	for _, sandbox := range n.leases.holders() {
-		if ip, ok := n.leases.of(sandbox); ok {
-			if err := n.eachElement(n.vethName(sandbox), ip, c.SetAddElements); err != nil {
-				return err
-			}
-		}
-	}
-	verify := c.AddChain(&nftables.Chain{Name: verifyChain, Table: table})
-	bridge, err := n.links.LinkByIndex(n.bridge)
-	if err != nil {
-		return fmt.Errorf("bridge: %w", err)
-	}
-	for _, exprs := range verifyRules(bridge.Attrs().HardwareAddr) {
-		c.AddRule(&nftables.Rule{Table: table, Chain: verify, Exprs: exprs})
-	}
-	for name, hook := range verifyHooks {
-		chain := c.AddChain(&nftables.Chain{
-			Name: name, Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityRaw,
-		})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-			&expr.Lookup{SourceRegister: 1, SetName: portsSet},
-			&expr.Verdict{Kind: expr.VerdictGoto, Chain: verifyChain},
-		}})
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("verify what pods send (family bridge, CONFIG_NF_TABLES_BRIDGE): %w", err)
-	}
-	return nil
 }
 
 // Registers of 4 bytes each; a link's name takes four, a hardware address two.
@@ -206,60 +139,6 @@ func isOwn(set string, macBase expr.PayloadBase, macAt uint32, base expr.Payload
 	}
 }
 
-// eachElement calls do for each set with the elements that a pod has in it.
-func (n *Network) eachElement(veth string, ip netip.Addr, do func(*nftables.Set, []nftables.SetElement) error) error {
-	ports, own, own6 := verifySets(n.verifyTable())
-	elements := map[*nftables.Set][]nftables.SetElement{ports: {{Key: linkName(veth)}}}
-	mac := append(slices.Clone(macOf(ip)), 0, 0)
-	for _, a := range n.own(ip) {
-		set := own
-		if a.Is6() {
-			set = own6
-		}
-		elements[set] = append(elements[set], nftables.SetElement{Key: bytes.Join([][]byte{linkName(veth), mac, a.AsSlice()}, nil)})
-	}
-	for set, all := range elements {
-		if err := do(set, all); err != nil {
-			return fmt.Errorf("set %s: %w", set.Name, err)
-		}
-	}
-	return nil
-}
-
-// vouch says of a link whose it is. It is there before the link is, so that nothing comes by it unseen.
-func (n *Network) vouch(veth string, ip netip.Addr) error {
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
-	if err := n.eachElement(veth, ip, c.SetAddElements); err != nil {
-		return err
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("note the address of %s for verification: %w", veth, err)
-	}
-	return nil
-}
-
-// disown takes back what vouch said, once the link is gone. What is not there need not be taken.
-func (n *Network) disown(veth string, ip netip.Addr) error {
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
-	// Added first, so that there is something to delete: an interrupted Detach is done again.
-	if err := n.eachElement(veth, ip, c.SetAddElements); err != nil {
-		return err
-	}
-	if err := n.eachElement(veth, ip, c.SetDeleteElements); err != nil {
-		return err
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("take the address of %s back from verification: %w", veth, err)
-	}
-	return nil
-}
-
 // place writes into the bridge where a pod's hardware address is, and has it learn nothing from the pod. (Its links are not
 // isolated from each other: where bridges call the rules of family ip, they pass on what those lead to another pod.)
 func (n *Network) place(link netlink.Link, mac net.HardwareAddr) error {
@@ -271,20 +150,6 @@ func (n *Network) place(link netlink.Link, mac net.HardwareAddr) error {
 	})
 	if err != nil {
 		return fmt.Errorf("write its place into the bridge: %w", err)
-	}
-	return nil
-}
-
-func (n *Network) removeVerify() error {
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
-	table := n.verifyTable()
-	c.AddTable(table)
-	c.DelTable(table)
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("delete the table of family bridge: %w", err)
 	}
 	return nil
 }

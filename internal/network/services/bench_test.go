@@ -17,7 +17,7 @@ import (
 	"coracle/internal/resource"
 )
 
-// fill replaces the picture by services with so many endpoints each, in slices of a hundred as a cluster has them.
+// fill replaces the picture by services with so many endpoints each, in slices of 25 as a cluster has them.
 func fill(w *world, services, endpoints int) {
 	var all, slices []object.Object
 	for i := range services {
@@ -26,7 +26,7 @@ func fill(w *world, services, endpoints int) {
 		all = append(all, service(name, ip, port("http", corev1.ProtocolTCP, 80)))
 		var sl *discoveryv1.EndpointSlice
 		for j := range endpoints {
-			if j%100 == 0 {
+			if j%25 == 0 {
 				sl = slice(name, "http", corev1.ProtocolTCP, 8080)
 				sl.Name = fmt.Sprint(sl.Name, j)
 				slices = append(slices, sl)

@@ -137,7 +137,7 @@ func (r *Router) endFlows(of map[proxy.Destination]bool, all bool) error {
 		}
 	}
 	_, _, err = r.connections.Forget(among(r.wire.family, of, all), flows{r.table, of, all, local, r.cfg.Pods, r.node.Pods, r.wire.family}.ends)
-	if conntrack.Cannot(err) {
+	if r.connections.Cannot(err) {
 		return nil
 	}
 	if err != nil {

@@ -4,12 +4,13 @@ package main
 
 import (
 	"github.com/coredns/coredns/core/dnsserver"
+	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 
 	"github.com/coredns/coredns/coremain"
 )
 
-func init() { dnsserver.Directives = []string{"errors", "kubernetes"} }
+func init() { dnsserver.Directives = []string{"bind", "errors", "kubernetes"} }
 
 func main() { coremain.Run() }

@@ -1,4 +1,4 @@
-module coracle/test/bench/coredns
+module coracle/test/peers/coredns
 
 go 1.26.0
 
