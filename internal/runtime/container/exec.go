@@ -40,12 +40,19 @@ func Exec(root, id, dir string, args []string, tty bool, stdio Stdio) (*Process,
 		ps.Env = append(ps.Env, "TERM=xterm")
 	}
 	p := process(&ps, stdio)
-	if err := c.Run(p); err != nil {
-		return nil, startError(err)
-	}
-	pid, err := p.Pid()
-	if err != nil {
-		return nil, fmt.Errorf("exec: %w", err)
-	}
-	return Open(pid)
+	var running *Process
+	err = reaping(func() error {
+		if err := c.Run(p); err != nil {
+			return startError(err)
+		}
+		pid, err := p.Pid()
+		if err == nil {
+			running, err = Open(pid)
+		}
+		if err != nil {
+			return fmt.Errorf("exec: %w", err)
+		}
+		return nil
+	})
+	return running, err
 }

@@ -71,11 +71,7 @@ func start(root, id string, s *specs.Spec, stdio Stdio, reached func(string), mi
 		return 0, fmt.Errorf("create container: %w", err)
 	}
 	p.Init = true
-	if err := run(c, p, s.Annotations[SourcesAnnotation]); err != nil {
-		if pid, perr := p.Pid(); perr == nil && pid > 0 {
-			_ = unix.Kill(pid, unix.SIGKILL)
-			_, _ = p.Wait()
-		}
+	if err := reaping(func() error { return run(c, p, s.Annotations[SourcesAnnotation]) }); err != nil {
 		_ = Discard(root, id, s.Linux.CgroupsPath)
 		return 0, startError(err)
 	}

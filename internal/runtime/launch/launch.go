@@ -34,29 +34,30 @@ type Stdio [3]*os.File
 //
 // The caller has asked Misfit.
 func Start(id string, cfg *configs.Config, p *Process, stdio Stdio, steps Steps) (pid int, err error) {
-	done := make(chan struct{})
 	var began *child
-	go func() {
-		// Never unlocked: the thread is spent in the container's namespaces, and ends with its goroutine.
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() { // the main thread could not end: it waits, and another is taken
-			go func() {
-				defer close(done)
-				runtime.LockOSThread()
-				began, err = build(id, cfg, p, stdio, steps)
-			}()
-			<-done
-			runtime.UnlockOSThread()
-			return
-		}
-		defer close(done)
-		began, err = build(id, cfg, p, stdio, steps)
-	}()
-	<-done
+	Apart(func() { began, err = build(id, cfg, p, stdio, steps) })
 	if err != nil {
 		return 0, err
 	}
 	return began.pid, began.outcome(p)
+}
+
+// Apart runs something on a thread of the runtime's that ends with it, and so may be spent in other namespaces. It is not
+// the main thread, which takes over the children of each thread that ends.
+func Apart(do func()) {
+	done := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
+		if unix.Gettid() == unix.Getpid() { // the main thread could not end: it waits, and another is taken
+			Apart(do)
+			runtime.UnlockOSThread()
+			close(done)
+			return
+		}
+		defer close(done)
+		do()
+	}()
+	<-done
 }
 
 // build does all that is done from outside, and lets the process go.
