@@ -55,7 +55,7 @@ func reapSince(before []int) error {
 			return nil
 		}
 		for _, pid := range left {
-			_ = unix.Kill(pid, unix.SIGKILL) // not reaped: the number is still its own
+			_ = unix.Kill(pid, unix.SIGKILL)                                     // not reaped: the number is still its own
 			if err := waitFor(pid); err != nil && !errors.Is(err, unix.ECHILD) { // libcontainer has, meanwhile
 				return fmt.Errorf("reap process %d, which a start left: %w", pid, err)
 			}
