@@ -47,7 +47,7 @@ type container struct {
 	// cgroup gives it a cgroup namespace, as on machines with cgroup v2.
 	cgroup bool
 	// files are made in the root beforehand.
-	files func(t *testing.T, root string)
+	files func(t testing.TB, root string)
 }
 
 func alikes(shared string) []container {
@@ -83,7 +83,7 @@ func alikes(shared string) []container {
 		{name: "hidden twice", edit: func(in *Input) {
 			sc(in).MaskedPaths = []string{"/proc/acpi", "/proc/scsi", "/sys/firmware", "/sys/firmware/", "/etc/resolv.conf", "/no/such", "/etc/init.d"}
 			sc(in).ReadonlyPaths = []string{"/proc/sys", "/proc/fs", "/etc", "/sys/kernel", "/no/such"}
-		}, files: func(t *testing.T, root string) { mustMkdir(t, filepath.Join(root, "etc/init.d")) }},
+		}, files: func(t testing.TB, root string) { mustMkdir(t, filepath.Join(root, "etc/init.d")) }},
 		{name: "read-only volume", edit: vol("/data", &cri.Mount{Readonly: true})},
 		{name: "volume read-only with all below", edit: vol("/data", &cri.Mount{Readonly: true, RecursiveReadOnly: true})},
 		{name: "volume that follows the node", edit: vol("/data/in", &cri.Mount{Propagation: cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER})},
@@ -91,7 +91,7 @@ func alikes(shared string) []container {
 			vol("/data/link/further", &cri.Mount{})(in)
 			in.Config.Mounts = append(in.Config.Mounts, &cri.Mount{ContainerPath: "/etc/made", HostPath: filepath.Join(shared, "file")})
 			in.Config.Envs = []*cri.KeyValue{{Key: "HOME", Value: []byte("")}, {Key: "A", Value: []byte("b c")}}
-		}, files: func(t *testing.T, root string) {
+		}, files: func(t testing.TB, root string) {
 			mustMkdir(t, filepath.Join(root, "data"))
 			for at, to := range map[string]string{"data/link": "../../../deep/er", "etc/made": "/run/there/conf"} {
 				if err := os.Symlink(to, filepath.Join(root, at)); err != nil {
@@ -106,7 +106,7 @@ func alikes(shared string) []container {
 	}
 }
 
-func mustMkdir(t *testing.T, dir string) {
+func mustMkdir(t testing.TB, dir string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -334,7 +334,7 @@ func plainly(out, root string) string {
 }
 
 // spec is the container's, in a root of its own, with the namespaces of this process for the pod's.
-func (c *container) spec(t *testing.T, id string) *specs.Spec {
+func (c *container) spec(t testing.TB, id string) *specs.Spec {
 	t.Helper()
 	root := busybox(t)
 	if c.files != nil {
@@ -366,7 +366,7 @@ func (c *container) spec(t *testing.T, id string) *specs.Spec {
 }
 
 // ownUsers gives a container namespaces of a pod that has its own users.
-func (c *container) ownUsers(t *testing.T, in *Input) {
+func (c *container) ownUsers(t testing.TB, in *Input) {
 	t.Helper()
 	ids := userns.IDs{First: 1 << 20, Count: 1 << 16}
 	m := &userns.Mapping{Users: ids, Groups: ids}
@@ -392,7 +392,7 @@ func (c *container) ownUsers(t *testing.T, in *Input) {
 }
 
 // busybox is a root file system that is a mount of its own, as the runtime gives one.
-func busybox(t *testing.T) string {
+func busybox(t testing.TB) string {
 	t.Helper()
 	root := t.TempDir()
 	for _, d := range []string{"bin", "etc", "tmp"} {

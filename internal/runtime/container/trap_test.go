@@ -45,7 +45,7 @@ func TestLibcontainersProgramIsNotWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := container{files: func(t *testing.T, root string) {
+	c := container{files: func(t testing.TB, root string) {
 		if err := os.WriteFile(filepath.Join(root, trap), []byte("#!/proc/self/exe\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ echo >/caught; while [ -d $p ]; do :; done; (echo x >/proc/self/fd/3) && echo WR
 }
 
 // libraries gives a root what a program needs that is not linked statically, as this test's is.
-func libraries(t *testing.T, program, root string) {
+func libraries(t testing.TB, program, root string) {
 	t.Helper()
 	out, err := exec.Command("ldd", program).Output()
 	if err != nil {
