@@ -83,11 +83,11 @@ func join(st *libcontainer.State, ps *specs.Process, stdio Stdio) (*Process, err
 		return nil, err
 	}
 	p.Env = append(slices.Clip(p.Env), homeless(p.Env, st.InitProcessPid, p.UID)...)
-	files, close, err := launchStdio(stdio)
+	files, done, err := launchStdio(stdio)
 	if err != nil {
 		return nil, err
 	}
-	defer close()
+	defer done()
 	pid, err := launch.Join(launch.Room{ID: st.ID, Cfg: &st.Config, Init: first.f}, p, files, func(pid int) error {
 		return joinGroups(st, pid)
 	})

@@ -38,11 +38,11 @@ func startLaunched(root, id string, cfg *configs.Config, s *specs.Spec, stdio St
 	if err != nil {
 		return 0, err
 	}
-	files, close, err := launchStdio(stdio)
+	files, done, err := launchStdio(stdio)
 	if err != nil {
 		return 0, err
 	}
-	defer close()
+	defer done()
 	groups, err := cgroup.Manager(cfg.Cgroups)
 	if err != nil {
 		return 0, err
