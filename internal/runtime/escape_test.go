@@ -5,93 +5,49 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/runtime/image"
 )
 
-// trap is a script in a container whose interpreter is the program that runs it: the runtime's own.
+// trap is a script in a container whose interpreter is the program that runs it.
 const trap = "/trap"
 
-// trapped says whether this process is what the script made of the runtime's program, and then waits until the container
-// has had its way with it.
-func trapped() bool {
-	if !slices.Contains(os.Args, trap) {
-		return false
-	}
-	for end := time.Now().Add(wait / 2); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
-		if _, err := os.Stat("/caught"); err == nil {
-			break
-		}
-	}
-	return true
-}
-
-// TestOwnProgramIsNotWritten: a container that makes the runtime run itself in it (CVE-2019-5736) gets hold of the program,
-// and cannot write it once it has ended.
+// TestOwnProgramIsNotWritten: a container that gets hold of the program that starts commands in it (CVE-2019-5736) holds a
+// file of its own that nobody can write, and not the runtime's.
 func TestOwnProgramIsNotWritten(t *testing.T) {
 	n := newNode(t)
-	own, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	root := busyboxRoot(t)
 	writeFile(t, filepath.Join(root, trap), "#!/proc/self/exe\n")
 	if err := os.Chmod(filepath.Join(root, trap), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	libraries(t, own, root)
 	const img = "trap:1"
 	if _, err := n.store.Build(img, root, image.BuildOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.Stat(own)
-	if err != nil {
-		t.Fatal(err)
-	}
 	pod, cfg := n.pod("trap")
 	id := n.sh(pod, cfg, "main", `while :; do for p in /proc/[0-9]*; do
-	case "$(readlink $p/exe)" in /bin/*|"") ;; *) grep -q `+trap+` $p/cmdline && exec 3<$p/exe && break 2;; esac; done; done
-touch /caught; while [ -d $p ]; do :; done; (echo x >/proc/self/fd/3) && echo WRITTEN`, func(c *cri.ContainerConfig) { c.Image.Image = img })
+	case "$(readlink $p/exe)" in /bin/*|"") ;; *) exec 3<$p/exe && break 2;; esac; done; done 2>/dev/null
+readlink /proc/self/fd/3; while [ -d $p ]; do :; done; (echo x >/proc/self/fd/3) && echo WRITTEN; echo tried`, func(c *cri.ContainerConfig) { c.Image.Image = img })
 	n.startCtr(id)
-	r, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{trap}, Timeout: int64(wait.Seconds())})
-	if err != nil || r.ExitCode != 0 {
-		t.Fatalf("the script did not run the runtime's program: %v %v", r, err)
-	}
-	n.finished(id)
+	n.until("the container catches the program", func() bool {
+		r, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{trap}, Timeout: int64(wait.Seconds())})
+		if err == nil && r.ExitCode != 255 {
+			t.Fatalf("the script's interpreter ended with %d: %s", r.ExitCode, r.Stderr)
+		}
+		return n.status(id).State == cri.ContainerState_CONTAINER_EXITED
+	})
 	out := logText(t, filepath.Join(cfg.LogDirectory, "main.log"))
-	// That the file is busy, for the runtime itself runs, would be no protection once it has ended.
-	if strings.Contains(out, "WRITTEN") || !strings.Contains(out, "Read-only file system") && !strings.Contains(out, "Operation not permitted") {
-		t.Errorf("writing the runtime's program: %q", out)
+	if strings.Contains(out, "WRITTEN") || !strings.Contains(out, "Operation not permitted") || !strings.HasSuffix(out, "tried\n") {
+		t.Errorf("writing the program: %q", out)
 	}
-	after, err := os.Stat(own)
-	if err != nil || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
-		t.Errorf("the runtime's program was changed: %v", err)
-	}
-}
-
-// libraries gives an image what a program needs that is not linked statically, as this test's is.
-func libraries(t *testing.T, program, root string) {
-	t.Helper()
-	out, err := exec.Command("ldd", program).Output()
-	if err != nil {
-		return // it needs none
-	}
-	for _, path := range strings.Fields(string(out)) {
-		if !filepath.IsAbs(path) {
-			continue
-		}
-		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		copyTo(t, path, filepath.Join(root, path))
+	if !strings.HasPrefix(out, "/memfd:coracle-init") {
+		t.Errorf("the container caught another program: %q", out)
 	}
 }
 

@@ -9,8 +9,16 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/sys/user"
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/system"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"coracle/internal/runtime/cgroup"
+	"coracle/internal/runtime/launch"
 )
 
 // ErrNotRunning says that a container has no process to join.
@@ -20,6 +28,11 @@ var ErrNotRunning = errors.New("container is not running")
 // capabilities and limits as its first one. dir is the container's directory,
 // where SaveProcess has been. The process is our child; reap it through Wait.
 func Exec(root, id, dir string, args []string, tty bool, stdio Stdio) (*Process, error) {
+	return execute(root, id, dir, args, tty, stdio, launch.MisfitToJoin)
+}
+
+// execute leaves to libcontainer what misfit gives a reason for.
+func execute(root, id, dir string, args []string, tty bool, stdio Stdio, misfit func(*configs.Config) string) (*Process, error) {
 	var ps specs.Process
 	raw, err := os.ReadFile(filepath.Join(dir, processSpec))
 	if err == nil {
@@ -28,6 +41,122 @@ func Exec(root, id, dir string, args []string, tty bool, stdio Stdio) (*Process,
 	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
+	ps.Args = args
+	if tty && !slices.ContainsFunc(ps.Env, func(kv string) bool { return strings.HasPrefix(kv, "TERM=") }) {
+		ps.Env = append(ps.Env, "TERM=xterm")
+	}
+	st, err := readState(root, id)
+	if err != nil {
+		return nil, err
+	}
+	if ps.ApparmorProfile != "" || ps.SelinuxLabel != "" || misfit(&st.Config) != "" {
+		return execByLibcontainer(root, id, process(&ps, stdio))
+	}
+	return join(st, &ps, stdio)
+}
+
+// readState reads what is recorded of a container.
+func readState(root, id string) (*libcontainer.State, error) {
+	raw, err := os.ReadFile(filepath.Join(root, id, "state.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ErrNotRunning
+	}
+	var st libcontainer.State
+	if err == nil {
+		err = json.Unmarshal(raw, &st)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("exec: state of container %s: %w", id, err)
+	}
+	return &st, nil
+}
+
+// join starts a process in a container by package launch.
+func join(st *libcontainer.State, ps *specs.Process, stdio Stdio) (*Process, error) {
+	first, err := firstProcess(st)
+	if err != nil {
+		return nil, err
+	}
+	defer first.Close()
+	p, err := launched(&st.Config, ps)
+	if err != nil {
+		return nil, err
+	}
+	p.Env = append(slices.Clip(p.Env), homeless(p.Env, st.InitProcessPid, p.UID)...)
+	files, done, err := launchStdio(stdio)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	pid, err := launch.Join(launch.Room{ID: st.ID, Cfg: &st.Config, Init: first.f}, p, files, func(pid int) error {
+		return joinGroups(st, pid)
+	})
+	switch {
+	case err != nil && readable(int(first.f.Fd())): // not reaped here: how it ended is for another to hear
+		return nil, fmt.Errorf("%w any more: %w", ErrNotRunning, err)
+	case err != nil:
+		return nil, startError(err)
+	}
+	running, err := Open(pid)
+	if err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		return nil, errors.Join(fmt.Errorf("exec: %w", err), waitFor(pid))
+	}
+	return running, nil
+}
+
+// firstProcess opens the container's first process: that very one, and not another that has its number by now.
+func firstProcess(st *libcontainer.State) (*Process, error) {
+	p, err := Open(st.InitProcessPid)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // EINVAL: a thread has its number
+		return nil, ErrNotRunning
+	}
+	if err != nil {
+		return nil, fmt.Errorf("exec: %w", err)
+	}
+	stat, err := system.Stat(st.InitProcessPid)
+	if err != nil || stat.StartTime != st.InitProcessStartTime || stat.State == system.Zombie || stat.State == system.Dead {
+		p.Close()
+		return nil, ErrNotRunning
+	}
+	return p, nil
+}
+
+// joinGroups puts a process into the cgroups of a container's. On cgroup v2 a container may have made its own group an
+// inner one, which takes no processes: then it is that of the container's first process.
+func joinGroups(st *libcontainer.State, pid int) error {
+	err := enterGroups(st.CgroupPaths, pid)
+	if err == nil || !cgroup.V2() || errors.Is(err, unix.EAGAIN) {
+		return err
+	}
+	now, perr := cgroups.ParseCgroupFile(fmt.Sprintf("/proc/%d/cgroup", st.InitProcessPid))
+	if perr != nil || now[""] == "" {
+		return err
+	}
+	return enterGroups(map[string]string{"": filepath.Join("/sys/fs/cgroup", now[""])}, pid)
+}
+
+// homeless is HOME for an environment that lacks one, by the /etc/passwd that the container has now.
+func homeless(env []string, init int, uid uint32) []string {
+	for _, kv := range env {
+		if value, ok := strings.CutPrefix(kv, "HOME="); ok && value != "" {
+			return nil
+		}
+	}
+	home := "/"
+	passwd := namesIn(fmt.Sprintf("/proc/%d/root", init), "etc/passwd")
+	if passwd == nil {
+		return []string{"HOME=" + home}
+	}
+	defer passwd.Close()
+	found, err := user.ParsePasswdFilter(reader(passwd), func(u user.User) bool { return u.Uid == int(uid) })
+	if err == nil && len(found) > 0 {
+		home = found[0].Home
+	}
+	return []string{"HOME=" + home}
+}
+
+func execByLibcontainer(root, id string, p *libcontainer.Process) (running *Process, err error) {
 	c, err := libcontainer.Load(root, id)
 	if errors.Is(err, libcontainer.ErrNotExist) {
 		return nil, ErrNotRunning
@@ -35,17 +164,18 @@ func Exec(root, id, dir string, args []string, tty bool, stdio Stdio) (*Process,
 	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
-	ps.Args = args
-	if tty && !slices.ContainsFunc(ps.Env, func(kv string) bool { return strings.HasPrefix(kv, "TERM=") }) {
-		ps.Env = append(ps.Env, "TERM=xterm")
-	}
-	p := process(&ps, stdio)
-	if err := c.Run(p); err != nil {
-		return nil, startError(err)
-	}
-	pid, err := p.Pid()
-	if err != nil {
-		return nil, fmt.Errorf("exec: %w", err)
-	}
-	return Open(pid)
+	err = reaping(func() error {
+		if err := c.Run(p); err != nil {
+			return startError(err)
+		}
+		pid, err := p.Pid()
+		if err == nil {
+			running, err = Open(pid)
+		}
+		if err != nil {
+			return fmt.Errorf("exec: %w", err)
+		}
+		return nil
+	})
+	return running, err
 }

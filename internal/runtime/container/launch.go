@@ -38,17 +38,11 @@ func startLaunched(root, id string, cfg *configs.Config, s *specs.Spec, stdio St
 	if err != nil {
 		return 0, err
 	}
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	files, done, err := launchStdio(stdio)
 	if err != nil {
 		return 0, err
 	}
-	defer null.Close()
-	files := launch.Stdio{stdio.In, stdio.Out, stdio.Err}
-	for i, f := range files {
-		if f == nil {
-			files[i] = null
-		}
-	}
+	defer done()
 	groups, err := cgroup.Manager(cfg.Cgroups)
 	if err != nil {
 		return 0, err
@@ -58,7 +52,7 @@ func startLaunched(root, id string, cfg *configs.Config, s *specs.Spec, stdio St
 		Group: func() error { return makeGroups(groups, cfg, reached) },
 		Enter: func(pid int) error {
 			defer reached(waits)
-			return enterGroups(groups, pid)
+			return enterGroups(groups.GetPaths(), pid)
 		},
 		Begin: func(pid int, rootfs string) error {
 			if sources := s.Annotations[SourcesAnnotation]; sources != "" {
@@ -70,6 +64,21 @@ func startLaunched(root, id string, cfg *configs.Config, s *specs.Spec, stdio St
 			return st.write(pid)
 		},
 	})
+}
+
+// launchStdio are a process's files as package launch takes them: what is missing is the node's /dev/null.
+func launchStdio(stdio Stdio) (launch.Stdio, func() error, error) {
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return launch.Stdio{}, nil, err
+	}
+	files := launch.Stdio{Files: [3]*os.File{stdio.In, stdio.Out, stdio.Err}, Console: stdio.Console}
+	for i, f := range files.Files {
+		if f == nil || stdio.Console != nil {
+			files.Files[i] = null
+		}
+	}
+	return files, null.Close, nil
 }
 
 func makeGroups(groups cgroups.Manager, cfg *configs.Config, reached func(string)) error {
@@ -85,14 +94,14 @@ func makeGroups(groups cgroups.Manager, cfg *configs.Config, reached func(string
 
 // enterGroups puts a process into a container's groups. A process that is put there, and not born there, is let in also
 // where the limit of processes has been reached: so that is asked of the groups.
-func enterGroups(groups cgroups.Manager, pid int) error {
-	for _, dir := range groups.GetPaths() {
+func enterGroups(groups map[string]string, pid int) error {
+	for _, dir := range groups {
 		if err := cgroups.WriteCgroupProc(dir, pid); err != nil {
 			return fmt.Errorf("unable to apply cgroup configuration: %w", err)
 		}
 	}
-	if cgroup.PidsOver(groups.GetPaths()) {
-		return fmt.Errorf("start the container's process: %w", unix.EAGAIN) // as the kernel refuses a fork
+	if cgroup.PidsOver(groups) {
+		return fmt.Errorf("start the process: %w", unix.EAGAIN) // as the kernel refuses a fork
 	}
 	return nil
 }

@@ -53,8 +53,7 @@ func start(root, id string, s *specs.Spec, stdio Stdio, reached func(string), mi
 	if err := Discard(root, id, s.Linux.CgroupsPath); err != nil {
 		return 0, err
 	}
-	p := process(s.Process, stdio)
-	if stdio.Console == nil && misfit(cfg) == "" {
+	if misfit(cfg) == "" {
 		pid, err := startLaunched(root, id, cfg, s, stdio, reached)
 		if err != nil {
 			_ = Discard(root, id, s.Linux.CgroupsPath)
@@ -70,12 +69,9 @@ func start(root, id string, s *specs.Spec, stdio Stdio, reached func(string), mi
 	if err != nil {
 		return 0, fmt.Errorf("create container: %w", err)
 	}
+	p := process(s.Process, stdio)
 	p.Init = true
-	if err := run(c, p, s.Annotations[SourcesAnnotation]); err != nil {
-		if pid, perr := p.Pid(); perr == nil && pid > 0 {
-			_ = unix.Kill(pid, unix.SIGKILL)
-			_, _ = p.Wait()
-		}
+	if err := reaping(func() error { return run(c, p, s.Annotations[SourcesAnnotation]) }); err != nil {
 		_ = Discard(root, id, s.Linux.CgroupsPath)
 		return 0, startError(err)
 	}

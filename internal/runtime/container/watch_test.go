@@ -17,6 +17,9 @@ import (
 const grandchild = "CORACLE_TEST_GRANDCHILD"
 
 func TestMain(m *testing.M) {
+	if trapped() {
+		os.Exit(0)
+	}
 	if script := os.Getenv(grandchild); script != "" {
 		cmd := exec.Command("/bin/sh", "-c", script)
 		if err := cmd.Start(); err != nil {

@@ -40,7 +40,7 @@ func fill(t *tree, cfg *configs.Config, p *Process, stdio Stdio) (*scene, error)
 			return nil, fmt.Errorf("mkdir %s: %w", p.Cwd, err)
 		}
 	}
-	env, err := t.environment(p)
+	env, err := environment(p.Env, func() string { return t.home(p.UID) })
 	if err != nil {
 		return nil, err
 	}
@@ -48,24 +48,32 @@ func fill(t *tree, cfg *configs.Config, p *Process, stdio Stdio) (*scene, error)
 	if err := t.cover(s, cfg); err != nil {
 		return nil, err
 	}
-	return s, s.standard(p, stdio)
+	if stdio.Console != nil {
+		s.terminal = &terminal{socket: startFDs, master: rootFD, slave: oldFD, console: startFDs + 1}
+	}
+	s.null, s.owned, err = stdio.divide(p.UID)
+	return s, err
 }
 
-// standard says what becomes of the standard descriptors.
-func (s *scene) standard(p *Process, stdio Stdio) error {
-	for fd, f := range stdio {
+// divide says which standard descriptors lead to the node's /dev/null, and which are to become the user's. The user's
+// number is the node's.
+func (s Stdio) divide(uid uint32) (null, owned []int, err error) {
+	if s.Console != nil { // the kernel gives a terminal to who opens it
+		return nil, []int{0, 1, 2}, nil
+	}
+	for fd, f := range s.Files {
 		var st unix.Stat_t
 		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-			return fmt.Errorf("standard descriptor %d: %w", fd, err)
+			return nil, nil, fmt.Errorf("standard descriptor %d: %w", fd, err)
 		}
 		switch {
 		case isNull(&st):
-			s.null = append(s.null, fd)
-		case st.Uid != p.UID:
-			s.owned = append(s.owned, fd)
+			null = append(null, fd)
+		case st.Uid != uid:
+			owned = append(owned, fd)
 		}
 	}
-	return nil
+	return null, owned, nil
 }
 
 func isNull(st *unix.Stat_t) bool {
@@ -155,9 +163,9 @@ func (t *tree) flagsAt(s *scene, path string) (flags int, ok bool, err error) {
 }
 
 // environment is complete: each name once, with its last value, and HOME.
-func (t *tree) environment(p *Process) ([]string, error) {
+func environment(given []string, homeDir func() string) ([]string, error) {
 	last := map[string]int{}
-	for i, kv := range p.Env {
+	for i, kv := range given {
 		name, _, ok := strings.Cut(kv, "=")
 		switch {
 		case !ok || name == "":
@@ -169,7 +177,7 @@ func (t *tree) environment(p *Process) ([]string, error) {
 	}
 	var env []string
 	home := false
-	for i, kv := range p.Env {
+	for i, kv := range given {
 		name, value, _ := strings.Cut(kv, "=")
 		if last[name] != i || name == "HOME" && value == "" {
 			continue
@@ -178,7 +186,7 @@ func (t *tree) environment(p *Process) ([]string, error) {
 		env = append(env, kv)
 	}
 	if !home {
-		env = append(env, "HOME="+t.home(p.UID))
+		env = append(env, "HOME="+homeDir())
 	}
 	return env, nil
 }

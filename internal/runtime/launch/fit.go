@@ -12,38 +12,51 @@ import (
 
 // Misfit says why a container is not one for this package, and "" if it is one. It is asked before anything is made.
 func Misfit(cfg *configs.Config) string {
+	if why := MisfitToJoin(cfg); why != "" {
+		return why
+	}
 	switch {
-	case !known:
-		return "processors of this kind"
-	case !kernel():
-		return "kernels without mount_setattr (before 5.12)"
-	case cfg.RootlessEUID || cfg.RootlessCgroups || cfg.NoPivotRoot:
+	case cfg.NoPivotRoot:
 		return "a runtime without root's rights"
 	case cfg.Namespaces.Contains(configs.NEWUSER):
 		return "users of its own"
-	case !private(cfg, configs.NEWNS), cfg.Namespaces.Contains(configs.NEWCGROUP), cfg.Namespaces.Contains(configs.NEWTIME):
+	case !private(cfg, configs.NEWNS), cfg.Namespaces.Contains(configs.NEWCGROUP):
 		return "namespaces"
 	case private(cfg, configs.NEWNET) || private(cfg, configs.NEWIPC) || private(cfg, configs.NEWUTS):
 		return "namespaces that are not the pod's"
 	case cfg.RootPropagation&^(unix.MS_SLAVE|unix.MS_REC) != 0 || cfg.RootPropagation&unix.MS_SLAVE == 0:
 		return "mounts that propagate to the node"
-	case cfg.MountLabel != "" || cfg.ProcessLabel != "" || cfg.AppArmorProfile != "":
-		return "a security module"
 	case len(cfg.Sysctl) > 0 || cfg.Hostname != "" || cfg.Domainname != "" || len(cfg.Networks) > 0 || len(cfg.Routes) > 0:
 		return "namespaces that the container sets up"
-	case cfg.Personality != nil, cfg.Scheduler != nil, cfg.IOPriority != nil, cfg.MemoryPolicy != nil, cfg.IntelRdt != nil,
-		len(cfg.TimeOffsets) > 0, len(cfg.NetDevices) > 0, cfg.ExecCPUAffinity != nil:
-		return "settings of the scheduler"
-	case cfg.NoNewKeyring:
-		return "no keyring of its own"
+	case len(cfg.NetDevices) > 0:
+		return "network devices"
 	}
 	for _, list := range cfg.Hooks {
 		if len(list) > 0 {
 			return "hooks"
 		}
 	}
-	if why := misfitOfMounts(cfg); why != "" {
-		return why
+	return misfitOfMounts(cfg)
+}
+
+// MisfitToJoin says why a container is not one for this package to start further processes in, and "" if it is one.
+func MisfitToJoin(cfg *configs.Config) string {
+	switch {
+	case !known:
+		return "processors of this kind"
+	case !kernel():
+		return "kernels without mount_setattr (before 5.12)"
+	case cfg.RootlessEUID || cfg.RootlessCgroups:
+		return "a runtime without root's rights"
+	case cfg.Namespaces.Contains(configs.NEWTIME), len(cfg.TimeOffsets) > 0:
+		return "namespaces"
+	case cfg.MountLabel != "" || cfg.ProcessLabel != "" || cfg.AppArmorProfile != "":
+		return "a security module"
+	case cfg.Personality != nil, cfg.Scheduler != nil, cfg.IOPriority != nil, cfg.MemoryPolicy != nil, cfg.IntelRdt != nil,
+		cfg.ExecCPUAffinity != nil:
+		return "settings of the scheduler"
+	case cfg.NoNewKeyring:
+		return "no keyring of its own"
 	}
 	return misfitOfFilter(cfg.Seccomp)
 }

@@ -26,37 +26,57 @@ type Steps struct {
 	Begin func(pid int, root string) error
 }
 
-// Stdio are the process's standard input and output; nil is the node's /dev/null.
-type Stdio [3]*os.File
+// Stdio are the process's standard input and output.
+type Stdio struct {
+	Files [3]*os.File
+	// Console, when set, is a socket. The process then has a new terminal of the container's for all three, whose master is
+	// sent over it.
+	Console *os.File
+}
+
+// numbers are descriptors for a process that is passed so many, before the console's.
+func (s Stdio) numbers(passed int) []uintptr {
+	files := make([]uintptr, passed)
+	for i, f := range s.Files {
+		files[i] = f.Fd()
+	}
+	if s.Console != nil {
+		files = append(files, s.Console.Fd())
+	}
+	return files
+}
 
 // Start makes a container's namespaces and its first process, and returns the process's number once it is the command.
 // The process is a child of ours, for the caller to reap. When Start fails there is none.
 //
 // The caller has asked Misfit.
+//
+// With a console the descriptors of stdio are the process's until it has its terminal.
 func Start(id string, cfg *configs.Config, p *Process, stdio Stdio, steps Steps) (pid int, err error) {
-	done := make(chan struct{})
 	var began *child
-	go func() {
-		// Never unlocked: the thread is spent in the container's namespaces, and ends with its goroutine.
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() { // the main thread could not end: it waits, and another is taken
-			go func() {
-				defer close(done)
-				runtime.LockOSThread()
-				began, err = build(id, cfg, p, stdio, steps)
-			}()
-			<-done
-			runtime.UnlockOSThread()
-			return
-		}
-		defer close(done)
-		began, err = build(id, cfg, p, stdio, steps)
-	}()
-	<-done
+	Apart(func() { began, err = build(id, cfg, p, stdio, steps) })
 	if err != nil {
 		return 0, err
 	}
 	return began.pid, began.outcome(p)
+}
+
+// Apart runs something on a thread of the runtime's that ends with it, and so may be spent in other namespaces. It is not
+// the main thread, which takes over the children of each thread that ends.
+func Apart(do func()) {
+	done := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()              // never unlocked: the thread ends with its goroutine
+		if unix.Gettid() == unix.Getpid() { // the main thread could not end: it waits, and another is taken
+			Apart(do)
+			runtime.UnlockOSThread()
+			close(done)
+			return
+		}
+		defer close(done)
+		do()
+	}()
+	<-done
 }
 
 // build does all that is done from outside, and lets the process go.
@@ -97,10 +117,7 @@ func build(id string, cfg *configs.Config, p *Process, stdio Stdio, steps Steps)
 	if err := steps.Begin(c.pid, t.root); err != nil {
 		return nil, err
 	}
-	if _, err := c.sync.Write([]byte{1}); err != nil {
-		return nil, fmt.Errorf("let the process begin: %w", err)
-	}
-	return c, nil
+	return c, c.begin()
 }
 
 // enter joins the pod's namespaces, and makes a mount namespace. A PID namespace is entered by children only
@@ -162,9 +179,8 @@ type child struct {
 	calls []call
 }
 
-// spawn starts the process, which waits.
-func (t *tree) spawn(cfg *configs.Config, p *Process, s *scene, stdio Stdio) (*child, error) {
-	list := listOf(p, s)
+// spawn starts a process that does a list. Files are its descriptors; that of syncFD is made here.
+func spawn(list *builder, files []uintptr, flags uintptr) (*child, error) {
 	raw, err := encode(list)
 	if err == nil {
 		raw, err = executable(raw)
@@ -182,28 +198,42 @@ func (t *tree) spawn(cfg *configs.Config, p *Process, s *scene, stdio Stdio) (*c
 		return nil, fmt.Errorf("socket to the process: %w", err)
 	}
 	defer unix.Close(pair[1])
-	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		unix.Close(pair[0])
-		return nil, fmt.Errorf("open the node's root: %w", err)
-	}
-	defer unix.Close(old)
-	files := make([]uintptr, passed)
-	for i, f := range stdio {
-		files[i] = f.Fd()
-	}
-	files[syncFD], files[rootFD], files[oldFD] = uintptr(pair[1]), uintptr(t.fd), uintptr(old)
-	attr := &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
-	if private(cfg, configs.NEWPID) {
-		attr.Sys.Cloneflags = unix.CLONE_NEWPID
+	files[syncFD] = uintptr(pair[1])
+	attr := &syscall.ProcAttr{
+		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: flags},
 	}
 	pid, err := syscall.ForkExec(fdPath(int(program.Fd())), []string{"coracle-init"}, attr)
-	runtime.KeepAlive(stdio)
 	if err != nil {
 		unix.Close(pair[0])
 		return nil, fmt.Errorf("start the process: %w", err)
 	}
 	return &child{pid: pid, sync: os.NewFile(uintptr(pair[0]), "sync"), calls: list.calls}, nil
+}
+
+// spawn starts the container's first process, which waits.
+func (t *tree) spawn(cfg *configs.Config, p *Process, s *scene, stdio Stdio) (*child, error) {
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the node's root: %w", err)
+	}
+	defer unix.Close(old)
+	files := stdio.numbers(startFDs)
+	files[rootFD], files[oldFD] = uintptr(t.fd), uintptr(old)
+	var flags uintptr
+	if private(cfg, configs.NEWPID) {
+		flags = unix.CLONE_NEWPID
+	}
+	c, err := spawn(listOf(p, s), files, flags)
+	runtime.KeepAlive(stdio)
+	return c, err
+}
+
+// begin gives the process the word to begin.
+func (c *child) begin() error {
+	if _, err := c.sync.Write([]byte{1}); err != nil {
+		return fmt.Errorf("let the process begin: %w", err)
+	}
+	return nil
 }
 
 // settle sets what only others can set of the process.
@@ -239,6 +269,11 @@ func (c *child) outcome(p *Process) error {
 	if err != nil {
 		return fmt.Errorf("hear of the process: %w", err)
 	}
+	return c.reported(report, p)
+}
+
+// reported is the error that a process tells of.
+func (c *child) reported(report []byte, p *Process) error {
 	at, errno := binary.NativeEndian.Uint64(report), unix.Errno(binary.NativeEndian.Uint64(report[8:]))
 	if at >= uint64(len(c.calls)) {
 		return fmt.Errorf("the process failed at step %d: %w", at, errno)

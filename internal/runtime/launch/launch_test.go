@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,6 +51,49 @@ func TestOrder(t *testing.T) {
 	p.Bounding = 1<<41 - 1
 	if slices.Contains(names(listOf(p, s)), "drop a capability") {
 		t.Error("a capability that is to be kept is dropped")
+	}
+}
+
+// TestJoinOrder: a process that joins a container leaves the node's namespaces before it waits, and gives up rights over
+// others' namespaces last; what it opens comes after its cgroups bound it.
+func TestJoinOrder(t *testing.T) {
+	p := &Process{Args: []string{"/x"}, Env: []string{"HOME=/"}, Cwd: "/w", LastCap: 1}
+	got := names(joinList("id", p, []int{1}, unix.CLONE_NEWNS|unix.CLONE_NEWUSER, true))
+	want := []string{
+		"close_range", "prctl(PR_SET_DUMPABLE)", "join the container's namespaces", "join the container's users", "close", "wait for the runtime",
+		"session keyring", "open /dev/pts/ptmx", "send the terminal", "dup3 of the terminal", "ioctl(setctty)", "umask", "drop a capability",
+		"fchown of standard input or output", "setgroups", "setgid", "setuid", "capset", executing,
+	}
+	last := -1
+	for _, w := range want {
+		at := slices.Index(got[last+1:], w)
+		if at < 0 {
+			t.Fatalf("%q is not after what comes before it in %q:\n%s", w, want, strings.Join(got, "\n"))
+		}
+		last += at + 1
+	}
+	for _, never := range []string{"pivot_root", "mount proc at /proc", "create /dev/console", "open /dev/null"} {
+		if slices.Contains(got, never) {
+			t.Errorf("%q in a container that is not ours to change", never)
+		}
+	}
+	for _, c := range joinList("id", p, nil, 0, false).calls {
+		if c.nr == unix.SYS_SETNS {
+			t.Error("it joins namespaces that are the node's")
+		}
+	}
+}
+
+// TestHostUID: a user of a pod's own is another on the node.
+func TestHostUID(t *testing.T) {
+	cfg := &configs.Config{UIDMappings: []configs.IDMap{{ContainerID: 0, HostID: 70000, Size: 100}}}
+	for uid, want := range map[uint32]uint32{0: 70000, 99: 70099, 100: 100} {
+		if got := hostUID(cfg, uid); got != want {
+			t.Errorf("user %d is %d on the node, want %d", uid, got, want)
+		}
+	}
+	if got := hostUID(&configs.Config{}, 7); got != 7 {
+		t.Errorf("user 7 of the node's is %d", got)
 	}
 }
 

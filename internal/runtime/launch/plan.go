@@ -9,11 +9,11 @@ import (
 
 // Descriptors of the process besides its standard ones, until it is the command.
 const (
-	syncFD = 3 // to the runtime: the word to begin comes over it, and goes what failed
-	rootFD = 4 // the container's root
-	oldFD  = 5 // the node's
-	passed = 6 // how many there are
-	nextFD = 4 // what the process opens first gets this number: those of the roots are closed by then
+	syncFD   = 3 // to the runtime: the word to begin comes over it, and goes what failed
+	rootFD   = 4 // the container's root
+	oldFD    = 5 // the node's
+	startFDs = 6 // how many a container's first process has
+	nextFD   = 4 // what the process opens first gets this number: those of the roots are closed by then
 )
 
 // builder writes a list of system calls and what they point to.
@@ -53,6 +53,9 @@ func (b *builder) add(what string, nr int, args ...arg) int {
 
 // allow lets the last call fail with these errors.
 func (b *builder) allow(errs ...unix.Errno) { b.calls[len(b.calls)-1].mayFail = errs }
+
+// must has the last call return this number, and nothing else.
+func (b *builder) must(want int) { b.calls[len(b.calls)-1].want = int64(want) }
 
 func (b *builder) bytes(raw []byte) arg {
 	for len(b.data)%8 != 0 {
@@ -133,6 +136,8 @@ type scene struct {
 	remounts []remount
 	// sealed says that the root is read-only.
 	sealed bool
+	// terminal says that the process gets a terminal, and how the descriptors of that are numbered.
+	terminal *terminal
 	// null are descriptors that lead to the node's /dev/null, and are to lead to the container's; owned are those that
 	// become the user's.
 	null, owned []int
@@ -156,21 +161,31 @@ type remount struct {
 // listOf is what the process does until it is the command: in libcontainer's order.
 func listOf(p *Process, s *scene) *builder {
 	b := &builder{}
+	passed := startFDs
+	if s.terminal != nil {
+		passed++
+	}
+	b.hide(passed)
 	b.wait()
 	b.enterRoot(s)
+	b.openTerminal(s.terminal)
 	b.closeUp(p, s)
-	b.dropRights(p, s)
+	b.dropRights(p, s.owned)
 	b.become(p)
 	return b
 }
 
-// wait is until the runtime says to begin. When it ends without a word, so does the process.
-func (b *builder) wait() {
+// hide leaves the process the descriptors that were passed to it, and nothing of it to be looked at by others.
+func (b *builder) hide(passed int) {
 	// The runtime's own descriptors are not for the container, whoever forgot to have them closed.
 	b.add("close_range", unix.SYS_CLOSE_RANGE, num(passed), num(uint32(1<<32-1)))
 	b.add("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE))
+}
+
+// wait is until the runtime says to begin. When it ends without a word, so does the process.
+func (b *builder) wait() {
 	b.add("wait for the runtime", unix.SYS_READ, num(syncFD), b.bytes(make([]byte, 1)), num(1))
-	b.calls[len(b.calls)-1].want = 1
+	b.must(1)
 	b.add("fcntl(FD_CLOEXEC)", unix.SYS_FCNTL, num(syncFD), num(unix.F_SETFD), num(unix.FD_CLOEXEC))
 }
 
@@ -196,7 +211,7 @@ func (b *builder) enterRoot(s *scene) {
 func (b *builder) closeUp(p *Process, s *scene) {
 	if len(s.null) > 0 {
 		b.add("open /dev/null", unix.SYS_OPENAT, num(atFDCWD), b.text("/dev/null"), num(unix.O_RDWR|unix.O_CLOEXEC))
-		b.calls[len(b.calls)-1].want = nextFD
+		b.must(nextFD)
 		for _, fd := range s.null {
 			b.add("dup3 of /dev/null", unix.SYS_DUP3, num(nextFD), num(fd))
 		}
@@ -230,8 +245,8 @@ func (b *builder) closeUp(p *Process, s *scene) {
 // atFDCWD is AT_FDCWD as a register has it.
 const atFDCWD = ^uint64(99)
 
-// dropRights leaves the process what the command may have.
-func (b *builder) dropRights(p *Process, s *scene) {
+// dropRights leaves the process what the command may have. Owned are the standard descriptors that become its user's.
+func (b *builder) dropRights(p *Process, owned []int) {
 	if p.NoNewPrivileges {
 		b.add("prctl(PR_SET_NO_NEW_PRIVS)", unix.SYS_PRCTL, num(unix.PR_SET_NO_NEW_PRIVS), num(1))
 	} else {
@@ -246,9 +261,9 @@ func (b *builder) dropRights(p *Process, s *scene) {
 		}
 	}
 	b.add("prctl(PR_SET_KEEPCAPS)", unix.SYS_PRCTL, num(unix.PR_SET_KEEPCAPS), num(1))
-	for _, fd := range s.owned {
+	for _, fd := range owned {
 		b.add("fchown of standard input or output", unix.SYS_FCHOWN, num(fd), num(p.UID), num(^uint64(0)))
-		b.allow(unix.EPERM, unix.EROFS)
+		b.allow(unix.EPERM, unix.EROFS, unix.EINVAL) // EINVAL: its owner is nobody in the user namespace
 	}
 	groups := make([]byte, 4*len(p.Groups))
 	for i, g := range p.Groups {
