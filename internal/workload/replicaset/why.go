@@ -2,6 +2,8 @@ package replicaset
 
 import (
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,7 +11,6 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/podstate"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/refusal"
 )
@@ -18,7 +19,8 @@ import (
 const shown = 3
 
 // why explains the plan: what happens next, then each pod that is not available with its reason.
-func (p *picture) why(c counts) plan.Why {
+func (p *picture) why() plan.Why {
+	c := p.counts
 	w := plan.Why{State: plan.Steady}
 	if s := p.set.object; s.GetDeletionTimestamp() != nil {
 		return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{Reason: "Deleting", Since: s.GetDeletionTimestamp().Time,
@@ -42,12 +44,13 @@ func (p *picture) why(c counts) plan.Why {
 		w.Waits = append(w.Waits, p.refusal(f))
 	}
 	if p.held > 0 {
+		leaving := p.first(p.leaving())
 		w.State = worse(w.State, plan.Waiting)
-		w.Waits = append(w.Waits, plan.Wait{Reason: "PodReplacementPolicy", On: object.RefOf(p.terminating[0]),
-			Since:   deletedAt(p.terminating[0]),
-			Message: fmt.Sprintf("%s terminating; with TerminationComplete they are replaced when they are gone", are(len(p.terminating)))})
+		w.Waits = append(w.Waits, plan.Wait{Reason: "PodReplacementPolicy", On: object.RefOf(leaving),
+			Since:   deletedAt(leaving),
+			Message: fmt.Sprintf("%s terminating; with TerminationComplete they are replaced when they are gone", are(p.terminating))})
 	}
-	if int(c.available) < len(p.active) || len(p.terminating) > 0 {
+	if int(c.available) < p.active || p.terminating > 0 {
 		p.explainPods(&w)
 	}
 	return w
@@ -68,21 +71,8 @@ func (p *picture) refusal(f *failure) plan.Wait {
 // explainPods adds a wait for the pods that are not available, those that look worst first. Only
 // the few that are shown are diagnosed: the cost of a plan must not be that of its explanation.
 func (p *picture) explainPods(w *plan.Why) {
-	var bad, slow []*corev1.Pod
-	missing := 0
-	for _, pod := range p.active {
-		if p.available(pod) {
-			continue
-		}
-		missing++
-		if len(bad) < shown && looksBad(pod) {
-			bad = append(bad, pod)
-		} else if len(slow) < shown {
-			slow = append(slow, pod)
-		}
-	}
-	worst := append(bad, slow...)
-	for _, pod := range worst[:min(shown, len(worst))] {
+	missing := p.active - int(p.counts.available)
+	for _, pod := range p.worst() {
 		v := diagnose.Pod(p.Reader, pod, p.set.minReady, p.Now)
 		w.Waits = append(w.Waits, v.Wait)
 		w.State = worse(w.State, plan.Waiting)
@@ -93,10 +83,58 @@ func (p *picture) explainPods(w *plan.Why) {
 	if more := missing - shown; more > 0 {
 		w.Waits = append(w.Waits, plan.Wait{Reason: "MorePods", Message: "besides, " + are(more) + " not available"})
 	}
-	if missing == 0 && p.held == 0 && len(p.terminating) > 0 {
-		v := diagnose.Pod(p.Reader, p.terminating[0], p.set.minReady, p.Now)
+	if leaving := p.first(p.leaving()); missing == 0 && p.held == 0 && leaving != nil {
+		v := diagnose.Pod(p.Reader, leaving, p.set.minReady, p.Now)
 		w.Waits, w.State = append(w.Waits, v.Wait), worse(w.State, plan.Waiting)
 	}
+}
+
+// worst returns the pods to explain, as many as are shown: those that look bad, the others that are not ready, those that have
+// not been for long enough, those that not every node knows.
+func (p *picture) worst() []*corev1.Pod {
+	pods := make([]*corev1.Pod, 0, shown)
+	take := func(names iter.Seq[string]) {
+		for name := range names {
+			if len(pods) == shown {
+				return
+			}
+			if pod := p.pod(name); pod != nil && !slices.Contains(pods, pod) {
+				pods = append(pods, pod)
+			}
+		}
+	}
+	for _, g := range p.groups {
+		take(g.Unready(true))
+	}
+	for _, g := range p.groups {
+		take(g.Unready(false))
+	}
+	for _, g := range p.groups {
+		take(g.Ripening(p.minReady(), p.Now))
+	}
+	take(slices.Values(p.unknown))
+	return pods
+}
+
+// leaving returns the names of the terminating pods.
+func (p *picture) leaving() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, g := range p.groups {
+			for name := range g.Leaving() {
+				if !yield(name) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// first returns the first of some pods; nil when there is none.
+func (p *picture) first(names iter.Seq[string]) *corev1.Pod {
+	for name := range names {
+		return p.pod(name)
+	}
+	return nil
 }
 
 // deletedAt is when a terminating pod's deletion began: its timestamp is the end of its grace.
@@ -106,24 +144,6 @@ func deletedAt(pod *corev1.Pod) time.Time {
 		at = at.Add(-time.Duration(*g) * time.Second)
 	}
 	return at
-}
-
-// looksBad tells at a glance the pods that hardly get well by themselves.
-func looksBad(pod *corev1.Pod) bool {
-	if c := podstate.Condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
-		return true
-	}
-	for i := range pod.Status.ContainerStatuses {
-		if s := pod.Status.ContainerStatuses[i].State.Waiting; s != nil && s.Reason != "ContainerCreating" && s.Reason != "PodInitializing" {
-			return true
-		}
-	}
-	for i := range pod.Status.InitContainerStatuses {
-		if s := pod.Status.InitContainerStatuses[i].State.Waiting; s != nil && s.Reason != "PodInitializing" {
-			return true
-		}
-	}
-	return false
 }
 
 // worse returns the state that tells the user more: Stuck over Progressing over Waiting over Steady.
