@@ -38,7 +38,7 @@ func Controller() plan.Controller {
 	return plan.Controller{
 		Name:      "replicaset-controller",
 		For:       resource.ReplicaSets,
-		Watches:   append(append(refusal.Watches(resource.ReplicaSets, lacks), claim.Watch(resource.Pods, resource.ReplicaSets, selectorOf, alike)), routed.Watches("ReplicaSet")...),
+		Watches:   append(append(refusal.Watches(resource.ReplicaSets, lacks), claim.Watch(resource.Pods, resource.ReplicaSets, Selector, alike)), routed.Watches("ReplicaSet")...),
 		Indexes:   append(diagnose.Indexes(), routed.Indexes()...),
 		Summaries: []object.Summary{tally.Summary, claim.Orphans(resource.Pods)},
 		Plan:      planFor(resource.ReplicaSets),
@@ -50,7 +50,7 @@ func ReplicationController() plan.Controller {
 	return plan.Controller{
 		Name: "replication-controller",
 		For:  resource.ReplicationControllers,
-		Watches: append(refusal.Watches(resource.ReplicationControllers, lacks), claim.Watch(resource.Pods, resource.ReplicationControllers, selectorOf, alike),
+		Watches: append(refusal.Watches(resource.ReplicationControllers, lacks), claim.Watch(resource.Pods, resource.ReplicationControllers, Selector, alike),
 			plan.Watch{Resource: resource.Leases, Keys: none}, plan.Watch{Resource: resource.Nodes, Keys: none}),
 		Indexes:   append(diagnose.Indexes(), routed.Indexes()...),
 		Summaries: []object.Summary{tally.Summary, claim.Orphans(resource.Pods)},
