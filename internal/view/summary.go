@@ -20,8 +20,8 @@ type kept struct {
 	members int
 }
 
-// AddSummaries declares summaries, of indexes that are declared; objects already seen are counted at once. A second declaration
-// of a name changes nothing.
+// AddSummaries declares summaries, of indexes that are declared; objects already seen are counted at once. A second
+// declaration of a name changes nothing.
 func (v *View) AddSummaries(summaries ...object.Summary) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -86,7 +86,8 @@ func (s *summary) refile(before, after object.Object, was, is []string) {
 	}
 }
 
-// Tally is what object.Tallied asks for. It is nil where nothing is counted; kept is false where nobody declared the summary.
+// Tally is what object.Tallied asks for. It is nil where nothing is counted; kept is false where nobody declared the
+// summary.
 func (s still) Tally(res resource.Resource, name, value string) (t object.Tally, found bool) {
 	table := s.v.tables[res]
 	if table == nil {

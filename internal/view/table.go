@@ -157,8 +157,8 @@ func (t *table) settle() {
 	}
 }
 
-// refile moves k from the values it was filed under to those it is filed under now; before and after are its object then and now,
-// nil for none.
+// refile moves k from the values it was filed under to those it is filed under now; before and after are its object
+// then and now, nil for none.
 func (ix *index) refile(k object.Key, before, after object.Object, was, is []string) {
 	for _, s := range ix.summaries {
 		s.refile(before, after, was, is)

@@ -47,8 +47,8 @@ func (t orphans) Change(before, after object.Object) {
 // text tells labels apart: in none of them is a sign that it puts between them.
 func text(set labels.Set) string { return set.String() }
 
-// AnyOrphan says whether Objects would have an owner adopt anything, whatever it calls adoptable: the cost is that of the different
-// labels there are.
+// AnyOrphan says whether Objects would have an owner adopt anything, whatever it calls adoptable: the cost is that of
+// the different labels there are.
 func AnyOrphan(r object.Reader, res resource.Resource, owner Owner) bool {
 	if owner.Object.GetDeletionTimestamp() != nil || owner.Selector.Empty() {
 		return false

@@ -1,8 +1,9 @@
-// Package ordered keeps items in order and knows their ranks: how many come before an instant or a name, and which come next.
+// Package ordered keeps items in order and knows their ranks: how many come before an instant or a name, and which
+// come next.
 //
-// It owns a treap (Aragon and Seidel, "Randomized Search Trees", 1989): each change, rank and search costs the logarithm of the
-// number of items, and 24 bytes beside the item. Reading changes nothing, so that many may read at once. It refuses to know
-// what the items are.
+// It owns a treap (Aragon and Seidel, "Randomized Search Trees", 1989): each change, rank and search costs the
+// logarithm of the number of items, and 24 bytes beside the item. Reading changes nothing, so that many may read at
+// once. It refuses to know what the items are.
 package ordered
 
 import "iter"
@@ -132,8 +133,8 @@ func (s *Set[T]) Before(holds func(T) bool) int {
 	return rank
 }
 
-// All returns the items in order, from the first for which skip is not true; nil skips none. Skip must be true of the first
-// items in order, and of no other.
+// All returns the items in order, from the first for which skip is not true; nil skips none. Skip must be true of the
+// first items in order, and of no other.
 func (s *Set[T]) All(skip func(T) bool) iter.Seq[T] {
 	return func(yield func(T) bool) { s.root.walk(skip, yield) }
 }

@@ -8,9 +8,9 @@ import (
 	"coracle/internal/workload/diagnose"
 )
 
-// Pods that their nodes refuse are replaced after a pause, doubling with each round of them: made at once they would fare
-// the same, a hundred times a second. The rounds are told apart by when pods were created, to the second; they are
-// forgotten once there was none for twice the longest pause, or when the refused pods are deleted.
+// Pods that their nodes refuse are replaced after a pause, doubling with each round of them: made at once they would
+// fare the same, a hundred times a second. The rounds are told apart by when pods were created, to the second; they
+// are forgotten once there was none for twice the longest pause, or when the refused pods are deleted.
 const (
 	firstPause   = time.Second
 	longestPause = 5 * time.Minute

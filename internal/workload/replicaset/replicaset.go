@@ -58,7 +58,8 @@ func ReplicationController() plan.Controller {
 	}
 }
 
-// none: a ReplicationController rolls nothing out by itself; what its pods wait for must be in the picture all the same.
+// none: a ReplicationController rolls nothing out by itself; what its pods wait for must be in the picture all the
+// same.
 func none(object.Reader, object.Object, object.Object) []object.Key { return nil }
 
 func planFor(res resource.Resource) func(plan.Input) plan.Plan {
@@ -81,7 +82,8 @@ type picture struct {
 	plan.Input
 	set set
 	led *routed.Book
-	// groups are the set's pods. Where some are to be adopted or released, pods are they one by one, as the edits leave them.
+	// groups are the set's pods. Where some are to be adopted or released, pods are they one by one, as the edits leave
+	// them.
 	groups []*tally.Group
 	pods   []object.Object
 	edits  []plan.Action
@@ -133,7 +135,8 @@ func (p *picture) claim() {
 	astray := func(g *tally.Group) bool {
 		return g.Namespace == p.set.object.GetNamespace() && !p.set.selector.Matches(labels.Set(g.Labels))
 	}
-	if p.set.object.GetDeletionTimestamp() == nil && (slices.ContainsFunc(own, astray) || claim.AnyOrphan(p.Reader, resource.Pods, owner)) {
+	dying := p.set.object.GetDeletionTimestamp() != nil
+	if !dying && (slices.ContainsFunc(own, astray) || claim.AnyOrphan(p.Reader, resource.Pods, owner)) {
 		p.pods, p.edits = claim.Objects(p.Reader, resource.Pods, owner, adoptable)
 		counted := tally.New()
 		for _, pod := range p.pods {
@@ -153,7 +156,8 @@ func (p *picture) claim() {
 func (p *picture) each() []*corev1.Pod {
 	pods := p.pods
 	if pods == nil {
-		pods, _ = claim.Objects(p.Reader, resource.Pods, claim.Owner{Object: p.set.object, Selector: p.set.selector}, adoptable)
+		owner := claim.Owner{Object: p.set.object, Selector: p.set.selector}
+		pods, _ = claim.Objects(p.Reader, resource.Pods, owner, adoptable)
 	}
 	active := make([]*corev1.Pod, 0, p.active)
 	for _, o := range pods {

@@ -26,8 +26,8 @@ type counts struct {
 	replicas, labeled, ready, available, terminating int32
 }
 
-// count counts the pods, and says when the next ready one turns available (zero: none will). Whoever sets no minReadySeconds does
-// not ask since when a pod is ready.
+// count counts the pods, and says when the next ready one turns available (zero: none will). Whoever sets no
+// minReadySeconds does not ask since when a pod is ready.
 func (p *picture) count() (c counts, next time.Time) {
 	soon := func(at time.Time) {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -49,9 +49,9 @@ func (p *picture) count() (c counts, next time.Time) {
 	return c, next
 }
 
-// early counts the pods of a group that have been ready for long enough, but that not all who lead connections know, and says when
-// the first of them counts as available though nobody says so. Only those that became ready of late are looked at, and only where a
-// service selects them.
+// early counts the pods of a group that have been ready for long enough, but that not all who lead connections know,
+// and says when the first of them counts as available though nobody says so. Only those that became ready of late are
+// looked at, and only where a service selects them.
 func (p *picture) early(g *tally.Group) (n int, next time.Time) {
 	if !p.led.Concerns(g.Namespace, g.Labels) {
 		return 0, time.Time{}

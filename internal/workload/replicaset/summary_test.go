@@ -28,8 +28,8 @@ func plansOf(r object.Reader, c plan.Controller, now time.Time) map[string]plan.
 	return plans
 }
 
-// TestKeptCountsPlanAlike: after any changes to pods, services and sets, a plan made on what the view keeps is the one made by
-// looking at each pod.
+// TestKeptCountsPlanAlike: after any changes to pods, services and sets, a plan made on what the view keeps is the one
+// made by looking at each pod.
 func TestKeptCountsPlanAlike(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, controllers := drawWorld(t)

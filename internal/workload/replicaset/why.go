@@ -89,8 +89,8 @@ func (p *picture) explainPods(w *plan.Why) {
 	}
 }
 
-// worst returns the pods to explain, as many as are shown: those that look bad, the others that are not ready, those that have
-// not been for long enough, those that not every node knows.
+// worst returns the pods to explain, as many as are shown: those that look bad, the others that are not ready, those
+// that have not been for long enough, those that not every node knows.
 func (p *picture) worst() []*corev1.Pod {
 	pods := make([]*corev1.Pod, 0, shown)
 	take := func(names iter.Seq[string]) {

@@ -37,7 +37,8 @@ func since(t time.Time) func(entry) bool {
 	return func(e entry) bool { return e.at <= at }
 }
 
-// Young returns the names of the ready pods that not every node need know yet: those that became ready less than Bound ago.
+// Young returns the names of the ready pods that not every node need know yet: those that became ready less than Bound
+// ago.
 func (g *Group) Young(now time.Time) iter.Seq[string] {
 	if g.Bound <= 0 {
 		return names(nil, nil)
@@ -45,8 +46,8 @@ func (g *Group) Young(now time.Time) iter.Seq[string] {
 	return names(g.ready, since(now.Add(-g.Bound)))
 }
 
-// Ripening returns the names of the ready pods that have not been so for minReady above zero: those that never will have been, as
-// nobody said since when, then the others, the next to come first.
+// Ripening returns the names of the ready pods that have not been so for minReady above zero: those that never will
+// have been, as nobody said since when, then the others, the next to come first.
 func (g *Group) Ripening(minReady time.Duration, now time.Time) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if minReady <= 0 || g.ready == nil {
@@ -65,8 +66,8 @@ func (g *Group) Ripening(minReady time.Duration, now time.Time) iter.Seq[string]
 	}
 }
 
-// Unready returns the names of the active pods that are not ready, in their order; bad ones are those that hardly get well by
-// themselves, or else the others.
+// Unready returns the names of the active pods that are not ready, in their order; bad ones are those that hardly get
+// well by themselves, or else the others.
 func (g *Group) Unready(bad bool) iter.Seq[string] {
 	if bad {
 		return func(yield func(string) bool) {
@@ -89,8 +90,8 @@ func (g *Group) Leaving() iter.Seq[string] { return names(g.leaving, nil) }
 // Refused is how many pods there are that their nodes did not take.
 func (g *Group) Refused() int { return length(g.refused) }
 
-// LastRefused is the refused pod that was created last before an instant, zero for any; false when there is none. Of several of
-// one instant it is the first by name.
+// LastRefused is the refused pod that was created last before an instant, zero for any; false when there is none. Of
+// several of one instant it is the first by name.
 func (g *Group) LastRefused(before time.Time) (name string, created time.Time, found bool) {
 	if g.refused == nil {
 		return "", time.Time{}, false

@@ -1,10 +1,10 @@
-// Package tally counts the pods that a controller has, change by change, so that one pod's change costs the same in a set of ten
-// and of ten thousand.
+// Package tally counts the pods that a controller has, change by change, so that one pod's change costs the same in a
+// set of ten and of ten thousand.
 //
-// It owns what a count needs: which pods are alike (Group), how many of them are active, ready, on their way out or refused, since
-// when they are ready, and the names of the few that an explanation tells. A pod that is well costs one small entry, of its
-// name and the instant; nothing here refers to a pod itself. It refuses decisions, and to know the time: whether a pod has been
-// ready for long enough is asked with the instant.
+// It owns what a count needs: which pods are alike (Group), how many of them are active, ready, on their way out or
+// refused, since when they are ready, and the names of the few that an explanation tells. A pod that is well costs one
+// small entry, of its name and the instant; nothing here refers to a pod itself. It refuses decisions, and to know the
+// time: whether a pod has been ready for long enough is asked with the instant.
 package tally
 
 import (
@@ -153,7 +153,8 @@ func (t *Pods) Change(before, after object.Object) {
 
 // alike says that two states of a pod are of one group.
 func alike(a, b *corev1.Pod) bool {
-	return a.Namespace == b.Namespace && maps.Equal(a.Labels, b.Labels) && a.Annotations[drain.Timeout] == b.Annotations[drain.Timeout]
+	return a.Namespace == b.Namespace && maps.Equal(a.Labels, b.Labels) &&
+		a.Annotations[drain.Timeout] == b.Annotations[drain.Timeout]
 }
 
 func (g *Group) put(c class, e entry) {
