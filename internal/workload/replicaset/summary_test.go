@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"pgregory.net/rapid"
 
+	"coracle/internal/drain"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -53,6 +54,15 @@ func TestKeptCountsPlanAlike(t *testing.T) {
 			kind := rapid.SampledFrom([]watch.EventType{watch.Added, watch.Modified, watch.Deleted}).Draw(t, "event")
 			pod := drawPod(t, fmt.Sprintf("pod-%d", rapid.IntRange(0, 14).Draw(t, "pod")), owners)
 			pod.Namespace = "default"
+			if own := rapid.SampledFrom([]string{"", "", "x", "y"}).Draw(t, "own"); own != "" {
+				pod.Labels["own"] = own
+			}
+			if text := rapid.SampledFrom([]string{"", "", "9s", "0s"}).Draw(t, "timeout"); text != "" {
+				pod.Annotations = map[string]string{drain.Timeout: text}
+			}
+			if rapid.IntRange(0, 3).Draw(t, "refused") == 0 {
+				pod.Status.Reason = "OutOfcpu"
+			}
 			v.Apply(view.Event{Type: kind, Object: pod, Revision: uint64(2 + i)})
 			now := w.Now.Add(time.Duration(i) * time.Second)
 			for _, c := range controllers {

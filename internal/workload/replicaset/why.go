@@ -13,6 +13,7 @@ import (
 	"coracle/internal/plan"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/refusal"
+	"coracle/internal/workload/tally"
 )
 
 // shown is how many pods an explanation names; the rest are counted.
@@ -44,7 +45,7 @@ func (p *picture) why() plan.Why {
 		w.Waits = append(w.Waits, p.refusal(f))
 	}
 	if p.held > 0 {
-		leaving := p.first(p.leaving())
+		leaving := p.leaving()
 		w.State = worse(w.State, plan.Waiting)
 		w.Waits = append(w.Waits, plan.Wait{Reason: "PodReplacementPolicy", On: object.RefOf(leaving),
 			Since:   deletedAt(leaving),
@@ -83,7 +84,7 @@ func (p *picture) explainPods(w *plan.Why) {
 	if more := missing - shown; more > 0 {
 		w.Waits = append(w.Waits, plan.Wait{Reason: "MorePods", Message: "besides, " + are(more) + " not available"})
 	}
-	if leaving := p.first(p.leaving()); missing == 0 && p.held == 0 && leaving != nil {
+	if leaving := p.leaving(); missing == 0 && p.held == 0 && leaving != nil {
 		v := diagnose.Pod(p.Reader, leaving, p.set.minReady, p.Now)
 		w.Waits, w.State = append(w.Waits, v.Wait), worse(w.State, plan.Waiting)
 	}
@@ -92,49 +93,54 @@ func (p *picture) explainPods(w *plan.Why) {
 // worst returns the pods to explain, as many as are shown: those that look bad, the others that are not ready, those
 // that have not been for long enough, those that not every node knows.
 func (p *picture) worst() []*corev1.Pod {
-	pods := make([]*corev1.Pod, 0, shown)
-	take := func(names iter.Seq[string]) {
-		for name := range names {
-			if len(pods) == shown {
-				return
-			}
-			if pod := p.pod(name); pod != nil && !slices.Contains(pods, pod) {
-				pods = append(pods, pod)
+	names := make([]string, 0, shown)
+	take := func(more []string) {
+		for _, name := range more {
+			if len(names) < shown && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
 	}
-	for _, g := range p.groups {
-		take(g.Unready(true))
+	take(p.some(func(g *tally.Group) iter.Seq[string] { return g.Unready(true) }))
+	take(p.some(func(g *tally.Group) iter.Seq[string] { return g.Unready(false) }))
+	take(p.some(func(g *tally.Group) iter.Seq[string] { return g.Ripening(p.minReady(), p.Now) }))
+	take(p.unknown)
+	pods := make([]*corev1.Pod, 0, shown)
+	for _, name := range names {
+		if pod := p.pod(name); pod != nil {
+			pods = append(pods, pod)
+		}
 	}
-	for _, g := range p.groups {
-		take(g.Unready(false))
-	}
-	for _, g := range p.groups {
-		take(g.Ripening(p.minReady(), p.Now))
-	}
-	take(slices.Values(p.unknown))
 	return pods
 }
 
-// leaving returns the names of the terminating pods.
-func (p *picture) leaving() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, g := range p.groups {
-			for name := range g.Leaving() {
-				if !yield(name) {
-					return
-				}
+// some returns of each group the first few names, in their order; those of several groups by name.
+func (p *picture) some(of func(*tally.Group) iter.Seq[string]) (names []string) {
+	groups := 0
+	for _, g := range p.groups {
+		n := len(names)
+		for name := range of(g) {
+			if names = append(names, name); len(names)-n == shown {
+				break
 			}
 		}
+		if len(names) > n {
+			groups++
+		}
 	}
+	if groups > 1 {
+		slices.Sort(names)
+	}
+	return names
 }
 
-// first returns the first of some pods; nil when there is none.
-func (p *picture) first(names iter.Seq[string]) *corev1.Pod {
-	for name := range names {
-		return p.pod(name)
+// leaving returns the terminating pod that is told of, the first by name; nil when there is none.
+func (p *picture) leaving() *corev1.Pod {
+	names := p.some((*tally.Group).Leaving)
+	if len(names) == 0 {
+		return nil
 	}
-	return nil
+	return p.pod(names[0])
 }
 
 // deletedAt is when a terminating pod's deletion began: its timestamp is the end of its grace.

@@ -8,7 +8,7 @@ import (
 	"coracle/internal/workload/ordered"
 )
 
-// Groups returns the groups.
+// Groups returns the groups, in an order that depends on nothing but what they are.
 func (t *Pods) Groups() []*Group { return t.groups }
 
 // Ready is how many active pods are ready.

@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/drain"
 	"coracle/internal/object"
@@ -39,7 +40,7 @@ func Of(r object.Reader, controller object.Object) *Pods {
 	return object.Tallied(r, &Summary, string(controller.GetUID())).(*Pods)
 }
 
-// Pods is a tally. Its groups are in the order in which their first pods came, which no decision depends on.
+// Pods is a tally. Its groups are in order of their identities, whichever came first.
 type Pods struct {
 	groups []*Group
 	// found says where groups of a fingerprint are, once there are many.
@@ -55,6 +56,8 @@ type Group struct {
 	Labels    map[string]string
 	// Bound is drain.Bound of each: how long after it became ready a pod is known to all nodes at the latest.
 	Bound time.Duration
+	// identity is all of these as text.
+	identity string
 
 	// Members are all, those that have ended among them. Active and Terminating are as in podstate.
 	Members, Active, Terminating int
@@ -220,8 +223,12 @@ func (t *Pods) group(pod *corev1.Pod) *Group {
 	if at := slices.IndexFunc(near, is); at >= 0 {
 		return near[at]
 	}
-	g := &Group{Namespace: pod.Namespace, Labels: pod.Labels, Bound: bound}
-	t.groups = append(t.groups, g)
+	g := &Group{Namespace: pod.Namespace, Labels: pod.Labels, Bound: bound,
+		identity: pod.Namespace + "/" + labels.Set(pod.Labels).String() + "/" + bound.String()}
+	place, _ := slices.BinarySearchFunc(t.groups, g.identity, func(o *Group, identity string) int {
+		return cmp.Compare(o.identity, identity)
+	})
+	t.groups = slices.Insert(t.groups, place, g)
 	if t.found != nil {
 		t.file(g)
 	} else if len(t.groups) > few {
@@ -250,9 +257,9 @@ func (t *Pods) drop(g *Group) {
 }
 
 // fingerprint is the same for the same labels: the sum of FNV-1a over each.
-func fingerprint(labels map[string]string) (sum uint64) {
+func fingerprint(set map[string]string) (sum uint64) {
 	const offset, prime = 14695981039346656037, 1099511628211
-	for k, v := range labels {
+	for k, v := range set {
 		h := uint64(offset)
 		for i := range len(k) {
 			h = (h ^ uint64(k[i])) * prime
