@@ -33,6 +33,8 @@ type Controller struct {
 	For     resource.Resource
 	Watches []Watch
 	Indexes []object.Index
+	// Summaries are what the planner asks the Reader for by object.Tallied.
+	Summaries []object.Summary
 	// Signs are heartbeats whose last sight the planner is told of (Input.Witness). They ask for no
 	// decision.
 	Signs []Sign

@@ -138,3 +138,21 @@ func Refused(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason != "" &&
 		len(pod.Status.ContainerStatuses) == 0 && len(pod.Status.InitContainerStatuses) == 0
 }
+
+// LooksBad tells at a glance the pods that hardly get well by themselves.
+func LooksBad(pod *corev1.Pod) bool {
+	if c := Condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+		return true
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if s := pod.Status.ContainerStatuses[i].State.Waiting; s != nil && s.Reason != "ContainerCreating" && s.Reason != "PodInitializing" {
+			return true
+		}
+	}
+	for i := range pod.Status.InitContainerStatuses {
+		if s := pod.Status.InitContainerStatuses[i].State.Waiting; s != nil && s.Reason != "PodInitializing" {
+			return true
+		}
+	}
+	return false
+}

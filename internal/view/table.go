@@ -30,6 +30,8 @@ type index struct {
 	// values appends the values an object is filed under.
 	values  func(into []string, o object.Object) []string
 	buckets map[string]*set
+	// summaries are kept of what is in the buckets.
+	summaries []*summary
 }
 
 func newTable(res resource.Resource) *table {
@@ -71,9 +73,12 @@ func ownersOf(into []string, o object.Object) []string {
 func (t *table) addIndex(name string, values func([]string, object.Object) []string) {
 	ix := &index{table: t, name: name, values: values, buckets: map[string]*set{}}
 	for k, o := range t.objects {
-		ix.refile(k, o, nil, unique(values(nil, o)))
+		ix.refile(k, nil, o, nil, unique(values(nil, o)))
 	}
 	if at := slices.IndexFunc(t.indexes, func(i *index) bool { return i.name == name }); at >= 0 {
+		for _, s := range t.indexes[at].summaries {
+			ix.summarize(s.Summary)
+		}
 		t.indexes[at] = ix
 		return
 	}
@@ -112,7 +117,7 @@ func (t *table) set(k object.Key, after object.Object) (before object.Object) {
 		if after != nil {
 			t.is = unique(ix.values(t.is, after))
 		}
-		ix.refile(k, after, t.was, t.is)
+		ix.refile(k, before, after, t.was, t.is)
 	}
 	if after == nil {
 		delete(t.objects, k)
@@ -152,8 +157,12 @@ func (t *table) settle() {
 	}
 }
 
-// refile moves k from the values it was filed under to those it is filed under now.
-func (ix *index) refile(k object.Key, obj object.Object, was, is []string) {
+// refile moves k from the values it was filed under to those it is filed under now; before and after are its object
+// then and now, nil for none.
+func (ix *index) refile(k object.Key, before, after object.Object, was, is []string) {
+	for _, s := range ix.summaries {
+		s.refile(before, after, was, is)
+	}
 	for _, v := range was {
 		if slices.Contains(is, v) {
 			continue
@@ -168,6 +177,6 @@ func (ix *index) refile(k object.Key, obj object.Object, was, is []string) {
 			b = newSet(ix.table)
 			ix.buckets[v] = b
 		}
-		b.put(k, obj, slices.Contains(was, v))
+		b.put(k, after, slices.Contains(was, v))
 	}
 }

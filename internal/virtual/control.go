@@ -37,6 +37,7 @@ func (c *Cluster) restartControl() {
 	v := view.New()
 	for _, ctl := range c.cfg.Controllers {
 		v.AddIndexes(ctl.Indexes...)
+		v.AddSummaries(ctl.Summaries...)
 	}
 	c.core = core
 	c.control = c.follow("loop", v, core.Resources(), func(ch view.Change) { core.Changed(v, ch, c.now) })
@@ -92,8 +93,8 @@ func (c *Cluster) start(t loop.Task) *Pass {
 	return p
 }
 
-func (c *Cluster) decide(t loop.Task) loop.Decision {
-	d := loop.Decide(t, c.control.view, c.now, c.core.Witness())
+func (c *Cluster) decide(t loop.Task) (d loop.Decision) {
+	c.control.view.Read(func(r object.Reader) { d = loop.Decide(t, r, c.now, c.core.Witness()) })
 	if d.Panic != nil {
 		c.panicked("panic: %w", d.Panic)
 	}

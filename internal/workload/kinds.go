@@ -3,12 +3,11 @@ package workload
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/workload/claim"
 	"coracle/internal/workload/daemonset"
 	"coracle/internal/workload/deployment"
 	"coracle/internal/workload/replicaset"
@@ -25,7 +24,7 @@ type Kind struct {
 	// Template is where an object has its pods' template; the result is nil where it has none.
 	Template func(object.Object) *corev1.PodTemplateSpec
 	// Selector is which pods an object calls its own; an error says what is wrong with it.
-	Selector func(object.Object) (labels.Selector, error)
+	Selector claim.Selector
 	// Progress reads an object's status.
 	Progress func(object.Object) Progress
 }
@@ -69,9 +68,7 @@ var kinds = []Kind{
 		Resource: resource.ReplicaSets, Controller: replicaset.Controller(),
 		Replicas: func(o object.Object) **int32 { return &o.(*appsv1.ReplicaSet).Spec.Replicas },
 		Template: func(o object.Object) *corev1.PodTemplateSpec { return &o.(*appsv1.ReplicaSet).Spec.Template },
-		Selector: func(o object.Object) (labels.Selector, error) {
-			return metav1.LabelSelectorAsSelector(o.(*appsv1.ReplicaSet).Spec.Selector)
-		},
+		Selector: replicaset.Selector,
 		Progress: func(o object.Object) Progress {
 			s := o.(*appsv1.ReplicaSet)
 			return Progress{Wanted: scale(s.Spec.Replicas), Available: s.Status.AvailableReplicas}
@@ -81,9 +78,7 @@ var kinds = []Kind{
 		Resource: resource.ReplicationControllers, Controller: replicaset.ReplicationController(),
 		Replicas: func(o object.Object) **int32 { return &o.(*corev1.ReplicationController).Spec.Replicas },
 		Template: func(o object.Object) *corev1.PodTemplateSpec { return o.(*corev1.ReplicationController).Spec.Template },
-		Selector: func(o object.Object) (labels.Selector, error) {
-			return labels.SelectorFromSet(o.(*corev1.ReplicationController).Spec.Selector), nil
-		},
+		Selector: replicaset.Selector,
 		Progress: func(o object.Object) Progress {
 			c := o.(*corev1.ReplicationController)
 			return Progress{Wanted: scale(c.Spec.Replicas), Available: c.Status.AvailableReplicas}
@@ -93,9 +88,7 @@ var kinds = []Kind{
 		Resource: resource.Deployments, Controller: deployment.Controller(),
 		Replicas: func(o object.Object) **int32 { return &o.(*appsv1.Deployment).Spec.Replicas },
 		Template: func(o object.Object) *corev1.PodTemplateSpec { return &o.(*appsv1.Deployment).Spec.Template },
-		Selector: func(o object.Object) (labels.Selector, error) {
-			return metav1.LabelSelectorAsSelector(o.(*appsv1.Deployment).Spec.Selector)
-		},
+		Selector: deployment.Selector,
 		Progress: func(o object.Object) Progress {
 			d := o.(*appsv1.Deployment)
 			return Progress{
@@ -107,9 +100,7 @@ var kinds = []Kind{
 		Resource: resource.StatefulSets, Controller: statefulset.Controller(),
 		Replicas: func(o object.Object) **int32 { return &o.(*appsv1.StatefulSet).Spec.Replicas },
 		Template: func(o object.Object) *corev1.PodTemplateSpec { return &o.(*appsv1.StatefulSet).Spec.Template },
-		Selector: func(o object.Object) (labels.Selector, error) {
-			return metav1.LabelSelectorAsSelector(o.(*appsv1.StatefulSet).Spec.Selector)
-		},
+		Selector: statefulset.Selector,
 		Progress: func(o object.Object) Progress {
 			s := o.(*appsv1.StatefulSet)
 			return Progress{
@@ -120,9 +111,7 @@ var kinds = []Kind{
 	{
 		Resource: resource.DaemonSets, Controller: daemonset.Controller(),
 		Template: func(o object.Object) *corev1.PodTemplateSpec { return &o.(*appsv1.DaemonSet).Spec.Template },
-		Selector: func(o object.Object) (labels.Selector, error) {
-			return metav1.LabelSelectorAsSelector(o.(*appsv1.DaemonSet).Spec.Selector)
-		},
+		Selector: daemonset.Selector,
 		Progress: func(o object.Object) Progress {
 			s := o.(*appsv1.DaemonSet).Status
 			return Progress{

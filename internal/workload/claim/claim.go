@@ -19,6 +19,10 @@ import (
 	"coracle/internal/resource"
 )
 
+// Selector reads which objects an owner calls its own; an error says what is wrong with the field. Each kind of owner
+// has one.
+type Selector func(owner object.Object) (labels.Selector, error)
+
 // Owner is a workload that claims objects in its namespace.
 type Owner struct {
 	Object   object.Object

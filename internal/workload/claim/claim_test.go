@@ -34,12 +34,8 @@ func owner(uid types.UID, controls bool) metav1.OwnerReference {
 	return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: uid, Controller: &controls}
 }
 
-func selector(o object.Object) labels.Selector {
-	s, err := metav1.LabelSelectorAsSelector(o.(*appsv1.ReplicaSet).Spec.Selector)
-	if err != nil {
-		return nil
-	}
-	return s
+func selector(o object.Object) (labels.Selector, error) {
+	return metav1.LabelSelectorAsSelector(o.(*appsv1.ReplicaSet).Spec.Selector)
 }
 
 // world holds pods of every standing towards the replica set "web" with UID "me".
@@ -64,7 +60,9 @@ func claimAll(w *model.World, change func(*appsv1.ReplicaSet)) (mine, adopted, r
 	if change != nil {
 		change(rs)
 	}
-	objs, edits := claim.Objects(w, resource.Pods, claim.Owner{Object: rs, Selector: selector(rs)}, nil)
+	ours, _ := selector(rs)
+	by := claim.Owner{Object: rs, Selector: ours}
+	objs, edits := claim.Objects(w, resource.Pods, by, nil)
 	for _, o := range objs {
 		mine = append(mine, o.GetName())
 	}
@@ -78,6 +76,9 @@ func claimAll(w *model.World, change func(*appsv1.ReplicaSet)) (mine, adopted, r
 		} else {
 			released = append(released, u.Object.GetName())
 		}
+	}
+	if claim.AnyOrphan(w, resource.Pods, by) != (len(adopted) > 0) {
+		adopted = append(adopted, "AnyOrphan says otherwise")
 	}
 	slices.Sort(mine)
 	return mine, adopted, released

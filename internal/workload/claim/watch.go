@@ -9,9 +9,9 @@ import (
 )
 
 // Watch says which owners of kind owners a change to an object of kind owned bears on: those that
-// control it before or after, and for an orphan those whose selector matches it. selector returns
-// an owner's selector, nil for one that selects nothing; alike, when not nil, says that a change makes no difference.
-func Watch(owned, owners resource.Resource, selector func(object.Object) labels.Selector, alike func(a, b object.Object) bool) plan.Watch {
+// control it before or after, and for an orphan those whose selector matches it. An owner whose selector cannot be
+// read selects nothing; alike, when not nil, says that a change makes no difference.
+func Watch(owned, owners resource.Resource, selector Selector, alike func(a, b object.Object) bool) plan.Watch {
 	return plan.Watch{Resource: owned, Keys: func(r object.Reader, before, after object.Object) []object.Key {
 		if before != nil && after != nil && alike != nil && alike(before, after) {
 			return nil
@@ -38,14 +38,14 @@ func Watch(owned, owners resource.Resource, selector func(object.Object) labels.
 	}}
 }
 
-func matching(r object.Reader, owners resource.Resource, orphan object.Object, selector func(object.Object) labels.Selector) []object.Key {
+func matching(r object.Reader, owners resource.Resource, orphan object.Object, selector Selector) []object.Key {
 	set := labels.Set(orphan.GetLabels())
 	if len(set) == 0 {
 		return nil
 	}
 	var keys []object.Key
 	for _, owner := range r.List(owners, orphan.GetNamespace()) {
-		if s := selector(owner); s != nil && !s.Empty() && s.Matches(set) {
+		if s, err := selector(owner); err == nil && !s.Empty() && s.Matches(set) {
 			keys = append(keys, object.KeyOf(owner))
 		}
 	}

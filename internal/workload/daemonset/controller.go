@@ -61,8 +61,8 @@ func Controller() plan.Controller {
 		Name: controllerName,
 		For:  resource.DaemonSets,
 		Watches: append([]plan.Watch{
-			claim.Watch(resource.Pods, resource.DaemonSets, selectorOf, alike),
-			revision.Watch(resource.DaemonSets, selectorOf),
+			claim.Watch(resource.Pods, resource.DaemonSets, Selector, alike),
+			revision.Watch(resource.DaemonSets, Selector),
 			{Resource: resource.Nodes, Keys: nodeKeys},
 		}, append(refusal.Watches(resource.DaemonSets, lacks), routed.Watches("DaemonSet")...)...),
 		Indexes:     append(diagnose.Indexes(), routed.Indexes()...),
@@ -84,16 +84,9 @@ func alike(before, after object.Object) bool {
 	return ok1 && ok2 && podstate.Alike(a, b)
 }
 
-func selectorOf(o object.Object) labels.Selector {
-	ds, ok := o.(*appsv1.DaemonSet)
-	if !ok {
-		return nil
-	}
-	selector, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector)
-	if err != nil {
-		return nil
-	}
-	return selector
+// Selector reads which pods a DaemonSet calls its own.
+func Selector(o object.Object) (labels.Selector, error) {
+	return metav1.LabelSelectorAsSelector(o.(*appsv1.DaemonSet).Spec.Selector)
 }
 
 // nodeKeys: a node that comes or goes bears on every DaemonSet, one that changes on those whose

@@ -8,7 +8,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/nodestate"
@@ -81,7 +80,7 @@ func Plan(in plan.Input) plan.Plan {
 }
 
 func (d *decision) run() {
-	selector, err := metav1.LabelSelectorAsSelector(d.set.Spec.Selector)
+	selector, err := Selector(d.set)
 	if err != nil {
 		d.refuse("InvalidSpec", err)
 		return

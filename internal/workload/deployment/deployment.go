@@ -24,6 +24,7 @@ import (
 	"coracle/internal/workload/claim"
 	"coracle/internal/workload/refusal"
 	"coracle/internal/workload/succession"
+	"coracle/internal/workload/tally"
 )
 
 const controllerName = "deployment-controller"
@@ -33,18 +34,16 @@ func Controller() plan.Controller {
 	return plan.Controller{
 		Name:        controllerName,
 		For:         resource.Deployments,
-		Watches:     append(refusal.Watches(resource.Deployments, lacks), claim.Watch(resource.ReplicaSets, resource.Deployments, selectorOf, nil)),
+		Watches:     append(refusal.Watches(resource.Deployments, lacks), claim.Watch(resource.ReplicaSets, resource.Deployments, Selector, nil)),
+		Summaries:   []object.Summary{tally.Summary},
 		Successions: []plan.Succession{{Resource: resource.ReplicaSets, Of: succession.Of("Deployment")}},
 		Plan:        planFor,
 	}
 }
 
-func selectorOf(o object.Object) labels.Selector {
-	s, err := metav1.LabelSelectorAsSelector(o.(*appsv1.Deployment).Spec.Selector)
-	if err != nil {
-		return nil
-	}
-	return s
+// Selector reads which replica sets and pods a Deployment calls its own.
+func Selector(o object.Object) (labels.Selector, error) {
+	return metav1.LabelSelectorAsSelector(o.(*appsv1.Deployment).Spec.Selector)
 }
 
 func planFor(in plan.Input) plan.Plan {
@@ -53,7 +52,7 @@ func planFor(in plan.Input) plan.Plan {
 		return plan.Plan{}
 	}
 	d := o.(*appsv1.Deployment)
-	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	selector, err := Selector(d)
 	if err != nil {
 		return stuck("InvalidSelector", "spec.selector: "+err.Error())
 	}

@@ -7,13 +7,11 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/podstate"
-	"coracle/internal/resource"
 	"coracle/internal/workload/rollout"
+	"coracle/internal/workload/tally"
 )
 
 // picture is a Deployment and its replica sets at one instant, and the decision as it grows.
@@ -160,15 +158,10 @@ func (p *picture) census(m *member) census {
 		return *m.counted
 	}
 	var c census
-	for _, o := range p.Reader.Indexed(resource.Pods, object.ByController, string(m.set.UID)) {
-		pod := o.(*corev1.Pod)
-		if !podstate.Active(pod) || !podstate.Ready(pod) {
-			continue
-		}
-		c.ready++
-		if podstate.Available(pod, m.set.Spec.MinReadySeconds, p.Now) {
-			c.available++
-		}
+	for _, g := range tally.Of(p.Reader, m.set).Groups() {
+		available, _ := g.Available(time.Duration(m.set.Spec.MinReadySeconds)*time.Second, p.Now)
+		c.ready += int32(g.Ready())
+		c.available += int32(available)
 	}
 	c.ready = max(c.ready, m.set.Status.ReadyReplicas)
 	c.available = min(c.available, m.set.Status.AvailableReplicas)

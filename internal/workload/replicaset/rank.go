@@ -33,12 +33,13 @@ type candidate struct {
 
 // victims returns the n active pods that are missed least, in the order in which to delete them.
 func (p *picture) victims(n int) []*corev1.Pod {
-	if n >= len(p.active) {
-		return p.active
+	active := p.each()
+	if n >= len(active) {
+		return active
 	}
-	neighbours := p.related()
-	list := make([]candidate, len(p.active))
-	for i, pod := range p.active {
+	neighbours := p.related(active)
+	list := make([]candidate, len(active))
+	for i, pod := range active {
 		list[i] = p.candidate(pod, neighbours)
 	}
 	slices.SortFunc(list, compare)
@@ -123,14 +124,14 @@ func span(since, now time.Time) int {
 
 // related counts, for each node, the active pods of this set and of its siblings: the sets that
 // the same controller owns, as a Deployment its ReplicaSets.
-func (p *picture) related() map[string]int {
+func (p *picture) related(own []*corev1.Pod) map[string]int {
 	perNode := map[string]int{}
 	add := func(pod *corev1.Pod) {
 		if podstate.Active(pod) && pod.Spec.NodeName != "" {
 			perNode[pod.Spec.NodeName]++
 		}
 	}
-	for _, pod := range p.active {
+	for _, pod := range own {
 		add(pod)
 	}
 	for _, sibling := range siblings(p.Reader, p.set.object) {

@@ -1,11 +1,14 @@
 package replicaset
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"coracle/internal/workload/tally"
 )
 
 // TestPause: the longer nodes refuse, the longer the pause; many refused at once are one round; and it is forgotten.
@@ -24,20 +27,25 @@ func TestPause(t *testing.T) {
 		{"very many", []int{0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 811}, 1111},
 		{"again after a long time", []int{10, 11, 13, 17, 1000}, 1001},
 	} {
-		var pods []*corev1.Pod
+		pods := tally.New()
 		last := start
-		for _, s := range tc.created {
+		for i, s := range tc.created {
 			last = start.Add(time.Duration(s) * time.Second)
-			pods = append(pods, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(last)}})
+			pods.Change(nil, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint(i), CreationTimestamp: metav1.NewTime(last)},
+				Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "NodeAffinity"}})
+		}
+		refused := func(before time.Time) (time.Time, bool) {
+			_, at, found := (&picture{groups: pods.Groups()}).lastRefused(before)
+			return at, found
 		}
 		want := time.Time{}
 		if tc.until > 0 {
 			want = start.Add(time.Duration(tc.until) * time.Second)
 		}
-		if got := pause(pods, last); !got.Equal(want) {
+		if got := pause(refused, last); !got.Equal(want) {
 			t.Errorf("%s: until %s, want %s", tc.name, got, want)
 		}
-		if tc.until > 0 && !pause(pods, want).IsZero() {
+		if tc.until > 0 && !pause(refused, want).IsZero() {
 			t.Errorf("%s: it does not end", tc.name)
 		}
 	}

@@ -23,7 +23,7 @@ type set struct {
 }
 
 func setOf(o object.Object) (set, error) {
-	selector, err := parse(o)
+	selector, err := Selector(o)
 	if err != nil {
 		return set{}, fmt.Errorf("spec.selector: %w", err)
 	}
@@ -61,23 +61,12 @@ func lacks(o object.Object) bool {
 	return false
 }
 
-func parse(o object.Object) (labels.Selector, error) {
-	switch o := o.(type) {
-	case *appsv1.ReplicaSet:
-		return metav1.LabelSelectorAsSelector(o.Spec.Selector)
-	case *corev1.ReplicationController:
-		return labels.SelectorFromSet(o.Spec.Selector), nil
+// Selector reads which pods a ReplicaSet or a ReplicationController calls its own.
+func Selector(o object.Object) (labels.Selector, error) {
+	if c, ok := o.(*corev1.ReplicationController); ok {
+		return labels.SelectorFromSet(c.Spec.Selector), nil
 	}
-	return labels.Nothing(), nil
-}
-
-// selectorOf is for watches: an owner whose selector cannot be read selects nothing.
-func selectorOf(o object.Object) labels.Selector {
-	s, err := parse(o)
-	if err != nil {
-		return nil
-	}
-	return s
+	return metav1.LabelSelectorAsSelector(o.(*appsv1.ReplicaSet).Spec.Selector)
 }
 
 func alike(a, b object.Object) bool { return podstate.Alike(a.(*corev1.Pod), b.(*corev1.Pod)) }

@@ -12,6 +12,7 @@ import (
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podstate"
+	"coracle/internal/workload/tally"
 )
 
 // Reasons of the ReplicaFailure condition and of the events that go with it.
@@ -25,49 +26,55 @@ type counts struct {
 	replicas, labeled, ready, available, terminating int32
 }
 
-// count counts the pods, and says when the next ready one turns available (zero: none will).
-func (p *picture) count() (counts, time.Time) {
-	c := counts{replicas: int32(len(p.active)), terminating: int32(len(p.terminating))}
-	var next time.Time
-	template := p.set.template.Labels
-	for _, pod := range p.active {
-		if carries(pod.Labels, template) {
-			c.labeled++
-		}
-		since, ready := podstate.ReadySince(pod)
-		if !ready {
-			continue
-		}
-		c.ready++
-		at, known := p.availableAt(pod, since)
-		switch {
-		case known && !p.Now.Before(at):
-			c.available++
-		case known && (next.IsZero() || at.Before(next)):
+// count counts the pods, and says when the next ready one turns available (zero: none will). Whoever sets no
+// minReadySeconds does not ask since when a pod is ready.
+func (p *picture) count() (c counts, next time.Time) {
+	soon := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
 	}
+	for _, g := range p.groups {
+		if carries(g.Labels, p.set.template.Labels) {
+			c.labeled += int32(g.Active)
+		}
+		available, at := g.Available(p.minReady(), p.Now)
+		soon(at)
+		early, at := p.early(g)
+		soon(at)
+		c.ready += int32(g.Ready())
+		c.available += int32(available - early)
+	}
+	c.replicas, c.terminating = int32(p.active), int32(p.terminating)
 	return c, next
 }
 
-// availableAt is when a pod that has been ready since some time counts as available; whoever sets no minReadySeconds does not ask
-// since when. It is not known where the node did not say.
-func (p *picture) availableAt(pod *corev1.Pod, since time.Time) (at time.Time, known bool) {
-	at, known = time.Time{}, true
-	if p.set.minReady > 0 {
-		at, known = podstate.AvailableAt(pod, p.set.minReady)
+// early counts the pods of a group that have been ready for long enough, but that not all who lead connections know,
+// and says when the first of them counts as available though nobody says so. Only those that became ready of late are
+// looked at, and only where a service selects them.
+func (p *picture) early(g *tally.Group) (n int, next time.Time) {
+	if !p.led.Concerns(g.Namespace, g.Labels) {
+		return 0, time.Time{}
 	}
-	if until := p.led.Until(pod); until.After(at) {
-		at = until
+	for name := range g.Young(p.Now) {
+		pod := p.pod(name)
+		if pod == nil {
+			continue
+		}
+		until := p.led.Until(pod)
+		if until.IsZero() || p.set.minReady > 0 && !podstate.Available(pod, p.set.minReady, p.Now) {
+			continue
+		}
+		n++
+		p.unknown = append(p.unknown, name)
+		if next.IsZero() || until.Before(next) {
+			next = until
+		}
 	}
-	return at, known
+	return n, next
 }
 
-func (p *picture) available(pod *corev1.Pod) bool {
-	since, ready := podstate.ReadySince(pod)
-	at, known := p.availableAt(pod, since)
-	return ready && known && !p.Now.Before(at)
-}
+func (p *picture) minReady() time.Duration { return time.Duration(p.set.minReady) * time.Second }
 
 // carries reports whether labels contains all of wanted.
 func carries(labels, wanted map[string]string) bool {

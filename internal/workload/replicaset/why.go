@@ -2,6 +2,8 @@ package replicaset
 
 import (
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,16 +11,17 @@ import (
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
-	"coracle/internal/podstate"
 	"coracle/internal/workload/diagnose"
 	"coracle/internal/workload/refusal"
+	"coracle/internal/workload/tally"
 )
 
 // shown is how many pods an explanation names; the rest are counted.
 const shown = 3
 
 // why explains the plan: what happens next, then each pod that is not available with its reason.
-func (p *picture) why(c counts) plan.Why {
+func (p *picture) why() plan.Why {
+	c := p.counts
 	w := plan.Why{State: plan.Steady}
 	if s := p.set.object; s.GetDeletionTimestamp() != nil {
 		return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{Reason: "Deleting", Since: s.GetDeletionTimestamp().Time,
@@ -42,12 +45,13 @@ func (p *picture) why(c counts) plan.Why {
 		w.Waits = append(w.Waits, p.refusal(f))
 	}
 	if p.held > 0 {
+		leaving := p.leaving()
 		w.State = worse(w.State, plan.Waiting)
-		w.Waits = append(w.Waits, plan.Wait{Reason: "PodReplacementPolicy", On: object.RefOf(p.terminating[0]),
-			Since:   deletedAt(p.terminating[0]),
-			Message: fmt.Sprintf("%s terminating; with TerminationComplete they are replaced when they are gone", are(len(p.terminating)))})
+		w.Waits = append(w.Waits, plan.Wait{Reason: "PodReplacementPolicy", On: object.RefOf(leaving),
+			Since:   deletedAt(leaving),
+			Message: fmt.Sprintf("%s terminating; with TerminationComplete they are replaced when they are gone", are(p.terminating))})
 	}
-	if int(c.available) < len(p.active) || len(p.terminating) > 0 {
+	if int(c.available) < p.active || p.terminating > 0 {
 		p.explainPods(&w)
 	}
 	return w
@@ -68,21 +72,8 @@ func (p *picture) refusal(f *failure) plan.Wait {
 // explainPods adds a wait for the pods that are not available, those that look worst first. Only
 // the few that are shown are diagnosed: the cost of a plan must not be that of its explanation.
 func (p *picture) explainPods(w *plan.Why) {
-	var bad, slow []*corev1.Pod
-	missing := 0
-	for _, pod := range p.active {
-		if p.available(pod) {
-			continue
-		}
-		missing++
-		if len(bad) < shown && looksBad(pod) {
-			bad = append(bad, pod)
-		} else if len(slow) < shown {
-			slow = append(slow, pod)
-		}
-	}
-	worst := append(bad, slow...)
-	for _, pod := range worst[:min(shown, len(worst))] {
+	missing := p.active - int(p.counts.available)
+	for _, pod := range p.worst() {
 		v := diagnose.Pod(p.Reader, pod, p.set.minReady, p.Now)
 		w.Waits = append(w.Waits, v.Wait)
 		w.State = worse(w.State, plan.Waiting)
@@ -93,10 +84,63 @@ func (p *picture) explainPods(w *plan.Why) {
 	if more := missing - shown; more > 0 {
 		w.Waits = append(w.Waits, plan.Wait{Reason: "MorePods", Message: "besides, " + are(more) + " not available"})
 	}
-	if missing == 0 && p.held == 0 && len(p.terminating) > 0 {
-		v := diagnose.Pod(p.Reader, p.terminating[0], p.set.minReady, p.Now)
+	if leaving := p.leaving(); missing == 0 && p.held == 0 && leaving != nil {
+		v := diagnose.Pod(p.Reader, leaving, p.set.minReady, p.Now)
 		w.Waits, w.State = append(w.Waits, v.Wait), worse(w.State, plan.Waiting)
 	}
+}
+
+// worst returns the pods to explain, as many as are shown: those that look bad, the others that are not ready, those
+// that have not been for long enough, those that not every node knows.
+func (p *picture) worst() []*corev1.Pod {
+	names := make([]string, 0, shown)
+	take := func(more []string) {
+		for _, name := range more {
+			if len(names) < shown && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	take(p.some(func(g *tally.Group) iter.Seq[string] { return g.Unready(true) }))
+	take(p.some(func(g *tally.Group) iter.Seq[string] { return g.Unready(false) }))
+	take(p.some(func(g *tally.Group) iter.Seq[string] { return g.Ripening(p.minReady(), p.Now) }))
+	take(p.unknown)
+	pods := make([]*corev1.Pod, 0, shown)
+	for _, name := range names {
+		if pod := p.pod(name); pod != nil {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+// some returns of each group the first few names, in their order; those of several groups by name.
+func (p *picture) some(of func(*tally.Group) iter.Seq[string]) (names []string) {
+	groups := 0
+	for _, g := range p.groups {
+		n := len(names)
+		for name := range of(g) {
+			if names = append(names, name); len(names)-n == shown {
+				break
+			}
+		}
+		if len(names) > n {
+			groups++
+		}
+	}
+	if groups > 1 {
+		slices.Sort(names)
+	}
+	return names
+}
+
+// leaving returns the terminating pod that is told of, the first by name; nil when there is none.
+func (p *picture) leaving() *corev1.Pod {
+	names := p.some((*tally.Group).Leaving)
+	if len(names) == 0 {
+		return nil
+	}
+	return p.pod(names[0])
 }
 
 // deletedAt is when a terminating pod's deletion began: its timestamp is the end of its grace.
@@ -106,24 +150,6 @@ func deletedAt(pod *corev1.Pod) time.Time {
 		at = at.Add(-time.Duration(*g) * time.Second)
 	}
 	return at
-}
-
-// looksBad tells at a glance the pods that hardly get well by themselves.
-func looksBad(pod *corev1.Pod) bool {
-	if c := podstate.Condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
-		return true
-	}
-	for i := range pod.Status.ContainerStatuses {
-		if s := pod.Status.ContainerStatuses[i].State.Waiting; s != nil && s.Reason != "ContainerCreating" && s.Reason != "PodInitializing" {
-			return true
-		}
-	}
-	for i := range pod.Status.InitContainerStatuses {
-		if s := pod.Status.InitContainerStatuses[i].State.Waiting; s != nil && s.Reason != "PodInitializing" {
-			return true
-		}
-	}
-	return false
 }
 
 // worse returns the state that tells the user more: Stuck over Progressing over Waiting over Steady.

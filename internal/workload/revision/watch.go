@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
@@ -16,7 +15,7 @@ import (
 // Watch asks for the owners that a revision bears on. One that is made beside another of equal content asks for nobody: a
 // planner never makes such a one, so it is somebody else's, and it changes nothing that runs. The history is put in order
 // when its owner is next decided.
-func Watch(owners resource.Resource, selector func(object.Object) labels.Selector) plan.Watch {
+func Watch(owners resource.Resource, selector claim.Selector) plan.Watch {
 	watch := claim.Watch(resource.ControllerRevisions, owners, selector, nil)
 	keys := watch.Keys
 	watch.Keys = func(r object.Reader, before, after object.Object) []object.Key {

@@ -18,7 +18,9 @@ func TestWatch(t *testing.T) {
 	w := model.New(epoch)
 	settle(t, w, owner(w, "app:1"))
 	h := settle(t, w, owner(w, "app:2"))
-	selector := func(object.Object) labels.Selector { return labels.SelectorFromSet(labels.Set{"app": "web"}) }
+	selector := func(object.Object) (labels.Selector, error) {
+		return labels.SelectorFromSet(labels.Set{"app": "web"}), nil
+	}
 	watch := revision.Watch(resource.StatefulSets, selector)
 	like := func(change func(*appsv1.ControllerRevision)) object.Object {
 		r := h.Present.DeepCopy()

@@ -64,6 +64,12 @@ func (b *Book) Until(pod *corev1.Pod) time.Time {
 	return time.Time{}
 }
 
+// Concerns says whether any service selects the pods of a namespace that have these labels: if none does, there is nothing to wait
+// for.
+func (b *Book) Concerns(namespace string, labels map[string]string) bool {
+	return len(behind.Selecting(b.r, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Labels: labels}})) > 0
+}
+
 // Available says when a ready pod counts as available, as podstate.AvailableAt does, and no sooner than it is known.
 func (b *Book) Available(pod *corev1.Pod, minReady int32) (at time.Time, ready bool) {
 	at, ready = podstate.AvailableAt(pod, minReady)

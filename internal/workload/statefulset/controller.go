@@ -91,8 +91,8 @@ func podKeys(r object.Reader, before, after object.Object) []object.Key {
 }
 
 var (
-	members   = claim.Watch(resource.Pods, resource.StatefulSets, selectorOf, nil)
-	revisions = revision.Watch(resource.StatefulSets, selectorOf)
+	members   = claim.Watch(resource.Pods, resource.StatefulSets, Selector, nil)
+	revisions = revision.Watch(resource.StatefulSets, Selector)
 )
 
 func alike(before, after object.Object) bool {
@@ -101,16 +101,9 @@ func alike(before, after object.Object) bool {
 	return ok1 && ok2 && podstate.Alike(a, b) && neverServed(a) == neverServed(b)
 }
 
-func selectorOf(o object.Object) labels.Selector {
-	set, ok := o.(*appsv1.StatefulSet)
-	if !ok {
-		return nil
-	}
-	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
-	if err != nil {
-		return nil
-	}
-	return selector
+// Selector reads which pods a StatefulSet calls its own.
+func Selector(o object.Object) (labels.Selector, error) {
+	return metav1.LabelSelectorAsSelector(o.(*appsv1.StatefulSet).Spec.Selector)
 }
 
 // claimKeys: a claim bears on the sets whose identities use it. Its name does not say where the
