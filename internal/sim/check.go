@@ -96,7 +96,7 @@ var authors = map[string]bool{"deployment-controller": true, "statefulset-contro
 func (w *world) late() bool {
 	for _, res := range []resource.Resource{resource.Pods, resource.StatefulSets, resource.DaemonSets, resource.Deployments, resource.ReplicaSets,
 		resource.ControllerRevisions, resource.Nodes, resource.PodDisruptionBudgets} {
-		if w.Control().Watch(res).Behind() {
+		if w.checks.behind(res) {
 			return true
 		}
 	}
@@ -406,7 +406,10 @@ func identity(pod *corev1.Pod) (string, bool) {
 }
 
 // behind says whether the controllers have yet to hear of something.
-func (c *checks) behind(res resource.Resource) bool { return c.w.Control().Watch(res).Behind() }
+func (c *checks) behind(res resource.Resource) bool {
+	watch := c.w.Control().Watch(res)
+	return watch != nil && watch.Behind()
+}
 
 // state holds the cluster as it is against the promises.
 func (c *checks) state(r object.Reader, now time.Time) error {

@@ -42,6 +42,8 @@ type world struct {
 	// has is what the world may contain; peace is when its users no longer want what cannot be.
 	has   map[feature]bool
 	peace bool
+	// small is how far a small world has come; nil in worlds drawn by chance.
+	small *small
 
 	// actor is whose hand wrote last: a controller's name, or one of package virtual's.
 	actor string
@@ -59,22 +61,28 @@ type world struct {
 // find; nil is none.
 func newWorld(seed uint64, m *mutation, has map[feature]bool) *world {
 	w := &world{has: has, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), mutation: m, ctx: context.Background()}
+	trust := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": rootCA}}
+	w.begin(m.controllers(virtual.Controllers([]object.Object{trust})), virtual.Config{Start: epoch, Behavior: w.behavior, Beats: true})
+	w.as(virtual.User, func() { w.furnish(rand.New(rand.NewPCG(seed, 0))) })
+	w.Restart()
+	return w
+}
+
+// begin makes the cluster, with the promises and the mutation.
+func (w *world) begin(controllers []plan.Controller, cfg virtual.Config) {
 	w.checks = newChecks(w)
-	hooks := virtual.Hooks{
+	m := w.mutation
+	cfg.Hooks = virtual.Hooks{
 		Wrote: w.wrote, Acted: func() { w.violate(w.checks.state(w.Truth(), w.Now())) },
 		Fail: w.refuse, Decided: w.decided, Applying: w.applying, Action: m.action, Outcome: m.outcome,
 		Panicked: w.violate, Ran: w.checks.ran,
 	}
 	if m != nil {
-		hooks.Scheduler, hooks.Bill = m.Scheduler, m.Bill
+		cfg.Scheduler, cfg.Bill = m.Scheduler, m.Bill
 	}
-	trust := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": rootCA}}
-	w.controllers = m.controllers(virtual.Controllers([]object.Object{trust}))
-	w.Cluster = virtual.New(virtual.Config{Start: epoch, Controllers: w.controllers, Behavior: w.behavior, Beats: true, Hooks: hooks})
+	w.controllers, cfg.Controllers = controllers, controllers
+	w.Cluster = virtual.New(cfg)
 	w.api = w.API()
-	w.as(virtual.User, func() { w.furnish(rand.New(rand.NewPCG(seed, 0))) })
-	w.Restart()
-	return w
 }
 
 func (w *world) restart() {

@@ -31,7 +31,7 @@ func (p *Pass) Left() int { return max(1, len(p.left)) }
 // workers is how many passes of one controller may be under way.
 const workers = 16
 
-func (c *Cluster) restartControl() {
+func (c *Cluster) restartControl(revision uint64) {
 	core := loop.NewCore(c.cfg.Controllers, workers)
 	core.OnPanic(func(name string, cause any) { c.panicked("panic: a watch of %s: %v", name, cause) })
 	v := view.New()
@@ -39,7 +39,7 @@ func (c *Cluster) restartControl() {
 		v.AddIndexes(ctl.Indexes...)
 	}
 	c.core = core
-	c.control = c.follow("loop", v, core.Resources(), func(ch view.Change) { core.Changed(v, ch, c.now) })
+	c.control = c.follow("loop", v, core.Resources(), revision, func(ch view.Change) { core.Changed(v, ch, c.now) })
 	core.Pass(c.now.Sub(c.cfg.Start))
 	core.Woke()
 	core.Start(v)
