@@ -8,69 +8,98 @@ import (
 	"coracle/internal/virtual"
 )
 
-// search goes through all that can happen in a small world up to a depth. It takes back what happened by letting the
+// bound says how much of a small world is explored. An event is a departure where it is not the first that could happen,
+// by the order of the sorts: what comes first is told, decided and done first, and users wait until nothing else happens.
+type bound struct {
+	// depth is how many events may happen, departures how many of them may be departures.
+	depth, departures int
+}
+
+// endless is more than ever happens in a small world before it is at rest.
+const endless = 2000
+
+// within explores all orders of so many events.
+func within(depth int) bound { return bound{depth, endless} }
+
+// departing explores all runs to their ends that depart so often.
+func departing(times int) bound { return bound{endless, times} }
+
+func (b bound) String() string {
+	if b.depth == endless {
+		return fmt.Sprintf("to the end with at most %d departures", b.departures)
+	}
+	return fmt.Sprintf("to depth %d", b.depth)
+}
+
+// covers says that whoever explored within this bound need not within the other.
+func (b bound) covers(o bound) bool { return b.depth >= o.depth && b.departures >= o.departures }
+
+// search goes through all that can happen in a small world within a bound. It takes back what happened by letting the
 // world happen again up to there, and goes on from no state twice, as Digest tells states apart.
 type search struct {
 	scope    *scope
 	mutation *mutation
-	depth    int
-	// most is how many transitions are explored at most; zero is no limit.
-	most int
+	bound    bound
 
 	sums *virtual.Sums
-	// seen holds, by state, how many events from there on were explored.
-	seen                      map[uint64]int
+	// seen holds, by state, within which bound it was explored.
+	seen                      map[uint64]bound
 	path                      []int
 	trace                     []event
 	states, transitions, ends int
-	// cut says that most was reached before the end.
-	cut bool
 	// broken is the first promise that was, with the events that led there.
 	broken error
 }
 
 // explore searches a small world.
-func explore(s *scope, m *mutation, depth, most int) *search {
-	x := &search{scope: s, mutation: m, depth: depth, most: most, sums: virtual.NewSums(), seen: map[uint64]int{}}
-	x.from(s.world(m))
+func explore(s *scope, m *mutation, b bound) *search {
+	x := &search{scope: s, mutation: m, bound: b, sums: virtual.NewSums(), seen: map[uint64]bound{}}
+	x.from(s.world(m), b)
 	return x
 }
 
-// from explores what can happen in a world, and uses it up.
-func (x *search) from(w *world) {
-	left := x.depth - len(x.path)
+// from explores what can happen in a world within what is left of the bound, and uses the world up.
+func (x *search) from(w *world, left bound) {
 	state := w.Digest(x.sums) + w.small.digest()
-	if before, seen := x.seen[state]; seen && before >= left {
+	before, seen := x.seen[state]
+	if seen && before.covers(left) {
 		return
 	} else if !seen {
 		x.states++
 	}
 	x.seen[state] = left
 	choices := w.possible(nil)
-	if left == 0 || len(choices) == 0 {
+	if left.depth == 0 || len(choices) == 0 || choices[0].Does == "fault" {
 		x.end(w)
-		return
+		w = nil
 	}
-	for i := range choices {
-		if x.broken != nil || x.cut {
+	for i := 0; i < len(choices) && left.depth > 0 && x.broken == nil; i++ {
+		next := bound{left.depth - 1, left.departures}
+		if i > 0 || choices[i].Does == "fault" {
+			next.departures--
+		}
+		if next.departures < 0 {
 			return
 		}
-		if i > 0 {
+		if w == nil {
 			w = x.again()
 			choices = w.possible(choices[:0])
 		}
-		x.transitions++
-		x.cut = x.most > 0 && x.transitions >= x.most
-		x.path, x.trace = append(x.path, i), append(x.trace, choices[i].event)
-		w.happen(choices[i])
-		if w.broken != nil {
-			x.broken = w.broken
-			return
-		}
-		x.from(w)
-		if x.broken == nil {
-			x.path, x.trace = x.path[:len(x.path)-1], x.trace[:len(x.trace)-1]
-		}
+		x.take(w, i, choices[i], next)
+		w = nil
+	}
+}
+
+// take has an event happen and goes on from there.
+func (x *search) take(w *world, nth int, c choice, left bound) {
+	x.transitions++
+	x.path, x.trace = append(x.path, nth), append(x.trace, c.event)
+	if w.happen(c); w.broken != nil {
+		x.broken = w.broken
+		return
+	}
+	if x.from(w, left); x.broken == nil {
+		x.path, x.trace = x.path[:len(x.path)-1], x.trace[:len(x.trace)-1]
 	}
 }
 
@@ -96,11 +125,7 @@ func (x *search) end(w *world) {
 // String tells what was covered, and what was found with the events that led there.
 func (x *search) String() string {
 	var b strings.Builder
-	whole := "whole"
-	if x.cut {
-		whole = "cut short"
-	}
-	fmt.Fprintf(&b, "%s to depth %d (%s): %d states, %d transitions, %d ends", x.scope.name, x.depth, whole, x.states, x.transitions, x.ends)
+	fmt.Fprintf(&b, "%s %s: %d states, %d transitions, %d ends", x.scope.name, x.bound, x.states, x.transitions, x.ends)
 	if x.broken != nil {
 		fmt.Fprintf(&b, "\n%v\n", x.broken)
 		for i, e := range x.trace {
@@ -161,10 +186,10 @@ func (w *world) prompt() {
 func (w *world) schedule() {
 	for w.Placing() || len(w.Effects()) > 0 {
 		if w.Placing() {
-			w.Place()
+			w.place()
 		}
 		for _, e := range w.Effects() {
-			w.Carry(e)
+			w.carry(e)
 		}
 		w.prompt()
 	}

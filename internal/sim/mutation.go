@@ -7,6 +7,7 @@ import (
 	"coracle/internal/loop"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
+	"coracle/internal/view"
 )
 
 // mutation is a defect put into the product on purpose, to prove that a simulation finds its like.
@@ -22,6 +23,9 @@ type mutation struct {
 	// Scheduler changes what the scheduler reaches the API by, Bill what a create is charged.
 	Scheduler func(client.Interface) client.Interface
 	Bill      func([]quota.Item) []quota.Item
+	// Uncorrected and Unheard are defects of the API and of watches: see virtual.Hooks.
+	Uncorrected bool
+	Unheard     func(view.Change) bool
 	// Outcome changes what the loop is told came of a pass.
 	Outcome func(loop.Task, *loop.Outcome)
 }

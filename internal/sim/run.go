@@ -241,6 +241,9 @@ func (w *world) appease() {
 	}
 	w.appeaseMore()
 	for _, name := range w.names() {
+		if o, ok := w.Truth().Get(resource.Deployments, ns, name); ok && comesBack(o.(*appsv1.Deployment)) {
+			continue
+		}
 		w.editTemplate(name, func(t *corev1.PodTemplateSpec) {
 			if strings.HasPrefix(t.Spec.Containers[0].Image, "bad") {
 				t.Spec.Containers[0].Image = "good:9"
@@ -261,6 +264,7 @@ func (w *world) appease() {
 // took volumes with them, and has no more pods apart from each other than there are machines.
 func (w *world) sweep() {
 	w.sweepBad()
+	w.sweepStuck()
 	w.sweepOrphans()
 	for _, o := range w.Truth().List(resource.PersistentVolumes, "") {
 		if a := o.(*corev1.PersistentVolume).Spec.NodeAffinity; a != nil {

@@ -30,9 +30,10 @@ type scope struct {
 	edits     []smallEdit
 	accidents int
 
-	// objects are what the world begins with, at an instant; made once.
-	objects []object.Object
-	start   time.Time
+	// objects are what the world begins with, at an instant, controllers the product's; made once.
+	objects     []object.Object
+	start       time.Time
+	controllers []plan.Controller
 }
 
 type smallEdit struct {
@@ -73,6 +74,7 @@ func (s *scope) prepare() {
 		}
 	}
 	s.start = w.Now()
+	s.controllers = slices.DeleteFunc(virtual.Controllers(s.objects), func(c plan.Controller) bool { return c.For.Group != "apps" })
 }
 
 // instant implements virtual.Config.Behavior: nothing takes time, so that all that can happen can happen now.
@@ -84,8 +86,7 @@ func (s *scope) world(m *mutation) *world {
 		s.prepare()
 	}
 	w := &world{has: map[feature]bool{}, mutation: m, ctx: context.Background(), small: &small{scope: s}}
-	controllers := slices.DeleteFunc(m.controllers(virtual.Controllers(s.objects)), func(c plan.Controller) bool { return c.For.Group != "apps" })
-	w.begin(controllers, virtual.Config{Start: s.start, Objects: s.objects, Behavior: instant, Steady: true})
+	w.begin(m.controllers(slices.Clone(s.controllers)), virtual.Config{Start: s.start, Objects: s.objects, Behavior: instant, Steady: true})
 	for i := range s.nodes {
 		machine := w.Join(fmt.Sprintf("n%d", i))
 		for _, p := range machine.Pods() {

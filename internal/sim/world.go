@@ -42,6 +42,8 @@ type world struct {
 	// has is what the world may contain; peace is when its users no longer want what cannot be.
 	has   map[feature]bool
 	peace bool
+	// begun is the revision with which it began.
+	begun uint64
 	// small is how far a small world has come; nil in worlds drawn by chance.
 	small *small
 
@@ -65,6 +67,7 @@ func newWorld(seed uint64, m *mutation, has map[feature]bool) *world {
 	w.begin(m.controllers(virtual.Controllers([]object.Object{trust})), virtual.Config{Start: epoch, Behavior: w.behavior, Beats: true})
 	w.as(virtual.User, func() { w.furnish(rand.New(rand.NewPCG(seed, 0))) })
 	w.Restart()
+	w.begun = w.Revision()
 	return w
 }
 
@@ -75,19 +78,23 @@ func (w *world) begin(controllers []plan.Controller, cfg virtual.Config) {
 	cfg.Hooks = virtual.Hooks{
 		Wrote: w.wrote, Acted: func() { w.violate(w.checks.state(w.Truth(), w.Now())) },
 		Fail: w.refuse, Decided: w.decided, Applying: w.applying, Action: m.action, Outcome: m.outcome,
-		Panicked: w.violate, Ran: w.checks.ran,
+		Stating: w.checks.meant.stating, Panicked: w.violate, Ran: w.checks.ran,
 	}
 	if m != nil {
-		cfg.Scheduler, cfg.Bill = m.Scheduler, m.Bill
+		cfg.Scheduler, cfg.Bill, cfg.Uncorrected, cfg.Unheard = m.Scheduler, m.Bill, m.Uncorrected, m.Unheard
 	}
 	w.controllers, cfg.Controllers = controllers, controllers
 	w.Cluster = virtual.New(cfg)
 	w.api = w.API()
 }
 
-func (w *world) restart() {
+func (w *world) restart() { w.restartAt(w.Revision()) }
+
+// restartAt has the server's processes begin anew with lists of a revision.
+func (w *world) restartAt(revision uint64) {
 	w.checks.ends.restarted = w.Now()
-	w.Restart()
+	w.checks.reads(revision < w.Revision())
+	w.RestartAt(revision)
 }
 
 func (w *world) wrote(wr virtual.Write) {

@@ -65,12 +65,18 @@ type Hooks struct {
 	// Decided is told each decision before it is carried out, Applying each action of it.
 	Decided  func(loop.Task, plan.Plan)
 	Applying func(by string, a plan.Action)
+	// Stating is told each status before it is written: it may be that of a second decision, made after a failure.
+	Stating func(by string, status object.Object)
 	// Action may alter an action, Outcome what the loop is told of a pass: defects are put in there.
 	Action  func(plan.Action) plan.Action
 	Outcome func(loop.Task, *loop.Outcome)
 	// Scheduler may alter what the scheduler reaches the API by, Bill what a create is charged.
 	Scheduler func(client.Interface) client.Interface
 	Bill      func([]quota.Item) []quota.Item
+	// Uncorrected has the API take a quota's count as its controller gives it, and Unheard says which changes that a list
+	// shows nobody is told of: defects, too.
+	Uncorrected bool
+	Unheard     func(view.Change) bool
 	// Panicked is told of a planner or a watch that panicked.
 	Panicked func(error)
 	// Ran is told when a pod's containers begin to run on a machine, and when they no longer do.

@@ -23,7 +23,12 @@ type Pass struct {
 	results []loop.Result
 	// left are the actions of the step that were not carried out yet.
 	left []int
+	// acted says that something was carried out.
+	acted bool
 }
+
+// Midway says that some of it is done, and not all.
+func (p *Pass) Midway() bool { return p.acted }
 
 // Left is in how many ways the pass can go on: which of its actions is carried out next.
 func (p *Pass) Left() int { return max(1, len(p.left)) }
@@ -119,7 +124,11 @@ func (c *Cluster) advance(p *Pass) {
 // Apply carries out one of the actions that are left of a pass, or writes its status.
 func (c *Cluster) Apply(p *Pass, nth int) {
 	by := p.Task.Controller.Name
+	p.acted = true
 	if p.step.Status != nil {
+		if c.cfg.Stating != nil {
+			c.cfg.Stating(by, p.step.Status)
+		}
 		c.as(by, "", func(ctx context.Context) {
 			p.results = []loop.Result{loop.WriteStatus(ctx, c.api, p.step.Status)}
 		})
