@@ -160,8 +160,8 @@ func (w *world) schedulings(out []choice) []choice {
 	if w.Placing() {
 		out = append(out, choice{event{Does: "schedule"}, w.place})
 	}
-	for i, e := range w.Effects() {
-		out = append(out, choice{event{Does: "schedule", Who: "effect", N: i}, func() { w.carry(e) }})
+	for i := range w.Effects() {
+		out = append(out, choice{event{Does: "schedule", Who: "effect", N: i}, func() { w.carry(i) }})
 	}
 	return out
 }

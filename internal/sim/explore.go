@@ -188,8 +188,8 @@ func (w *world) schedule() {
 		if w.Placing() {
 			w.place()
 		}
-		for _, e := range w.Effects() {
-			w.carry(e)
+		for len(w.Effects()) > 0 {
+			w.carry(0)
 		}
 		w.prompt()
 	}

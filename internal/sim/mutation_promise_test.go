@@ -11,7 +11,6 @@ import (
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
-	"coracle/internal/view"
 )
 
 // greedy is what the scheduler reaches the API by, with a defect in whom it preempts.
@@ -73,13 +72,13 @@ func turns(to func(in plan.Input, d *appsv1.Deployment) *appsv1.ReplicaSet) func
 // promiseMutations are defects that the promises of quotas, preemption, automatic rollback and of restarts and watches find.
 var promiseMutations = []mutation{
 	{Name: "a quota's count is taken from an old picture", Where: []feature{quotas}, Uncorrected: true},
-	{Name: "one pod more than is in the way is preempted", Where: []feature{scarce}, Scheduler: preempts(true, func(victim, other *corev1.Pod) bool {
+	{Name: "one pod more than is in the way is preempted", Where: []feature{scarce}, Past: 440, Scheduler: preempts(true, func(victim, other *corev1.Pod) bool {
 		return victim.Spec.NodeName == other.Spec.NodeName
 	})},
-	{Name: "a more important pod is preempted", Where: []feature{scarce}, Scheduler: preempts(false, func(victim, other *corev1.Pod) bool {
+	{Name: "a more important pod is preempted", Where: []feature{scarce}, Past: 440, Scheduler: preempts(false, func(victim, other *corev1.Pod) bool {
 		return victim.Spec.NodeName == other.Spec.NodeName && priority(other) > priority(victim)
 	})},
-	{Name: "a pod on another node is preempted", Where: []feature{scarce}, Scheduler: preempts(false, func(victim, other *corev1.Pod) bool {
+	{Name: "a pod on another node is preempted", Where: []feature{scarce}, Past: 440, Scheduler: preempts(false, func(victim, other *corev1.Pod) bool {
 		return victim.Spec.NodeName != other.Spec.NodeName
 	})},
 	{Name: "a Deployment never goes back", Where: []feature{rollbacks}, Controller: dep, Plan: turns(func(plan.Input, *appsv1.Deployment) *appsv1.ReplicaSet { return nil })},
@@ -91,7 +90,7 @@ var promiseMutations = []mutation{
 			d.Annotations[autoRollback] = "true"
 		}
 	})},
-	{Name: "deletions go by name once they are decided", Where: []feature{past}, Action: func(a plan.Action) plan.Action {
+	{Name: "deletions go by name once they are decided", Where: []feature{past}, Past: 340, Action: func(a plan.Action) plan.Action {
 		if d, ok := a.(plan.Delete); ok {
 			d.Object.UID = ""
 			return d
@@ -105,9 +104,9 @@ var promiseMutations = []mutation{
 		}
 		return a
 	}},
-	{Name: "nobody hears of what vanished while a watch was lost", Where: []feature{gaps}, Unheard: func(ch view.Change) bool { return ch.After == nil }},
-	{Name: "nobody hears of what a watch missed", Where: []feature{gaps}, Unheard: func(ch view.Change) bool { return ch.Before != nil && ch.After != nil }},
-	{Name: "an owner goes before its dependents are let go", Where: []feature{gaps}, Controller: "generic-garbage-collector", Plan: func(_ plan.Input, p plan.Plan) plan.Plan {
+	{Name: "nobody hears of what vanished while a watch was lost", Where: []feature{gaps}, Unheard: func(_, after object.Object) bool { return after == nil }},
+	{Name: "nobody hears of what a watch missed", Where: []feature{gaps}, Past: 290, Unheard: func(before, after object.Object) bool { return before != nil && after != nil }},
+	{Name: "an owner goes before its dependents are let go", Where: []feature{gaps}, Past: 170, Controller: "generic-garbage-collector", Plan: func(_ plan.Input, p plan.Plan) plan.Plan {
 		if n := len(p.Actions); n > 1 {
 			if u, ok := p.Actions[n-1].(plan.Update); ok && len(u.When) > 0 {
 				u.When = nil

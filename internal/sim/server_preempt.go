@@ -9,7 +9,6 @@ import (
 	"coracle/internal/object"
 	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/scheduler"
 )
 
 // preemptions keeps account of what the scheduler knew when it made room for somebody.
@@ -39,8 +38,9 @@ func (w *world) place() {
 	}
 }
 
-// carry lets an effect of the scheduler happen.
-func (w *world) carry(e scheduler.Effect) {
+// carry lets one of the scheduler's effects happen.
+func (w *world) carry(nth int) {
+	e := w.Effects()[nth]
 	s := &w.checks.server.preemptions
 	at, knew := s.decided[e.Serial()]
 	s.sure, s.by = knew && at == w.Revision(), nil

@@ -76,7 +76,7 @@ type Hooks struct {
 	// Uncorrected has the API take a quota's count as its controller gives it, and Unheard says which changes that a list
 	// shows nobody is told of: defects, too.
 	Uncorrected bool
-	Unheard     func(view.Change) bool
+	Unheard     func(before, after object.Object) bool
 	// Panicked is told of a planner or a watch that panicked.
 	Panicked func(error)
 	// Ran is told when a pod's containers begin to run on a machine, and when they no longer do.

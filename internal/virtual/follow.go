@@ -114,7 +114,7 @@ func (w *Watch) list(at int) {
 		objects, revision = w.history.before(at, objects), w.history.entries[at].Revision-1
 	}
 	for _, ch := range w.of.view.Replace(w.Resource, objects, revision) {
-		if unheard := w.cluster.cfg.Unheard; unheard == nil || !unheard(ch) {
+		if unheard := w.cluster.cfg.Unheard; unheard == nil || !unheard(ch.Before, ch.After) {
 			w.of.heed(ch)
 		}
 	}
