@@ -81,15 +81,7 @@ var promiseMutations = []mutation{
 	{Name: "a pod on another node is preempted", Where: []feature{scarce}, Past: 440, Scheduler: preempts(false, func(victim, other *corev1.Pod) bool {
 		return victim.Spec.NodeName != other.Spec.NodeName
 	})},
-	{Name: "a Deployment never goes back", Where: []feature{rollbacks}, Controller: dep, Plan: turns(func(plan.Input, *appsv1.Deployment) *appsv1.ReplicaSet { return nil })},
-	{Name: "a Deployment goes back to what was not available", Where: []feature{rollbacks}, Controller: dep, Plan: turns(func(in plan.Input, d *appsv1.Deployment) *appsv1.ReplicaSet {
-		return setOf(in.Reader, d, func(rs *appsv1.ReplicaSet) bool { return imageOf(rs.Spec.Template) != imageOf(d.Spec.Template) })
-	})},
-	{Name: "a Deployment goes back though nobody asks", Where: []feature{rollbacks}, Controller: dep, Plan: aDeployment(func(d *appsv1.Deployment) {
-		if d.Annotations[autoRollback] == "false" {
-			d.Annotations[autoRollback] = "true"
-		}
-	})},
+	{Name: "a Deployment never goes back", Where: []feature{rollbacks}, Past: 1930, Controller: dep, Plan: turns(func(plan.Input, *appsv1.Deployment) *appsv1.ReplicaSet { return nil })},
 	{Name: "deletions go by name once they are decided", Where: []feature{past}, Past: 340, Action: func(a plan.Action) plan.Action {
 		if d, ok := a.(plan.Delete); ok {
 			d.Object.UID = ""
@@ -97,14 +89,6 @@ var promiseMutations = []mutation{
 		}
 		return a
 	}},
-	{Name: "no guard is asked", Where: []feature{past}, Action: func(a plan.Action) plan.Action {
-		if d, ok := a.(plan.Delete); ok {
-			d.When = nil
-			return d
-		}
-		return a
-	}},
-	{Name: "nobody hears of what vanished while a watch was lost", Where: []feature{gaps}, Unheard: func(_, after object.Object) bool { return after == nil }},
 	{Name: "nobody hears of what a watch missed", Where: []feature{gaps}, Past: 290, Unheard: func(before, after object.Object) bool { return before != nil && after != nil }},
 	{Name: "an owner goes before its dependents are let go", Where: []feature{gaps}, Past: 170, Controller: "generic-garbage-collector", Plan: func(_ plan.Input, p plan.Plan) plan.Plan {
 		if n := len(p.Actions); n > 1 {
