@@ -144,6 +144,11 @@ func (w *world) restful() error {
 			}
 		}
 	}
+	for _, o := range w.Truth().List(resource.Deployments, ns) {
+		if d := o.(*appsv1.Deployment); strings.HasPrefix(imageOf(d.Spec.Template), "bad") {
+			return fmt.Errorf("rollback: %s has not gone back from what never works", d.Name)
+		}
+	}
 	if err := exact(w.Truth(), w.Now()); err != nil {
 		return err
 	}
