@@ -60,6 +60,10 @@ abuse: build ## Attack a cluster from all sides and print how its administrator 
 sim: ## Run 2,000 simulated clusters and find every planted defect
 	$(GO) test ./internal/sim -v -run '^Test' -sim.worlds 2000 -timeout 28m | grep -vE '^(=== |    --- PASS)'; exit $${PIPESTATUS[0]}
 
+.PHONY: sim-small
+sim-small: ## Explore small simulated clusters whole: DEPTH events (6) in all orders, DEPARTURES (2) to the end
+	$(GO) test ./internal/sim -v -run '^TestSmall$$' -sim.wide -sim.depth $(or $(DEPTH),6) -sim.departures $(or $(DEPARTURES),2) -timeout 0
+
 .PHONY: sim-long
 sim-long: ## Simulate clusters until stopped or one fails; FROM=seed sets the first
 	$(GO) test ./internal/sim -v -run '^TestWorlds$$' -sim.long -sim.from $(or $(FROM),100000) -timeout 0

@@ -25,6 +25,9 @@ type Effect struct {
 	do     func(context.Context)
 }
 
+// Serial numbers effects in the order in which they were set going.
+func (e Effect) Serial() int { return e.serial }
+
 // NewStepper returns a scheduler over a view that is whole. now tells the virtual time.
 func NewStepper(c client.Interface, v *view.View, tell func(plan.Event), now func() time.Time) *Stepper {
 	p := &Stepper{s: New(c, v, tell)}

@@ -49,11 +49,13 @@ type checks struct {
 	daemons int
 	ends    ends
 	server  server
+	meant   meant
+	// past says that the controllers began with the past and have not caught up yet.
+	past bool
 }
 
 func newChecks(w *world) checks {
-	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[object.Ref]object.Object{}, daemons: 1, ends: newEnds(),
-		server: server{waited: map[types.UID]int32{}}}
+	c := checks{w: w, writes: invariant.NewWrites(), running: map[string][]string{}, taken: map[types.UID]int32{}, known: map[types.UID]int32{}, deleted: map[object.Ref]object.Object{}, daemons: 1, ends: newEnds(), meant: newMeant(), server: newServer()}
 	surge := invariant.Surge()
 	c.each = invariant.All(invariant.OneController, invariant.OneTemplate(), invariant.CanaryHeld(),
 		func(r object.Reader, now time.Time) error {
@@ -72,6 +74,7 @@ func newChecks(w *world) checks {
 
 // plan holds a decision against what it was decided on.
 func (c *checks) plan(r object.Reader, ctl *plan.Controller, key object.Key, p plan.Plan, now time.Time) error {
+	c.meant.decided(ctl.Name, p)
 	if err := wholesome(r, p); err != nil {
 		return fmt.Errorf("%w (%s %s)", err, ctl.Name, key)
 	}
@@ -96,7 +99,7 @@ var authors = map[string]bool{"deployment-controller": true, "statefulset-contro
 func (w *world) late() bool {
 	for _, res := range []resource.Resource{resource.Pods, resource.StatefulSets, resource.DaemonSets, resource.Deployments, resource.ReplicaSets,
 		resource.ControllerRevisions, resource.Nodes, resource.PodDisruptionBudgets} {
-		if w.Control().Watch(res).Behind() {
+		if w.checks.behind(res) {
 			return true
 		}
 	}
@@ -250,10 +253,11 @@ func (c *checks) written(e fake.Entry) {
 	if e.Resource != resource.Leases {
 		c.wrote = c.w.Now()
 	}
-	c.w.violate(c.server.written(c.w, e))
-	c.w.violate(rolledBack(c.w.Truth(), e, c.w.actor))
-	c.w.violate(c.ends.written(e, c.w.actor, c.w.Now()))
-	c.w.violate(c.writes.Written(c.w.Truth(), invariant.Write{By: c.w.actor, Resource: e.Resource, Before: e.Before, After: e.Object, Gone: e.Type == "DELETED"}, c.w.Now()))
+	c.w.violate(c.meant.written(e, c.w.actor))
+	c.w.violate(c.pardon(c.server.written(c.w, e)))
+	c.w.violate(c.server.rolledBack(c.w.Truth(), e, c.w.actor))
+	c.w.violate(c.pardon(c.ends.written(e, c.w.actor, c.w.Now())))
+	c.w.violate(c.pardon(c.writes.Written(c.w.Truth(), invariant.Write{By: c.w.actor, Resource: e.Resource, Before: e.Before, After: e.Object, Gone: e.Type == "DELETED"}, c.w.Now())))
 	switch o := e.Object.(type) {
 	case *appsv1.Deployment, *appsv1.StatefulSet:
 		c.remember(e)
@@ -406,7 +410,10 @@ func identity(pod *corev1.Pod) (string, bool) {
 }
 
 // behind says whether the controllers have yet to hear of something.
-func (c *checks) behind(res resource.Resource) bool { return c.w.Control().Watch(res).Behind() }
+func (c *checks) behind(res resource.Resource) bool {
+	watch := c.w.Control().Watch(res)
+	return watch != nil && watch.Behind()
+}
 
 // state holds the cluster as it is against the promises.
 func (c *checks) state(r object.Reader, now time.Time) error {
@@ -423,13 +430,22 @@ func (c *checks) crowded(r object.Reader) bool {
 	for _, o := range r.List(resource.DaemonSets, "") {
 		on := map[string]bool{}
 		for _, pod := range podsOf(r, o) {
-			if on[pod.Spec.NodeName] && pod.Spec.NodeName != "" {
+			name := destination(pod)
+			if on[name] && name != "" {
 				return true
 			}
-			on[pod.Spec.NodeName] = true
+			on[name] = true
 		}
 	}
 	return false
+}
+
+// destination is the node that a daemon is on or for.
+func destination(pod *corev1.Pod) string {
+	if a := pod.Spec.Affinity; pod.Spec.NodeName == "" && a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0]
+	}
+	return pod.Spec.NodeName
 }
 
 // oneDaemon holds when no node has two daemons of one set, surge aside.

@@ -158,10 +158,10 @@ func (w *world) applications(out []choice) []choice {
 
 func (w *world) schedulings(out []choice) []choice {
 	if w.Placing() {
-		out = append(out, choice{event{Does: "schedule"}, w.Place})
+		out = append(out, choice{event{Does: "schedule"}, w.place})
 	}
-	for i, e := range w.Effects() {
-		out = append(out, choice{event{Does: "schedule", Who: "effect", N: i}, func() { w.Carry(e) }})
+	for i := range w.Effects() {
+		out = append(out, choice{event{Does: "schedule", Who: "effect", N: i}, func() { w.carry(i) }})
 	}
 	return out
 }

@@ -24,6 +24,8 @@ const (
 	shares      feature = "shares"      // maxUnavailable and maxSurge as percentages, for all kinds
 	quotas      feature = "quotas"      // a quota of pods, which changes
 	slow        feature = "slow"        // pods that are ready for long before they are available, in sets without order and in daemons
+	past        feature = "past"        // restarts that read the past
+	gaps        feature = "gaps"        // watches that miss states, and crashes between two actions of one plan
 )
 
 var features = []feature{twins, budgets, scarce, canaries, rollbacks, onDelete, reserved, growth, held, apart, namespaces, deadlines,
@@ -38,5 +40,16 @@ func drawn(seed uint64) map[feature]bool {
 			out[f] = true
 		}
 	}
+	for r, f := rand.New(rand.NewPCG(seed, 4)), accidental; len(f) > 0; f = f[1:] {
+		if r.IntN(4) == 0 {
+			out[f[0]] = true
+		}
+	}
 	return out
 }
+
+// accidental are features of the accidents alone, drawn by themselves.
+var accidental = []feature{past, gaps}
+
+// moreFaults are accidents of worlds that have a feature.
+var moreFaults = map[feature][]string{past: {"past", "past", "past"}, gaps: {"miss", "miss", "midway", "midway"}}

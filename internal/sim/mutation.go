@@ -5,6 +5,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/loop"
+	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
 )
@@ -17,11 +18,16 @@ type mutation struct {
 	Plan       func(in plan.Input, p plan.Plan) plan.Plan
 	// Where names features without one of which the defect changes nothing; none means that all worlds may show it.
 	Where []feature
+	// Past is how many worlds are passed over that are known not to show it: what it takes is rare.
+	Past uint64
 	// Action changes an action just before it is carried out.
 	Action func(plan.Action) plan.Action
 	// Scheduler changes what the scheduler reaches the API by, Bill what a create is charged.
 	Scheduler func(client.Interface) client.Interface
 	Bill      func([]quota.Item) []quota.Item
+	// Uncorrected and Unheard are defects of the API and of watches: see virtual.Hooks.
+	Uncorrected bool
+	Unheard     func(before, after object.Object) bool
 	// Outcome changes what the loop is told came of a pass.
 	Outcome func(loop.Task, *loop.Outcome)
 }

@@ -2,9 +2,9 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -14,6 +14,7 @@ import (
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/podstate"
+	"coracle/internal/quota"
 	"coracle/internal/resource"
 	"coracle/internal/virtual"
 )
@@ -22,8 +23,10 @@ import (
 type server struct {
 	// waited are the pods that have waited for a node and may preempt others, with their priorities.
 	waited map[types.UID]int32
-	// slack is how many pods a quota's count may lack that its controller could not have known.
-	slack int64
+	// orphaned are the owners that were deleted with the wish that their dependents stay, and the dependents that they left.
+	orphaned map[types.UID]bool
+	preemptions
+	returns
 }
 
 // serverPlan holds a decision of the cluster's own controllers against what it was decided on.
@@ -51,9 +54,10 @@ func serverPlan(r object.Reader, controller string, p plan.Plan, now time.Time) 
 		}
 	}
 	if q, ok := p.Status.(*corev1.ResourceQuota); ok {
-		used := q.Status.Used[corev1.ResourcePods]
-		if n := charged(r); used.Value() < n {
-			return fmt.Errorf("quota counts: %d pods are counted, there are %d", used.Value(), n)
+		said := q.Status.Used[corev1.ResourcePods]
+		used, _ := quota.Count(q, func(res resource.Resource) []object.Object { return r.List(res, q.Namespace) }, now)
+		if n := used[corev1.ResourcePods]; said.Cmp(n) != 0 {
+			return fmt.Errorf("quota counts: %s pods are counted, there are %s", said.String(), n.String())
 		}
 	}
 	return nil
@@ -144,21 +148,42 @@ func charged(r object.Reader) (n int64) {
 
 // written holds a write of a pod or a quota against the promises.
 func (s *server) written(w *world, e fake.Entry) error {
-	switch o := e.Object.(type) {
-	case *corev1.ResourceQuota:
-		if used := o.Status.Used[corev1.ResourcePods]; w.actor == "resourcequota-controller" {
-			s.slack = max(0, charged(w.Truth())-used.Value())
-		}
-	case *corev1.Pod:
+	if err := s.kept(w.Truth(), e, w.actor); err != nil {
+		return err
+	}
+	if pod, ok := e.Object.(*corev1.Pod); ok {
 		before, _ := e.Before.(*corev1.Pod)
 		switch {
 		case before == nil:
-			return s.made(w, o)
-		case before.Spec.NodeName == "" && o.Spec.NodeName != "" && w.actor == virtual.Scheduler:
-			return placed(w.Truth(), o)
-		case w.actor == virtual.Scheduler && before.DeletionTimestamp == nil && o.DeletionTimestamp != nil:
-			return s.preempted(o)
+			return s.made(w, pod)
+		case w.actor != virtual.Scheduler:
+		case before.Spec.NodeName == "" && pod.Spec.NodeName != "":
+			return placed(w.Truth(), pod)
+		case before.DeletionTimestamp == nil && pod.DeletionTimestamp != nil:
+			return s.preempted(w, pod)
+		default:
+			s.nominated(before, pod)
 		}
+	}
+	return nil
+}
+
+// kept holds when nothing is collected that was there when its owner went, which was to leave it behind.
+func (s *server) kept(r object.Reader, e fake.Entry, actor string) error {
+	o := e.Object
+	if o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), metav1.FinalizerOrphanDependents) {
+		s.orphaned[o.GetUID()] = true
+	}
+	if e.Type == "DELETED" && s.orphaned[o.GetUID()] {
+		for _, res := range []resource.Resource{resource.Pods, resource.ReplicaSets, resource.ControllerRevisions} {
+			for _, d := range r.Indexed(res, object.ByOwner, string(o.GetUID())) {
+				s.orphaned[d.GetUID()] = true
+			}
+		}
+	}
+	if actor == garbage.Name && e.Before != nil && e.Before.GetDeletionTimestamp() == nil && s.orphaned[o.GetUID()] &&
+		(e.Type == "DELETED" || o.GetDeletionTimestamp() != nil) {
+		return fmt.Errorf("orphans kept: %s is collected, whose owner was to leave it behind", object.RefOf(o))
 	}
 	return nil
 }
@@ -172,20 +197,10 @@ func (s *server) made(w *world, pod *corev1.Pod) error {
 		return nil
 	}
 	hard := o.(*corev1.ResourceQuota).Spec.Hard[corev1.ResourcePods]
-	if n := charged(w.Truth()); n > hard.Value()+s.slack {
+	if n := charged(w.Truth()); n > hard.Value() {
 		return fmt.Errorf("quota: %s is created as pod %d of %d that may be", pod.Name, n, hard.Value())
 	}
 	return nil
-}
-
-// preempted holds when somebody more important has waited.
-func (s *server) preempted(pod *corev1.Pod) error {
-	for _, waiting := range s.waited {
-		if waiting > priority(pod) {
-			return nil
-		}
-	}
-	return fmt.Errorf("preemption: %s has to go, and nobody more important has waited", pod.Name)
 }
 
 func priority(pod *corev1.Pod) int32 {
@@ -225,23 +240,4 @@ func placed(r object.Reader, pod *corev1.Pod) error {
 		return fmt.Errorf("placed: %s is bound to %s, whose pods then ask for %dm of %dm", pod.Name, node.Name, asked, has)
 	}
 	return nil
-}
-
-// rolledBack holds when a Deployment's template is changed by its controller only where that was asked for, to one that
-// it had before.
-func rolledBack(r object.Reader, e fake.Entry, actor string) error {
-	before, ok := e.Before.(*appsv1.Deployment)
-	after, is := e.Object.(*appsv1.Deployment)
-	if !ok || !is || actor != "deployment-controller" || before.Spec.Template.Spec.Containers[0].Image == after.Spec.Template.Spec.Containers[0].Image {
-		return nil
-	}
-	if before.Annotations[autoRollback] != "true" {
-		return fmt.Errorf("rollback: %s is rolled back, which nobody asked for", after.Name)
-	}
-	for _, o := range r.Indexed(resource.ReplicaSets, object.ByController, string(after.UID)) {
-		if o.(*appsv1.ReplicaSet).Spec.Template.Spec.Containers[0].Image == after.Spec.Template.Spec.Containers[0].Image {
-			return nil
-		}
-	}
-	return fmt.Errorf("rollback: %s goes back to a template that it never had", after.Name)
 }

@@ -240,11 +240,31 @@ func (w *world) userWishes(out []choice) []choice {
 	return w.draw(e, out)
 }
 
+// commonFaults are the accidents of every world.
+var commonFaults = []string{"relist", "relist", "repeat", "repeat", "restart", "conflict", "conflict", "error", "error", "crash", "cut",
+	"revive", "revive", "revive", "pod-fails", "pod-unready"}
+
+// faultList is what may befall this world.
+func (w *world) faultList() []string {
+	if !w.has[past] && !w.has[gaps] {
+		return commonFaults
+	}
+	out := append([]string(nil), commonFaults...)
+	for _, f := range accidental {
+		if w.has[f] {
+			out = append(out, moreFaults[f]...)
+		}
+	}
+	return out
+}
+
 // faults draws one accident.
 func (w *world) faults(out []choice) []choice {
-	e := event{Does: "fault", Who: pick(w.rand, "relist", "relist", "repeat", "repeat", "restart", "conflict", "conflict", "error", "error", "crash", "cut", "revive", "revive", "revive", "pod-fails", "pod-unready")}
+	e := event{Does: "fault", Who: pick(w.rand, w.faultList()...)}
 	switch e.Who {
-	case "relist", "repeat":
+	case "past":
+		e.N = 1 + w.rand.IntN(40)
+	case "relist", "repeat", "miss":
 		f := pick(w.rand, w.Followers()...)
 		e.Key.Name, e.Kind = f.Name, pick(w.rand, f.Watches...).Resource.Plural
 	case "crash", "cut", "revive":
@@ -415,10 +435,16 @@ func (w *world) userNode(e event) func() {
 func (w *world) faultDoes(e event) func() {
 	m := w.Machine(e.Key.Name)
 	switch e.Who {
-	case "relist", "repeat":
+	case "relist", "repeat", "miss":
 		return w.watchFault(e)
 	case "restart":
 		return w.restart
+	case "past":
+		return func() { w.restartAt(w.Revision() - min(uint64(e.N), w.Revision()-w.begun)) }
+	case "midway":
+		if slices.ContainsFunc(w.Passes(), (*virtual.Pass).Midway) {
+			return w.restart
+		}
 	case "conflict":
 		return func() { w.fail = apierrors.NewConflict(resource.Pods.GroupResource(), "", nil) }
 	case "error":
@@ -446,6 +472,10 @@ func (w *world) watchFault(e event) func() {
 			case f.Name != e.Key.Name || watch.Resource.Plural != e.Kind:
 			case e.Who == "relist":
 				return watch.Relist
+			case e.Who == "miss" && watch.Lag() < 3:
+				return nil
+			case e.Who == "miss":
+				return func() { watch.Miss(watch.Lag() - 1) }
 			default:
 				return watch.Repeat
 			}

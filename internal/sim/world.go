@@ -42,6 +42,10 @@ type world struct {
 	// has is what the world may contain; peace is when its users no longer want what cannot be.
 	has   map[feature]bool
 	peace bool
+	// begun is the revision with which it began.
+	begun uint64
+	// small is how far a small world has come; nil in worlds drawn by chance.
+	small *small
 
 	// actor is whose hand wrote last: a controller's name, or one of package virtual's.
 	actor string
@@ -59,27 +63,38 @@ type world struct {
 // find; nil is none.
 func newWorld(seed uint64, m *mutation, has map[feature]bool) *world {
 	w := &world{has: has, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), mutation: m, ctx: context.Background()}
-	w.checks = newChecks(w)
-	hooks := virtual.Hooks{
-		Wrote: w.wrote, Acted: func() { w.violate(w.checks.state(w.Truth(), w.Now())) },
-		Fail: w.refuse, Decided: w.decided, Applying: w.applying, Action: m.action, Outcome: m.outcome,
-		Panicked: w.violate, Ran: w.checks.ran,
-	}
-	if m != nil {
-		hooks.Scheduler, hooks.Bill = m.Scheduler, m.Bill
-	}
 	trust := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": rootCA}}
-	w.controllers = m.controllers(virtual.Controllers([]object.Object{trust}))
-	w.Cluster = virtual.New(virtual.Config{Start: epoch, Controllers: w.controllers, Behavior: w.behavior, Beats: true, Hooks: hooks})
-	w.api = w.API()
+	w.begin(m.controllers(virtual.Controllers([]object.Object{trust})), virtual.Config{Start: epoch, Behavior: w.behavior, Beats: true})
 	w.as(virtual.User, func() { w.furnish(rand.New(rand.NewPCG(seed, 0))) })
 	w.Restart()
+	w.begun = w.Revision()
 	return w
 }
 
-func (w *world) restart() {
+// begin makes the cluster, with the promises and the mutation.
+func (w *world) begin(controllers []plan.Controller, cfg virtual.Config) {
+	w.checks = newChecks(w)
+	m := w.mutation
+	cfg.Hooks = virtual.Hooks{
+		Wrote: w.wrote, Acted: func() { w.violate(w.checks.state(w.Truth(), w.Now())) },
+		Fail: w.refuse, Decided: w.decided, Applying: w.applying, Action: m.action, Outcome: m.outcome,
+		Stating: w.checks.meant.stating, Panicked: w.violate, Ran: w.checks.ran,
+	}
+	if m != nil {
+		cfg.Scheduler, cfg.Bill, cfg.Uncorrected, cfg.Unheard = m.Scheduler, m.Bill, m.Uncorrected, m.Unheard
+	}
+	w.controllers, cfg.Controllers = controllers, controllers
+	w.Cluster = virtual.New(cfg)
+	w.api = w.API()
+}
+
+func (w *world) restart() { w.restartAt(w.Revision()) }
+
+// restartAt has the server's processes begin anew with lists of a revision.
+func (w *world) restartAt(revision uint64) {
 	w.checks.ends.restarted = w.Now()
-	w.Restart()
+	w.checks.reads(revision < w.Revision())
+	w.RestartAt(revision)
 }
 
 func (w *world) wrote(wr virtual.Write) {

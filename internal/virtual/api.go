@@ -65,6 +65,20 @@ func (a *api) Create(ctx context.Context, obj object.Object) (object.Object, err
 	return a.Cluster.Create(ctx, obj)
 }
 
+// Update implements client.Interface. What a quota is said to use is counted anew as it is written down, as the server
+// does: whoever counted may have had an old picture.
+func (a *api) Update(ctx context.Context, obj object.Object, subresource string) (object.Object, error) {
+	if q, ok := obj.(*corev1.ResourceQuota); ok && subresource == "status" && !a.of.cfg.Uncorrected {
+		q = q.DeepCopy()
+		q.Status.Used, _ = quota.Count(q, func(res resource.Resource) []object.Object {
+			items, _, _ := a.List(ctx, res, client.ListOptions{Namespace: q.Namespace}) // it cannot fail
+			return items
+		}, a.of.now)
+		obj = q
+	}
+	return a.Cluster.Update(ctx, obj, subresource)
+}
+
 // lookup finds objects for admission.
 type lookup struct{ *api }
 
@@ -127,7 +141,7 @@ func (l lookup) Charge(ctx context.Context, at admission.Attributes) error {
 	for _, item := range bill {
 		quota.Add(item.Quota.Status.Used, item.Amount)
 		item.Quota.Status.Hard = item.Quota.Spec.Hard.DeepCopy()
-		if _, err := a.Update(ctx, item.Quota, "status"); err != nil {
+		if _, err := a.Cluster.Update(ctx, item.Quota, "status"); err != nil {
 			return err
 		}
 	}

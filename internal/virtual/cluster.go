@@ -46,6 +46,8 @@ type Config struct {
 	Behavior func(*corev1.Pod, *corev1.Node) simnode.Behavior
 	// Prompt has every watch tell each write at once: nobody lags.
 	Prompt bool
+	// Steady has names and UIDs depend on little: see fake.Cluster.Steady.
+	Steady bool
 	// Beats has machines renew their leases; without it somebody must vouch for them.
 	Beats bool
 	Hooks
@@ -63,12 +65,18 @@ type Hooks struct {
 	// Decided is told each decision before it is carried out, Applying each action of it.
 	Decided  func(loop.Task, plan.Plan)
 	Applying func(by string, a plan.Action)
+	// Stating is told each status before it is written: it may be that of a second decision, made after a failure.
+	Stating func(by string, status object.Object)
 	// Action may alter an action, Outcome what the loop is told of a pass: defects are put in there.
 	Action  func(plan.Action) plan.Action
 	Outcome func(loop.Task, *loop.Outcome)
 	// Scheduler may alter what the scheduler reaches the API by, Bill what a create is charged.
 	Scheduler func(client.Interface) client.Interface
 	Bill      func([]quota.Item) []quota.Item
+	// Uncorrected has the API take a quota's count as its controller gives it, and Unheard says which changes that a list
+	// shows nobody is told of: defects, too.
+	Uncorrected bool
+	Unheard     func(before, after object.Object) bool
 	// Panicked is told of a planner or a watch that panicked.
 	Panicked func(error)
 	// Ran is told when a pod's containers begin to run on a machine, and when they no longer do.
@@ -146,7 +154,7 @@ func Controllers(objects []object.Object) []plan.Controller {
 func New(cfg Config) *Cluster {
 	c := &Cluster{cfg: cfg, now: cfg.Start, store: fake.New(), truth: view.New(diagnose.Indexes()...),
 		logs: map[resource.Resource]*history{}, machines: newMachines()}
-	c.store.Now = func() time.Time { return c.now }
+	c.store.Now, c.store.Steady = func() time.Time { return c.now }, cfg.Steady
 	c.store.Load(unled(cfg.Objects)...)
 	c.pulled = c.store.Revision()
 	c.first = c.pulled
@@ -167,14 +175,18 @@ func New(cfg Config) *Cluster {
 }
 
 // Restart has the server's processes begin anew: what they know, and what they had set going, is gone.
-func (c *Cluster) Restart() {
-	c.passes = nil
+func (c *Cluster) Restart() { c.RestartAt(c.pulled) }
+
+// RestartAt has them begin from lists of the past, as of a source that lags behind: they know of what came after that
+// revision, and of what they did themselves, when their watches tell.
+func (c *Cluster) RestartAt(revision uint64) {
 	for _, h := range c.logs {
 		h.readers = nil
 	}
-	c.restartControl()
+	c.passes = nil
+	c.restartControl(revision)
 	sv := view.New()
-	c.sched = c.follow("scheduler", sv, scheduler.Resources(), func(view.Change) {})
+	c.sched = c.follow("scheduler", sv, scheduler.Resources(), revision, func(view.Change) {})
 	var api client.Interface = c.api
 	if c.cfg.Scheduler != nil {
 		api = c.cfg.Scheduler(api)

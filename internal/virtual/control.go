@@ -23,7 +23,12 @@ type Pass struct {
 	results []loop.Result
 	// left are the actions of the step that were not carried out yet.
 	left []int
+	// acted says that something was carried out.
+	acted bool
 }
+
+// Midway says that some of it is done, and not all.
+func (p *Pass) Midway() bool { return p.acted }
 
 // Left is in how many ways the pass can go on: which of its actions is carried out next.
 func (p *Pass) Left() int { return max(1, len(p.left)) }
@@ -31,7 +36,7 @@ func (p *Pass) Left() int { return max(1, len(p.left)) }
 // workers is how many passes of one controller may be under way.
 const workers = 16
 
-func (c *Cluster) restartControl() {
+func (c *Cluster) restartControl(revision uint64) {
 	core := loop.NewCore(c.cfg.Controllers, workers)
 	core.OnPanic(func(name string, cause any) { c.panicked("panic: a watch of %s: %v", name, cause) })
 	v := view.New()
@@ -40,7 +45,7 @@ func (c *Cluster) restartControl() {
 		v.AddSummaries(ctl.Summaries...)
 	}
 	c.core = core
-	c.control = c.follow("loop", v, core.Resources(), func(ch view.Change) { core.Changed(v, ch, c.now) })
+	c.control = c.follow("loop", v, core.Resources(), revision, func(ch view.Change) { core.Changed(v, ch, c.now) })
 	core.Pass(c.now.Sub(c.cfg.Start))
 	core.Woke()
 	core.Start(v)
@@ -120,7 +125,11 @@ func (c *Cluster) advance(p *Pass) {
 // Apply carries out one of the actions that are left of a pass, or writes its status.
 func (c *Cluster) Apply(p *Pass, nth int) {
 	by := p.Task.Controller.Name
+	p.acted = true
 	if p.step.Status != nil {
+		if c.cfg.Stating != nil {
+			c.cfg.Stating(by, p.step.Status)
+		}
 		c.as(by, "", func(ctx context.Context) {
 			p.results = []loop.Result{loop.WriteStatus(ctx, c.api, p.step.Status)}
 		})

@@ -1,9 +1,13 @@
 package virtual
 
 import (
+	"cmp"
+	"maps"
 	"slices"
+	"strings"
 
 	"coracle/internal/client/fake"
+	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -50,13 +54,14 @@ type Watch struct {
 	at int
 }
 
-func (c *Cluster) follow(name string, v *view.View, kinds []resource.Resource, heed func(view.Change)) *Follower {
+// follow begins to watch kinds, from lists of a revision.
+func (c *Cluster) follow(name string, v *view.View, kinds []resource.Resource, at uint64, heed func(view.Change)) *Follower {
 	f := &Follower{Name: name, view: v, heed: heed}
 	for _, res := range kinds {
 		w := &Watch{Resource: res, of: f, cluster: c, history: c.history(res)}
 		w.history.readers = append(w.history.readers, w)
 		f.Watches = append(f.Watches, w)
-		w.Relist()
+		w.list(w.history.place(at))
 	}
 	return f
 }
@@ -93,11 +98,55 @@ func (w *Watch) tell(e fake.Entry) {
 }
 
 // Relist is what follows a lost watch: all that is there, and of what was between nothing.
-func (w *Watch) Relist() {
-	w.at = len(w.history.entries)
-	for _, ch := range w.of.view.Replace(w.Resource, w.cluster.truth.List(w.Resource, ""), w.cluster.store.Revision()) {
-		w.of.heed(ch)
+func (w *Watch) Relist() { w.list(len(w.history.entries)) }
+
+// Lag is how many changes the watch has yet to tell.
+func (w *Watch) Lag() int { return len(w.history.entries) - w.at }
+
+// Miss has a lost watch miss the next changes, at most as many as there are: it lists what they left, and then goes on.
+func (w *Watch) Miss(changes int) { w.list(w.at + min(changes, w.Lag())) }
+
+// list shows all that was there after so many changes of the kind's history.
+func (w *Watch) list(at int) {
+	w.at = at
+	objects, revision := w.cluster.truth.List(w.Resource, ""), w.cluster.store.Revision()
+	if at < len(w.history.entries) {
+		objects, revision = w.history.before(at, objects), w.history.entries[at].Revision-1
 	}
+	for _, ch := range w.of.view.Replace(w.Resource, objects, revision) {
+		if unheard := w.cluster.cfg.Unheard; unheard == nil || !unheard(ch.Before, ch.After) {
+			w.of.heed(ch)
+		}
+	}
+}
+
+// before is what was there before the change at a place, by what is there now: each later change is undone.
+func (h *history) before(at int, now []object.Object) []object.Object {
+	was := make(map[object.Key]object.Object, len(now))
+	for _, o := range now {
+		was[object.KeyOf(o)] = o
+	}
+	for _, e := range slices.Backward(h.entries[at:]) {
+		if key := object.KeyOf(e.Object); e.Before == nil {
+			delete(was, key)
+		} else {
+			was[key] = e.Before
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(was), func(a, b object.Key) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	out := make([]object.Object, len(keys))
+	for i, key := range keys {
+		out[i] = was[key]
+	}
+	return out
+}
+
+// place is how many of a kind's changes had happened at a revision.
+func (h *history) place(revision uint64) int {
+	at, _ := slices.BinarySearchFunc(h.entries, revision+1, func(e fake.Entry, r uint64) int { return cmp.Compare(e.Revision, r) })
+	return at
 }
 
 // Followers are the processes that watch: the controllers and the scheduler.

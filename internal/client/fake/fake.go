@@ -53,10 +53,16 @@ type Cluster struct {
 	// read the cluster; obj is what is to be stored, and it must not change it.
 	Admit func(verb string, obj, old object.Object) error
 
+	// Steady has generated names and UIDs depend only on what was made before under the same prefix and name: writes
+	// that do not concern each other leave the same cluster in whichever order they come.
+	Steady bool
+
 	mu       sync.Mutex
 	objects  map[resource.Resource]map[object.Key]object.Object
 	revision uint64
 	serial   uint64
+	// serials count for Steady, by kind and name or prefix.
+	serials map[string]uint64
 	// log holds the changes after revision compacted; grown is closed and replaced when it grows.
 	log       []Entry
 	compacted uint64
@@ -253,6 +259,28 @@ func suffix(n uint64) string {
 	return string(b)
 }
 
+// count numbers what is made: one row of numbers for all, or where they are Steady for each kind and name.
+func (c *Cluster) count(ref object.Ref, name string) uint64 {
+	if !c.Steady {
+		c.serial++
+		return c.serial
+	}
+	if c.serials == nil {
+		c.serials = map[string]uint64{}
+	}
+	key := ref.Resource.Plural + "/" + ref.Namespace + "/" + name
+	c.serials[key]++
+	return c.serials[key]
+}
+
+func (c *Cluster) uid(ref object.Ref, name string) types.UID {
+	n := c.count(ref, name)
+	if !c.Steady {
+		return types.UID(fmt.Sprintf("%s%012x", uidPrefix, n))
+	}
+	return types.UID(fmt.Sprintf("%s-%s-%s-%d", ref.Resource.Plural, ref.Namespace, name, n))
+}
+
 // Create implements client.Interface.
 func (c *Cluster) Create(ctx context.Context, obj object.Object) (object.Object, error) {
 	ref := object.Ref{Resource: resource.Of(obj), Key: object.KeyOf(obj)}
@@ -271,8 +299,7 @@ func (c *Cluster) Create(ctx context.Context, obj object.Object) (object.Object,
 		if obj.GetGenerateName() == "" {
 			return nil, apierrors.NewBadRequest("name or generateName is required")
 		}
-		c.serial++
-		name := obj.GetGenerateName() + suffix(c.serial)
+		name := obj.GetGenerateName() + suffix(c.count(ref, obj.GetGenerateName()+"*"))
 		if _, taken := c.objects[ref.Resource][object.Key{Namespace: obj.GetNamespace(), Name: name}]; !taken {
 			obj.SetName(name)
 		}
@@ -286,8 +313,7 @@ func (c *Cluster) Create(ctx context.Context, obj object.Object) (object.Object,
 	if err := c.admitNamespace(ref.Resource, obj); err != nil {
 		return nil, err
 	}
-	c.serial++
-	obj.SetUID(types.UID(fmt.Sprintf("%s%012x", uidPrefix, c.serial)))
+	obj.SetUID(c.uid(ref, obj.GetName()))
 	obj.SetCreationTimestamp(c.timestamp())
 	obj.SetDeletionTimestamp(nil)
 	if hasSpec(obj) {

@@ -23,15 +23,26 @@ func (g *graph) orphan(r object.Reader, o object.Object) plan.Plan {
 		p.Actions = append(p.Actions, plan.Update{Object: next, Because: "its owner " + object.RefOf(o).String() + " is deleted with the orphan policy"})
 		return true
 	})
-	p.Actions = append(p.Actions, withoutFinalizer(o, metav1.FinalizerOrphanDependents, "its dependents are orphans now"))
+	p.Actions = append(p.Actions, g.withoutFinalizer(o, metav1.FinalizerOrphanDependents, "its dependents are orphans now",
+		func(metav1.OwnerReference) bool { return true }))
 	p.Why = plan.Why{State: plan.Progressing, Next: "let its dependents go, then be deleted"}
 	return p
 }
 
-func withoutFinalizer(o object.Object, finalizer, because string) plan.Action {
+// withoutFinalizer lets an owner go, if the API too knows of no dependent that the finalizer is for: a picture may lack one
+// that was made a moment ago, which would then be collected. When the picture shows it, the owner is decided about again.
+func (g *graph) withoutFinalizer(o object.Object, finalizer, because string, keeps func(metav1.OwnerReference) bool) plan.Action {
 	next := o.DeepCopyObject().(object.Object)
 	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
-	return plan.Update{Object: next, Because: because}
+	none := plan.Empty{Namespace: o.GetNamespace(), Match: func(d object.Object) bool {
+		return slices.ContainsFunc(d.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return ref.UID == o.GetUID() && keeps(ref) })
+	}}
+	for _, res := range g.kinds {
+		if res.Namespaced || o.GetNamespace() == "" {
+			none.Kinds = append(none.Kinds, res)
+		}
+	}
+	return plan.Update{Object: next, When: []plan.Guard{none}, Because: because}
 }
 
 // waitsShown bounds the dependents that an explanation names.
@@ -56,7 +67,7 @@ func (g *graph) foreground(r object.Reader, o object.Object) plan.Plan {
 		return plan.Plan{Why: plan.Why{State: plan.Waiting, Next: "be deleted after its dependents", Waits: waits}}
 	}
 	return plan.Plan{Actions: []plan.Action{
-		withoutFinalizer(o, metav1.FinalizerDeleteDependents, "no dependent blocks its deletion any longer"),
+		g.withoutFinalizer(o, metav1.FinalizerDeleteDependents, "no dependent blocks its deletion any longer", blocks),
 	}}
 }
 

@@ -5,7 +5,7 @@
 // It owns one pure planner for each kind; the graph of owners is the Reader's owner index, so a
 // decision costs what changed and not what the cluster holds. A picture may show a dependent
 // before its owner, so every deletion for want of an owner is conditional on the API's own word
-// (plan.Absent). It refuses to judge owners of kinds the cluster does not serve.
+// (plan.Absent), and an owner goes only when the API knows of no dependent that it waits for (plan.Empty). It refuses to judge owners of kinds the cluster does not serve.
 package garbage
 
 import (
@@ -80,7 +80,17 @@ func (g *graph) related(res resource.Resource) func(object.Reader, object.Object
 		case deletingWith(after, foreground) && !deletingWith(before, foreground):
 			keys = keysOf(keys, r.Indexed(res, object.ByOwner, string(after.GetUID())))
 		}
-		if before == nil || after != nil && sameOwners(before, after) {
+		if before != nil && after != nil && sameOwners(before, after) {
+			return keys
+		}
+		if after != nil {
+			for _, ref := range after.GetOwnerReferences() {
+				if owner, ok := lookup(r, after, ref, res); ok && deletingWith(owner, metav1.FinalizerOrphanDependents) {
+					keys = append(keys, object.KeyOf(owner)) // it was to be let go, too
+				}
+			}
+		}
+		if before == nil {
 			return keys
 		}
 		for _, ref := range before.GetOwnerReferences() {
