@@ -33,6 +33,7 @@ import (
 	"coracle/internal/version"
 	"coracle/internal/view"
 	"coracle/internal/why"
+	whyserver "coracle/internal/why/server"
 	"coracle/internal/workload"
 )
 
@@ -125,15 +126,15 @@ func runServer(ctx context.Context, r role) error {
 	}
 	var api *apiserver.Server
 	told := newPeerTeller(func() client.Interface { return api.Client() })
-	explain, led := &explainer{names: why.Names{Domain: r.cfg.Domain, Ranges: r.cfg.all()}}, newRoutes()
+	explain, led := &whyserver.Explainer{Names: why.Names{Domain: r.cfg.Domain, Ranges: r.cfg.all()}}, newRoutes()
 	api, err = apiserver.New(apiserver.Config{
 		Store: st, PKI: authority, Advertise: advertise, Endpoint: endpointFor(advertise), ServiceCIDR: r.cfg.Services()[0], SecondServiceCIDR: second(r.cfg.Services()),
-		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyPath: explain, storePath: storeTrouble{st}, drain.Path: led, peers.Path: told},
+		ClusterDomain: r.cfg.Domain, Log: r.log, Extra: map[string]http.Handler{whyserver.Path: answers(explain.Explain), storePath: storeTrouble{st}, drain.Path: led, peers.Path: told},
 	})
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
-	explain.logs = api.LogTail
+	explain.Logs = api.LogTail
 	if err := noteRun(ctx, api.Client(), opened); err != nil {
 		return errors.Join(err, st.Close())
 	}
@@ -167,13 +168,13 @@ func openStore(r role) (*store.Store, error) {
 }
 
 // runControllers runs everything that decides, on one shared picture of the cluster.
-func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *explainer, led *routes, told peerTeller) {
+func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *whyserver.Explainer, led *routes, told peerTeller) {
 	picture := view.New()
 	decide := loop.New(api, picture, controllers(r, authority), loop.Options{Log: r.log})
 	place := scheduler.New(api, picture, func(e plan.Event) { decide.Tell("default-scheduler", e) })
 	simulate := fleet.New(api, picture, func(e plan.Event) { decide.Tell(fleet.Name, e) }, fleet.Options{Version: version.Version, Log: r.log})
 	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources(), fleet.Resources(), tell.Resources())...)
-	explain.follow(api, picture, decide, following)
+	explain.Follow(api, picture, decide, following)
 	var parts sync.WaitGroup
 	parts.Go(func() { led.follow(ctx, picture, following.Synced()) })
 	parts.Go(func() { told.Follow(ctx, picture, following.Synced()) })

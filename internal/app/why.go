@@ -22,6 +22,7 @@ import (
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/why"
+	whyserver "coracle/internal/why/server"
 )
 
 // notSteady is the exit code of `coracle why` for an object that is not as its user asked.
@@ -97,11 +98,13 @@ func showWhy(out io.Writer, raw []byte, report *why.Report, asJSON bool) error {
 
 // whyPathFor reads what is asked about, and returns its path at a server.
 func whyPathFor(args []string) (func(namespace string) string, error) {
-	if name, is := strings.CutPrefix(strings.Join(args, "/"), namesPath); is {
+	if name, is := strings.CutPrefix(strings.Join(args, "/"), whyserver.NamesPath); is {
 		if _, valid := dns.Valid(name); !valid {
 			return nil, fmt.Errorf("%q is no DNS name: ask as dns/web, dns/db-0.db or dns/web.shop.svc.cluster.local", name)
 		}
-		return func(namespace string) string { return whyPath + namesPath + namespace + "/" + url.PathEscape(name) }, nil
+		return func(namespace string) string {
+			return whyserver.Path + whyserver.NamesPath + namespace + "/" + url.PathEscape(name)
+		}, nil
 	}
 	res, name, err := parseObject(args)
 	if err != nil {
@@ -123,7 +126,9 @@ func whyConnection(args []string, to, protocol string) (func(namespace string) s
 		return nil, fmt.Errorf("--to %w", err)
 	}
 	query := url.Values{"to": {to}, "protocol": {protocol}}.Encode()
-	return func(namespace string) string { return whyPath + connectionPath + namespace + "/" + name + "?" + query }, nil
+	return func(namespace string) string {
+		return whyserver.Path + whyserver.ConnectionPath + namespace + "/" + name + "?" + query
+	}, nil
 }
 
 // parseObject reads KIND/NAME or KIND NAME.
@@ -187,9 +192,9 @@ func aboutAnObject(err error) bool {
 
 func whyPathOf(res resource.Resource, key object.Key) string {
 	if !res.Namespaced {
-		return whyPath + res.String() + "/" + key.Name
+		return whyserver.Path + res.String() + "/" + key.Name
 	}
-	return whyPath + res.String() + "/" + key.Namespace + "/" + key.Name
+	return whyserver.Path + res.String() + "/" + key.Namespace + "/" + key.Name
 }
 
 // getRaw reads a path of the API server that is no resource.

@@ -20,6 +20,7 @@ import (
 	"coracle/internal/resource"
 	"coracle/internal/view"
 	"coracle/internal/why"
+	whyserver "coracle/internal/why/server"
 	"coracle/internal/workload/replicaset"
 )
 
@@ -65,11 +66,11 @@ func TestParseObject(t *testing.T) {
 func TestExplainer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	c, picture, e := fake.New(), view.New(), &explainer{}
+	c, picture, e := fake.New(), view.New(), &whyserver.Explainer{}
 	ask := func(method, path string) (int, metav1.Status, why.Report) {
 		t.Helper()
 		w := httptest.NewRecorder()
-		e.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		answers(e.Explain).ServeHTTP(w, httptest.NewRequest(method, path, nil))
 		var status metav1.Status
 		var report why.Report
 		var into any = &status
@@ -86,7 +87,7 @@ func TestExplainer(t *testing.T) {
 	}
 	decide := loop.New(c, picture, []plan.Controller{replicaset.Controller()}, loop.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	following := view.Follow(ctx, c, picture, decide.Resources()...)
-	e.follow(c, picture, decide, following)
+	e.Follow(c, picture, decide, following)
 	if _, err := c.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}); err != nil {
 		t.Fatal(err)
 	}

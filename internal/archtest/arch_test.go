@@ -12,7 +12,7 @@ import (
 // first name. A room that is missing here has not been thought about: add it, with as little as will do.
 var walls = map[string][]string{
 	// Values: they know nothing of the rest.
-	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {"podstate"}, "reclaim": {}, "podclaim": {}, "drain": {"behind", "nodestate", "object", "podstate"},
+	"resource": {}, "scheme": {}, "version": {}, "pki": {}, "eviction": {"podstate"}, "reclaim": {}, "podclaim": {}, "cause": {}, "drain": {"behind", "nodestate", "object", "podstate"},
 	// Which slices are a service's, and which ranges services have addresses of.
 	"behind": {"object", "resource"}, "servicerange": {},
 	// What nodes are told of pods, with the server's end of it.
@@ -30,7 +30,7 @@ var walls = map[string][]string{
 	"event": {"client", "object", "plan"},
 	// Decisions. They know neither the loop that runs them nor one another's shells;
 	// cluster uses the arithmetic of kind and what workload/placement says of nodes.
-	"workload": {"behind", "drain", "nodestate", "object", "plan", "podclaim", "podstate", "quota", "resource"},
+	"workload": {"behind", "cause", "drain", "nodestate", "object", "plan", "podclaim", "podstate", "quota", "resource"},
 	"cluster":  {"behind", "drain", "kind", "nodestate", "object", "plan", "podclaim", "podstate", "quota", "reclaim", "resource", "servicerange", "workload"},
 	// The arithmetic of quotas and limit ranges: admission, controllers and explanations share it.
 	"quota": {"kind", "podstate", "resource"},
@@ -58,11 +58,12 @@ var walls = map[string][]string{
 	// What names of the cluster lead to, and its sockets.
 	"dns": {},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"behind", "client", "dns", "drain", "event", "filetree", "fit", "nodestate", "object", "plan", "podclaim", "podstate", "reclaim", "resource", "sealed", "servicerange", "view"},
-	"runtime": {"filetree", "network", "version"},
+	"node":    {"behind", "cause", "client", "dns", "drain", "event", "filetree", "fit", "nodestate", "object", "plan", "podclaim", "podstate", "reclaim", "resource", "sealed", "servicerange", "view"},
+	"runtime": {"cause", "filetree", "network", "version"},
 	"network": {"behind", "filetree", "object", "peers", "podstate", "resource", "sealed", "servicerange", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
-	"why": {"behind", "dns", "fit", "network", "nodestate", "object", "plan", "podstate", "quota", "resource", "scheduler", "workload"},
+	// Its server is a shell, which asks the loop and reads the view.
+	"why": {"behind", "client", "loop", "view", "dns", "fit", "network", "nodestate", "object", "plan", "podstate", "quota", "resource", "scheduler", "workload"},
 	// app composes the rooms into processes: the only one that crosses roles.
 	"app":      nil,
 	"archtest": {},
@@ -95,7 +96,7 @@ func TestWalls(t *testing.T) {
 
 // pure are the folders whose code decides and does nothing else; impure are exceptions below them.
 var (
-	pure = []string{"internal/behind", "internal/servicerange", "internal/podstate", "internal/nodestate", "internal/object", "internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
+	pure = []string{"internal/behind", "internal/cause", "internal/servicerange", "internal/podstate", "internal/nodestate", "internal/object", "internal/plan", "internal/resource", "internal/workload", "internal/cluster", "internal/scheduler/place",
 		"internal/scheduler/queue", "internal/scheduler/heap", "internal/node/podsync", "internal/node/lineage", "internal/node/sysctl",
 		"internal/why", "internal/quota", "internal/reclaim", "internal/fit", "internal/event", "internal/simnode",
 		"internal/apiserver/fairness", "internal/apiserver/authz/rbac", "internal/apiserver/authz/policy", "internal/dns", "internal/drain",
@@ -104,6 +105,7 @@ var (
 		"internal/dns/serve":    "the sockets",
 		"internal/dns/upstream": "it asks other name servers",
 		"internal/peers/tell":   "the server's shell, which tells",
+		"internal/why/server":   "the server's shell, which answers",
 		"internal/event/writer": "the shell that writes what the recorder says",
 	}
 )

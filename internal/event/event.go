@@ -186,7 +186,7 @@ func (r *Recorder) event(source Source, e plan.Event, now time.Time) *corev1.Eve
 			Namespace: e.Regarding.Namespace, Name: e.Regarding.Name, UID: e.Regarding.UID,
 			FieldPath: e.Field,
 		},
-		Type: e.Type, Reason: e.Reason, Message: e.Message,
+		Type: e.Type, Reason: e.Reason, Action: e.Action, Message: e.Message,
 		Source: corev1.EventSource{Component: source.Component, Host: source.Host}, ReportingController: source.Component, ReportingInstance: source.Host,
 		FirstTimestamp: at, LastTimestamp: at, Count: 1,
 	}

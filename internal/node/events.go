@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/client"
 	"coracle/internal/event"
 	"coracle/internal/event/writer"
@@ -30,12 +31,24 @@ func newRecorder(c client.Interface, node string, log *slog.Logger) *recorder {
 func (r *recorder) run(ctx context.Context) { r.writer.Run(ctx) }
 
 func (r *recorder) tell(about object.Ref, field, kind, reason, message string) {
-	r.writer.Tell(event.Source{Component: "kubelet", Host: r.node},
-		plan.Event{Regarding: about, Field: field, Type: kind, Reason: reason, Message: message})
+	r.write(plan.Event{Regarding: about, Field: field, Type: kind, Reason: reason, Message: message})
+}
+
+func (r *recorder) write(e plan.Event) {
+	r.writer.Tell(event.Source{Component: "kubelet", Host: r.node}, e)
 }
 
 // pod records an event about a pod, or one of its containers.
 func (r *recorder) pod(pod *corev1.Pod, ctr, kind, reason, message string) {
+	r.action(pod, ctr, kind, reason, "", message)
+}
+
+// unhealthy records that a probe did not pass.
+func (r *recorder) unhealthy(pod *corev1.Pod, ctr, probe, message string) {
+	r.action(pod, ctr, corev1.EventTypeWarning, cause.Unhealthy, probe, message)
+}
+
+func (r *recorder) action(pod *corev1.Pod, ctr, kind, reason, action, message string) {
 	if pod.Name == "" || r.mute != nil && r.mute() {
 		return // an orphan that only the disk knew, or a server that knows none
 	}
@@ -48,7 +61,8 @@ func (r *recorder) pod(pod *corev1.Pod, ctr, kind, reason, message string) {
 			}
 		}
 	}
-	r.tell(object.Ref{Resource: resource.Pods, Key: object.KeyOf(pod), UID: pod.UID}, field, kind, reason, message)
+	r.write(plan.Event{Regarding: object.Ref{Resource: resource.Pods, Key: object.KeyOf(pod), UID: pod.UID},
+		Field: field, Type: kind, Reason: reason, Action: action, Message: message})
 }
 
 // ofNode records an event about the node itself.

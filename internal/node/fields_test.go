@@ -90,8 +90,14 @@ func TestRuntimeClassHandler(t *testing.T) {
 // held fails the test unless a pod waits before its first container, and both its condition and an event say why.
 func (w *world) held(name, reason, says string) {
 	w.t.Helper()
+	w.heldFor(name, reason, reason, says)
+}
+
+// heldFor is held with a word of the condition's own.
+func (w *world) heldFor(name, event, reason, says string) {
+	w.t.Helper()
 	w.want(name, "Pending main=ContainerCreating")
-	if events := w.events(name); !strings.Contains(events, reason+": ") || !strings.Contains(events, says) {
+	if events := w.events(name); !strings.Contains(events, event+": ") || !strings.Contains(events, says) {
 		w.t.Errorf("events of %s: %s", name, events)
 	}
 	for _, c := range w.pod(name).Status.Conditions {

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/users"
@@ -29,7 +30,7 @@ func (w *worker) takeUsers(ctx context.Context, handler string) (*runtimeapi.Use
 	}
 	first, err := w.a.users.Take(w.uid)
 	if errors.Is(err, users.ErrNone) {
-		err = fmt.Errorf("%w: delete pods that have ended, or give the machine more with --%s", err, users.Flag)
+		err = failed{cause.NoUsersLeft, fmt.Errorf("%w: delete pods that have ended, or give the machine more with --%s", err, users.Flag)}
 	}
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/node/users"
 )
 
@@ -134,7 +135,7 @@ func TestHostUsersAllGiven(t *testing.T) {
 		w.settle(time.Second)
 		w.create("apart", apart())
 		w.settle(2 * time.Second)
-		w.held("apart", "FailedCreatePodSandBox", "all are given: delete pods that have ended, or give the machine more with --pod-user-ids")
+		w.heldFor("apart", "FailedCreatePodSandBox", cause.NoUsersLeft, "all are given: delete pods that have ended, or give the machine more with --pod-user-ids")
 		if err := other.Free("elsewhere"); err != nil {
 			t.Fatal(err)
 		}

@@ -171,7 +171,7 @@ func (w *worker) report(ctx context.Context, of asked, kind string, r probe.Repo
 		if r.Unknown {
 			how = "errored"
 		}
-		w.a.events.pod(of.pod, of.name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe %s: %s", kind, how, r.Message))
+		w.a.events.unhealthy(of.pod, of.name, kind+"Probe", fmt.Sprintf("%s probe %s: %s", kind, how, r.Message))
 	}
 	before := w.verdicts()
 	if r.Decided {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 		PodSandboxId: s.Sandbox, Config: cfg, SandboxConfig: container.Sandbox(pod, options),
 	})
 	if err != nil {
-		return w.startFailed(ctx, pod, spec, podsync.CreateContainerError, err)
+		return w.startFailed(ctx, pod, spec, cmp.Or(cri.Cause(err), podsync.CreateContainerError), err)
 	}
 	if err := w.a.cfg.podLogs().Link(w.log(s.Name, s.Attempt, made.ContainerId)); err != nil {
 		w.a.cfg.Log.Warn("show a log", "pod", w.name, "namespace", w.namespace, "err", err) // the container is the better for it

@@ -197,6 +197,8 @@ type Event struct {
 	Type string
 	// Reason is a CamelCase word, upstream's where upstream has one.
 	Reason string
+	// Action is what was done or failed, as a word for machines; mostly "".
+	Action string
 	// Message is a sentence; a Done or Failed event may hold TellName and TellError in it.
 	Message string
 }
@@ -241,4 +243,6 @@ type Wait struct {
 	Since time.Time
 	// Hint is what the user can do about it, if anything.
 	Hint string
+	// Refused is the API's answer, where the wait is for one that it gives otherwise; else nil.
+	Refused *metav1.Status
 }

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -58,12 +57,8 @@ func Bill(quotas []*corev1.ResourceQuota, res resource.Resource, obj, old runtim
 		return nil, nil
 	}
 	var bill []Item
-	refuse := func(format string, args ...any) ([]Item, error) {
-		name := ""
-		if m, ok := obj.(metav1.Object); ok {
-			name = m.GetName()
-		}
-		return nil, apierrors.NewForbidden(res.GroupResource(), name, fmt.Errorf(format, args...))
+	refuse := func(by *corev1.ResourceQuota, cause metav1.CauseType, format string, args ...any) ([]Item, error) {
+		return nil, refusal(res, obj, by, cause, fmt.Sprintf(format, args...))
 	}
 	for _, q := range quotas {
 		names := limited(q, res)
@@ -71,10 +66,10 @@ func Bill(quotas []*corev1.ResourceQuota, res resource.Resource, obj, old runtim
 			continue
 		}
 		if err := complete(res, names, obj); err != nil {
-			return refuse("failed quota: %s: %w", q.Name, err)
+			return refuse(q, Unsaid, "failed quota: %s: %v", q.Name, err)
 		}
 		if unknown := missing(q.Status.Used, names); len(unknown) > 0 {
-			return refuse("status unknown for quota: %s, resources: %s", q.Name, join(unknown))
+			return refuse(q, Uncounted, "status unknown for quota: %s, resources: %s", q.Name, join(unknown))
 		}
 		bill = append(bill, Item{Quota: q})
 	}
@@ -83,7 +78,7 @@ func Bill(quotas []*corev1.ResourceQuota, res resource.Resource, obj, old runtim
 	}
 	uses := Usage(res, obj, now)
 	if negative := below(uses); len(negative) > 0 {
-		return refuse("quota usage is negative for resource(s): %s", join(negative))
+		return refuse(nil, "", "quota usage is negative for resource(s): %s", join(negative))
 	}
 	if old != nil {
 		uses = growth(uses, Usage(res, old, now))
@@ -96,7 +91,7 @@ func Bill(quotas []*corev1.ResourceQuota, res resource.Resource, obj, old runtim
 			continue
 		}
 		if over := exceeded(q, item.Amount); len(over) > 0 {
-			return refuse("exceeded quota: %s, requested: %s, used: %s, limited: %s", q.Name,
+			return refuse(q, Exceeded, "exceeded quota: %s, requested: %s, used: %s, limited: %s", q.Name,
 				show(mask(item.Amount, over)), show(mask(q.Status.Used, over)), show(mask(q.Spec.Hard, over)))
 		}
 		kept = append(kept, item)
@@ -116,18 +111,6 @@ func exceeded(q *corev1.ResourceQuota, amount corev1.ResourceList) []corev1.Reso
 	}
 	slices.Sort(over)
 	return over
-}
-
-// Names says which quota a refusal of the API names, if it is one of those above.
-func Names(message string) (quota string, ok bool) {
-	for _, begin := range []string{"exceeded quota: ", "failed quota: ", "status unknown for quota: "} {
-		if _, rest, found := strings.Cut(message, begin); found {
-			if at := strings.IndexAny(rest, ",: "); at > 0 {
-				return rest[:at], true
-			}
-		}
-	}
-	return "", false
 }
 
 // Freed says whether a change to a quota may let something through that it refused before: it went,

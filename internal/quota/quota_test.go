@@ -2,6 +2,7 @@ package quota
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,8 +174,8 @@ func TestChargeRefuses(t *testing.T) {
 		if got != x.want {
 			t.Errorf("got  %s\nwant %s", got, x.want)
 		}
-		if name, ok := Names(got); got != "" && (!ok || name != "q") {
-			t.Errorf("%s: names %q", got, name)
+		if by, ok := RefusalIn(err); ok != (got != "") || ok && (by.Quota != "q" || !strings.HasSuffix(got, ": "+by.Message)) {
+			t.Errorf("%s: read as %+v", got, by)
 		}
 	}
 }

@@ -179,29 +179,18 @@ func (rec *recorder) wroteClaim(w virtual.Write, o *corev1.PersistentVolumeClaim
 
 // refused implements virtual.Hooks.Refused.
 func (rec *recorder) refused(f virtual.Refusal) {
-	name, ok := quota.Names(f.Err.Error())
+	by, ok := quota.RefusalIn(f.Err)
 	if !ok || !rec.began {
 		return
 	}
-	key := object.Key{Namespace: f.Ref.Namespace, Name: name}
+	key := object.Key{Namespace: f.Ref.Namespace, Name: by.Quota}
 	hit := rec.quotas[key]
 	if hit == nil {
-		hit = &QuotaHit{Quota: rec.named(key.Namespace, name), At: seconds(rec.elapsed()), Message: quotaWords(f.Err.Error())}
+		hit = &QuotaHit{Quota: rec.named(key.Namespace, by.Quota), At: seconds(rec.elapsed()), Message: by.Message}
 		rec.quotas[key] = hit
-		rec.say("ResourceQuota", key.Namespace, "resourcequota/"+name, "refuses a "+strings.ToLower(f.Ref.Resource.Kind), true)
+		rec.say("ResourceQuota", key.Namespace, "resourcequota/"+by.Quota, "refuses a "+strings.ToLower(f.Ref.Resource.Kind), true)
 	}
 	hit.Times++
-}
-
-// quotaWords drops what is said of the object that was refused, whose name nobody knows yet.
-func quotaWords(message string) string {
-	if at := strings.Index(message, "exceeded quota: "); at >= 0 {
-		return message[at:]
-	}
-	if at := strings.Index(message, "failed quota: "); at >= 0 {
-		return message[at:]
-	}
-	return message
 }
 
 func (rec *recorder) budget(b *policyv1.PodDisruptionBudget) *BudgetHit {

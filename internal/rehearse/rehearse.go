@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"coracle/internal/client"
 	"coracle/internal/object"
@@ -116,7 +115,7 @@ func (r *run) start(ch Change) error {
 	}
 	err := r.world.do(func(ctx context.Context, api client.Interface) error { return ch.do(ctx, api, r.world.Now()) })
 	if err != nil {
-		if _, quotas := quota.Names(err.Error()); !quotas || !apierrors.IsForbidden(err) {
+		if _, quotas := quota.RefusalIn(err); !quotas {
 			return fmt.Errorf("%s %s: %w", ch.Verb, shortName(ch.Ref), err)
 		}
 		r.record.refused(virtual.Refusal{At: r.world.Now(), By: virtual.User, Ref: ch.Ref, Err: err})

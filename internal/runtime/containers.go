@@ -39,7 +39,7 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 		return nil, err
 	}
 	if err := container.Check(cfg, p.config, s.machine); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, refused(codes.InvalidArgument, err)
 	}
 	img, err := s.images.Get(cfg.GetImage().GetImage())
 	if errors.Is(err, image.ErrNotFound) {
@@ -70,7 +70,11 @@ func (s *service) CreateContainer(_ context.Context, req *cri.CreateContainerReq
 			s.cfg.Logger.Error("half-made container not removed", "container", id, "err", derr)
 		}
 		s.unreserve(ctrName(c), id)
-		return nil, fmt.Errorf("create container %q: %w", cfg.GetMetadata().GetName(), err)
+		err = fmt.Errorf("create container %q: %w", cfg.GetMetadata().GetName(), err)
+		if causeOf(err) != "" {
+			err = refused(codes.Unknown, err)
+		}
+		return nil, err
 	}
 	s.mu.Lock()
 	s.containers[id] = c

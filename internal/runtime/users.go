@@ -11,7 +11,9 @@ import (
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/filetree"
+	"coracle/internal/runtime/container"
 	"coracle/internal/runtime/sandbox"
 	"coracle/internal/runtime/snapshot"
 	"coracle/internal/runtime/userns"
@@ -142,11 +144,13 @@ func (s *service) checkMapped(c *ctr, p *pod) error {
 	}
 	defer users.Namespace.Close()
 	if _, ok := users.IDs.Users.Host(c.User.UID); !ok {
-		return fmt.Errorf("user %d is not one of the pod's own %d users (hostUsers: false)", c.User.UID, users.IDs.Users.Count)
+		return &container.Caused{Cause: cause.UserNotMapped, Err: fmt.Errorf(
+			"user %d is not one of the pod's own %d users (hostUsers: false)", c.User.UID, users.IDs.Users.Count)}
 	}
 	for _, g := range append([]uint32{c.User.GID}, c.User.Groups...) {
 		if _, ok := users.IDs.Groups.Host(g); !ok {
-			return fmt.Errorf("group %d is not one of the pod's own %d groups (hostUsers: false)", g, users.IDs.Groups.Count)
+			return &container.Caused{Cause: cause.UserNotMapped, Err: fmt.Errorf(
+				"group %d is not one of the pod's own %d groups (hostUsers: false)", g, users.IDs.Groups.Count)}
 		}
 	}
 	for _, m := range c.config.GetMounts() {

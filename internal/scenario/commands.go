@@ -297,7 +297,7 @@ func refuseActions(s *script, args []string, body string) (*string, error) {
 	message := strings.TrimSpace(body)
 	s.world.Refuse = func(a plan.Action) *metav1.Status {
 		if verbOf(a) == args[0] && a.Target().Resource == res {
-			return refusal(message)
+			return refusal(message, args[2:])
 		}
 		return nil
 	}

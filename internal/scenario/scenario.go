@@ -26,7 +26,8 @@
 //	-- gone web-* --             nodes finish with terminating pods: they vanish
 //	-- remove nodes n1 --        an object vanishes at once
 //	-- collect --                garbage collection
-//	-- refuse create pods --     from now on the API refuses such actions (Forbidden) with the body as its message
+//	-- refuse create pods --     from now on the API refuses such actions (Forbidden) with the body as its message;
+//	                            a cause and the name of what causes it may follow (QuotaExceeded q)
 //	-- allow --                  it no longer does
 //
 // A command that expects nothing may have free text as its body. With -update the expected
@@ -187,6 +188,12 @@ func (s *script) settle() (string, error) {
 	return log.String(), fmt.Errorf("the planners do not come to rest:\n%s", log.String())
 }
 
-func refusal(message string) *metav1.Status {
-	return &metav1.Status{Status: metav1.StatusFailure, Code: 403, Reason: metav1.StatusReasonForbidden, Message: message}
+// refusal is an answer with the cause, and the name of what causes it, that a command gives after its first words.
+func refusal(message string, cause []string) *metav1.Status {
+	s := &metav1.Status{Status: metav1.StatusFailure, Code: 403, Reason: metav1.StatusReasonForbidden, Message: message}
+	if len(cause) == 2 {
+		s.Details = &metav1.StatusDetails{Causes: []metav1.StatusCause{
+			{Type: metav1.CauseType(cause[0]), Field: cause[1], Message: message}}}
+	}
+	return s
 }

@@ -7,6 +7,7 @@ import (
 	apires "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/loop/looptest"
 	"coracle/internal/object"
 	"coracle/internal/plan"
@@ -225,7 +226,7 @@ var podFaults = []fault{
 		name: "pod: stopped again and again for its liveness probe",
 		plant: func(w *world) {
 			w.make(node("n1", "4"), solo())
-			w.told("solo", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500")
+			w.did(cause.LivenessProbe, "solo", cause.Unhealthy, "Liveness probe failed: HTTP probe failed with statuscode: 500")
 			w.pods("solo", crashing(137, "Error"))
 		},
 		res: resource.Pods, of: "solo", state: plan.Stuck,

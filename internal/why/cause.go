@@ -3,10 +3,6 @@ package why
 import (
 	"slices"
 	"strings"
-
-	"coracle/internal/object"
-	"coracle/internal/plan"
-	"coracle/internal/quota"
 )
 
 // notFound is the reason of a cause that is an object that does not exist.
@@ -70,17 +66,3 @@ func (c Cause) same(d Cause) bool {
 }
 
 func withoutName(text, name string) string { return strings.ReplaceAll(text, name, "*") }
-
-// mentions says whether one of the waits has a text in its message.
-func mentions(waits []plan.Wait, text string) bool {
-	return slices.ContainsFunc(waits, func(w plan.Wait) bool { return strings.Contains(w.Message, text) })
-}
-
-// quotaOf finds the quota that a refusal of the API names.
-func quotaOf(namespace, message string) (object.Key, bool) {
-	name, ok := quota.Names(message)
-	if !ok || namespace == "" {
-		return object.Key{}, false
-	}
-	return object.Key{Namespace: namespace, Name: name}, true
-}

@@ -151,10 +151,16 @@ func (w *world) absent(res resource.Resource, name string) bool {
 // told is the node's word about a pod, as an event of its own.
 func (w *world) told(pod, reason, message string) {
 	w.t.Helper()
+	w.did("", pod, reason, message)
+}
+
+// did is told with what the node did.
+func (w *world) did(action, pod, reason, message string) {
+	w.t.Helper()
 	p := looptest.Find[*corev1.Pod](w.Cluster, resource.Pods, "default", pod)
 	w.events++
 	w.make(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("%s.%d", pod, w.events)}, Type: corev1.EventTypeWarning,
-		Reason: reason, Message: message, LastTimestamp: metav1.Now(), FirstTimestamp: metav1.Now(), Count: 1,
+		Reason: reason, Action: action, Message: message, LastTimestamp: metav1.Now(), FirstTimestamp: metav1.Now(), Count: 1,
 		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: pod, UID: p.UID}})
 }
 

@@ -35,7 +35,7 @@ func (w *walk) refused(f *plan.Failure) []plan.Wait {
 	}
 	if on, err := w.bounded(create.Object); err != nil {
 		w.stuck[spot{on.Resource, on.Key}] = true
-		wait.Message, wait.On, wait.Hint = "the API refuses it: "+err.Error(), on, refusal.Hint(err.Error())
+		wait.Message, wait.On, wait.Hint = "the API refuses it: "+err.Error(), on, refusal.CauseHint(limits.Outside)
 		return []plan.Wait{wait}
 	}
 	return w.charged(f, create.Object, wait)
@@ -90,7 +90,7 @@ func (w *walk) bounded(obj object.Object) (object.Ref, error) {
 
 // charged asks the quotas of the namespace about an object that they refused.
 func (w *walk) charged(f *plan.Failure, obj object.Object, wait plan.Wait) []plan.Wait {
-	if _, ok := quota.Names(f.Status.Message); !ok {
+	if _, ok := quota.RefusalOf(f.Status); !ok {
 		return nil
 	}
 	obj = w.defaulted(obj)
@@ -101,7 +101,8 @@ func (w *walk) charged(f *plan.Failure, obj object.Object, wait plan.Wait) []pla
 		wait.Reason = triedAgain
 		return []plan.Wait{wait}
 	}
-	name, _ := quota.Names(err.Error())
+	by, _ := quota.RefusalIn(err)
+	name := by.Quota
 	on := object.Ref{Resource: resource.ResourceQuotas, Key: object.Key{Namespace: obj.GetNamespace(), Name: name}}
 	if ending := w.ending(res, obj.GetNamespace()); len(ending) > 0 {
 		if _, err := quota.Bill(w.without(quotas, res, ending), res, obj, nil, w.now); err == nil {
@@ -109,7 +110,7 @@ func (w *walk) charged(f *plan.Failure, obj object.Object, wait plan.Wait) []pla
 		}
 	}
 	w.stuck[spot{on.Resource, on.Key}] = true
-	wait.Message, wait.On, wait.Hint = "the API refused the last try: "+err.Error(), on, refusal.Hint(err.Error())
+	wait.Message, wait.On, wait.Hint = "the API refused the last try: "+err.Error(), on, refusal.CauseHint(by.Cause)
 	if more := raised(quotas, name, res, obj); more != "" {
 		wait.Hint = fmt.Sprintf("raise the ResourceQuota %s (%s), or free what it counts", name, more)
 	}

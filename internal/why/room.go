@@ -34,27 +34,27 @@ type trial struct {
 
 // unschedulable says what can be done for a pod that fits on no node: those remedies alone that would help.
 func (w *walk) unschedulable(pod *corev1.Pod, v *diagnose.Verdict) {
-	if text := shortage(w.r, pod, v.Message); text != "" {
-		v.Message += " " + text
-	}
 	if len(pod.Spec.SchedulingGates) > 0 {
 		return
 	}
 	t := w.trial(pod)
-	if node := t.fits(t.state, pod); node != "" {
-		v.Message += fmt.Sprintf(" There is room on node %s now: the scheduler looks again by itself.", node)
-		v.Hint = ""
+	now := t.state.Place(t.state.NewPod(pod), t.r, "")
+	if text := t.shortage(t.lacking(now)); text != "" {
+		v.Message += " " + text
+	}
+	if now.Node != "" {
+		v.Message += fmt.Sprintf(" There is room on node %s now: the scheduler looks again by itself.", now.Node)
 		return
 	}
 	if leaving := t.leaving(); leaving != nil {
 		v.Message += fmt.Sprintf(" There is room on node %s when pod %s is gone, which is being deleted.", leaving.Spec.NodeName, leaving.Name)
-		v.Hint, v.On = "", object.RefOf(leaving)
+		v.On = object.RefOf(leaving)
 		return
 	}
 	if hints := t.remedies(); len(hints) > 0 {
 		v.Hint = strings.Join(hints, "; or ")
-	} else if v.Hint != "" {
-		v.Hint = "no single change is enough; all of these are in the way: " + v.Hint
+	} else if all := t.inTheWay(now); all != "" {
+		v.Hint = "no single change is enough; all of these are in the way: " + all
 	}
 }
 

@@ -3,16 +3,12 @@ package why
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/component-helpers/resource"
 
 	"coracle/internal/object"
-	"coracle/internal/podstate"
-	known "coracle/internal/resource"
 	"coracle/internal/workload"
 )
 
@@ -84,54 +80,6 @@ func podSummary(p *corev1.Pod) string {
 		text += fmt.Sprintf(", %d restarts", restarts)
 	}
 	return text
-}
-
-// shortage says, where the scheduler found too little of a resource, what a pod asks for and the
-// most that a node has free of it. A user's question may scan the pods; no decision does.
-func shortage(r object.Reader, pod *corev1.Pod, message string) string {
-	wants := resource.PodRequests(pod, resource.PodResourcesOptions{})
-	var short []corev1.ResourceName
-	for _, name := range sortedNames(wants) {
-		if strings.Contains(message, "Insufficient "+string(name)) {
-			short = append(short, name)
-		}
-	}
-	if len(short) == 0 {
-		return ""
-	}
-	free := map[string]corev1.ResourceList{}
-	var order []string
-	for _, o := range r.List(known.Nodes, "") {
-		if n, ok := o.(*corev1.Node); ok {
-			free[n.Name] = n.Status.Allocatable.DeepCopy()
-			order = append(order, n.Name)
-		}
-	}
-	for _, o := range r.List(known.Pods, "") {
-		p, ok := o.(*corev1.Pod)
-		if !ok || free[p.Spec.NodeName] == nil || podstate.Ended(p) {
-			continue
-		}
-		for name, q := range resource.PodRequests(p, resource.PodResourcesOptions{}) {
-			left := free[p.Spec.NodeName][name]
-			left.Sub(q)
-			free[p.Spec.NodeName][name] = left
-		}
-	}
-	text := ""
-	for _, name := range short {
-		want := wants[name]
-		best := ""
-		for _, node := range order {
-			have, most := free[node][name], free[best][name]
-			if best == "" || have.Cmp(most) > 0 {
-				best = node
-			}
-		}
-		most := free[best][name]
-		text += fmt.Sprintf("It asks for %s %s; the most that a node has free is %s (%s). ", want.String(), name, most.String(), best)
-	}
-	return text[:len(text)-1]
 }
 
 func sortedNames(list corev1.ResourceList) []corev1.ResourceName {

@@ -8,12 +8,12 @@ package why
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/workload/refusal"
 )
 
 // Version is the apiVersion of a Report's JSON. Fields are only added under one version.
@@ -205,10 +205,11 @@ func (w *walk) listen(e *Entry, word Word) (plan.State, []plan.Wait) {
 	if f == nil {
 		return state, waits
 	}
-	told := mentions(waits, f.Status.Message)
+	tells := func(x plan.Wait) bool { return x.Refused != nil && x.Refused.Reason == f.Status.Reason }
+	told := slices.ContainsFunc(waits, tells)
 	if now := w.refused(f); len(now) > 0 {
 		if told {
-			waits = slices.DeleteFunc(slices.Clone(waits), func(x plan.Wait) bool { return strings.Contains(x.Message, f.Status.Message) })
+			waits = slices.DeleteFunc(slices.Clone(waits), tells)
 		}
 		return plan.Waiting, append(now, waits...) // what is refused does not progress, whatever is to be tried next
 	}
@@ -217,6 +218,7 @@ func (w *walk) listen(e *Entry, word Word) (plan.State, []plan.Wait) {
 	}
 	return worse(state, plan.Waiting), append([]plan.Wait{{
 		Reason: string(f.Status.Reason), Message: "the API refused " + word.Controller + ": " + f.Status.Message, Since: f.At,
+		Refused: &f.Status,
 	}}, waits...)
 }
 
@@ -229,11 +231,14 @@ func (w *walk) wait(from spot, in plan.Wait) Wait {
 	}
 	on := spot{in.On.Resource, in.On.Key}
 	if on.Name == "" || on == from {
-		quota, ok := quotaOf(from.Namespace, in.Message)
-		if !ok {
+		if in.Refused == nil {
 			return out
 		}
-		on = spot{resource.ResourceQuotas, quota}
+		quota := refusal.On(*in.Refused, from.Namespace)
+		if quota.Name == "" {
+			return out
+		}
+		on = spot{quota.Resource, quota.Key}
 	}
 	s := subject(on.Resource, on.Key)
 	out.On, out.at = &s, on

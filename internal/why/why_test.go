@@ -10,13 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apires "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/loop/looptest"
 	"coracle/internal/object"
 	"coracle/internal/plan"
+	"coracle/internal/quota"
 	"coracle/internal/resource"
 	"coracle/internal/why"
 )
@@ -235,7 +236,7 @@ func (w *world) gone(name string) {
 func (w *world) unhealthy(pod, message string) {
 	w.t.Helper()
 	p := looptest.Find[*corev1.Pod](w.Cluster, resource.Pods, "default", pod)
-	w.make(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: pod + ".unhealthy"}, Reason: "Unhealthy", Message: message,
+	w.make(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: pod + ".unhealthy"}, Reason: cause.Unhealthy, Action: cause.ReadinessProbe, Message: message,
 		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: pod, UID: p.UID}, LastTimestamp: metav1.Now()})
 	looptest.Edit(w.Cluster, resource.Pods, "default", pod, func(p *corev1.Pod) { p.Annotations = map[string]string{"touched": "yes"} })
 	synctest.Wait()
@@ -276,6 +277,9 @@ func refusePods(verb string, ref object.Ref, subresource string) error {
 	if verb != "create" || ref.Resource != resource.Pods || subresource != "" {
 		return nil
 	}
-	return apierrors.NewForbidden(resource.Pods.GroupResource(), ref.Name,
-		fmt.Errorf("exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1"))
+	full := fullQuota()
+	full.Status.Used = full.Spec.Hard
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: ref.Name}}
+	_, err := quota.Bill([]*corev1.ResourceQuota{full}, resource.Pods, pod, nil, time.Now())
+	return err
 }

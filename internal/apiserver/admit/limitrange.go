@@ -47,8 +47,9 @@ var limitRanger = plugin{
 			judge = func(r *corev1.LimitRange) error { return limits.CheckClaim(r, o, old) }
 		}
 		for _, r := range c.List(resource.LimitRanges, a.GetNamespace()) {
-			if err := judge(r.(*corev1.LimitRange)); err != nil {
-				return admission.NewForbidden(a, err)
+			bounds := r.(*corev1.LimitRange)
+			if err := judge(bounds); err != nil {
+				return limits.Blame(admission.NewForbidden(a, err), bounds, err)
 			}
 		}
 		return nil

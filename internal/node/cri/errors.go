@@ -4,9 +4,12 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"coracle/internal/cause"
 )
 
 // reconnect bounds how long a runtime that came back goes unnoticed.
@@ -25,6 +28,20 @@ func Message(err error) string {
 		return answer.GRPCStatus().Message()
 	}
 	return err.Error()
+}
+
+// Cause is the word, of package cause, that the runtime gives for what it refused; "" where it gives none.
+func Cause(err error) string {
+	answer, ok := status.FromError(err)
+	if !ok {
+		return ""
+	}
+	for _, detail := range answer.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == cause.Domain {
+			return info.GetReason()
+		}
+	}
+	return ""
 }
 
 // IsTimeout says whether the runtime gave a command up because its time had passed.

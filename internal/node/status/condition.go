@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -50,13 +51,14 @@ func (c *composer) conditions(st *corev1.PodStatus) {
 	}
 }
 
-// held says what holds the pod up before any container can start, by the reason of its event; empty for nothing.
+// held says what holds the pod up before any container can start, by the reason of its event or a word of package cause; empty
+// for nothing.
 func (c *composer) held() (reason, message string) {
 	if f, failed := c.in.Failures[(podsync.MountVolumes{}).Key()]; failed && !c.in.Mounted {
 		return failedMount, f.Message
 	}
 	if f, failed := c.in.Failures[(podsync.RunSandbox{}).Key()]; failed {
-		return failedSandbox, f.Message
+		return cmp.Or(f.Reason, failedSandbox), f.Message
 	}
 	return "", ""
 }

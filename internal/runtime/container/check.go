@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/runtime/userns"
 )
 
@@ -151,7 +152,8 @@ func checkMapped(mount *cri.Mount, sandbox *cri.PodSandboxConfig) error {
 	uids, gids := mount.GetUidMappings(), mount.GetGidMappings()
 	switch {
 	case own && mount.GetPropagation() == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:
-		return errors.New("propagation: BIDIRECTIONAL: what a pod with users of its own (hostUsers: false) mounts does not reach the node")
+		return &Caused{cause.MountsStayInside,
+			errors.New("propagation: BIDIRECTIONAL: what a pod with users of its own (hostUsers: false) mounts does not reach the node")}
 	case len(uids)+len(gids) == 0:
 		return nil
 	case mount.GetImage().GetImage() != "":

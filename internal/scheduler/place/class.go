@@ -70,7 +70,7 @@ type class struct {
 	verdicts []*verdict
 	grouping
 	// refused counts the other nodes by reason; byCause by cause, and causes is their union.
-	refused map[string]int
+	refused map[Reason]int
 	byCause map[Cause]int
 	causes  Cause
 	// seen is how far in the log of changes the class is.
@@ -83,7 +83,7 @@ type verdict struct {
 	// node is nil when the answer is void; version is the node's when it was asked.
 	node    *Node
 	version int
-	reason  string
+	reason  Reason
 	cause   Cause
 	score   int64
 	// group is where a node that can take the pod is, and index its place there.
@@ -105,7 +105,7 @@ func (s *State) class(p *Pod, r *relations) *class {
 		if len(cs.byKey) >= maxClasses {
 			cs.forgetOldest()
 		}
-		c = &class{pod: p, refused: map[string]int{}, byCause: map[Cause]int{}, grouping: s.groupingOf(p, r)}
+		c = &class{pod: p, refused: map[Reason]int{}, byCause: map[Cause]int{}, grouping: s.groupingOf(p, r)}
 		cs.byKey[string(cs.scratch)] = c
 		c.catchUp(s.list())
 	} else {

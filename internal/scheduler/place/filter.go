@@ -9,37 +9,54 @@ import (
 	"coracle/internal/workload/placement"
 )
 
-// The words in which a node refuses a pod are upstream's scheduler's: tools and people know them.
+// Reason is why a node refuses a pod. Its words are upstream's scheduler's, which tools and people know; who wants to know
+// whether it is one of those below compares it, and looks into none.
+type Reason string
+
+// The reasons that do not depend on a taint or a resource: see Untolerated and Insufficient for those that do.
 const (
-	reasonUnschedulable = "node(s) were unschedulable"
-	reasonAffinity      = "node(s) didn't match Pod's node affinity/selector"
-	reasonOS            = "node(s) didn't have the Pod's operating system"
-	reasonPorts         = "node(s) didn't have free ports for the requested pod ports"
-	reasonPods          = "Too many pods"
+	Cordoned     Reason = "node(s) were unschedulable"
+	NodeAffinity Reason = "node(s) didn't match Pod's node affinity/selector"
+	OtherOS      Reason = "node(s) didn't have the Pod's operating system"
+	NoFreePorts  Reason = "node(s) didn't have free ports for the requested pod ports"
+	TooManyPods  Reason = "Too many pods"
 )
+
+// Untolerated is the reason of a node that has a taint which the pod does not tolerate.
+func Untolerated(t *corev1.Taint) Reason {
+	return Reason(fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value))
+}
+
+// Insufficient is the reason of a node that has too little of a resource free.
+func Insufficient(name corev1.ResourceName) Reason {
+	if name == corev1.ResourcePods {
+		return TooManyPods
+	}
+	return Reason("Insufficient " + string(name))
+}
 
 // unschedulable is the taint that a cordoned node has in all but name.
 var unschedulable = corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
 
 // static says why a node cannot take pods of a class, whatever other pods and volumes there are
 // but those that use the node; the cheapest question first. It is "" when the node can.
-func static(p *Pod, n *Node) (string, Cause) {
+func static(p *Pod, n *Node) (Reason, Cause) {
 	if n.Object.Spec.Unschedulable && !placement.Tolerates(p.Object.Spec.Tolerations, &unschedulable) {
-		return reasonUnschedulable, CauseNode
+		return Cordoned, CauseNode
 	}
 	if t := untolerated(p, n); t != nil {
-		return fmt.Sprintf("node(s) had untolerated taint {%s: %s}", t.Key, t.Value), CauseNode
+		return Untolerated(t), CauseNode
 	}
 	// The selector was validated by the API; what cannot be parsed matches nothing.
 	if match, err := p.affinity.Match(n.Object); err != nil || !match {
-		return reasonAffinity, CauseNode
+		return NodeAffinity, CauseNode
 	}
 	if os := p.Object.Spec.OS; os != nil && os.Name != systemOf(n.Object) {
-		return reasonOS, CauseNode
+		return OtherOS, CauseNode
 	}
 	for _, want := range p.ports {
 		if n.ports.Taken(want) {
-			return reasonPorts, CauseResources
+			return NoFreePorts, CauseResources
 		}
 	}
 	if reason := n.lacks(p); reason != "" {
@@ -69,13 +86,9 @@ func untolerated(p *Pod, n *Node) *corev1.Taint {
 }
 
 // lacks names the first resource of which too little is free.
-func (n *Node) lacks(p *Pod) string {
-	switch s, short := fit.Short(&p.Request, &n.Used, &n.Allocatable); {
-	case !short:
-		return ""
-	case s.Resource == corev1.ResourcePods:
-		return reasonPods
-	default:
-		return "Insufficient " + string(s.Resource)
+func (n *Node) lacks(p *Pod) Reason {
+	if s, short := fit.Short(&p.Request, &n.Used, &n.Allocatable); short {
+		return Insufficient(s.Resource)
 	}
+	return ""
 }

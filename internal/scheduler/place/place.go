@@ -32,7 +32,7 @@ type Decision struct {
 	// Nodes is how many nodes there are.
 	Nodes int
 	// Refused counts nodes by the reason they refused, in the words users see.
-	Refused map[string]int
+	Refused map[Reason]int
 	// Causes is what must change for the pod to fit.
 	Causes Cause
 	// Blocked is a reason that holds whatever the node, such as a missing claim.
@@ -123,7 +123,7 @@ type question struct {
 	class    *class
 	claims   claimSet
 	topology topology
-	refused  map[string]int
+	refused  map[Reason]int
 	causes   Cause
 }
 
@@ -138,9 +138,9 @@ func (s *State) question(p *Pod, claims claimSet) *question {
 	return q
 }
 
-func (q *question) refuse(reason string, cause Cause, nodes int) {
+func (q *question) refuse(reason Reason, cause Cause, nodes int) {
 	if q.refused == nil {
-		q.refused = map[string]int{}
+		q.refused = map[Reason]int{}
 	}
 	q.refused[reason] += nodes
 	q.causes |= cause
@@ -181,7 +181,7 @@ func (q *question) pickPinned() *Node {
 		q.refuse(reason, cause, 1)
 	}
 	if others > 0 {
-		q.refuse(reasonAffinity, CauseNode, others)
+		q.refuse(NodeAffinity, CauseNode, others)
 	}
 	return nil
 }
@@ -190,7 +190,7 @@ func (q *question) pickPinned() *Node {
 // class does not rule out.
 func (q *question) search() *Node {
 	candidates := make([]*verdict, 0, len(q.class.groups))
-	q.each(func(v *verdict, _ int, reason string, _ Cause) {
+	q.each(func(v *verdict, _ int, reason Reason, _ Cause) {
 		if reason == "" {
 			candidates = append(candidates, v)
 		}
@@ -213,7 +213,7 @@ func (q *question) search() *Node {
 // count counts every refusal.
 func (q *question) count() {
 	q.refused, q.causes = maps.Clone(q.class.refused), q.class.causes
-	q.each(func(_ *verdict, nodes int, reason string, cause Cause) {
+	q.each(func(_ *verdict, nodes int, reason Reason, cause Cause) {
 		if reason != "" {
 			q.refuse(reason, cause, nodes)
 		}
@@ -221,7 +221,7 @@ func (q *question) count() {
 }
 
 // each tells for how many nodes a node answers, and its answer.
-func (q *question) each(tell func(v *verdict, nodes int, reason string, cause Cause)) {
+func (q *question) each(tell func(v *verdict, nodes int, reason Reason, cause Cause)) {
 	byGroup := q.claims.free()
 	for _, g := range q.class.groups {
 		if byGroup {
@@ -237,7 +237,7 @@ func (q *question) each(tell func(v *verdict, nodes int, reason string, cause Ca
 }
 
 // dynamic asks what depends on more than the pod's class and the node: claims and other pods.
-func (q *question) dynamic(n *Node) (string, Cause) {
+func (q *question) dynamic(n *Node) (Reason, Cause) {
 	if reason := q.claims.refuse(n.Object); reason != "" {
 		return reason, CauseVolume | CauseNode
 	}

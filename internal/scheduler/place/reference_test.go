@@ -116,17 +116,17 @@ func (w *reference) skew(p *Pod, c *corev1.TopologySpreadConstraint, node string
 }
 
 // refuse is why other pods keep p from a node.
-func (w *reference) refuse(p *Pod, node string) string {
+func (w *reference) refuse(p *Pod, node string) Reason {
 	for i := range p.Object.Spec.TopologySpreadConstraints {
 		c := &p.Object.Spec.TopologySpreadConstraints[i]
 		if c.WhenUnsatisfiable != corev1.DoNotSchedule {
 			continue
 		}
 		if _, ok := w.domain(node, c.TopologyKey); !ok {
-			return reasonSpreadLabel
+			return SpreadLabel
 		}
 		if here, least, self := w.skew(p, c, node); here+self-least > int64(c.MaxSkew) {
-			return reasonSpread
+			return Spread
 		}
 	}
 	terms := required(p.Object, false)
@@ -140,19 +140,19 @@ func (w *reference) refuse(p *Pod, node string) string {
 	}
 	for i := range terms {
 		if _, ok := w.domain(node, terms[i].TopologyKey); !ok {
-			return reasonPodAffinity
+			return PodAffinity
 		}
 		if !first && !w.any(func(o *corev1.Pod) bool {
 			return w.apply(p.Object, &terms[i], o) && w.together(node, o.Spec.NodeName, terms[i].TopologyKey)
 		}) {
-			return reasonPodAffinity
+			return PodAffinity
 		}
 	}
 	for _, t := range required(p.Object, true) {
 		if w.any(func(o *corev1.Pod) bool {
 			return w.apply(p.Object, &t, o) && w.together(node, o.Spec.NodeName, t.TopologyKey)
 		}) {
-			return reasonAntiAffinity
+			return PodAntiAffinity
 		}
 	}
 	if w.any(func(o *corev1.Pod) bool {
@@ -163,7 +163,7 @@ func (w *reference) refuse(p *Pod, node string) string {
 		}
 		return false
 	}) {
-		return reasonRepelled
+		return Repelled
 	}
 	return ""
 }
@@ -200,7 +200,7 @@ func (w *reference) liking(p *Pod, node string) (sum int64) {
 }
 
 // decide is the best node, or the refusals.
-func (w *reference) decide(p *Pod) (string, map[string]int) {
+func (w *reference) decide(p *Pod) (string, map[Reason]int) {
 	fresh := NewState()
 	for _, n := range w.nodes {
 		fresh.SetNode(n)
@@ -208,7 +208,7 @@ func (w *reference) decide(p *Pod) (string, map[string]int) {
 	for _, o := range w.pods {
 		fresh.AddPod(NewPod(o), o.Spec.NodeName)
 	}
-	refused := map[string]int{}
+	refused := map[Reason]int{}
 	var fit []*Node
 	for _, n := range fresh.list() {
 		reason, _ := static(p, n)

@@ -114,13 +114,13 @@ func (r *spreadRule) includes(p *Pod, n *Node) bool {
 	return !r.honorTaints || untolerated(p, n) == nil
 }
 
-func (c *spread) refuse(n *Node) string {
+func (c *spread) refuse(n *Node) Reason {
 	value, ok := n.Object.Labels[c.key]
 	switch {
 	case !ok:
-		return reasonSpreadLabel
+		return SpreadLabel
 	case c.domains[value].pods+c.self-c.least > c.maxSkew:
-		return reasonSpread
+		return Spread
 	}
 	return ""
 }

@@ -65,13 +65,13 @@ type weighted struct {
 	weight int64
 }
 
-// The words of refusals, upstream's.
+// The reasons that other pods give.
 const (
-	reasonPodAffinity  = "node(s) didn't match pod affinity rules"
-	reasonAntiAffinity = "node(s) didn't match pod anti-affinity rules"
-	reasonRepelled     = "node(s) didn't satisfy existing pods anti-affinity rules"
-	reasonSpread       = "node(s) didn't match pod topology spread constraints"
-	reasonSpreadLabel  = "node(s) didn't match pod topology spread constraints (missing required label)"
+	PodAffinity     Reason = "node(s) didn't match pod affinity rules"
+	PodAntiAffinity Reason = "node(s) didn't match pod anti-affinity rules"
+	Repelled        Reason = "node(s) didn't satisfy existing pods anti-affinity rules"
+	Spread          Reason = "node(s) didn't match pod topology spread constraints"
+	SpreadLabel     Reason = "node(s) didn't match pod topology spread constraints (missing required label)"
 )
 
 // relations are the tallies that bear on pods of one sort, whatever they count at present.
@@ -180,7 +180,7 @@ func (s *State) topologyOf(p *Pod, r *relations, c *class) topology {
 }
 
 // refuse says why a node's place among the other pods does not suit.
-func (t *topology) refuse(n *Node) (string, Cause) {
+func (t *topology) refuse(n *Node) (Reason, Cause) {
 	for i := range t.hard {
 		if reason := t.hard[i].refuse(n); reason != "" {
 			return reason, CausePods | CauseNode
@@ -189,17 +189,17 @@ func (t *topology) refuse(n *Node) (string, Cause) {
 	for _, count := range t.affinity {
 		value, ok := n.Object.Labels[count.key]
 		if !ok || !t.first && count.domains[value] == 0 {
-			return reasonPodAffinity, CausePods | CauseNode
+			return PodAffinity, CausePods | CauseNode
 		}
 	}
 	for _, count := range t.anti {
 		if count.at(n) > 0 {
-			return reasonAntiAffinity, CausePods | CauseResources
+			return PodAntiAffinity, CausePods | CauseResources
 		}
 	}
 	for _, count := range t.repels {
 		if count.at(n) > 0 {
-			return reasonRepelled, CausePods | CauseResources
+			return Repelled, CausePods | CauseResources
 		}
 	}
 	return "", 0

@@ -35,11 +35,11 @@ func Indexes() []object.Index {
 	}}
 }
 
-// The words of refusals, upstream's.
+// The reasons that claims and volumes give.
 const (
-	reasonVolumeAffinity = "node(s) didn't match PersistentVolume's node affinity"
-	reasonVolumeNone     = "node(s) didn't find available persistent volumes to bind"
-	reasonVolumeTopology = "node(s) did not match the storage class's allowed topologies"
+	VolumeAffinity Reason = "node(s) didn't match PersistentVolume's node affinity"
+	NoVolume       Reason = "node(s) didn't find available persistent volumes to bind"
+	VolumeTopology Reason = "node(s) did not match the storage class's allowed topologies"
 )
 
 // claimSet is what a pod's claims demand of its node.
@@ -149,10 +149,10 @@ func (c claimSet) free() bool {
 }
 
 // refuse says why a node cannot reach the claims' volumes, or "".
-func (c claimSet) refuse(node *corev1.Node) string {
+func (c claimSet) refuse(node *corev1.Node) Reason {
 	for _, pv := range c.bound {
 		if volumehelper.CheckNodeAffinity(pv, node.Labels) != nil {
-			return reasonVolumeAffinity
+			return VolumeAffinity
 		}
 	}
 	if len(c.unbound) == 0 {
@@ -168,12 +168,12 @@ func (c claimSet) on(node *corev1.Node) ([]VolumeBinding, []*corev1.PersistentVo
 	return bind, provision
 }
 
-func (c claimSet) resolve(node *corev1.Node) (bind []VolumeBinding, provision []*corev1.PersistentVolumeClaim, reason string) {
+func (c claimSet) resolve(node *corev1.Node) (bind []VolumeBinding, provision []*corev1.PersistentVolumeClaim, reason Reason) {
 	taken := map[string]*corev1.PersistentVolume{}
 	for _, u := range c.unbound {
 		if u.selected != "" {
 			if u.selected != node.Name {
-				return nil, nil, reasonVolumeNone
+				return nil, nil, NoVolume
 			}
 			provision = append(provision, u.claim)
 			continue
@@ -184,9 +184,9 @@ func (c claimSet) resolve(node *corev1.Node) (bind []VolumeBinding, provision []
 			taken[pv.Name] = pv
 			bind = append(bind, VolumeBinding{u.claim, pv})
 		case !u.provisions:
-			return nil, nil, reasonVolumeNone
+			return nil, nil, NoVolume
 		case len(u.topologies) > 0 && !anyTopology(u.topologies, node):
-			return nil, nil, reasonVolumeTopology
+			return nil, nil, VolumeTopology
 		default:
 			provision = append(provision, u.claim)
 		}

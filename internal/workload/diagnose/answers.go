@@ -2,11 +2,11 @@ package diagnose
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 )
@@ -19,7 +19,7 @@ const byPod = "unhealthy-pod"
 func Indexes() []object.Index {
 	return []object.Index{troubleIndex(), {Resource: resource.Events, Name: byPod, Values: func(o object.Object) []string {
 		e, ok := o.(*corev1.Event)
-		if !ok || e.Reason != "Unhealthy" || e.InvolvedObject.UID == "" {
+		if !ok || e.Reason != cause.Unhealthy || e.InvolvedObject.UID == "" {
 			return nil
 		}
 		return []string{string(e.InvolvedObject.UID)}
@@ -29,16 +29,16 @@ func Indexes() []object.Index {
 // answer returns what the pod's probes answered last, as the node told it in an event, if the event
 // is not older than the pod's present state of readiness.
 func answer(r object.Reader, pod *corev1.Pod, since time.Time) string {
-	return answerOf(r, pod, since.Add(-time.Minute), "")
+	return answerOf(r, pod, since.Add(-time.Minute), cause.ReadinessProbe, cause.StartupProbe, cause.LivenessProbe)
 }
 
-// answerOf returns the last answer since then of the probes whose events begin so.
-func answerOf(r object.Reader, pod *corev1.Pod, since time.Time, kinds ...string) string {
+// answerOf returns the last answer since then of some of its probes.
+func answerOf(r object.Reader, pod *corev1.Pod, since time.Time, probes ...string) string {
 	var latest time.Time
 	text := ""
 	for _, o := range r.Indexed(resource.Events, byPod, string(pod.UID)) {
 		e, ok := o.(*corev1.Event)
-		if !ok || !slices.ContainsFunc(kinds, func(k string) bool { return strings.HasPrefix(e.Message, k) }) {
+		if !ok || !slices.Contains(probes, e.Action) {
 			continue
 		}
 		at := lastSeen(e)

@@ -19,7 +19,8 @@ func Conclude(out *plan.Plan, in plan.Input, on object.Ref, waits, notes []plan.
 			Message: fmt.Sprintf("the API refused %s: %s", Action(last.Action), last.Status.Message),
 			On:      on,
 			Since:   last.At,
-			Hint:    refusal.Hint(last.Status.Message),
+			Hint:    refusal.Hint(last.Status),
+			Refused: &last.Status,
 		})
 	}
 	why.Waits = append(why.Waits, waits...)

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/object"
 )
 
@@ -70,7 +71,7 @@ func crashHint(r object.Reader, pod *corev1.Pod, s *corev1.ContainerStatus, t *c
 	case t.ExitCode == 0:
 		return fmt.Sprintf("have container %s keep running: it ends by itself, and restartPolicy %s starts it again", s.Name, pod.Spec.RestartPolicy)
 	case t.ExitCode == killed || t.ExitCode == stopped:
-		if text := answerOf(r, pod, t.FinishedAt.Add(-10*time.Minute), "Liveness probe", "Startup probe"); text != "" {
+		if text := answerOf(r, pod, t.FinishedAt.Add(-10*time.Minute), cause.LivenessProbe, cause.StartupProbe); text != "" {
 			return fmt.Sprintf("the node stopped container %s for its probe (%s): correct what the probe asks, or give it more time", s.Name, text)
 		}
 	case t.ExitCode == notFound:

@@ -16,6 +16,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
+	"coracle/internal/cause"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
@@ -145,7 +146,6 @@ func unscheduled(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) 
 	if c := podstate.Condition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		v.Reason, v.Since = c.Reason, c.LastTransitionTime.Time
 		v.Message = fmt.Sprintf("pod %s cannot be scheduled: %s", pod.Name, c.Message)
-		v.Hint = roomHint(pod, c.Message)
 		if node := placement.Pinned(&pod.Spec); node != "" {
 			v.On = object.Ref{Resource: resource.Nodes, Key: object.Key{Name: node}}
 		}
@@ -256,7 +256,12 @@ var hopeless = map[string]string{
 	"InvalidImageName":           "correct the image's name",
 	"CreateContainerConfigError": "",
 	"CreateContainerError":       "",
-	"RunContainerError":          "check the command, the mounts and the security context",
+	cause.VolumeNotMapped: "keep the volume's files on a file system with idmapped mounts (ext4, xfs, btrfs, tmpfs)," +
+		" or leave hostUsers out",
+	cause.UserNotMapped: "give runAsUser, runAsGroup, fsGroup and supplementalGroups ids below 65536," +
+		" or leave hostUsers out",
+	cause.MountsStayInside: "take mountPropagation: Bidirectional away, or leave hostUsers out",
+	"RunContainerError":    "check the command, the mounts and the security context",
 }
 
 func containers(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
@@ -274,9 +279,6 @@ func containers(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		}
 		if w.Reason == "NetworkPolicyNotReady" { // it passes when the node is told, or can write
 			hint = "the pod starts by itself once its node has the rules of network policies; the node's log says what keeps it from writing them"
-		}
-		if w.Reason == "CreateContainerError" {
-			hint = usersHint(pod, w.Message)
 		}
 		v := Verdict{Stuck: stuck}
 		v.Reason, v.Hint = w.Reason, hint

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/cause"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/scenario/model"
@@ -27,8 +28,12 @@ func at(seconds int) metav1.Time {
 func world() *model.World {
 	w := model.New(epoch, plan.Controller{Indexes: diagnose.Indexes()})
 	told := func(name, pod, reason, message string, seconds int) {
+		action := ""
+		if reason == cause.Unhealthy {
+			action = cause.ReadinessProbe
+		}
 		w.Put(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: name}, InvolvedObject: corev1.ObjectReference{UID: types.UID(pod)},
-			Reason: reason, Message: message, LastTimestamp: at(seconds)})
+			Reason: reason, Action: action, Message: message, LastTimestamp: at(seconds)})
 	}
 	told("e1", "asked", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503", 30)
 	told("e2", "asked", "Unhealthy", "Readiness probe failed: connection refused", 25)
@@ -108,12 +113,6 @@ func TestPod(t *testing.T) {
 			change(p)
 		}
 	}
-	ownUser := func(message string) func(*corev1.Pod) {
-		return func(p *corev1.Pod) {
-			waits("CreateContainerError", message)(p)
-			p.Spec.HostUsers = new(false)
-		}
-	}
 	for _, tc := range []struct {
 		name   string
 		change func(*corev1.Pod)
@@ -172,15 +171,15 @@ func TestPod(t *testing.T) {
 			"FailedCreatePodSandBox", "it failed", "pods p", at(11), true, "leave hostUsers out"},
 		{"users all given", cannotStart(func(p *corev1.Pod) {
 			p.Spec.HostUsers, p.Spec.NodeName = new(false), "apart"
-			p.Status.Conditions[0].Message = "users for the pod, of 110 times 65536 from 65536 on: all are given"
-		}), "FailedCreatePodSandBox", "all are given", "pods p", at(11), true, "delete pods with hostUsers: false that have ended"},
-		{"users who cannot be shown a volume", ownUser("mount /v: the file system at /v (nfs4) cannot be shown to users of the pod's own"),
-			"CreateContainerError", "(nfs4)", "pods p", metav1.Time{}, true, "file system with idmapped mounts"},
-		{"user that the pod has not", ownUser("user 70000 is not one of the pod's own 65536 users"),
-			"CreateContainerError", "70000", "pods p", metav1.Time{}, true, "ids below 65536"},
-		{"mounts that do not get out", ownUser("propagation: BIDIRECTIONAL: what a pod mounts does not reach the node"),
-			"CreateContainerError", "BIDIRECTIONAL", "pods p", metav1.Time{}, true, "Bidirectional away"},
-		{"users of the node, and no container", waits("CreateContainerError", "cannot be shown to users of the pod's own"),
+			p.Status.Conditions[0].Reason = cause.NoUsersLeft
+		}), cause.NoUsersLeft, "it failed", "pods p", at(11), true, "delete pods with hostUsers: false that have ended"},
+		{"users who cannot be shown a volume", waits(cause.VolumeNotMapped, "mount /v"),
+			cause.VolumeNotMapped, "mount /v", "pods p", metav1.Time{}, true, "file system with idmapped mounts"},
+		{"user that the pod has not", waits(cause.UserNotMapped, "user 70000"),
+			cause.UserNotMapped, "70000", "pods p", metav1.Time{}, true, "ids below 65536"},
+		{"mounts that do not get out", waits(cause.MountsStayInside, "BIDIRECTIONAL"),
+			cause.MountsStayInside, "BIDIRECTIONAL", "pods p", metav1.Time{}, true, "Bidirectional away"},
+		{"a message that only sounds like it", waits("CreateContainerError", "cannot be shown to users of the pod's own"),
 			"CreateContainerError", "cannot", "pods p", metav1.Time{}, true, ""},
 		{"volume", cannotStart(func(p *corev1.Pod) { p.Status.Conditions[0].Reason = "FailedMount" }),
 			"FailedMount", "cannot start on node good: it failed", "pods p", at(11), false, ""},

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/object"
 	"coracle/internal/podstate"
 	"coracle/internal/resource"
@@ -24,6 +25,10 @@ func held(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 	v.Message = fmt.Sprintf("pod %s cannot start on node %s: %s", pod.Name, pod.Spec.NodeName, c.Message)
 	if u, found := unmade(r, pod); found && u.Reason == v.Reason { // how often, and what can be done, its events tell
 		v.Stuck, v.Hint = u.Stuck, u.Hint
+	}
+	if c.Reason == cause.NoUsersLeft {
+		v.Stuck = true
+		v.Hint = "delete pods with hostUsers: false that have ended, or give the machine more users with --pod-user-ids"
 	}
 	if c.Reason != "FailedCreatePodSandBox" {
 		return v, true
@@ -45,35 +50,15 @@ func held(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 			return v, true
 		}
 	}
-	switch {
-	case !ownUsers(pod):
-	case !hasUserNamespaces(node):
+	if ownUsers(pod) && !hasUserNamespaces(node) {
 		v.Stuck = true
 		v.Hint = "the node's runtime has no user namespaces: leave hostUsers out, which runs the containers as users of the node"
-	case strings.Contains(c.Message, "all are given"):
-		v.Stuck = true
-		v.Hint = "delete pods with hostUsers: false that have ended, or give the machine more users with --pod-user-ids"
 	}
 	return v, true
 }
 
 // ownUsers says whether a pod is to have users of its own.
 func ownUsers(pod *corev1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
-
-// usersHint says what can be done for a container of a pod with users of its own that its node cannot make, where that is
-// what it fails of: who the user is, or whose files cannot be shown to it.
-func usersHint(pod *corev1.Pod, message string) string {
-	switch {
-	case !ownUsers(pod):
-	case strings.Contains(message, "cannot be shown to users of the pod's own"):
-		return "keep the volume's files on a file system with idmapped mounts (ext4, xfs, btrfs, tmpfs), or leave hostUsers out"
-	case strings.Contains(message, "is not one of the pod's own"):
-		return "give runAsUser, runAsGroup, fsGroup and supplementalGroups ids below 65536, or leave hostUsers out"
-	case strings.Contains(message, "does not reach the node"):
-		return "take mountPropagation: Bidirectional away, or leave hostUsers out"
-	}
-	return ""
-}
 
 func hostOf(r object.Reader, pod *corev1.Pod) *corev1.Node {
 	obj, _ := r.Get(resource.Nodes, "", pod.Spec.NodeName)

@@ -6,14 +6,14 @@
 package refusal
 
 import (
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/quota"
+	"coracle/internal/quota/limits"
 	"coracle/internal/resource"
 )
 
@@ -53,18 +53,39 @@ func Watches(workloads resource.Resource, lacks func(object.Object) bool) []plan
 	}
 }
 
-// Hint says what a user can do about a refusal of the API, by its message; "" when there is nothing
-// to say.
-func Hint(message string) string {
-	switch {
-	case strings.Contains(message, "exceeded quota"):
-		return "raise the ResourceQuota, or free what it counts"
-	case strings.Contains(message, "failed quota") && strings.Contains(message, "must specify"):
-		return "set these requests or limits in the pod template, or create a LimitRange that gives defaults"
-	case strings.Contains(message, " usage per ") || strings.Contains(message, "max limit to request ratio per "):
-		return "change the requests and limits in the pod template or claim, or the LimitRange of the namespace (kubectl describe limits)"
-	case strings.Contains(message, "is forbidden"), strings.Contains(message, "is invalid"):
+// hints are what a user can do about refusals, by the causes that the API gives for them. A quota whose usage is not known
+// yet has none: that passes by itself.
+var hints = map[metav1.CauseType]string{
+	quota.Exceeded:  "raise the ResourceQuota, or free what it counts",
+	quota.Unsaid:    "set these requests or limits in the pod template, or create a LimitRange that gives defaults",
+	quota.Uncounted: "",
+	limits.Outside: "change the requests and limits in the pod template or claim, or the LimitRange of the namespace" +
+		" (kubectl describe limits)",
+}
+
+// Hint says what a user can do about a refusal of the API; "" when there is nothing to say.
+func Hint(s metav1.Status) string {
+	if s.Details != nil {
+		for _, c := range s.Details.Causes {
+			if hint, known := hints[c.Type]; known {
+				return hint
+			}
+		}
+	}
+	if s.Reason == metav1.StatusReasonForbidden || s.Reason == metav1.StatusReasonInvalid {
 		return "change the pod template so that it is allowed, or the policy that forbids it"
 	}
 	return ""
+}
+
+// CauseHint is Hint for one cause.
+func CauseHint(cause metav1.CauseType) string { return hints[cause] }
+
+// On is the object that a refusal of the API is for: the quota that refused it; zero where no quota
+// did.
+func On(s metav1.Status, namespace string) object.Ref {
+	if r, ok := quota.RefusalOf(s); ok {
+		return object.Ref{Resource: resource.ResourceQuotas, Key: object.Key{Namespace: namespace, Name: r.Quota}}
+	}
+	return object.Ref{}
 }

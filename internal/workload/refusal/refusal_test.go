@@ -1,6 +1,7 @@
 package refusal_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,10 +9,13 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	quantity "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/object"
+	"coracle/internal/quota"
+	"coracle/internal/quota/limits"
 	"coracle/internal/resource"
 	"coracle/internal/scenario/model"
 	"coracle/internal/workload/refusal"
@@ -25,7 +29,7 @@ func TestWatches(t *testing.T) {
 		w.Put(&appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "elsewhere", Name: name}})
 	}
 	watches := refusal.Watches(resource.ReplicaSets, func(o object.Object) bool { return o.GetName() == "lacking" })
-	quota := func(hard, used string) *corev1.ResourceQuota {
+	limit := func(hard, used string) *corev1.ResourceQuota {
 		list := func(n string) corev1.ResourceList { return corev1.ResourceList{"pods": quantity.MustParse(n)} }
 		return &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default"}, Spec: corev1.ResourceQuotaSpec{Hard: list(hard)},
 			Status: corev1.ResourceQuotaStatus{Hard: list(hard), Used: list(used)}}
@@ -38,11 +42,11 @@ func TestWatches(t *testing.T) {
 		before, after object.Object
 		wakes         bool
 	}{
-		{"quota made", nil, quota("1", "0"), false},
-		{"quota used up", quota("1", "0"), quota("1", "1"), false},
-		{"usage falls", quota("1", "1"), quota("1", "0"), true},
-		{"quota raised", quota("1", "1"), quota("2", "1"), true},
-		{"quota gone", quota("1", "1"), nil, true},
+		{"quota made", nil, limit("1", "0"), false},
+		{"quota used up", limit("1", "0"), limit("1", "1"), false},
+		{"usage falls", limit("1", "1"), limit("1", "0"), true},
+		{"quota raised", limit("1", "1"), limit("2", "1"), true},
+		{"quota gone", limit("1", "1"), nil, true},
 		{"range made", nil, limits("Pod"), true},
 		{"range changed", limits("Pod"), limits("Container"), true},
 		{"range as it was", limits("Pod"), limits("Pod"), false},
@@ -62,17 +66,50 @@ func TestWatches(t *testing.T) {
 	}
 }
 
+// TestHint: what is said of a refusal follows from its causes and its reason, never from its words.
 func TestHint(t *testing.T) {
-	for message, want := range map[string]string{
-		`pods "p" is forbidden: exceeded quota: q, requested: pods=1`:                 "raise the ResourceQuota",
-		`pods "p" is forbidden: failed quota: q: must specify limits.cpu for: c`:      "create a LimitRange that gives defaults",
-		`pods "p" is forbidden: maximum cpu usage per Container is 1, but limit is 2`: "kubectl describe limits",
-		`pods "p" is forbidden: error looking up service account`:                     "change the pod template",
-		`Pod "p" is invalid: spec.containers: Required value`:                         "change the pod template",
-		"Internal error occurred: disk":                                               "",
+	pod := func(cpu string) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+		if cpu != "" {
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": quantity.MustParse(cpu)}
+		}
+		return p
+	}
+	charged := func(p *corev1.Pod, known bool) error {
+		q := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "q"},
+			Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"requests.cpu": quantity.MustParse("1")}}}
+		if known {
+			q.Status.Used = corev1.ResourceList{"requests.cpu": quantity.MustParse("0")}
+		}
+		_, err := quota.Bill([]*corev1.ResourceQuota{q}, resource.Pods, p, nil, time.Unix(0, 0))
+		return err
+	}
+	bounded := func() error {
+		r := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "r"}, Spec: corev1.LimitRangeSpec{
+			Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer, Min: corev1.ResourceList{"cpu": quantity.MustParse("2")}}}}}
+		violated := limits.CheckPod(r, pod("1"))
+		return limits.Blame(apierrors.NewForbidden(resource.Pods.GroupResource(), "p", violated), r, violated)
+	}
+	for name, tc := range map[string]struct {
+		err         error
+		hint, quota string
+	}{
+		"quota used up":            {charged(pod("2"), true), "raise the ResourceQuota", "q"},
+		"request that is missing":  {charged(pod(""), true), "create a LimitRange that gives defaults", "q"},
+		"usage that is not known":  {charged(pod("1"), false), "", "q"},
+		"out of bounds":            {bounded(), "kubectl describe limits", ""},
+		"forbidden":                {apierrors.NewForbidden(resource.Pods.GroupResource(), "p", errors.New("no such account")), "change the pod template", ""},
+		"forbidden, in like words": {apierrors.NewForbidden(resource.Pods.GroupResource(), "p", errors.New("exceeded quota: x")), "change the pod template", ""},
+		"invalid":                  {apierrors.NewInvalid(resource.Pods.GVK().GroupKind(), "p", nil), "change the pod template", ""},
+		"something else":           {apierrors.NewInternalError(errors.New("exceeded quota: disk")), "", ""},
 	} {
-		if got := refusal.Hint(message); !strings.Contains(got, want) || want == "" && got != "" {
-			t.Errorf("%s: %q", message, got)
+		s := tc.err.(apierrors.APIStatus).Status()
+		if got := refusal.Hint(s); !strings.Contains(got, tc.hint) || tc.hint == "" && got != "" {
+			t.Errorf("%s: hint %q, want %q", name, got, tc.hint)
+		}
+		if got := refusal.On(s, "default"); got.Name != tc.quota {
+			t.Errorf("%s: on %v, want quota %q", name, got, tc.quota)
 		}
 	}
 }

@@ -61,10 +61,10 @@ func (p *picture) why() plan.Why {
 func (p *picture) refusal(f *failure) plan.Wait {
 	w := plan.Wait{Reason: f.reason, Message: "the API refused the last try: " + f.message, On: object.RefOf(p.set.object)}
 	if p.Last != nil {
-		w.Since = p.Last.At
-	}
-	if f.reason == failedCreate {
-		w.Hint = refusal.Hint(f.message)
+		w.Since, w.Refused = p.Last.At, &p.Last.Status
+		if f.reason == failedCreate {
+			w.Hint = refusal.Hint(p.Last.Status)
+		}
 	}
 	return w
 }

@@ -1,9 +1,11 @@
-package app
+// Package server answers requests for explanations over HTTP, from what the controllers of the same process said last.
+//
+// It owns the paths, the errors, and the logs of containers that crashed, which it reads as the user who asks. It refuses to
+// explain: package why does.
+package server
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,29 +25,29 @@ import (
 	"coracle/internal/workload/diagnose"
 )
 
-// whyPath begins the paths at which a server explains objects: RESOURCE/NAME or
+// Path begins the paths at which a server explains objects: RESOURCE/NAME or
 // RESOURCE/NAMESPACE/NAME follow, RESOURCE as in "pods" or "deployments.apps".
-const whyPath = "/coracle/why/"
+const Path = "/coracle/why/"
 
-// namesPath begins, below whyPath, the paths at which a server explains names: NAMESPACE/NAME follow, the namespace being
+// NamesPath begins, below Path, the paths at which a server explains names: NAMESPACE/NAME follow, the namespace being
 // that of the pod that would ask.
-const namesPath = "dns/"
+const NamesPath = "dns/"
 
-// connectionPath begins, below whyPath, the paths at which a server explains connections: NAMESPACE/POD follow, and
+// ConnectionPath begins, below Path, the paths at which a server explains connections: NAMESPACE/POD follow, and
 // ?to=TARGET&protocol=TCP.
-const connectionPath = "connection/"
+const ConnectionPath = "connection/"
 
 // longestName bounds the names that are explained: a DNS name has 253 bytes, one that is read by a search list fewer.
 const longestName = 255
 
-// explainer answers GET requests below whyPath with a why.Report, from what the controllers of the
+// Explainer answers GET requests below Path with a why.Report, from what the controllers of the
 // same process said last.
-type explainer struct {
-	// logs reads the end of a container's log as the user of ctx; nil when there is nobody to ask.
-	logs   func(ctx context.Context, pod object.Key, container string, previous bool, lines, bytes int64) ([]byte, error)
+type Explainer struct {
+	// Logs reads the end of a container's log as the user of ctx; nil when there is nobody to ask.
+	Logs   func(ctx context.Context, pod object.Key, container string, previous bool, lines, bytes int64) ([]byte, error)
 	source atomic.Pointer[source]
-	// names is where the cluster's names begin.
-	names why.Names
+	// Names is where the cluster's names begin.
+	Names why.Names
 }
 
 // source is where explanations come from.
@@ -56,65 +58,35 @@ type source struct {
 	synced  <-chan struct{}
 }
 
-// follow tells the explainer of the controllers.
-func (e *explainer) follow(api client.Interface, picture *view.View, decide *loop.Loop, following *view.Following) {
+// Follow tells the explainer of the controllers.
+func (e *Explainer) Follow(api client.Interface, picture *view.View, decide *loop.Loop, following *view.Following) {
 	picture.AddIndexes(diagnose.Indexes()...)
 	e.source.Store(&source{api, picture, decide, following.Synced()})
 }
 
-// ServeHTTP implements http.Handler.
-func (e *explainer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	report, err := e.explain(req)
-	if err != nil {
-		answerError(w, err)
-		return
-	}
-	answerJSON(w, http.StatusOK, report)
-}
-
-// answerError answers with the Status of an error.
-func answerError(w http.ResponseWriter, err error) {
-	status := apierrors.NewInternalError(err).Status()
-	if known := apierrors.APIStatus(nil); errors.As(err, &known) {
-		status = known.Status()
-	}
-	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
-	answerJSON(w, int(status.Code), status)
-}
-
-func answerJSON(w http.ResponseWriter, code int, value any) {
-	body, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	w.Write(append(body, '\n')) // the client has gone
-}
-
-func (e *explainer) explain(req *http.Request) (*why.Report, error) {
+// Explain answers a request; its errors are the API's.
+func (e *Explainer) Explain(req *http.Request) (*why.Report, error) {
 	if req.Method != http.MethodGet {
 		return nil, apierrors.NewMethodNotSupported(metav1.SchemeGroupVersion.WithResource("why").GroupResource(), req.Method)
 	}
-	path := strings.TrimPrefix(req.URL.Path, whyPath)
+	path := strings.TrimPrefix(req.URL.Path, Path)
 	src := e.source.Load()
 	if src == nil || !src.whole() {
 		return nil, apierrors.NewServiceUnavailable("the controllers are still starting, please try again")
 	}
-	if about, is := strings.CutPrefix(path, namesPath); is {
+	if about, is := strings.CutPrefix(path, NamesPath); is {
 		namespace, name, ok := strings.Cut(about, "/")
 		if !ok || namespace == "" || name == "" || strings.Contains(name, "/") || len(name) > longestName {
-			return nil, apierrors.NewBadRequest("the path must be " + whyPath + namesPath + "NAMESPACE/NAME")
+			return nil, apierrors.NewBadRequest("the path must be " + Path + NamesPath + "NAMESPACE/NAME")
 		}
-		report := why.Name(src.picture, src.said, e.names, namespace, name, time.Now())
+		report := why.Name(src.picture, src.said, e.Names, namespace, name, time.Now())
 		e.addLogs(req.Context(), src, report)
 		return report, nil
 	}
-	if about, is := strings.CutPrefix(path, connectionPath); is {
+	if about, is := strings.CutPrefix(path, ConnectionPath); is {
 		return src.connection(about, req.URL.Query())
 	}
-	res, key, err := parseWhyPath(path)
+	res, key, err := parsePath(path)
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +108,8 @@ const (
 )
 
 // addLogs gives the first causes that are crashes the last lines of their containers.
-func (e *explainer) addLogs(ctx context.Context, src *source, report *why.Report) {
-	if e.logs == nil {
+func (e *Explainer) addLogs(ctx context.Context, src *source, report *why.Report) {
+	if e.Logs == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, logTime)
@@ -157,7 +129,7 @@ func (e *explainer) addLogs(ctx context.Context, src *source, report *why.Report
 		if !crashed {
 			continue
 		}
-		raw, err := e.logs(ctx, key, log.Container, log.Previous, why.LogLines, why.LogBytes)
+		raw, err := e.Logs(ctx, key, log.Container, log.Previous, why.LogLines, why.LogBytes)
 		if err != nil {
 			log.Problem = err.Error()
 		}
@@ -170,7 +142,7 @@ func (e *explainer) addLogs(ctx context.Context, src *source, report *why.Report
 func (s *source) connection(about string, query url.Values) (*why.Report, error) {
 	namespace, name, ok := strings.Cut(about, "/")
 	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
-		return nil, apierrors.NewBadRequest("the path must be " + whyPath + connectionPath + "NAMESPACE/POD?to=TARGET")
+		return nil, apierrors.NewBadRequest("the path must be " + Path + ConnectionPath + "NAMESPACE/POD?to=TARGET")
 	}
 	target, err := why.ParseTarget(query.Get("to"), namespace, query.Get("protocol"))
 	if err != nil {
@@ -217,8 +189,8 @@ func (w wide) Get(res resource.Resource, namespace, name string) (object.Object,
 	return o, err == nil && o != nil
 }
 
-// parseWhyPath reads RESOURCE/NAME or RESOURCE/NAMESPACE/NAME.
-func parseWhyPath(path string) (resource.Resource, object.Key, error) {
+// parsePath reads RESOURCE/NAME or RESOURCE/NAMESPACE/NAME.
+func parsePath(path string) (resource.Resource, object.Key, error) {
 	parts := strings.Split(path, "/")
 	for _, res := range resource.All() {
 		if res.String() != parts[0] {
@@ -232,5 +204,5 @@ func parseWhyPath(path string) (resource.Resource, object.Key, error) {
 		}
 	}
 	return resource.Resource{}, object.Key{}, apierrors.NewBadRequest(
-		"the path must be " + whyPath + "RESOURCE/NAMESPACE/NAME, or " + whyPath + "RESOURCE/NAME for kinds without namespaces; RESOURCE such as pods or deployments.apps")
+		"the path must be " + Path + "RESOURCE/NAMESPACE/NAME, or " + Path + "RESOURCE/NAME for kinds without namespaces; RESOURCE such as pods or deployments.apps")
 }
