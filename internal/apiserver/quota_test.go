@@ -79,7 +79,7 @@ func TestQuotaUnderConcurrency(t *testing.T) {
 	counting := make(chan struct{})
 	counted := make(chan struct{})
 	ctx := ctxOf(t)
-	go func() { // a controller whose picture is always empty: the worst there can be
+	go func() { // a controller whose snapshot is always empty: the worst there can be
 		defer close(counted)
 		for {
 			select {

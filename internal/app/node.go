@@ -218,8 +218,8 @@ func runNode(ctx context.Context, r role, name string) error {
 	if err != nil {
 		return fmt.Errorf("--%s (in %s: podUserIDs): %w", users.Flag, r.dir.ConfigFile(), err)
 	}
-	picture, pictured := view.New(), make(chan struct{})
-	ways, err := openWays(routings(r.cfg, name, picture, pictured, r.log))
+	snapshot, snapshotKinds := view.New(), make(chan struct{})
+	ways, err := openWays(routings(r.cfg, name, snapshot, snapshotKinds, r.log))
 	if err != nil {
 		return err
 	}
@@ -242,8 +242,8 @@ func runNode(ctx context.Context, r role, name string) error {
 	parts.Go(func() { ways.run(ctx) })
 	parts.Go(func() { isolated.Run(ctx) })
 	return node.Run(ctx, node.Config{
-		UnsafeSysctls: sysctls, UserIDs: ids, Picture: picture, Pictured: pictured, Routed: ways.committed, LeftAlone: ways.leftAlone, AwaitRouted: ask, Names: names,
-		Isolation: isolated, FollowPeers: func(ctx context.Context) error { return hear(ctx, isolated.Hear) },
+		UnsafeSysctls: sysctls, UserIDs: ids, Snapshot: snapshot, SnapshotReady: snapshotKinds, Routed: ways.committed, LeftAlone: ways.leftAlone, AwaitRouted: ask, Names: names,
+		Isolation: isolated, FollowPeers: func(ctx context.Context) error { return hear(ctx, isolated.OnChange) },
 		Name: name, Client: api, RuntimeSocket: runtimeSocket(r.dir, r.cfg, name), Dir: at, DataDir: string(r.dir),
 		VolumeRoot: volumeRoot(r.dir, name), SharedVolumes: r.dir.SharedVolumes(), Listen: net.JoinHostPort(addresses[0].String(), "0"),
 		NodeIP: addresses[0], NodeIPs: addresses, TLS: face,

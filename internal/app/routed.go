@@ -28,10 +28,10 @@ import (
 // routes answers at drain.Path how far the nodes of the cluster have come in leading connections: it waits until all have
 // come to a revision, or until the asker's time is up. It knows by their leases, and does nothing while nobody asks.
 type routes struct {
-	mu      sync.Mutex
-	picture *view.View
-	known   map[string]uint64 // by node; those that count
-	waiting map[*routesWait]bool
+	mu       sync.Mutex
+	snapshot *view.View
+	known    map[string]uint64 // by node; those that count
+	waiting  map[*routesWait]bool
 }
 
 // routesWait is one who asks.
@@ -45,23 +45,23 @@ func newRoutes() *routes {
 	return &routes{known: map[string]uint64{}, waiting: map[*routesWait]bool{}}
 }
 
-// follow has the answers made from a picture that has Nodes and Leases, once it is whole.
-func (r *routes) follow(ctx context.Context, picture *view.View, whole <-chan struct{}) {
+// follow has the answers made from a snapshot that has Nodes and Leases, once it is whole.
+func (r *routes) follow(ctx context.Context, snapshot *view.View, whole <-chan struct{}) {
 	select {
 	case <-ctx.Done():
 		return
 	case <-whole:
 	}
 	r.mu.Lock()
-	r.picture = picture
+	r.snapshot = snapshot
 	r.mu.Unlock()
-	picture.Subscribe(func(ch view.Change) {
+	snapshot.Subscribe(func(ch view.Change) {
 		o := cmp.Or(ch.After, ch.Before)
 		if o != nil && (ch.Resource == resource.Nodes || ch.Resource == resource.Leases && o.GetNamespace() == corev1.NamespaceNodeLease) {
 			r.look(o.GetName())
 		}
 	})
-	for _, o := range picture.List(resource.Nodes, "") {
+	for _, o := range snapshot.List(resource.Nodes, "") {
 		r.look(o.GetName())
 	}
 }
@@ -70,7 +70,7 @@ func (r *routes) follow(ctx context.Context, picture *view.View, whole <-chan st
 func (r *routes) look(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	revision, counts := acknowledgedBy(r.picture, name)
+	revision, counts := acknowledgedBy(r.snapshot, name)
 	if !counts {
 		delete(r.known, name)
 	} else {
@@ -87,12 +87,12 @@ func (r *routes) look(name string) {
 }
 
 // acknowledgedBy returns how far a node has come; counts is false for one that leads nobody, or that is not waited for.
-func acknowledgedBy(picture object.Reader, name string) (revision uint64, counts bool) {
-	node, ok := picture.Get(resource.Nodes, "", name)
+func acknowledgedBy(snapshot object.Reader, name string) (revision uint64, counts bool) {
+	node, ok := snapshot.Get(resource.Nodes, "", name)
 	if !ok || !drain.Counts(node.(*corev1.Node)) {
 		return 0, false
 	}
-	lease, ok := picture.Get(resource.Leases, corev1.NamespaceNodeLease, name)
+	lease, ok := snapshot.Get(resource.Leases, corev1.NamespaceNodeLease, name)
 	if !ok {
 		return 0, false
 	}
@@ -103,7 +103,7 @@ func acknowledgedBy(picture object.Reader, name string) (revision uint64, counts
 // come so far.
 func (r *routes) await(ctx context.Context, revision uint64) (routed, error) {
 	r.mu.Lock()
-	if r.picture == nil {
+	if r.snapshot == nil {
 		r.mu.Unlock()
 		return routed{}, apierrors.NewServiceUnavailable("the controllers are still starting, please try again")
 	}

@@ -21,9 +21,9 @@ import (
 	"coracle/internal/view"
 )
 
-// fleetOf is a picture of nodes that acknowledge.
+// fleetOf is a snapshot of nodes that acknowledge.
 type fleetOf struct {
-	picture  *view.View
+	snapshot *view.View
 	revision uint64
 }
 
@@ -33,7 +33,7 @@ func (f *fleetOf) node(name string, ready bool) {
 	if ready {
 		status = corev1.ConditionTrue
 	}
-	f.picture.Apply(view.Event{Type: watch.Modified, Revision: f.revision, Object: &corev1.Node{
+	f.snapshot.Apply(view.Event{Type: watch.Modified, Revision: f.revision, Object: &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: status}}},
 	}})
 }
@@ -44,19 +44,19 @@ func (f *fleetOf) lease(name string, revision int) {
 	if revision >= 0 {
 		l.Annotations = map[string]string{drain.Routed: fmt.Sprint(revision)}
 	}
-	f.picture.Apply(view.Event{Type: watch.Modified, Revision: f.revision, Object: l})
+	f.snapshot.Apply(view.Event{Type: watch.Modified, Revision: f.revision, Object: l})
 }
 
 func (f *fleetOf) gone(name string) {
 	f.revision++
-	f.picture.Apply(view.Event{Type: watch.Deleted, Revision: f.revision, Object: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}})
+	f.snapshot.Apply(view.Event{Type: watch.Deleted, Revision: f.revision, Object: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}})
 }
 
 // TestRoutes: the answer comes when the last node that counts has come so far, and at the end of the asker's time it names
 // those who have not.
 func TestRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, r := &fleetOf{picture: view.New()}, newRoutes()
+		f, r := &fleetOf{snapshot: view.New()}, newRoutes()
 		if _, err := r.await(t.Context(), 1); err == nil {
 			t.Error("an answer before anything is known")
 		}
@@ -68,7 +68,7 @@ func TestRoutes(t *testing.T) {
 		f.lease("lame", 3)
 		whole := make(chan struct{})
 		close(whole)
-		r.follow(t.Context(), f.picture, whole)
+		r.follow(t.Context(), f.snapshot, whole)
 
 		if got, err := r.await(t.Context(), 10); err != nil || got.All != 10 || len(got.Behind) > 0 {
 			t.Errorf("at 10: %+v, %v", got, err)
@@ -121,12 +121,12 @@ func TestRoutes(t *testing.T) {
 
 // TestAskRouted: a node asks over HTTP, and is told what is wrong with a question.
 func TestAskRouted(t *testing.T) {
-	f, r := &fleetOf{picture: view.New()}, newRoutes()
+	f, r := &fleetOf{snapshot: view.New()}, newRoutes()
 	f.node("a", true)
 	f.lease("a", 7)
 	whole := make(chan struct{})
 	close(whole)
-	r.follow(t.Context(), f.picture, whole)
+	r.follow(t.Context(), f.snapshot, whole)
 	server := httptest.NewServer(r)
 	defer server.Close()
 	ask, err := askRouted(&rest.Config{Host: server.URL})

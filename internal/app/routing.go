@@ -26,10 +26,10 @@ func servicesTable(cfg ClusterConfig, name string) string {
 }
 
 // routings are how a node leads the traffic of services, in each family.
-func routings(cfg ClusterConfig, name string, picture *view.View, ready <-chan struct{}, log *slog.Logger) []services.Config {
+func routings(cfg ClusterConfig, name string, snapshot *view.View, ready <-chan struct{}, log *slog.Logger) []services.Config {
 	four := services.Config{
 		Node: name, Table: servicesTable(cfg, name), Bridge: runtime.Bridge(nodeID(cfg, name)), Siblings: runtime.Bridges,
-		Pods: cfg.PodCIDR, Services: cfg.ServiceCIDR, API: apiFor(cfg.Listen), Picture: picture, Ready: ready, Log: log,
+		Pods: cfg.PodCIDR, Services: cfg.ServiceCIDR, API: apiFor(cfg.Listen), Snapshot: snapshot, Ready: ready, Log: log,
 	}
 	if !cfg.Dual() {
 		return []services.Config{four}
@@ -85,7 +85,7 @@ func openWays(families []services.Config) (*ways, error) {
 		w.routers = append(w.routers, router)
 	}
 	w.health = healthcheck.New(healthcheck.Config{
-		Node: cfg.Node, Picture: cfg.Picture, Ready: cfg.Ready, Routed: w.right, Here: healthcheck.Machine(links, cfg.Siblings), Log: cfg.Log,
+		Node: cfg.Node, Snapshot: cfg.Snapshot, Ready: cfg.Ready, Routed: w.right, Here: healthcheck.Machine(links, cfg.Siblings), Log: cfg.Log,
 	})
 	return w, nil
 }

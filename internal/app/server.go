@@ -167,17 +167,17 @@ func openStore(r role) (*store.Store, error) {
 	return st, nil
 }
 
-// runControllers runs everything that decides, on one shared picture of the cluster.
+// runControllers runs everything that decides, on one shared snapshot of the cluster.
 func runControllers(ctx context.Context, r role, api client.Interface, authority *pki.Authority, explain *whyserver.Explainer, led *routes, told peerTeller) {
-	picture := view.New()
-	decide := loop.New(api, picture, controllers(r, authority), loop.Options{Log: r.log})
-	place := scheduler.New(api, picture, func(e plan.Event) { decide.Tell("default-scheduler", e) })
-	simulate := fleet.New(api, picture, func(e plan.Event) { decide.Tell(fleet.Name, e) }, fleet.Options{Version: version.Version, Log: r.log})
-	following := view.Follow(ctx, api, picture, union(decide.Resources(), scheduler.Resources(), fleet.Resources(), tell.Resources())...)
-	explain.Follow(api, picture, decide, following)
+	snapshot := view.New()
+	decide := loop.New(api, snapshot, controllers(r, authority), loop.Options{Log: r.log})
+	place := scheduler.New(api, snapshot, func(e plan.Event) { decide.Tell("default-scheduler", e) })
+	simulate := fleet.New(api, snapshot, func(e plan.Event) { decide.Tell(fleet.Name, e) }, fleet.Options{Version: version.Version, Log: r.log})
+	following := view.Follow(ctx, api, snapshot, union(decide.Resources(), scheduler.Resources(), fleet.Resources(), tell.Resources())...)
+	explain.Follow(api, snapshot, decide, following)
 	var parts sync.WaitGroup
-	parts.Go(func() { led.follow(ctx, picture, following.Synced()) })
-	parts.Go(func() { told.Follow(ctx, picture, following.Synced()) })
+	parts.Go(func() { led.follow(ctx, snapshot, following.Synced()) })
+	parts.Go(func() { told.Follow(ctx, snapshot, following.Synced()) })
 	parts.Go(func() { decide.Run(ctx, following.Synced()) })
 	for _, run := range []func(context.Context){place.Run, simulate.Run} {
 		parts.Go(func() {

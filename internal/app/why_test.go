@@ -66,7 +66,7 @@ func TestParseObject(t *testing.T) {
 func TestExplainer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	c, picture, e := fake.New(), view.New(), &whyserver.Explainer{}
+	c, snapshot, e := fake.New(), view.New(), &whyserver.Explainer{}
 	ask := func(method, path string) (int, metav1.Status, why.Report) {
 		t.Helper()
 		w := httptest.NewRecorder()
@@ -85,9 +85,9 @@ func TestExplainer(t *testing.T) {
 	if code, status, _ := ask("GET", "/coracle/why/pods/default/p"); code != 503 || status.Reason != metav1.StatusReasonServiceUnavailable {
 		t.Errorf("before the controllers run: %d %v", code, status)
 	}
-	decide := loop.New(c, picture, []plan.Controller{replicaset.Controller()}, loop.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	following := view.Follow(ctx, c, picture, decide.Resources()...)
-	e.Follow(c, picture, decide, following)
+	decide := loop.New(c, snapshot, []plan.Controller{replicaset.Controller()}, loop.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	following := view.Follow(ctx, c, snapshot, decide.Resources()...)
+	e.Follow(c, snapshot, decide, following)
 	if _, err := c.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}); err != nil {
 		t.Fatal(err)
 	}

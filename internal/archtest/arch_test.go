@@ -23,7 +23,7 @@ var walls = map[string][]string{
 	"object": {"resource"}, "plan": {"object", "resource"},
 	// Files that others change meanwhile, files that must be as they were written, and what libraries log.
 	"filetree": {}, "sealed": {}, "librarylog": {},
-	// The waist to the cluster, and the picture made from it. remote decodes by the scheme.
+	// The waist to the cluster, and the snapshot made from it. remote decodes by the scheme.
 	"client": {"eviction", "object", "podstate", "resource", "scheme"},
 	"view":   {"client", "object", "resource"},
 	// What is told of objects, and the one shell that writes it.

@@ -25,7 +25,7 @@ func everyController() []plan.Controller {
 		workload.Controllers()...)
 }
 
-// BenchmarkPodChange is what one pod's status change costs before any decision: the picture of
+// BenchmarkPodChange is what one pod's status change costs before any decision: the snapshot of
 // 10,000 pods takes it in, and every controller says whom it concerns.
 func BenchmarkPodChange(b *testing.B) {
 	controllers := everyController()

@@ -147,7 +147,7 @@ func (w *whole) make(o object.Object) object.Object {
 	return out
 }
 
-// until waits for the picture to satisfy a condition.
+// until waits for the snapshot to satisfy a condition.
 func (w *whole) until(what string, holds func() bool) {
 	w.t.Helper()
 	limit := time.NewTimer(30 * time.Second)

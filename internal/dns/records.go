@@ -273,7 +273,7 @@ func (z *Zone) apex(owner string, qtype uint16) []dns.RR {
 	return nil
 }
 
-// soa goes with every answer that there is nothing. Its serial is the picture's revision.
+// soa goes with every answer that there is nothing. Its serial is the snapshot's revision.
 func (z *Zone) soa(owner string) *dns.SOA {
 	return &dns.SOA{
 		Hdr: head(owner, dns.TypeSOA, negativeTTL), Ns: "ns.dns." + z.origin, Mbox: "hostmaster." + z.origin,

@@ -2,7 +2,7 @@
 // (https://github.com/kubernetes/dns/blob/master/docs/specification.md) from Services and EndpointSlices, and what else
 // is asked by a word about whom to ask.
 //
-// It owns the zone (a picture of the services, indexed by name and by address), what the zone says to a question, the
+// It owns the zone (a snapshot of the services, indexed by name and by address), what the zone says to a question, the
 // form of questions and answers on the wire (bytes in, bytes out), the search lists of pods, the cache of what others
 // answered, and why a name is answered as it is. It is pure: it has no clock, no socket and no goroutine. Whoever feeds
 // a zone must not let others read it meanwhile. It refuses zones of others, transfers and updates.
@@ -31,7 +31,7 @@ type Config struct {
 	Servers []netip.Addr
 }
 
-// Zone is a picture of a cluster's services. Its reading methods may be called concurrently; nobody may read while it
+// Zone is a snapshot of a cluster's services. Its reading methods may be called concurrently; nobody may read while it
 // is changed.
 type Zone struct {
 	origin   string // in lower case, with the last dot
@@ -97,10 +97,10 @@ func (z *Zone) Serve(servers ...netip.Addr) { z.servers = servers }
 // Claim says which ranges are the cluster's own.
 func (z *Zone) Claim(ranges ...netip.Prefix) { z.ranges = ranges }
 
-// Saw says how recent the picture is.
+// Saw says how recent the snapshot is.
 func (z *Zone) Saw(revision uint64) { z.revision = max(z.revision, revision) }
 
-// Revision is the newest one that the picture shows.
+// Revision is the newest one that the snapshot shows.
 func (z *Zone) Revision() uint64 { return z.revision }
 
 // Services counts the services.
@@ -128,7 +128,7 @@ func (z *Zone) tidy(s *service) {
 	}
 }
 
-// SetService puts a service into the picture, in place of an older one of its name.
+// SetService puts a service into the snapshot, in place of an older one of its name.
 func (z *Zone) SetService(object *corev1.Service) {
 	s := z.at(Key{object.Namespace, object.Name})
 	z.unlink(s)
@@ -145,7 +145,7 @@ func (z *Zone) SetService(object *corev1.Service) {
 	z.link(s)
 }
 
-// DeleteService takes a service out of the picture.
+// DeleteService takes a service out of the snapshot.
 func (z *Zone) DeleteService(k Key) {
 	s := z.services[k]
 	if s == nil || s.object == nil {
@@ -159,7 +159,7 @@ func (z *Zone) DeleteService(k Key) {
 	z.tidy(s)
 }
 
-// SetSlice puts a slice into the picture, in place of an older one of its name.
+// SetSlice puts a slice into the snapshot, in place of an older one of its name.
 func (z *Zone) SetSlice(slice *discoveryv1.EndpointSlice) {
 	at := Key{slice.Namespace, slice.Name}
 	of := Key{slice.Namespace, slice.Labels[discoveryv1.LabelServiceName]}
@@ -178,7 +178,7 @@ func (z *Zone) SetSlice(slice *discoveryv1.EndpointSlice) {
 	z.linkPart(s, p)
 }
 
-// DeleteSlice takes a slice out of the picture.
+// DeleteSlice takes a slice out of the snapshot.
 func (z *Zone) DeleteSlice(k Key) {
 	of, known := z.owners[k]
 	if !known {

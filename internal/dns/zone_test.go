@@ -280,7 +280,7 @@ func TestReverse(t *testing.T) {
 	}
 }
 
-// TestChanges: after any order of changes the zone is the one that the last picture makes.
+// TestChanges: after any order of changes the zone is the one that the last snapshot makes.
 func TestChanges(t *testing.T) {
 	z := world()
 	z.SetService(aService("shop", "db", at("10.96.0.8"))) // headless no more

@@ -48,7 +48,7 @@ func TestRemoveUnderAttack(t *testing.T) {
 		for _, path := range []string{"file", "0/file", "1/2/file"} {
 			make1(t, filepath.Join(outside, path))
 		}
-		before := picture(outside)
+		before := snapshot(outside)
 		for range 60 {
 			var pairs [][2]string
 			for i := range 8 {
@@ -73,7 +73,7 @@ func TestRemoveUnderAttack(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if now := picture(outside); now != before {
+			if now := snapshot(outside); now != before {
 				t.Fatalf("what is outside changed:\n%s\nwas\n%s", now, before)
 			}
 		}
@@ -93,7 +93,7 @@ func TestUnmountUnderAttack(t *testing.T) {
 		}
 		mountIn(filepath.Join(outside, "at"))
 		make1(t, filepath.Join(outside, "at", "file"))
-		before := picture(outside)
+		before := snapshot(outside)
 		if err := os.MkdirAll(filepath.Join(tree, "dir"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +105,7 @@ func TestUnmountUnderAttack(t *testing.T) {
 			stop := attack(t, tree, [2]string{"dir", "link"})
 			err := UnmountBelow(tree)
 			stop()
-			if now := picture(outside); now != before {
+			if now := snapshot(outside); now != before {
 				t.Fatalf("what is outside changed:\n%s\nwas\n%s", now, before)
 			}
 			if err != nil && !errors.As(err, new(*MountError)) {

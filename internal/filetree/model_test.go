@@ -203,8 +203,8 @@ func (s *scene) visible() []string {
 	return out
 }
 
-// picture is everything of a tree that must not change: modes, owners, times, contents, and the file systems.
-func picture(root string) string {
+// snapshot is everything of a tree that must not change: modes, owners, times, contents, and the file systems.
+func snapshot(root string) string {
 	var out bytes.Buffer
 	must(filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		must(err)
@@ -222,11 +222,11 @@ func picture(root string) string {
 	return out.String()
 }
 
-// mounted is a picture of what is mounted in the tree, by mount point.
+// mounted is a snapshot of what is mounted in the tree, by mount point.
 func (s *scene) mounted() map[string]string {
 	out := map[string]string{}
 	for at := range s.mounts {
-		out[at] = picture(at)
+		out[at] = snapshot(at)
 	}
 	return out
 }
@@ -235,10 +235,10 @@ func (s *scene) mounted() map[string]string {
 func removeScene(t testing.TB, seed uint64, size int) {
 	private(t, func(dir string) {
 		s := newScene(dir, seed, size)
-		outside := picture(s.outside)
+		outside := snapshot(s.outside)
 		untouched := func(op string) {
 			t.Helper()
-			if now := picture(s.outside); now != outside {
+			if now := snapshot(s.outside); now != outside {
 				t.Errorf("seed %d: %s changed what is outside:\n%s\nwas\n%s", seed, op, now, outside)
 			}
 		}
@@ -307,7 +307,7 @@ func (s *scene) stopAtMounts(t testing.TB, seed uint64) {
 		}
 	}
 	for at, was := range before {
-		if now := picture(at); now != was {
+		if now := snapshot(at); now != was {
 			t.Errorf("seed %d: what is mounted at %q changed:\n%s\nwas\n%s", seed, at, now, was)
 		}
 	}

@@ -33,7 +33,7 @@ func (f *Fleet) admit(ctx context.Context, pod *corev1.Pod, node *corev1.Node) *
 	if refusal == nil {
 		return nil
 	}
-	// The picture of the node may be older than the pod, which somebody has just placed by a new label or resource.
+	// The snapshot of the node may be older than the pod, which somebody has just placed by a new label or resource.
 	if now, err := f.client.Get(ctx, resource.Nodes, "", node.Name); err == nil {
 		return f.judge(pod, now.(*corev1.Node))
 	}
@@ -57,7 +57,7 @@ func (f *Fleet) judge(pod *corev1.Pod, node *corev1.Node) *fit.Refusal {
 	return refusal
 }
 
-// there says whether a pod is in the picture still. While f.mu is held its removal is not heard of, so that what is noted
+// there says whether a pod is in the snapshot still. While f.mu is held its removal is not heard of, so that what is noted
 // of it now is forgotten then.
 func (f *Fleet) there(pod *corev1.Pod) bool {
 	o, ok := f.view.Get(resource.Pods, pod.Namespace, pod.Name)

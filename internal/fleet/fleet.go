@@ -92,7 +92,7 @@ func New(c client.Interface, v *view.View, tell func(plan.Event), opts Options) 
 		awaited: map[object.Key]map[object.Key]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	v.AddIndexes(nodelife.PodsByNode, volumesByReclaimer)
-	v.Subscribe(f.hear)
+	v.Subscribe(f.onChange)
 	return f
 }
 
@@ -103,13 +103,13 @@ func (f *Fleet) Run(ctx context.Context) {
 	var working sync.WaitGroup
 	defer working.Wait()
 	defer f.end()
-	heart := heart{fleet: f}
+	renewer := leaseRenewer{fleet: f}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		now := time.Now()
 		next := f.hire(ctx, &working, now)
-		if beat := heart.beat(ctx, now); !beat.IsZero() && (next.IsZero() || beat.Before(next)) {
+		if beat := renewer.beat(ctx, now); !beat.IsZero() && (next.IsZero() || beat.Before(next)) {
 			next = beat
 		}
 		timer.Stop()
@@ -143,7 +143,7 @@ func (f *Fleet) end() {
 
 // hear takes in a change to the view. It is called for every change in the cluster: what does
 // not concern simulated nodes costs next to nothing.
-func (f *Fleet) hear(ch view.Change) {
+func (f *Fleet) onChange(ch view.Change) {
 	if !slices.Contains(heard, ch.Resource) || ch.Before == nil && ch.After == nil {
 		return
 	}
@@ -176,7 +176,7 @@ func (f *Fleet) nodeChanged(before, after *corev1.Node) {
 	if after == nil || !nodestate.Simulated(after) {
 		if before != nil && f.nodes[before.Name] != nil {
 			delete(f.nodes, before.Name)
-			f.nudge() // the heart may have nothing left to beat for
+			f.nudge() // the renewer may have nothing left to beat for
 		}
 		return
 	}
@@ -307,11 +307,11 @@ func (f *Fleet) work(ctx context.Context) {
 		var again time.Time
 		switch it.sort {
 		case aNode:
-			again = f.tendNode(ctx, it.key.Name)
+			again = f.syncNode(ctx, it.key.Name)
 		case aVolume:
-			again = f.tendVolume(ctx, it.key)
+			again = f.syncVolume(ctx, it.key)
 		case aPod:
-			again = f.tendPod(ctx, it.key, e)
+			again = f.syncPod(ctx, it.key, e)
 		}
 		f.mu.Lock()
 		if sooner := f.queue.done(it, again); sooner {

@@ -28,8 +28,8 @@ func (f *Fleet) volumeChanged(pv *corev1.PersistentVolume) {
 	}
 }
 
-// tendVolume says that a volume's data are removed: on a simulated node there never were any.
-func (f *Fleet) tendVolume(ctx context.Context, key object.Key) time.Time {
+// syncVolume says that a volume's data are removed: on a simulated node there never were any.
+func (f *Fleet) syncVolume(ctx context.Context, key object.Key) time.Time {
 	o, ok := f.view.Get(resource.PersistentVolumes, "", key.Name)
 	if !ok {
 		return time.Time{}

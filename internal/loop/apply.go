@@ -24,7 +24,7 @@ func Apply(ctx context.Context, c client.Interface, a plan.Action) Result {
 }
 
 // Live reads the object that an action met otherwise than it expected, so that the next plan can
-// wait for a picture that shows it. It returns nil when there is none.
+// wait for a snapshot that shows it. It returns nil when there is none.
 func Live(ctx context.Context, c client.Interface, ref object.Ref) object.Object {
 	if ref.Name == "" {
 		return nil

@@ -19,10 +19,10 @@ type Core struct {
 	ctls  []*queue
 	items map[itemKey]*item
 	// crowd is the most items since the map was last made: maps do not shrink by themselves.
-	crowd int
+	mostItems int
 	// interests says, by kind, whom a change concerns.
 	interests map[resource.Resource]*interest
-	// seen is how recent the picture is, as Changed was told.
+	// seen is how recent the snapshot is, as Changed was told.
 	seen    map[resource.Resource]uint64
 	blocked map[resource.Resource]*blockedHeap
 	timers  timerHeap
@@ -49,14 +49,14 @@ type Task struct {
 
 // Outcome is what came of a task.
 type Outcome struct {
-	// Writes says how recent the picture must be before this key is planned again.
+	// Writes says how recent the snapshot must be before this key is planned again.
 	Writes []Write
 	// Failure is what the planner is told on the next pass; nil when there was none, or none
 	// that a user need hear of.
 	Failure *plan.Failure
 	// Retry asks for another pass after a backoff though Failure is nil.
 	Retry bool
-	// Stale says that the retry is due to an old picture and Writes holds how recent it must be:
+	// Stale says that the retry is due to an old snapshot and Writes holds how recent it must be:
 	// it need not wait for a backoff, unless that happens again and again.
 	Stale bool
 	Again time.Time
@@ -82,7 +82,7 @@ type state uint8
 
 const (
 	idle    state = iota
-	blocked       // due, but the picture is older than our own last write
+	blocked       // due, but the snapshot is older than our own last write
 	queued
 	running
 	resting // decided a moment ago, or to be decided in a moment; the timer ends it
@@ -141,7 +141,7 @@ func NewCore(controllers []plan.Controller, workers int) *Core {
 // OnPanic has f told of each Keys function that panics; the change is lost on that controller alone.
 func (c *Core) OnPanic(f func(controller string, cause any)) { c.onPanic = f }
 
-// Start makes every primary due: the picture is whole. Start-up is an ordinary pass over all.
+// Start makes every primary due: the snapshot is whole. Start-up is an ordinary pass over all.
 func (c *Core) Start(r object.Reader) {
 	c.started = true
 	for _, q := range c.ctls {
@@ -162,7 +162,7 @@ func (c *Core) item(q *queue, k object.Key) *item {
 	if it == nil {
 		it = &item{itemKey: ik, heapAt: -1}
 		c.items[ik] = it
-		c.crowd = max(c.crowd, len(c.items))
+		c.mostItems = max(c.mostItems, len(c.items))
 	}
 	return it
 }
@@ -185,7 +185,7 @@ func (c *Core) mark(it *item) {
 	}
 }
 
-// admit queues an item, or blocks it on the first of its own writes that the picture lacks.
+// admit queues an item, or blocks it on the first of its own writes that the snapshot lacks.
 func (c *Core) admit(it *item) {
 	for len(it.expects) > 0 {
 		w := it.expects[0]
@@ -304,14 +304,14 @@ func (c *Core) Done(t Task, out Outcome, now time.Time) {
 // room they took is given back.
 func (c *Core) forget(it *item) {
 	delete(c.items, it.itemKey)
-	if n := len(c.items); c.crowd > 4096 && n < c.crowd/8 {
+	if n := len(c.items); c.mostItems > 4096 && n < c.mostItems/8 {
 		items := make(map[itemKey]*item, n)
 		maps.Copy(items, c.items)
-		c.items, c.crowd = items, n
+		c.items, c.mostItems = items, n
 	}
 }
 
-// staleTries is how often in a row an old picture costs no backoff.
+// staleTries is how often in a row an old snapshot costs no backoff.
 const staleTries = 3
 
 // caughtUp says that nothing of the item need be remembered for freshness.

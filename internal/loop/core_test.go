@@ -119,7 +119,7 @@ func TestCoreProperties(t *testing.T) {
 				}
 				o := Outcome{Why: plan.Why{State: plan.Steady}}
 				if ahead := rapid.Uint64Range(0, 3).Draw(t, "ahead"); ahead > 0 {
-					// It wrote: the picture lacks that yet.
+					// It wrote: the snapshot lacks that yet.
 					needs[k] = revision + ahead
 					o.Writes = []Write{{resource.Pods, revision + 1}, {resource.Pods, revision + ahead}}
 				}
@@ -155,7 +155,7 @@ func TestCoreProperties(t *testing.T) {
 				}
 			},
 		})
-		// All that is due is handed out in the end, once the picture has caught up.
+		// All that is due is handed out in the end, once the snapshot has caught up.
 		change("p")
 		revision += 10
 		change("q")
@@ -334,8 +334,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestOldPicture costs no backoff while the picture catches up each time, and one after that.
-func TestOldPicture(t *testing.T) {
+// TestOldSnapshot costs no backoff while the snapshot catches up each time, and one after that.
+func TestOldSnapshot(t *testing.T) {
 	c, v := NewCore([]plan.Controller{{Name: "a", For: resource.Pods}}, 1), view.New()
 	v.Apply(view.Event{Type: "ADDED", Object: podAt("p", 1)})
 	c.Start(v)

@@ -11,9 +11,9 @@ import (
 	"coracle/internal/plan"
 )
 
-// Decision is what the planner of a task said on one picture.
+// Decision is what the planner of a task said on one snapshot.
 type Decision struct {
-	// Primary names the object that the decision is about, with its UID where the picture has it.
+	// Primary names the object that the decision is about, with its UID where the snapshot has it.
 	Primary object.Ref
 	Exists  bool
 	Plan    plan.Plan

@@ -10,7 +10,7 @@ import (
 type Digest struct {
 	// Put takes one fact; facts come in no order.
 	Put func(parts ...any)
-	// Lacks says how many of the changes that the picture of a kind lacks are no newer than a revision: revisions
+	// Lacks says how many of the changes that the snapshot of a kind lacks are no newer than a revision: revisions
 	// themselves differ between states that are the same but for the order in which they came about.
 	Lacks func(resource.Resource, uint64) int
 	// Sum stands for what an object is, but for its revision.
@@ -35,7 +35,7 @@ func (c *Core) Digest(d Digest) {
 	}
 }
 
-// lacking is what the picture lacks of some writes.
+// lacking is what the snapshot lacks of some writes.
 func (d Digest) lacking(writes []Write) (n int) {
 	for _, w := range writes {
 		n = 31*n + d.Lacks(w.Resource, w.Revision)

@@ -28,7 +28,7 @@ func (c *Core) interest(res resource.Resource) *interest {
 	return in
 }
 
-// Resources lists the kinds the controllers need in the picture.
+// Resources lists the kinds the controllers need in the snapshot.
 func (c *Core) Resources() []resource.Resource {
 	var out []resource.Resource
 	add := func(r resource.Resource) {
@@ -51,7 +51,7 @@ func (c *Core) Resources() []resource.Resource {
 	return out
 }
 
-// Changed makes due what a change to the picture concerns, and frees what waited for it.
+// Changed makes due what a change to the snapshot concerns, and frees what waited for it.
 func (c *Core) Changed(r object.Reader, ch view.Change, now time.Time) {
 	if ch.Revision > c.seen[ch.Resource] {
 		c.seen[ch.Resource] = ch.Revision

@@ -93,7 +93,7 @@ func Run(ctx context.Context, c client.Interface, v *view.View, controllers []pl
 func (l *Loop) Resources() []resource.Resource { return l.core.Resources() }
 
 // Run runs the controllers until ctx ends, and returns when the last pass has ended. Nothing is
-// decided before synced is closed: a picture in part would look like a cluster in part.
+// decided before synced is closed: a snapshot in part would look like a cluster in part.
 func (l *Loop) Run(ctx context.Context, synced <-chan struct{}) {
 	l.mu.Lock()
 	l.ctx = ctx
@@ -259,7 +259,7 @@ func (l *Loop) pass(t Task) Outcome {
 	return run.Outcome()
 }
 
-// decide plans on a picture held still.
+// decide plans on a snapshot held still.
 func (l *Loop) decide(t Task) (d Decision) {
 	l.mu.Lock()
 	now := time.Now()
@@ -267,10 +267,10 @@ func (l *Loop) decide(t Task) (d Decision) {
 	seen := l.core.Witness()
 	l.mu.Unlock()
 	l.view.Read(func(r object.Reader) {
-		if picture, ok := r.(interface {
+		if snapshot, ok := r.(interface {
 			Revision(resource.Resource) uint64
 		}); ok {
-			seen.Partings = abreast{l.core.witness, picture}
+			seen.Partings = abreast{l.core.witness, snapshot}
 		}
 		d = Decide(t, r, now, seen)
 	})

@@ -138,7 +138,7 @@ func status(t testing.TB, v *view.View, name string) corev1.PodStatus {
 	return o.(*corev1.Pod).Status
 }
 
-// TestNeverMoreThanAsked would make too many if a plan were made on a picture older than the
+// TestNeverMoreThanAsked would make too many if a plan were made on a snapshot older than the
 // loop's own writes.
 func TestNeverMoreThanAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -285,7 +285,7 @@ func TestAgain(t *testing.T) {
 	})
 }
 
-// TestAbsent asks the cluster, not the picture, whether an owner is gone.
+// TestAbsent asks the cluster, not the snapshot, whether an owner is gone.
 func TestAbsent(t *testing.T) {
 	c := fake.New()
 	o := owner(t, c, "alive", 0)
@@ -300,7 +300,7 @@ func TestAbsent(t *testing.T) {
 	}
 }
 
-// TestAlive asks the cluster, not the picture, whether an adopter lives.
+// TestAlive asks the cluster, not the snapshot, whether an adopter lives.
 func TestAlive(t *testing.T) {
 	c := fake.New()
 	o, orphan := owner(t, c, "alive", 0), owner(t, c, "orphan", 0)

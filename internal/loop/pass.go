@@ -42,7 +42,7 @@ type Pass struct {
 	failed  *plan.Failure
 	quiet   bool // the actions ended early, but no user need hear of it
 	retry   bool
-	stale   bool // and how recent the picture must be is known
+	stale   bool // and how recent the snapshot must be is known
 	again   bool // the decision that counts is the one after a failure
 }
 
@@ -71,12 +71,12 @@ func (s Step) Over() bool { return len(s.Actions) == 0 && s.Status == nil }
 // Result is what came of one action, or of writing the status.
 type Result struct {
 	// Object is the object as the action left it; nil when there is none. When Err says that the
-	// picture is old, it is the object as it is: see Live.
+	// snapshot is old, it is the object as it is: see Live.
 	Object object.Object
 	Err    error
 }
 
-// QuietTries is how often in a row an answer that usually means "your picture is old"
+// QuietTries is how often in a row an answer that usually means "your snapshot is old"
 // (AlreadyExists, NotFound on update) is not yet a Failure that the planner is told of. Conflict
 // never is one.
 const QuietTries = 2
@@ -218,7 +218,7 @@ func (p *Pass) did(a plan.Action, r Result, now time.Time) {
 	}
 }
 
-// outdated notes that the next pass needs a picture that shows the object as it is.
+// outdated notes that the next pass needs a snapshot that shows the object as it is.
 func (p *Pass) outdated(r Result) {
 	if r.Object == nil {
 		return
@@ -229,7 +229,7 @@ func (p *Pass) outdated(r Result) {
 	}
 }
 
-// wrote notes how recent the picture must be before the next plan.
+// wrote notes how recent the snapshot must be before the next plan.
 func (p *Pass) wrote(o object.Object) {
 	if o == nil {
 		return
@@ -257,7 +257,7 @@ func Forgive(a plan.Action, err error) error {
 	return err
 }
 
-// looksOld says that an answer is most likely due to a picture older than the cluster.
+// looksOld says that an answer is most likely due to a snapshot older than the cluster.
 func looksOld(err error) bool {
 	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
 }

@@ -118,11 +118,11 @@ func (w *witness) hears(res resource.Resource, revision uint64) {
 	w.told[res] = max(w.told[res], revision)
 }
 
-// abreast is a witness for a decision on a picture that may already show what it was not told of yet: of a name that it
+// abreast is a witness for a decision on a snapshot that may already show what it was not told of yet: of a name that it
 // knows nothing of, it then says that an object of it went just now. When it hears the rest the decision is made again.
 type abreast struct {
 	*witness
-	picture interface {
+	snapshot interface {
 		Revision(resource.Resource) uint64
 	}
 }
@@ -131,7 +131,7 @@ func (a abreast) Parted(res resource.Resource, key object.Key) (plan.Parting, bo
 	p, known := a.witness.Parted(res, key)
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	if !known && a.picture.Revision(res) > a.told[res] {
+	if !known && a.snapshot.Revision(res) > a.told[res] {
 		return plan.Parting{At: a.now}, true
 	}
 	return p, known

@@ -63,11 +63,11 @@ type Config struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Taints      []corev1.Taint
-	// Picture, when set, is kept true to the cluster's Services and EndpointSlices and to this Node, as KeepOf leaves
-	// them. While no server answers whose word counts it stays as it was. Pictured is closed once it holds all there is.
-	Picture  *view.View
-	Pictured chan struct{}
-	// Routed tells up to which revision of the Picture's EndpointSlices this node leads new connections as they say, and
+	// Snapshot, when set, is kept true to the cluster's Services and EndpointSlices and to this Node, as KeepOf leaves
+	// them. While no server answers whose word counts it stays as it was. SnapshotReady is closed once it holds all there is.
+	Snapshot      *view.View
+	SnapshotReady chan struct{}
+	// Routed tells up to which revision of the Snapshot's EndpointSlices this node leads new connections as they say, and
 	// has a channel that is closed when there is a later one. Nil when it leads none.
 	Routed func() (revision uint64, later <-chan struct{})
 	// LeftAlone, when set, says which ranges of services the node leaves alone, in the words of servicerange.Message; "" is none.
@@ -79,7 +79,7 @@ type Config struct {
 	// when the server tells no more.
 	Isolation   Isolation
 	FollowPeers func(context.Context) error
-	// Names, when set, has the node answer for the cluster's names, by the Picture; pods ask it unless ClusterDNS says otherwise.
+	// Names, when set, has the node answer for the cluster's names, by the Snapshot; pods ask it unless ClusterDNS says otherwise.
 	Names *NamesConfig
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
@@ -113,17 +113,17 @@ func (c *Config) complete() error {
 	case !filepath.IsAbs(c.VolumeRoot):
 		return fmt.Errorf("node: VolumeRoot %q: give an absolute path", c.VolumeRoot)
 	}
-	if c.Names != nil && c.Picture == nil {
+	if c.Names != nil && c.Snapshot == nil {
 		return errors.New("node: Names: they are answered from the Picture; give one")
 	}
 	if (c.Isolation == nil) != (c.FollowPeers == nil) {
 		return errors.New("node: Isolation, FollowPeers: give both or none")
 	}
-	if c.Pictured == nil {
-		c.Pictured = make(chan struct{})
+	if c.SnapshotReady == nil {
+		c.SnapshotReady = make(chan struct{})
 	}
-	if c.Picture != nil {
-		c.Picture.AddIndexes(behind.Index, slicesLeaving, slicesAwaited)
+	if c.Snapshot != nil {
+		c.Snapshot.AddIndexes(behind.Index, slicesLeaving, slicesAwaited)
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = MostPods

@@ -23,7 +23,7 @@ import (
 	"coracle/internal/view"
 )
 
-// slicesLeaving finds the slices of the picture that have an endpoint whose pod is going.
+// slicesLeaving finds the slices of the snapshot that have an endpoint whose pod is going.
 var slicesLeaving = object.Index{Resource: resource.EndpointSlices, Name: "node/leaving", Values: func(o object.Object) []string {
 	if drain.Leaving(o.(*discoveryv1.EndpointSlice)) {
 		return []string{"true"}
@@ -31,7 +31,7 @@ var slicesLeaving = object.Index{Resource: resource.EndpointSlices, Name: "node/
 	return nil
 }}
 
-// slicesAwaited finds the slices of the picture with pods that rollouts wait for every node to know.
+// slicesAwaited finds the slices of the snapshot with pods that rollouts wait for every node to know.
 var slicesAwaited = object.Index{Resource: resource.EndpointSlices, Name: "node/awaited", Values: func(o object.Object) []string {
 	if len(drain.Awaits(o.(*discoveryv1.EndpointSlice))) > 0 {
 		return []string{"true"}
@@ -50,7 +50,7 @@ func (w *worker) drains(ctx context.Context) bool {
 	}
 	w.drainBegun = true
 	a, pod := w.a, w.pod
-	if a.cfg.Picture == nil || a.cfg.AwaitRouted == nil || len(a.leading(pod)) == 0 && a.pictured() {
+	if a.cfg.Snapshot == nil || a.cfg.AwaitRouted == nil || len(a.leading(pod)) == 0 && a.snapshotKinds() {
 		return false
 	}
 	limit, problem := drain.Limit(pod)
@@ -68,9 +68,9 @@ func (w *worker) drains(ctx context.Context) bool {
 	return true
 }
 
-func (a *agent) pictured() bool {
+func (a *agent) snapshotKinds() bool {
 	select {
-	case <-a.cfg.Pictured:
+	case <-a.cfg.SnapshotReady:
 		return true
 	default:
 		return false
@@ -80,7 +80,7 @@ func (a *agent) pictured() bool {
 // leading are the services that lead connections to a pod.
 func (a *agent) leading(pod *corev1.Pod) []*corev1.Service {
 	var out []*corev1.Service
-	for _, o := range a.cfg.Picture.List(resource.Services, pod.Namespace) {
+	for _, o := range a.cfg.Snapshot.List(resource.Services, pod.Namespace) {
 		if s := o.(*corev1.Service); drain.Serves(s, pod) {
 			out = append(out, s)
 		}
@@ -137,7 +137,7 @@ func nodesNamed(names []string) string {
 // awaitLeft waits until no service offers a pod any more in its slices, and returns the revision of the last that did.
 func (a *agent) awaitLeft(ctx context.Context, pod *corev1.Pod) (revision uint64, left bool) {
 	changed := make(chan struct{}, 1)
-	defer a.cfg.Picture.Subscribe(func(ch view.Change) {
+	defer a.cfg.Snapshot.Subscribe(func(ch view.Change) {
 		if ch.Resource == resource.Services || ch.Resource == resource.EndpointSlices {
 			select {
 			case changed <- struct{}{}:
@@ -148,7 +148,7 @@ func (a *agent) awaitLeft(ctx context.Context, pod *corev1.Pod) (revision uint64
 	select {
 	case <-ctx.Done():
 		return 0, false
-	case <-a.cfg.Pictured:
+	case <-a.cfg.SnapshotReady:
 	}
 	for {
 		if revision, left = a.left(pod); left {
@@ -164,7 +164,7 @@ func (a *agent) awaitLeft(ctx context.Context, pod *corev1.Pod) (revision uint64
 
 func (a *agent) left(pod *corev1.Pod) (revision uint64, left bool) {
 	for _, s := range a.leading(pod) {
-		n, left := drain.Left(object.KeyOf(pod), behind.Slices(a.cfg.Picture, object.KeyOf(s)))
+		n, left := drain.Left(object.KeyOf(pod), behind.Slices(a.cfg.Snapshot, object.KeyOf(s)))
 		if !left {
 			return 0, false
 		}
@@ -254,11 +254,11 @@ func (a *agent) led() uint64 {
 // unacknowledged says whether somebody may wait for this node to say how far it has come.
 func (a *agent) unacknowledged() bool {
 	led, told := a.led(), a.acknowledged.Load()
-	if a.cfg.Picture == nil || led <= told {
+	if a.cfg.Snapshot == nil || led <= told {
 		return false
 	}
-	return len(a.cfg.Picture.Indexed(resource.EndpointSlices, slicesLeaving.Name, "true")) > 0 ||
-		slices.ContainsFunc(a.cfg.Picture.Indexed(resource.EndpointSlices, slicesAwaited.Name, "true"), func(o object.Object) bool {
+	return len(a.cfg.Snapshot.Indexed(resource.EndpointSlices, slicesLeaving.Name, "true")) > 0 ||
+		slices.ContainsFunc(a.cfg.Snapshot.Indexed(resource.EndpointSlices, slicesAwaited.Name, "true"), func(o object.Object) bool {
 			revision := drain.Revision(o.(*discoveryv1.EndpointSlice))
 			return told < revision && revision <= led
 		})

@@ -28,10 +28,10 @@ type served struct {
 	refused error
 }
 
-// led is a fake router: it has carried out whatever the picture shows.
+// led is a fake router: it has carried out whatever the snapshot shows.
 func (w *served) led() (uint64, <-chan struct{}) {
 	var revision uint64
-	for _, o := range w.cfg.Picture.List(resource.EndpointSlices, "") {
+	for _, o := range w.cfg.Snapshot.List(resource.EndpointSlices, "") {
 		revision = max(revision, view.RevisionOf(o))
 	}
 	later := make(chan struct{})
@@ -72,7 +72,7 @@ func inServed(t *testing.T, test func(w *served)) {
 		w := &served{world: plain, moved: make(chan struct{})}
 		w.stop()
 		<-w.ended
-		w.cfg.Picture, w.cfg.Pictured = view.New(), make(chan struct{})
+		w.cfg.Snapshot, w.cfg.SnapshotReady = view.New(), make(chan struct{})
 		w.cfg.Routed, w.cfg.AwaitRouted = w.led, w.await
 		w.start()
 		w.must(&corev1.Service{

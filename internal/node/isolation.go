@@ -49,7 +49,7 @@ func (a *agent) followPeers(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
-		if err := a.hearPeers(ctx); err != nil && ctx.Err() == nil {
+		if err := a.listenToPeers(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Info("the server tells no more of network policies", "err", err)
 		}
 		if time.Since(begin) > lastPeersPause {
@@ -62,8 +62,8 @@ func (a *agent) followPeers(ctx context.Context) {
 
 const lastPeersPause = time.Second
 
-// hearPeers listens for as long as the server is the one that the node serves.
-func (a *agent) hearPeers(ctx context.Context) error {
+// listenToPeers listens for as long as the server is the one that the node serves.
+func (a *agent) listenToPeers(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	now, _, changed := a.trust.now()

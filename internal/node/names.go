@@ -36,7 +36,7 @@ type NamesConfig struct {
 const hostResolvConf = "/etc/resolv.conf"
 
 // names is the node's name server: at the first address of its pod range, which its pods reach without any translation
-// of addresses. It answers from the agent's picture.
+// of addresses. It answers from the agent's snapshot.
 type names struct {
 	a      *agent
 	server *serve.Server
@@ -59,10 +59,10 @@ func newNames(a *agent) *names {
 		Routes: cfg.Forward, ResolvConf: hostResolvConf, Ours: n.ours, Log: a.cfg.Log,
 	})
 	n.server = serve.New(serve.Config{Zone: zone, Upstream: n.up, Log: a.cfg.Log})
-	a.cfg.Picture.Subscribe(n.changed)
-	// What the picture shows already was recalled from the disk.
-	for _, res := range pictured {
-		for _, obj := range a.cfg.Picture.List(res, "") {
+	a.cfg.Snapshot.Subscribe(n.changed)
+	// What the snapshot shows already was recalled from the disk.
+	for _, res := range snapshotKinds {
+		for _, obj := range a.cfg.Snapshot.List(res, "") {
 			n.changed(view.Change{Resource: res, After: obj, Revision: view.RevisionOf(obj)})
 		}
 	}
@@ -79,7 +79,7 @@ func (n *names) ours(a netip.Addr) bool {
 // ranges are the cluster's own, those of the ServiceCIDRs among them.
 func (n *names) ranges() []netip.Prefix {
 	out := slices.Clone(n.a.cfg.Names.Ranges)
-	for _, o := range n.a.cfg.Picture.List(resource.ServiceCIDRs, "") {
+	for _, o := range n.a.cfg.Snapshot.List(resource.ServiceCIDRs, "") {
 		if c := o.(*networkingv1.ServiceCIDR); servicerange.Holds(c) {
 			out = append(out, servicerange.Of(c)...)
 		}
@@ -87,7 +87,7 @@ func (n *names) ranges() []netip.Prefix {
 	return out
 }
 
-// changed brings the zone in line with the picture.
+// changed brings the zone in line with the snapshot.
 func (n *names) changed(ch view.Change) {
 	if ch.Resource == resource.ServiceCIDRs {
 		ranges := n.ranges()
@@ -271,9 +271,9 @@ func (n *names) forget(at netip.Addr) {
 	n.server.Know(at, nil)
 }
 
-// nodeRange finds the node's pod range in the picture: the IPv4 one, which each pod has an address of.
+// nodeRange finds the node's pod range in the snapshot: the IPv4 one, which each pod has an address of.
 func (a *agent) nodeRange() string {
-	if obj, ok := a.cfg.Picture.Get(resource.Nodes, "", a.cfg.Name); ok {
+	if obj, ok := a.cfg.Snapshot.Get(resource.Nodes, "", a.cfg.Name); ok {
 		return rangeOfNames(obj.(*corev1.Node))
 	}
 	return ""

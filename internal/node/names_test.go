@@ -28,11 +28,11 @@ func loopRange() string {
 	return fmt.Sprintf("127.%d.%d.0/24", 2+os.Getpid()>>8%200, os.Getpid()&0xff)
 }
 
-// answering runs the name server and the album of an agent that has no pods, until the function returned is called.
-func answering(t *testing.T, dir string, picture *view.View) (*agent, func()) {
+// answering runs the name server and the cache of an agent that has no pods, until the function returned is called.
+func answering(t *testing.T, dir string, snapshot *view.View) (*agent, func()) {
 	t.Helper()
 	cfg := Config{
-		Name: "one", Client: clientfake.New(), RuntimeSocket: "-", Dir: dir, VolumeRoot: dir + "/volumes", Picture: picture,
+		Name: "one", Client: clientfake.New(), RuntimeSocket: "-", Dir: dir, VolumeRoot: dir + "/volumes", Snapshot: snapshot,
 		Names: &NamesConfig{}, Log: slog.New(slog.DiscardHandler),
 	}
 	if err := cfg.complete(); err != nil {
@@ -40,14 +40,14 @@ func answering(t *testing.T, dir string, picture *view.View) (*agent, func()) {
 	}
 	a := &agent{cfg: cfg, events: newRecorder(cfg.Client, cfg.Name, cfg.Log)}
 	var err error
-	if a.album, err = newAlbum(&a.cfg); err != nil {
+	if a.cache, err = newClusterCache(&a.cfg); err != nil {
 		t.Fatal(err)
 	}
 	a.names = newNames(a)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)
 	go func() { a.names.run(ctx); done <- struct{}{} }()
-	go func() { a.album.run(ctx); done <- struct{}{} }()
+	go func() { a.cache.run(ctx); done <- struct{}{} }()
 	return a, func() { cancel(); <-done; <-done }
 }
 
@@ -72,7 +72,7 @@ func resolve(t *testing.T, at string, name string) string {
 	return ""
 }
 
-// TestNamesOutliveServerAndAgent: names follow the picture at once, and an agent that starts without a server answers by
+// TestNamesOutliveServerAndAgent: names follow the snapshot at once, and an agent that starts without a server answers by
 // what the one before it knew.
 func TestNamesOutliveServerAndAgent(t *testing.T) {
 	dir := scratch.Dir(t) + "/agent"
@@ -81,13 +81,13 @@ func TestNamesOutliveServerAndAgent(t *testing.T) {
 	}
 	cidr := loopRange()
 	at := netip.MustParsePrefix(cidr).Addr().Next().String()
-	picture := view.New()
-	a, stop := answering(t, dir, picture)
+	snapshot := view.New()
+	a, stop := answering(t, dir, snapshot)
 	revision := uint64(0)
 	put := func(obj object.Object) {
 		revision++
 		obj.SetResourceVersion(fmt.Sprint(revision))
-		picture.Apply(view.Event{Type: watch.Added, Object: obj})
+		snapshot.Apply(view.Event{Type: watch.Added, Object: obj})
 	}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one"}, Spec: corev1.NodeSpec{PodCIDR: cidr}}
 	put(node)
@@ -104,10 +104,10 @@ func TestNamesOutliveServerAndAgent(t *testing.T) {
 	}
 	put(slice)
 	put(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "gone"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.10"}})
-	gone, _ := picture.Get(resource.Services, "shop", "gone")
+	gone, _ := snapshot.Get(resource.Services, "shop", "gone")
 	gone = gone.(*corev1.Service).DeepCopy()
 	gone.SetResourceVersion(fmt.Sprint(revision + 1))
-	picture.Apply(view.Event{Type: watch.Deleted, Object: gone})
+	snapshot.Apply(view.Event{Type: watch.Deleted, Object: gone})
 	want := map[string]string{
 		"web.shop.svc.cluster.local.": "NOERROR 10.96.0.9", "db-0.db.shop.svc.cluster.local.": "NOERROR 10.244.0.5",
 		"gone.shop.svc.cluster.local.": "NXDOMAIN", "nobody.shop.svc.cluster.local.": "NXDOMAIN",
@@ -138,7 +138,7 @@ func TestWhoAsks(t *testing.T) {
 	a, stop := answering(t, dir, view.New())
 	defer stop()
 	a.names.serveIn(cidr)
-	a.cfg.Picture.Apply(view.Event{Type: watch.Added, Object: &corev1.Service{
+	a.cfg.Snapshot.Apply(view.Event{Type: watch.Added, Object: &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", ResourceVersion: "1"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9"},
 	}})
 	// A search list by which a name resolves that would not without.

@@ -83,7 +83,7 @@ func TestOthersWordsOfANodeStay(t *testing.T) {
 	})
 }
 
-// TestStatusPatchUndoesNothing: a status made from an old picture of the node leaves what was written since.
+// TestStatusPatchUndoesNothing: a status made from an old snapshot of the node leaves what was written since.
 func TestStatusPatchUndoesNothing(t *testing.T) {
 	list := func(cpu, dongles string) corev1.ResourceList {
 		out := corev1.ResourceList{corev1.ResourceCPU: quantity.MustParse(cpu)}

@@ -103,9 +103,9 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 			return err
 		}
 	}
-	a.keeper.found = nil
+	a.recorder.found = nil
 	there := func(uid types.UID) bool { return present[uid] || a.worker(uid) != nil }
-	a.keeper.forget(there)
+	a.recorder.forget(there)
 	if err := a.users.Keep(there); err != nil {
 		a.cfg.Log.Warn("take back users of pods that are gone", "err", err)
 	}
@@ -217,17 +217,17 @@ func (a *agent) launch(ctx context.Context, w *worker, victims []types.UID) {
 	a.wg.Go(func() {
 		w.run(ctx)
 		if ctx.Err() == nil {
-			a.bury(w)
+			a.forget(w)
 		}
 	})
 }
 
-// bury forgets a worker that has finished, and wakes the pod that waited for its name.
-func (a *agent) bury(w *worker) {
+// forget forgets a worker that has finished, and wakes the pod that waited for its name.
+func (a *agent) forget(w *worker) {
 	a.mu.Lock()
 	delete(a.workers, w.uid)
 	a.mu.Unlock()
-	a.keeper.put(w.uid, nil)
+	a.recorder.put(w.uid, nil)
 	if a.names != nil {
 		a.names.know(w.uid, netip.Addr{}, nil)
 	}

@@ -53,7 +53,7 @@ func RefOf(o Object) Ref {
 	return Ref{Resource: resource.Of(o), Key: KeyOf(o), UID: o.GetUID()}
 }
 
-// Reader is a consistent picture of the cluster. All results are shared and immutable, and come
+// Reader is a consistent snapshot of the cluster. All results are shared and immutable, and come
 // in a stable order (by namespace, then name).
 type Reader interface {
 	// Get returns one object.

@@ -3,7 +3,7 @@ package object
 import "coracle/internal/resource"
 
 // Summary is what decisions need of all the objects that an index files under one value, without looking at each: a
-// Tally for each value, which whoever keeps the picture carries on with every change.
+// Tally for each value, which whoever keeps the snapshot carries on with every change.
 type Summary struct {
 	Resource resource.Resource
 	// Index is the index whose values have a Tally each.
@@ -23,7 +23,7 @@ type Tally interface {
 }
 
 // Tallied returns the tally of the objects that a summary's index files under value. It belongs to the Reader, holds
-// for as long as the picture stands still, and must not be changed. A Reader that keeps none has its objects counted.
+// for as long as the snapshot stands still, and must not be changed. A Reader that keeps none has its objects counted.
 func Tallied(r Reader, s *Summary, value string) Tally {
 	if keeper, ok := r.(interface {
 		Tally(res resource.Resource, summary, value string) (t Tally, kept bool)

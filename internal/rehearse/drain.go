@@ -90,8 +90,8 @@ func guards(r object.Reader, pod *corev1.Pod) []*policyv1.PodDisruptionBudget {
 	return out
 }
 
-// loners are the pods on drained nodes that nobody makes again.
-func (d *drain) loners() []string {
+// barePods are the pods on drained nodes that nobody makes again.
+func (d *drain) barePods() []string {
 	var out []string
 	for _, pod := range d.evictable() {
 		if metav1.GetControllerOf(pod) == nil {

@@ -56,9 +56,9 @@ func newRecorder(r *run) *recorder {
 
 // begin takes stock before the changes.
 func (rec *recorder) begin() {
-	picture := rec.run.world.Truth()
+	snapshot := rec.run.world.Truth()
 	for _, res := range workloadKinds {
-		for _, o := range picture.List(res, "") {
+		for _, o := range snapshot.List(res, "") {
 			rec.follow(o)
 		}
 	}
@@ -69,7 +69,7 @@ func (rec *recorder) begin() {
 		t.unsteady = t.state != plan.Steady
 		t.steadyAt = time.Time{}
 	}
-	for _, o := range picture.List(resource.PodDisruptionBudgets, "") {
+	for _, o := range snapshot.List(resource.PodDisruptionBudgets, "") {
 		if b, ok := o.(*policyv1.PodDisruptionBudget); ok && b.Status.CurrentHealthy < b.Status.DesiredHealthy {
 			rec.budget(b).Already = true // and not by this
 		}

@@ -123,7 +123,7 @@ func (r *run) start(ch Change) error {
 	}
 	if ch.Verb == Drain {
 		d := &drain{node: ch.Ref.Name, run: r}
-		for _, pod := range d.loners() {
+		for _, pod := range d.barePods() {
 			r.record.notes = append(r.record.notes, fmt.Sprintf("pod %s on %s has no controller: kubectl drain takes it only with --force, and nobody makes it again", pod, d.node))
 		}
 		r.drains = append(r.drains, d)

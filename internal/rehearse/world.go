@@ -109,7 +109,7 @@ func (w *world) settle() error {
 	began, writes := w.Effort()
 	limit := patience + patienceEach*(w.objects+writes)
 	for {
-		busy := w.tend()
+		busy := w.runNodes()
 		for w.Decide() {
 			busy = true
 			if made, _ := w.Effort(); made-began > limit {
@@ -129,8 +129,8 @@ func (w *world) settle() error {
 	}
 }
 
-// tend has machines do what is due, and says whether that was anything.
-func (w *world) tend() bool {
+// runNodes has machines do what is due, and says whether that was anything.
+func (w *world) runNodes() bool {
 	busy := false
 	for ; len(w.Ripe()) > 0; busy = true {
 		w.Live(w.Ripe()[0])

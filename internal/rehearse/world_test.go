@@ -33,7 +33,7 @@ func node(name, shares string, status corev1.ConditionStatus, heard time.Duratio
 
 // TestHearts: nodes that live do so for as long as the rehearsal, without heartbeats; those that are dead, or die, do not,
 // though they share a lease with the living. Who lives is for the cluster to say: its clocks need not agree with ours.
-func TestHearts(t *testing.T) {
+func TestHeartbeats(t *testing.T) {
 	at := metav1.NewMicroTime(start)
 	c := copied(start, []object.Object{
 		node("lives", "all", corev1.ConditionTrue, time.Hour), node("dies", "all", corev1.ConditionTrue, time.Hour),

@@ -137,7 +137,7 @@ func (s *script) plan(c plan.Controller, key object.Key) plan.Plan {
 // actions, instead the one that is made after a refusal.
 func (s *script) carryOut(c plan.Controller, key object.Key, first, instead func(plan.Plan)) model.Outcome {
 	k := lastKey{c.Name, key}
-	// An answer that usually means an old picture is final: there is no older one here.
+	// An answer that usually means an old snapshot is final: there is no older one here.
 	task := loop.Task{Controller: &c, Key: key, Last: s.last[k], Tries: loop.QuietTries + 1}
 	see := first
 	run := loop.Begin(task, func(t loop.Task) loop.Decision {

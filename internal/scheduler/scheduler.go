@@ -166,7 +166,7 @@ func (s *Scheduler) drain(now time.Time) {
 	}
 }
 
-// changed carries one change into the picture and wakes the pods it could help.
+// changed carries one change into the snapshot and wakes the pods it could help.
 func (s *Scheduler) changed(ch view.Change, now time.Time) {
 	switch ch.Resource {
 	case resource.Pods:
@@ -208,7 +208,7 @@ func (s *Scheduler) podChanged(ch view.Change, now time.Time) {
 		return
 	}
 	if s.queue.Get(after.UID) == nil && s.state.Home(after.UID) != "" {
-		// Bound already; this change is from before the picture shows it.
+		// Bound already; this change is from before the snapshot shows it.
 		return
 	}
 	changed := before == nil || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || !equality.Semantic.DeepEqual(before.Labels, after.Labels)

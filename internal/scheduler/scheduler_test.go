@@ -264,7 +264,7 @@ func TestBindsManyOnce(t *testing.T) {
 }
 
 // Of many alike pods that wait, as many find a place as there is room for, whichever way it comes.
-func TestCrowdTakesAllTheRoom(t *testing.T) {
+func TestGroupTakesAllTheRoom(t *testing.T) {
 	run(t, func(r *rig) {
 		for i := range 100 {
 			r.create(testPod(fmt.Sprint("p", i), "1", 0))

@@ -278,7 +278,7 @@ func (c *checks) written(e fake.Entry) {
 		if before, ok := e.Before.(*appsv1.ReplicaSet); ok && before != nil {
 			c.take(before, o)
 			if o.Spec.MinReadySeconds > before.Spec.MinReadySeconds {
-				c.excused += int32(len(podsOf(c.w.Truth(), o))) // by the user's wish, pods are available later
+				c.excused += int32(len(podsOf(c.w.Truth(), o))) // as the user wants, pods are available later
 			}
 			if claim.Controller(before) != nil && claim.Controller(o) == nil {
 				c.excused += int32(len(podsOf(c.w.Truth(), o))) // its Deployment is deleted and leaves it behind

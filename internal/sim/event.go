@@ -56,7 +56,7 @@ var sorts = []sort{
 	{"beat", 10, (*world).beats},
 	{"node", 25, (*world).nodeWork},
 	{"time", 6, (*world).times},
-	{"user", 2, (*world).userWishes},
+	{"user", 2, (*world).userOps},
 	{"fault", 2, (*world).faults},
 }
 
@@ -81,7 +81,7 @@ func (w *world) step(buffer []choice) []choice {
 	}
 }
 
-// weight is how often a sort is chosen: where there is more to wish, users wish more.
+// weight is how often a sort is chosen: where there is more to do, users do more.
 func (w *world) weight(s sort) int {
 	if s.name == "user" && len(w.has) > 0 {
 		return 3 * s.weight
@@ -102,7 +102,7 @@ func (w *world) replay(e event, buffer []choice) []choice {
 			continue
 		}
 		if s.name == "user" || s.name == "fault" {
-			if c, ok := w.wish(e); ok {
+			if c, ok := w.userOp(e); ok {
 				w.take(c)
 			}
 			return buffer
@@ -128,7 +128,7 @@ func (w *world) deliveries(out []choice) []choice {
 	}
 	for _, m := range w.Machines() {
 		if m.Lags() {
-			out = append(out, choice{event{Does: "deliver", Who: m.Name}, m.Hear})
+			out = append(out, choice{event{Does: "deliver", Who: m.Name}, m.OnChange})
 		}
 	}
 	return out

@@ -177,7 +177,7 @@ func (w *world) prompt() {
 	}
 	for _, m := range w.Machines() {
 		for m.Lags() {
-			m.Hear()
+			m.OnChange()
 		}
 	}
 }

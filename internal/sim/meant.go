@@ -13,7 +13,7 @@ import (
 )
 
 // meant keeps account of what decisions were about, for the promise that a write happens to that very object, as it was
-// when it was decided about, however old the picture was: preconditions see to it.
+// when it was decided about, however old the snapshot was: preconditions see to it.
 type meant struct {
 	// ended are the objects that controllers decided to end.
 	ended map[string]map[types.UID]bool

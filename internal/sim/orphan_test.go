@@ -15,7 +15,7 @@ import (
 	"coracle/internal/virtual"
 )
 
-// TestUnseenDependent: an owner that is deleted does not go while there is a dependent that the collector's picture does not
+// TestUnseenDependent: an owner that is deleted does not go while there is a dependent that the collector's snapshot does not
 // show yet. With the orphan policy it would be collected afterwards, in the foreground it would outlive its owner.
 func TestUnseenDependent(t *testing.T) {
 	for _, policy := range []metav1.DeletionPropagation{metav1.DeletePropagationOrphan, metav1.DeletePropagationForeground} {

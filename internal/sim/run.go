@@ -95,7 +95,7 @@ func promise(err error) string {
 // settle ends all accidents, has the user put right what only a user can, and waits for rest.
 func (w *world) settle() {
 	w.fail = nil
-	w.as(virtual.User, w.appease)
+	w.as(virtual.User, w.heal)
 	deadline := w.Now().Add(patience)
 	var last error
 	looked := uint64(0)
@@ -227,8 +227,8 @@ func (w *world) work() bool {
 	return false
 }
 
-// appease has nodes come back and the user take back what keeps a world from rest.
-func (w *world) appease() {
+// heal has nodes come back and the user take back what keeps a world from rest.
+func (w *world) heal() {
 	for _, m := range w.Machines() {
 		if !m.Alive() {
 			m.Return()
@@ -244,7 +244,7 @@ func (w *world) appease() {
 			o.Spec.Taints = taints
 		})
 	}
-	w.appeaseMore()
+	w.healFeatures()
 	for _, name := range w.names() {
 		if o, ok := w.Truth().Get(resource.Deployments, ns, name); ok && comesBack(o.(*appsv1.Deployment)) {
 			continue
@@ -283,7 +283,7 @@ func (w *world) sweep() {
 	}
 }
 
-// sweepOrphans scales the ReplicaSets that a Deployment left behind to what its machines can bear, as appease does with
+// sweepOrphans scales the ReplicaSets that a Deployment left behind to what its machines can bear, as heal does with
 // Deployments: their pods stay apart from each other.
 func (w *world) sweepOrphans() {
 	room := map[string]int32{}

@@ -24,7 +24,7 @@ var heirs = map[string][]resource.Resource{
 // while.
 type ends struct {
 	// hands says who began to end an object. A controller that asks for the end of what another has ended a moment
-	// before, which its picture does not show yet, cannot know that it was not the first.
+	// before, which its snapshot does not show yet, cannot know that it was not the first.
 	hands map[types.UID]map[string]bool
 	freed map[object.Ref]freed
 	// restarted is when the server's memory begins.

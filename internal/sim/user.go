@@ -25,8 +25,8 @@ import (
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
-// furnish makes what the world begins with.
-func (w *world) furnish(r *rand.Rand) {
+// setUp makes what the world begins with.
+func (w *world) setUp(r *rand.Rand) {
 	more := rand.New(rand.NewPCG(w.seed, 3))
 	for _, name := range []string{ns, nodelife.LeaseNamespace} {
 		w.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
@@ -44,15 +44,15 @@ func (w *world) furnish(r *rand.Rand) {
 	}
 	which := r.IntN(8)
 	if which < 4 || which == 7 {
-		w.make(w.equip(more, w.deployment(r)))
+		w.make(w.applyFeatures(more, w.deployment(r)))
 	}
 	if which == 4 || which == 5 || which == 7 {
-		w.make(w.equip(more, w.statefulSet(r)))
+		w.make(w.applyFeatures(more, w.statefulSet(r)))
 	}
 	if which == 6 || which == 7 || which == 0 {
-		w.make(w.equip(more, w.daemonSet(r)))
+		w.make(w.applyFeatures(more, w.daemonSet(r)))
 	}
-	w.furnishMore(more)
+	w.setUpFeatures(more)
 }
 
 func (w *world) make(o object.Object) {
@@ -220,12 +220,12 @@ func (w *world) somePod() object.Key {
 }
 
 // commonWishes are what users of every world do.
-var commonWishes = []string{"scale", "scale", "image", "image", "image", "bad", "strategy", "pause", "partition", "delete-pod", "delete-pod",
+var commonOps = []string{"scale", "scale", "image", "image", "image", "bad", "strategy", "pause", "partition", "delete-pod", "delete-pod",
 	"evict", "relabel", "disown", "cordon", "taint", "add-node", "remove-node", "orphan", "background", "foreground", "remake", "remake"}
 
-// userWishes draws one wish of a user.
-func (w *world) userWishes(out []choice) []choice {
-	e := event{Does: "user", Who: pick(w.rand, w.wishList(commonWishes)...)}
+// userOps draws one operation of a user.
+func (w *world) userOps(out []choice) []choice {
+	e := event{Does: "user", Who: pick(w.rand, w.opList(commonOps)...)}
 	e.Key.Name = pick(w.rand, w.names()...)
 	e.N = w.rand.IntN(8)
 	if len(w.has) > 0 && e.Who != "scale" {
@@ -276,14 +276,14 @@ func (w *world) faults(out []choice) []choice {
 }
 
 func (w *world) draw(e event, out []choice) []choice {
-	if c, ok := w.wish(e); ok {
+	if c, ok := w.userOp(e); ok {
 		out = append(out, c)
 	}
 	return out
 }
 
-// wish is a user's or an accident's event with what it does; false when it cannot be.
-func (w *world) wish(e event) (choice, bool) {
+// userOp is a user's or an accident's event with what it does; false when it cannot be.
+func (w *world) userOp(e event) (choice, bool) {
 	do := w.faultDoes(e)
 	if e.Does == "user" {
 		do = w.userDoes(e)
@@ -370,7 +370,7 @@ func (w *world) userDoes(e event) func() {
 		}
 		return func() { w.make(bare(o)) }
 	}
-	if do := w.wishMore(e, r); do != nil {
+	if do := w.featureOp(e, r); do != nil {
 		return do
 	}
 	return w.userNode(e)

@@ -65,7 +65,7 @@ func newWorld(seed uint64, m *mutation, has map[feature]bool) *world {
 	w := &world{has: has, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), mutation: m, ctx: context.Background()}
 	trust := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": rootCA}}
 	w.begin(m.controllers(virtual.Controllers([]object.Object{trust})), virtual.Config{Start: epoch, Behavior: w.behavior, Beats: true})
-	w.as(virtual.User, func() { w.furnish(rand.New(rand.NewPCG(seed, 0))) })
+	w.as(virtual.User, func() { w.setUp(rand.New(rand.NewPCG(seed, 0))) })
 	w.Restart()
 	w.begun = w.Revision()
 	return w

@@ -27,9 +27,9 @@ type Collection struct {
 
 	observer atomic.Pointer[func(before, after runtime.Object)]
 
-	watchMu sync.Mutex
-	watches router
-	crowd   atomic.Int64 // how many items there were at the last delivery
+	watchMu   sync.Mutex
+	watches   router
+	itemCount atomic.Int64 // how many items there were at the last delivery
 }
 
 var _ storage.Interface = (*Collection)(nil)

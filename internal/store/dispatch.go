@@ -33,7 +33,7 @@ func (c *Collection) deliver(changes []*change) {
 	defer c.watchMu.Unlock()
 	c.mu.Lock()
 	c.remember(changes)
-	c.crowd.Store(int64(len(c.items)))
+	c.itemCount.Store(int64(len(c.items)))
 	c.mu.Unlock()
 	for _, ch := range changes {
 		var d *delivery

@@ -213,7 +213,7 @@ const sharedPatience = 10
 
 // push appends to the queue; it never blocks.
 func (w *watcher) push(e entry) {
-	limit := max(w.limit, int(w.c.crowd.Load()))
+	limit := max(w.limit, int(w.c.itemCount.Load()))
 	if w.shared {
 		limit *= sharedPatience
 	}

@@ -20,7 +20,7 @@ type Source struct {
 	Resource resource.Resource
 	// Namespace, LabelSelector and FieldSelector narrow it, in the API's text form.
 	Namespace, LabelSelector, FieldSelector string
-	// Keep, when set, returns what the picture keeps of an object, which it may change; nil keeps all.
+	// Keep, when set, returns what the snapshot keeps of an object, which it may change; nil keeps all.
 	Keep func(object.Object) object.Object
 }
 
@@ -31,7 +31,7 @@ func (s *Source) keep(obj object.Object) object.Object {
 	return s.Keep(obj)
 }
 
-// Following is a picture being kept true.
+// Following is a snapshot being kept true.
 type Following struct {
 	synced chan struct{}
 	done   chan struct{}

@@ -1,6 +1,6 @@
-// Package view is an indexed picture of the cluster: the object.Reader that decisions are made on.
+// Package view is an indexed snapshot of the cluster: the object.Reader that decisions are made on.
 //
-// It owns the objects seen so far, their indexes, and how recent the picture is, kind by kind. It
+// It owns the objects seen so far, their indexes, and how recent the snapshot is, kind by kind. It
 // is fed one event at a time (Apply) or a kind at a time (Replace): by Follow from a live
 // cluster, by the simulator from a virtual one. Objects are shared, never copied; what a read
 // returns never changes. It refuses writes to the cluster, and knows no kind's meaning.
@@ -34,16 +34,16 @@ type Event struct {
 	Revision uint64
 }
 
-// Change is what an event did to the picture. Before and After are both nil when only the
+// Change is what an event did to the snapshot. Before and After are both nil when only the
 // revision moved on.
 type Change struct {
 	Resource      resource.Resource
 	Before, After object.Object
-	// Revision is how recent the picture of this kind now is.
+	// Revision is how recent the snapshot of this kind now is.
 	Revision uint64
 }
 
-// View is a picture of the cluster. All methods may be called at any time from any goroutine;
+// View is a snapshot of the cluster. All methods may be called at any time from any goroutine;
 // only Read sees several objects at one instant.
 type View struct {
 	mu     sync.RWMutex
@@ -55,7 +55,7 @@ type View struct {
 
 type subscriber struct{ notify func(Change) }
 
-// New returns an empty picture with the indexes declared.
+// New returns an empty snapshot with the indexes declared.
 func New(indexes ...object.Index) *View {
 	v := &View{tables: map[resource.Resource]*table{}}
 	v.AddIndexes(indexes...)
@@ -104,8 +104,8 @@ func RevisionOf(o object.Object) uint64 {
 	return n
 }
 
-// Apply carries an event into the picture, tells the subscribers, and returns what changed. An
-// event that is not newer than the picture of its kind is ignored: events may come twice.
+// Apply carries an event into the snapshot, tells the subscribers, and returns what changed. An
+// event that is not newer than the snapshot of its kind is ignored: events may come twice.
 func (v *View) Apply(e Event) Change {
 	if e.Resource == (resource.Resource{}) {
 		e.Resource = resource.Of(e.Object)
@@ -136,9 +136,9 @@ func (v *View) Apply(e Event) Change {
 	return ch
 }
 
-// Replace makes objects the whole picture of a kind, as a list at revision tells it, tells the
+// Replace makes objects the whole snapshot of a kind, as a list at revision tells it, tells the
 // subscribers of every difference, and returns the differences. The last one always has neither
-// Before nor After and says only how recent the picture is.
+// Before nor After and says only how recent the snapshot is.
 func (v *View) Replace(res resource.Resource, objects []object.Object, revision uint64) []Change {
 	v.mu.Lock()
 	t := v.table(res)
@@ -178,7 +178,7 @@ func (v *View) Replace(res resource.Resource, objects []object.Object, revision 
 	return changes
 }
 
-// Subscribe has notify called after each change, when the picture already shows it. Changes of
+// Subscribe has notify called after each change, when the snapshot already shows it. Changes of
 // one kind come in order; those of different kinds may come at the same time from different
 // goroutines. Call the function returned to end it.
 func (v *View) Subscribe(notify func(Change)) (cancel func()) {
@@ -199,7 +199,7 @@ func (v *View) Subscribe(notify func(Change)) (cancel func()) {
 	}
 }
 
-// Revision says how recent the picture of a kind is; zero when none was ever applied.
+// Revision says how recent the snapshot of a kind is; zero when none was ever applied.
 func (v *View) Revision(res resource.Resource) uint64 {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -209,7 +209,7 @@ func (v *View) Revision(res resource.Resource) uint64 {
 	return 0
 }
 
-// Read calls f with the picture held still. f must be quick, must not keep the Reader, and must
+// Read calls f with the snapshot held still. f must be quick, must not keep the Reader, and must
 // not call the view's own methods.
 func (v *View) Read(f func(object.Reader)) {
 	v.mu.RLock()
@@ -271,7 +271,7 @@ func (s still) List(res resource.Resource, namespace string) []object.Object {
 	return nil
 }
 
-// Revision is how recent the picture of a kind is.
+// Revision is how recent the snapshot of a kind is.
 func (s still) Revision(res resource.Resource) uint64 {
 	if t := s.v.tables[res]; t != nil {
 		return t.revision

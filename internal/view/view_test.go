@@ -217,7 +217,7 @@ func filled(b *testing.B, n int) (*View, []object.Object) {
 	return v, objects
 }
 
-// BenchmarkApply is one pod's change in a picture of 100,000, with nobody reading.
+// BenchmarkApply is one pod's change in a snapshot of 100,000, with nobody reading.
 func BenchmarkApply(b *testing.B) {
 	v, objects := filled(b, 100_000)
 	b.ReportAllocs()

@@ -66,7 +66,7 @@ func (a *api) Create(ctx context.Context, obj object.Object) (object.Object, err
 }
 
 // Update implements client.Interface. What a quota is said to use is counted anew as it is written down, as the server
-// does: whoever counted may have had an old picture.
+// does: whoever counted may have had an old snapshot.
 func (a *api) Update(ctx context.Context, obj object.Object, subresource string) (object.Object, error) {
 	if q, ok := obj.(*corev1.ResourceQuota); ok && subresource == "status" && !a.of.cfg.Uncorrected {
 		q = q.DeepCopy()

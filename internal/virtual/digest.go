@@ -63,7 +63,7 @@ func (c *Cluster) Digest(s *Sums) uint64 {
 	return total
 }
 
-// lacks implements loop.Digest.Lacks for the controllers' picture.
+// lacks implements loop.Digest.Lacks for the controllers' snapshot.
 func (c *Cluster) lacks(res resource.Resource, revision uint64) (n int) {
 	if w := c.control.Watch(res); w != nil {
 		for _, e := range w.history.entries[w.at:] {

@@ -120,7 +120,7 @@ func (c *Cluster) address(e fake.Entry) {
 		}
 		m.inbox = append(m.inbox, e)
 		if c.cfg.Prompt {
-			m.Hear()
+			m.OnChange()
 		}
 	case *corev1.Node:
 		if m := c.machines.named[o.Name]; m != nil && simnode.Recovered(o, c.now) != nil {
@@ -138,8 +138,8 @@ func (c *Cluster) address(e fake.Entry) {
 // Lags says whether there is something that the agent has yet to hear, and can.
 func (m *Machine) Lags() bool { return len(m.inbox) > 0 && m.Alive() }
 
-// Hear has the agent hear the next change to one of its pods.
-func (m *Machine) Hear() {
+// OnChange has the agent hear the next change to one of its pods.
+func (m *Machine) OnChange() {
 	e := m.inbox[0]
 	if m.inbox = m.inbox[1:]; len(m.inbox) == 0 {
 		m.inbox = nil

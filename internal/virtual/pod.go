@@ -101,7 +101,7 @@ func (c *Cluster) input(p *Pod, node *corev1.Node) simnode.Input {
 	return in
 }
 
-// write tells the API of a step. An agent whose picture is old is about to hear why.
+// write tells the API of a step. An agent whose snapshot is old is about to hear why.
 func (p *Pod) write(ctx context.Context, step simnode.Step) {
 	api := p.machine.of.api
 	if step.Status != nil {

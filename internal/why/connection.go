@@ -103,8 +103,8 @@ type connecting struct {
 	from *corev1.Pod
 	to   Target
 	e    *Entry
-	// picture is what policies speak of, read once.
-	picture policy.Picture
+	// snapshot is what policies speak of, read once.
+	snapshot policy.Snapshot
 }
 
 // arrival is where a connection may arrive.
@@ -136,12 +136,12 @@ func (c *connecting) explain() {
 	if len(places) == 0 {
 		return // it is said why
 	}
-	c.picture.Namespaces = map[string]map[string]string{}
+	c.snapshot.Namespaces = map[string]map[string]string{}
 	for _, o := range c.r.List(resource.NetworkPolicies, "") {
-		c.picture.Policies = append(c.picture.Policies, o.(*networkingv1.NetworkPolicy))
+		c.snapshot.Policies = append(c.snapshot.Policies, o.(*networkingv1.NetworkPolicy))
 	}
 	for _, o := range c.r.List(resource.Namespaces, "") {
-		c.picture.Namespaces[o.GetName()] = o.GetLabels()
+		c.snapshot.Namespaces[o.GetName()] = o.GetLabels()
 	}
 	allowed := 0
 	var lines []string
@@ -181,7 +181,7 @@ func (c *connecting) judge(at *arrival) (allowed bool, text string) {
 	if c.from.Spec.HostNetwork {
 		return true, "allowed to " + to + ": the pod is in its node's network, where no policy governs it, and nodes reach their pods"
 	}
-	v := policy.Judge(c.picture, from, at.End, c.to.Protocol, at.port)
+	v := policy.Judge(c.snapshot, from, at.End, c.to.Protocol, at.port)
 	var sides []string
 	for _, s := range v.Sides {
 		sides = append(sides, c.side(&s, at))

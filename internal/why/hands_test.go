@@ -113,7 +113,7 @@ func (w *world) admit() {
 	}
 }
 
-// all lists the objects of a kind, as they are and not as the picture shows them.
+// all lists the objects of a kind, as they are and not as the snapshot shows them.
 func (w *world) all(res resource.Resource) []object.Object {
 	items, _, err := w.List(w.t.Context(), res, client.ListOptions{Namespace: "default"})
 	if err != nil {

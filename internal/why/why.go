@@ -83,7 +83,7 @@ type Cause struct {
 	Since   *time.Time `json:"since,omitempty"`
 	Hint    string     `json:"hint,omitempty"`
 	// Log is the end of the log of a container that crashed, where the asker may read it. Explain leaves it out: it is
-	// no part of the picture.
+	// no part of the snapshot.
 	Log *Log `json:"log,omitempty"`
 }
 

@@ -94,8 +94,8 @@ func TestDamageIsRefused(t *testing.T) {
 	if before.objects != kept {
 		t.Fatalf("%+v", before)
 	}
-	picture := filepath.Join(t.TempDir(), "picture")
-	c.copy(c.dir, picture)
+	snapshot := filepath.Join(t.TempDir(), "picture")
+	c.copy(c.dir, snapshot)
 	overwrite := func(name string, at int) func() {
 		return func() {
 			raw, err := os.ReadFile(c.path(name))
@@ -135,7 +135,7 @@ func TestDamageIsRefused(t *testing.T) {
 			if now := c.look(0); now.objects != kept {
 				t.Errorf("%s: %+v", harm.name, now)
 			}
-			c.restore(picture)
+			c.restore(snapshot)
 			continue
 		}
 		for _, args := range [][]string{{"server"}, {"up", "--simulate", "1", "--detach"}} {
@@ -155,14 +155,14 @@ func TestDamageIsRefused(t *testing.T) {
 		if after.objects != harm.left || after.objects >= 0 && (after.revision <= before.revision || after.uid != before.uid) {
 			t.Errorf("%s: salvaged %+v, want %d objects; before %+v", harm.name, after, harm.left, before)
 		}
-		c.restore(picture)
+		c.restore(snapshot)
 		harm.do()
 		if out, err := c.run("store", "anew"); err != nil {
 			t.Errorf("%s: anew: %v\n%s", harm.name, err, out)
 		} else if anew := c.look(0); anew.objects != 0 || anew.revision <= before.revision || anew.uid == before.uid {
 			t.Errorf("%s: begun anew %+v; before %+v", harm.name, anew, before)
 		}
-		c.restore(picture)
+		c.restore(snapshot)
 	}
 	if out, err := c.run("store", "anew"); err == nil || !strings.Contains(out, "nothing is damaged") {
 		t.Errorf("a sound store is given up: %v\n%s", err, out)
@@ -187,8 +187,8 @@ func (c *cluster) copy(from, to string) {
 	}
 }
 
-// restore puts the data directory back as it was in a picture.
-func (c *cluster) restore(picture string) {
+// restore puts the data directory back as it was in a snapshot.
+func (c *cluster) restore(snapshot string) {
 	c.t.Helper()
 	if err := os.RemoveAll(c.dir); err != nil {
 		c.t.Fatal(err)
@@ -196,5 +196,5 @@ func (c *cluster) restore(picture string) {
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		c.t.Fatal(err)
 	}
-	c.copy(picture, c.dir)
+	c.copy(snapshot, c.dir)
 }

@@ -96,7 +96,7 @@ func describe(c *cluster) {
 }
 
 func execute(c *cluster) {
-	if got := c.kin("hello\n", "exec", "-i", "shell", "--", "cat"); got != "hello\n" {
+	if got := c.kWith("hello\n", "exec", "-i", "shell", "--", "cat"); got != "hello\n" {
 		c.t.Errorf("exec with standard input gives %q", got)
 	}
 	r := c.try("exec", "shell", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
@@ -105,7 +105,7 @@ func execute(c *cluster) {
 	}
 	c.want("environment", c.k("exec", "shell", "--", "env"), "PATH=/bin", "HOSTNAME=shell", "KUBERNETES_SERVICE_HOST=")
 	big := strings.Repeat("0123456789abcdef\n", 64*1024)
-	if got := c.kin(big, "exec", "-i", "shell", "--", "cat"); got != big {
+	if got := c.kWith(big, "exec", "-i", "shell", "--", "cat"); got != big {
 		c.t.Errorf("1 MiB through exec came back as %d bytes", len(got))
 	}
 	if r := c.try("exec", "shell", "--", "nothere"); r.err == nil {
@@ -176,14 +176,14 @@ func deleteGrace(c *cluster) {
 
 func serverSide(c *cluster) {
 	const manifest = `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"owned"},"data":{"k":"%s"}}`
-	c.kin(fmt.Sprintf(manifest, "1"), "apply", "--server-side", "--field-manager=one", "-f", "-")
+	c.kWith(fmt.Sprintf(manifest, "1"), "apply", "--server-side", "--field-manager=one", "-f", "-")
 	c.want("managers", c.k("get", "cm", "owned", "-o", "yaml", "--show-managed-fields"), "manager: one", "operation: Apply")
 	cmd := c.kubectlCommand("apply", "--server-side", "--field-manager=two", "-f", "-")
 	cmd.Stdin = strings.NewReader(fmt.Sprintf(manifest, "2"))
 	if r := c.run(cmd); r.err == nil || !strings.Contains(r.errs, "conflict") || !strings.Contains(r.errs, ".data.k") {
 		c.t.Errorf("apply over another's field: %q", r.errs)
 	}
-	c.kin(fmt.Sprintf(manifest, "2"), "apply", "--server-side", "--field-manager=two", "--force-conflicts", "-f", "-")
+	c.kWith(fmt.Sprintf(manifest, "2"), "apply", "--server-side", "--field-manager=two", "--force-conflicts", "-f", "-")
 	if got := c.k("get", "cm", "owned", "-o", "jsonpath={.data.k}"); got != "2" {
 		c.t.Errorf("after --force-conflicts the value is %q", got)
 	}

@@ -21,7 +21,7 @@ var (
 	deletionWorkers = flag.Int("deletions.workers", 4, "how many kubectls it runs at a time")
 )
 
-const crowd = `
+const manyPods = `
 apiVersion: v1
 kind: Service
 metadata: {name: s}
@@ -50,7 +50,7 @@ func TestDeletionsEnd(t *testing.T) {
 	c.coracle("up", "--detach", "--simulate", "3", "--listen", "127.0.0.1:0")
 	c.connect()
 	const each = 4 // pods of a worker: when it comes to one again, that is back
-	c.apply(fmt.Sprintf(crowd, each*(*deletionWorkers)))
+	c.apply(fmt.Sprintf(manyPods, each*(*deletionWorkers)))
 	c.k("rollout", "status", "statefulset/s", "--timeout=60s")
 	version := c.try("version", "--client").out
 	var workers sync.WaitGroup

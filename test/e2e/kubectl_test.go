@@ -68,11 +68,11 @@ func (c *cluster) try(args ...string) result {
 // k runs kubectl and returns what it prints; a failure ends the test.
 func (c *cluster) k(args ...string) string {
 	c.t.Helper()
-	return c.kin("", args...)
+	return c.kWith("", args...)
 }
 
-// kin is k with standard input.
-func (c *cluster) kin(stdin string, args ...string) string {
+// kWith is k with standard input.
+func (c *cluster) kWith(stdin string, args ...string) string {
 	c.t.Helper()
 	cmd := c.kubectlCommand(args...)
 	if stdin != "" {
@@ -88,7 +88,7 @@ func (c *cluster) kin(stdin string, args ...string) string {
 // apply applies a manifest given as text.
 func (c *cluster) apply(manifest string, args ...string) {
 	c.t.Helper()
-	c.kin(manifest, append([]string{"apply", "-f", "-"}, args...)...)
+	c.kWith(manifest, append([]string{"apply", "-f", "-"}, args...)...)
 }
 
 // example applies a file of examples/manifests as it stands.

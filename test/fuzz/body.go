@@ -100,18 +100,18 @@ func (g Gen) mutated(object map[string]any) map[string]any {
 		}
 	}
 	if g.Intn(25) == 0 {
-		g.crowd(object)
+		g.overfill(object)
 	}
 	return object
 }
 
-// crowd fills a list or a map of an object with many elements, about as many as is allowed.
-func (g Gen) crowd(v any) bool {
+// overfill fills a list or a map of an object with many elements, about as many as is allowed.
+func (g Gen) overfill(v any) bool {
 	n := 1 << g.Intn(14)
 	switch t := v.(type) {
 	case map[string]any:
 		for _, key := range g.shuffled(t) {
-			if g.Intn(2) == 0 && g.crowd(t[key]) {
+			if g.Intn(2) == 0 && g.overfill(t[key]) {
 				return true
 			}
 			if list, ok := t[key].([]any); ok && len(list) > 0 {
@@ -126,7 +126,7 @@ func (g Gen) crowd(v any) bool {
 			return true
 		}
 	case []any:
-		return len(t) > 0 && g.crowd(t[0])
+		return len(t) > 0 && g.overfill(t[0])
 	}
 	return false
 }

@@ -106,24 +106,24 @@ func serve(dir string) error {
 	return s.Serve(ctx, l)
 }
 
-// lead is the part of an agent that leads services: its line to the server, its picture, its router.
+// lead is the part of an agent that leads services: its line to the server, its snapshot, its router.
 func lead(kubeconfig string) (err error) {
 	c, err := remote.FromKubeconfig(kubeconfig)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	ctx, picture := untilInputEnds(), view.New()
+	ctx, snapshot := untilInputEnds(), view.New()
 	ready := make(chan struct{})
 	router, err := services.Open(services.Config{
-		Node: nodeName, Table: "services-peers", Bridge: "cor-peers", Siblings: "cor-", Pods: ofPods, Services: ofServices, Picture: picture, Ready: ready,
+		Node: nodeName, Table: "services-peers", Bridge: "cor-peers", Siblings: "cor-", Pods: ofPods, Services: ofServices, Snapshot: snapshot, Ready: ready,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, router.Close()) }()
-	following := view.FollowSources(ctx, c, picture,
+	following := view.FollowSources(ctx, c, snapshot,
 		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + nodeName, Keep: node.KeepOf},
 		view.Source{Resource: resource.Services, Keep: node.KeepOf},
 		view.Source{Resource: resource.EndpointSlices, Keep: node.KeepOf},

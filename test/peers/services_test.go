@@ -158,7 +158,7 @@ func sampled(all []led) (out []led) {
 
 // measure has a proxy lead services in the calling thread's network namespace, and prints what it takes.
 func measure(t *testing.T, c *cluster, all []led, p proxy) {
-	m := furnish(t, c.address)
+	m := setUp(t, c.address)
 	began := time.Now()
 	s := p.start(t, c.kubeconfig(t, p.name, m.api))
 	defer s.end()

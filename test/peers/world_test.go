@@ -156,8 +156,8 @@ type machine struct {
 // from is the machine's own address.
 const from = "192.0.2.1"
 
-// furnish makes the calling thread's network namespace one.
-func furnish(t *testing.T, api string) *machine {
+// setUp makes the calling thread's network namespace one.
+func setUp(t *testing.T, api string) *machine {
 	t.Helper()
 	m := &machine{t: t, arrived: map[netip.Addr]time.Time{}}
 	lo, err := netlink.LinkByName("lo")

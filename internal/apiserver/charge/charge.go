@@ -334,7 +334,7 @@ func (l *Books) write(quotas []*corev1.ResourceQuota, changed map[*corev1.Resour
 	return nil
 }
 
-// correct makes the controller's count true at the instant at which it is written: the picture that it
+// correct makes the controller's count true at the instant at which it is written: the snapshot that it
 // counted in may be older than the last charges. The turn is held, so none is made meanwhile.
 func (l *Books) Correct(next, live runtime.Object) {
 	q, ok := next.(*corev1.ResourceQuota)

@@ -27,16 +27,16 @@ func (p pipes) Close() error   { close(p.dialled); return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // crowd is a bounded listener, and those who have called it.
-type crowd struct {
+type callers struct {
 	*Connections
 	t   *testing.T
 	p   pipes
 	got chan net.Conn
 }
 
-func newCrowd(t *testing.T, most int) *crowd {
+func newCallers(t *testing.T, most int) *callers {
 	p := pipes{make(chan net.Conn)}
-	c := &crowd{NewConnections(p, most), t, p, make(chan net.Conn, 1)}
+	c := &callers{NewConnections(p, most), t, p, make(chan net.Conn, 1)}
 	go func() {
 		for {
 			conn, err := c.Accept()
@@ -50,7 +50,7 @@ func newCrowd(t *testing.T, most int) *crowd {
 }
 
 // call opens a connection and returns both ends; the server's is nil when it was refused.
-func (c *crowd) call() (client, server net.Conn) {
+func (c *callers) call() (client, server net.Conn) {
 	c.t.Helper()
 	near, far := net.Pipe()
 	c.t.Cleanup(func() { near.Close(); far.Close() })
@@ -74,7 +74,7 @@ func isOpen(client net.Conn) bool {
 
 func TestConnectionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 4)
+		c := newCallers(t, 4)
 		var clients, servers []net.Conn
 		for range 4 {
 			client, server := c.call()
@@ -120,7 +120,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 // TestHandshakesTakeTurns: as many handshakes compute as there are processors; one that waits for its peer gives way.
 func TestHandshakesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 1000)
+		c := newCallers(t, 1000)
 		slots := runtime.GOMAXPROCS(0)
 		hello := func(server net.Conn) chan error {
 			done := make(chan error, 1)

@@ -12,8 +12,8 @@ import (
 	"coracle/internal/client"
 )
 
-// graceless is the strategy of a kind that has grace periods, for deletions that give none.
-type graceless struct {
+// immediate is the strategy of a kind that has grace periods, for deletions that give none.
+type immediate struct {
 	rest.RESTDeleteStrategy
 	rest.GarbageCollectionDeleteStrategy
 }
@@ -28,7 +28,7 @@ func (o *Registry) removeAtOnce(ctx context.Context, store *genericregistry.Stor
 		return nil, false, nil //nolint:nilerr // the registry says what is wrong with the name
 	}
 	swift := *store
-	swift.DeleteStrategy = graceless{o.Kind.Strategy, o.Kind.Strategy}
+	swift.DeleteStrategy = immediate{o.Kind.Strategy, o.Kind.Strategy}
 	for {
 		live, err := o.Stored.Object(key)
 		if err != nil {

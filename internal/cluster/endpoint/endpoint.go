@@ -53,7 +53,7 @@ func Controllers() []plan.Controller {
 }
 
 // zoneless asks for nothing: a node's zone is read when its pods change. It keeps nodes in the
-// picture.
+// snapshot.
 func zoneless(object.Reader, object.Object, object.Object) []object.Key { return nil }
 
 // servicesOf asks for the services whose endpoints a pod's change alters.

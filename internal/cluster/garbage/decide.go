@@ -29,8 +29,8 @@ func (g *graph) orphan(r object.Reader, o object.Object) plan.Plan {
 	return p
 }
 
-// withoutFinalizer lets an owner go, if the API too knows of no dependent that the finalizer is for: a picture may lack one
-// that was made a moment ago, which would then be collected. When the picture shows it, the owner is decided about again.
+// withoutFinalizer lets an owner go, if the API too knows of no dependent that the finalizer is for: a snapshot may lack one
+// that was made a moment ago, which would then be collected. When the snapshot shows it, the owner is decided about again.
 func (g *graph) withoutFinalizer(o object.Object, finalizer, because string, keeps func(metav1.OwnerReference) bool) plan.Action {
 	next := o.DeepCopyObject().(object.Object)
 	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
@@ -74,7 +74,7 @@ func (g *graph) foreground(r object.Reader, o object.Object) plan.Plan {
 // owners sorts an object's owner references by what became of the owners.
 type owners struct {
 	// solid exist, or cannot be judged; waiting wait for their dependents to go; dangling are
-	// gone as far as the picture shows.
+	// gone as far as the snapshot shows.
 	solid, waiting, dangling []metav1.OwnerReference
 	absent                   []object.Ref
 	invalid                  []metav1.OwnerReference

@@ -3,7 +3,7 @@
 // Kubernetes does (kubernetes.io/docs/concepts/architecture/garbage-collection).
 //
 // It owns one pure planner for each kind; the graph of owners is the Reader's owner index, so a
-// decision costs what changed and not what the cluster holds. A picture may show a dependent
+// decision costs what changed and not what the cluster holds. A snapshot may show a dependent
 // before its owner, so every deletion for want of an owner is conditional on the API's own word
 // (plan.Absent), and an owner goes only when the API knows of no dependent that it waits for (plan.Empty). It refuses to judge owners of kinds the cluster does not serve.
 package garbage
@@ -109,7 +109,7 @@ func keysOf(keys []object.Key, objects []object.Object) []object.Key {
 	return keys
 }
 
-// lookup finds the owner that ref names in the picture, when it is of kind res.
+// lookup finds the owner that ref names in the snapshot, when it is of kind res.
 func lookup(r object.Reader, dependent object.Object, ref metav1.OwnerReference, res resource.Resource) (object.Object, bool) {
 	if ref.Kind != res.Kind {
 		return nil, false

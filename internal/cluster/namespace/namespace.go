@@ -1,7 +1,7 @@
 // Package namespace sees a namespace off: when it is deleted, its pods go first, then all else,
 // and then the namespace itself (KEP-5080, ordered namespace deletion).
 //
-// It owns one pure planner, which reads the content from the picture and asks the API's own word
+// It owns one pure planner, which reads the content from the snapshot and asks the API's own word
 // before the last step (plan.Empty), so that nothing is left behind in a namespace that
 // is no more. It refuses to remove other controllers' finalizers: it names them and waits.
 package namespace

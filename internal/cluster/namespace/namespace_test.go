@@ -89,7 +89,7 @@ func TestPodsGoFirstAndFinalizersAreNamed(t *testing.T) {
 	})
 }
 
-// TestContentUnseenIsNotLeftBehind makes an object that the picture does not show when the
+// TestContentUnseenIsNotLeftBehind makes an object that the snapshot does not show when the
 // namespace looks empty: its events are held back by a watch that comes late.
 func TestContentUnseenIsNotLeftBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -176,7 +176,7 @@ func TestAddressesFollow(t *testing.T) {
 	})
 }
 
-// stored are the services as they are, and not as the picture shows them.
+// stored are the services as they are, and not as the snapshot shows them.
 func stored(t *testing.T, c *looptest.Cluster) []object.Object {
 	items, _, err := c.List(t.Context(), resource.Services, client.ListOptions{Namespace: "d"})
 	if err != nil {

@@ -67,7 +67,7 @@ func planClaimProtection(in plan.Input) plan.Plan {
 	}
 	next := c.DeepCopy()
 	next.Finalizers = without(next.Finalizers, pvcProtection)
-	// The picture may lack a pod that was just placed, and data are at stake: ask.
+	// The snapshot may lack a pod that was just placed, and data are at stake: ask.
 	unused := plan.Empty{
 		Namespace: c.Namespace, Kinds: []resource.Resource{resource.Pods},
 		Match: func(o object.Object) bool { return holds(o, c.Name) },

@@ -170,7 +170,7 @@ func giveUp(in plan.Input, pv *corev1.PersistentVolume, absent []object.Ref) pla
 }
 
 // reclaimer chooses the node that removes a volume's directory: the one it is on, or any ready
-// one that shares it. gone is the node it was on, when the picture no longer shows that.
+// one that shares it. gone is the node it was on, when the snapshot no longer shows that.
 func reclaimer(r object.Reader, pv *corev1.PersistentVolume) (node string, gone *object.Ref) {
 	if reclaim.Maker(pv) == Local {
 		hostname := reclaim.Hostname(pv)

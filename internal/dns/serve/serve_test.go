@@ -75,7 +75,7 @@ func (m *memory) Drop(prefix string) error {
 	return nil
 }
 
-func picture(n int) *zone.Zone {
+func snapshot(n int) *zone.Zone {
 	z := zone.New(zone.Config{Domain: "cluster.local"})
 	for i := range n {
 		ip := fmt.Sprintf("10.96.%d.%d", i/250, i%250+1)
@@ -158,7 +158,7 @@ func ask(t testing.TB, network string, at netip.AddrPort, name string) *dns.Msg 
 }
 
 func TestServe(t *testing.T) {
-	r := start(t, nil, freePort(t), picture(3), time.Millisecond)
+	r := start(t, nil, freePort(t), snapshot(3), time.Millisecond)
 	for _, network := range []string{"udp", "tcp"} {
 		for name, want := range map[string]string{"svc-2.ns.svc.cluster.local.": "10.96.0.3", "www.example.com.": "192.0.2.1"} {
 			if m := ask(t, network, r.at, name); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != want {
@@ -185,7 +185,7 @@ func TestServe(t *testing.T) {
 
 // TestPipeline: questions on one connection are answered in turn, and a connection that asks nonsense ends.
 func TestPipeline(t *testing.T) {
-	r := start(t, nil, freePort(t), picture(100), time.Millisecond)
+	r := start(t, nil, freePort(t), snapshot(100), time.Millisecond)
 	conn, err := net.Dial("tcp", r.at.String())
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestPipeline(t *testing.T) {
 // what it has begun.
 func TestNoQuestionIsLost(t *testing.T) {
 	shelf, at := newMemory(t), freePort(t)
-	r := start(t, shelf, at, picture(300), 50*time.Millisecond)
+	r := start(t, shelf, at, snapshot(300), 50*time.Millisecond)
 	client, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
 	if err != nil {
 		t.Fatal(err)
@@ -248,7 +248,7 @@ func TestNoQuestionIsLost(t *testing.T) {
 		t.Fatal("a connection is refused while no server runs:", err)
 	}
 	defer stream.Close()
-	again := start(t, shelf, at, picture(300), 0)
+	again := start(t, shelf, at, snapshot(300), 0)
 	seen := map[uint16]bool{}
 	buf := make([]byte, 2048)
 	for len(seen) < sent {
@@ -276,12 +276,12 @@ func TestNoQuestionIsLost(t *testing.T) {
 	if err := shelf.Drop(""); err != nil {
 		t.Fatal(err)
 	}
-	start(t, shelf, at, picture(1), 0) // nothing holds the address any more
+	start(t, shelf, at, snapshot(1), 0) // nothing holds the address any more
 }
 
 // TestFlood: a client that takes all that it may leaves the others what they need.
 func TestFlood(t *testing.T) {
-	r := start(t, nil, freePort(t), picture(3), time.Second)
+	r := start(t, nil, freePort(t), snapshot(3), time.Second)
 	flood, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.at))
 	if err != nil {
 		t.Fatal(err)
@@ -348,7 +348,7 @@ func BenchmarkServer(b *testing.B) {
 }
 
 func run(b *testing.B, clients, window int) {
-	r := start(b, nil, freePort(b), picture(10_000), 0)
+	r := start(b, nil, freePort(b), snapshot(10_000), 0)
 	Load(b, r.at, clients, window, func(i int) string { return fmt.Sprintf("svc-%d.ns.svc.cluster.local.", i%10_000) })
 }
 

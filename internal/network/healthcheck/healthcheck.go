@@ -34,10 +34,10 @@ import (
 type Config struct {
 	// Node is the node's name.
 	Node string
-	// Picture is what is counted from; it is whole once Ready is closed.
-	Picture *view.View
-	Ready   <-chan struct{}
-	// Routed says whether the node leads services as the picture shows them.
+	// Snapshot is what is counted from; it is whole once Ready is closed.
+	Snapshot *view.View
+	Ready    <-chan struct{}
+	// Routed says whether the node leads services as the snapshot shows them.
 	Routed func() bool
 	// Here returns what says whether an address is of an endpoint on this machine, as it is now.
 	Here func() func(netip.Addr) bool
@@ -81,8 +81,8 @@ func New(cfg Config) *Server {
 		Handler: s, ReadTimeout: patience, WriteTimeout: patience, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
-	cfg.Picture.AddIndexes(behind.Index)
-	s.cancel = cfg.Picture.Subscribe(s.saw)
+	cfg.Snapshot.AddIndexes(behind.Index)
+	s.cancel = cfg.Snapshot.Subscribe(s.saw)
 	return s
 }
 
@@ -128,7 +128,7 @@ func (s *Server) Run(ctx context.Context) {
 	case <-s.cfg.Ready:
 	}
 	s.mu.Lock()
-	for _, o := range s.cfg.Picture.List(resource.Services, "") {
+	for _, o := range s.cfg.Snapshot.List(resource.Services, "") {
 		if portOf(o) != 0 {
 			s.moved[object.KeyOf(o)] = true
 		}
@@ -155,7 +155,7 @@ func (s *Server) follow() (done bool) {
 	defer s.mu.Unlock()
 	for key := range s.moved {
 		port := int32(0)
-		if o, ok := s.cfg.Picture.Get(resource.Services, key.Namespace, key.Name); ok {
+		if o, ok := s.cfg.Snapshot.Get(resource.Services, key.Namespace, key.Name); ok {
 			port = portOf(o)
 		}
 		if was := s.wanted[key]; was != port {
@@ -246,7 +246,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	a := answer{
 		Service:   subject{of.of.Namespace, of.of.Name},
-		Endpoints: proxy.LocalEndpoints(behind.Slices(s.cfg.Picture, of.of), s.cfg.Node, s.cfg.Here()), Healthy: s.cfg.Routed(),
+		Endpoints: proxy.LocalEndpoints(behind.Slices(s.cfg.Snapshot, of.of), s.cfg.Node, s.cfg.Here()), Healthy: s.cfg.Routed(),
 	}
 	body, err := json.MarshalIndent(a, "", "\t")
 	if err != nil {

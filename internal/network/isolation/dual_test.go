@@ -76,9 +76,9 @@ func TestSix(t *testing.T) {
 		}
 		w.want(front, web.ip, true, both...)
 		w.want(other, web.ip, false, both...)
-		w.iso.Hear(noPolicy("a", "deny"))
-		w.iso.Hear(noPolicy("a", "allow"))
-		w.iso.Hear(noPolicy("a", "out"))
+		w.iso.OnChange(noPolicy("a", "deny"))
+		w.iso.OnChange(noPolicy("a", "allow"))
+		w.iso.OnChange(noPolicy("a", "out"))
 		w.settle()
 		w.want(other, web.ip, true, both...)
 		if _, there := w.table(); there {

@@ -23,10 +23,10 @@ func (f Families) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// Hear is that of each.
-func (f Families) Hear(m *peers.Message) {
+// OnChange is that of each.
+func (f Families) OnChange(m *peers.Message) {
 	for _, i := range f {
-		i.Hear(m)
+		i.OnChange(m)
 	}
 }
 

@@ -133,7 +133,7 @@ const (
 )
 
 // Run keeps the table true to what it is told until ctx ends, and then leaves it as it is. It begins when a server has told
-// of the whole cluster (Hear), or when there is none (Alone).
+// of the whole cluster (OnChange), or when there is none (Alone).
 func (i *Isolation) Run(ctx context.Context) {
 	var others sync.WaitGroup
 	watching, cancel := context.WithCancel(ctx)
@@ -189,8 +189,8 @@ func (i *Isolation) watchOthers(ctx context.Context) {
 	}
 }
 
-// Hear takes in what a server tells of the cluster.
-func (i *Isolation) Hear(m *peers.Message) {
+// OnChange takes in what a server tells of the cluster.
+func (i *Isolation) OnChange(m *peers.Message) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch {
@@ -204,12 +204,12 @@ func (i *Isolation) Hear(m *peers.Message) {
 			i.mark(part)
 		}
 		i.alone = false
-		i.append(func(s *state) { s.hearAll(story) })
+		i.append(func(s *state) { s.applyAll(story) })
 	case i.begun:
 		i.story = append(i.story, m)
 	default:
 		i.mark(m)
-		i.append(func(s *state) { s.hear(m) })
+		i.append(func(s *state) { s.apply(m) })
 	}
 }
 

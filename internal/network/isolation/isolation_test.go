@@ -49,7 +49,7 @@ func TestIngress(t *testing.T) {
 		defer going.Close()
 
 		say := func(spec networkingv1.NetworkPolicySpec) {
-			w.iso.Hear(policyOf("shop", "p", spec))
+			w.iso.OnChange(policyOf("shop", "p", spec))
 			w.settle()
 		}
 		say(deny("Ingress"))
@@ -86,7 +86,7 @@ func TestIngress(t *testing.T) {
 		// Labels change: of a peer, of its namespace, of the pod itself.
 		rule(networkingv1.NetworkPolicyPeer{NamespaceSelector: selects("team=ops"), PodSelector: selects("app=front")})
 		w.want(other, web.ip, true, "tcp4 8080")
-		w.iso.Hear(space("ops", "team=dev"))
+		w.iso.OnChange(space("ops", "team=dev"))
 		w.settle()
 		w.want(other, web.ip, false, "tcp4 8080")
 		changed := web.pod.DeepCopy()
@@ -97,7 +97,7 @@ func TestIngress(t *testing.T) {
 		w.settle()
 		w.want(other, web.ip, true, "tcp4 8080")
 
-		w.iso.Hear(noPolicy("shop", "p"))
+		w.iso.OnChange(noPolicy("shop", "p"))
 		w.settle()
 		w.want(front, web.ip, true, all...)
 		if _, there := w.table(); there {
@@ -132,7 +132,7 @@ func TestEgress(t *testing.T) {
 		spec := deny("Egress")
 		say := func(to networkingv1.NetworkPolicyPeer, ports ...networkingv1.NetworkPolicyPort) {
 			spec.Egress = []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{to}, Ports: ports}}
-			w.iso.Hear(policyOf("shop", "p", spec))
+			w.iso.OnChange(policyOf("shop", "p", spec))
 			w.settle()
 		}
 		dns := networkingv1.NetworkPolicyPeer{

@@ -61,7 +61,7 @@ func TestKernel(t *testing.T) {
 		pick := func(words ...string) string { return words[r.IntN(len(words))] }
 		var all []*peers.Message
 		tell := func(m *peers.Message) {
-			w.iso.Hear(m)
+			w.iso.OnChange(m)
 			all = append(all, m)
 		}
 		begin := func() {
@@ -178,9 +178,9 @@ func BenchmarkPod(b *testing.B) {
 				before := w.iso.written.Load()
 				b.ResetTimer()
 				for range b.N {
-					w.iso.Hear(one)
+					w.iso.OnChange(one)
 					w.settle()
-					w.iso.Hear(gone)
+					w.iso.OnChange(gone)
 					w.settle()
 				}
 				b.StopTimer()

@@ -98,10 +98,10 @@ func (s *state) recall() {
 		return
 	}
 	for i := range c.Namespaces {
-		s.hear(&peers.Message{Namespace: &c.Namespaces[i]})
+		s.apply(&peers.Message{Namespace: &c.Namespaces[i]})
 	}
 	for _, p := range c.Policies {
-		s.hear(&peers.Message{Policy: p})
+		s.apply(&peers.Message{Policy: p})
 	}
 	s.whole, s.unkept = true, false
 }

@@ -57,12 +57,12 @@ func (s *state) leave(key policy.Key) {
 	s.book.NoPod(key)
 	if p := s.hidden[key]; p != nil {
 		delete(s.hidden, key)
-		s.hear(&peers.Message{Pod: p})
+		s.apply(&peers.Message{Pod: p})
 	}
 }
 
 // hearAll takes in the whole of a cluster: what is not in it is no more.
-func (s *state) hearAll(story []*peers.Message) {
+func (s *state) applyAll(story []*peers.Message) {
 	policies, namespaces, pods := map[policy.Key]bool{}, map[string]bool{}, map[policy.Key]bool{}
 	for _, m := range story {
 		switch {
@@ -73,7 +73,7 @@ func (s *state) hearAll(story []*peers.Message) {
 		case m.Pod != nil:
 			pods[policy.Key{Namespace: m.Pod.Namespace, Name: m.Pod.Name}] = true
 		}
-		s.hear(m)
+		s.apply(m)
 	}
 	for key := range s.policies {
 		if !policies[key] {
@@ -94,7 +94,7 @@ func (s *state) hearAll(story []*peers.Message) {
 	s.whole = true
 }
 
-func (s *state) hear(m *peers.Message) {
+func (s *state) apply(m *peers.Message) {
 	switch {
 	case m.Policy != nil:
 		s.policies[policy.Key{Namespace: m.Policy.Namespace, Name: m.Policy.Name}] = m.Policy
@@ -109,13 +109,13 @@ func (s *state) hear(m *peers.Message) {
 		s.book.Namespace(m.Namespace.Name, labels)
 		s.unkept = true
 	case m.Pod != nil:
-		s.hearPod(m.Pod)
+		s.applyPod(m.Pod)
 	case m.Gone != nil:
 		s.gone(m.Gone)
 	}
 }
 
-func (s *state) hearPod(p *peers.Pod) {
+func (s *state) applyPod(p *peers.Pod) {
 	key := policy.Key{Namespace: p.Namespace, Name: p.Name}
 	switch {
 	case p.Here != "": // the agent knows better

@@ -119,11 +119,11 @@ func (w *world) start() {
 
 // tell is a server that tells of everything.
 func (w *world) tell(all ...*peers.Message) {
-	w.iso.Hear(&peers.Message{Begin: true})
+	w.iso.OnChange(&peers.Message{Begin: true})
 	for _, m := range all {
-		w.iso.Hear(m)
+		w.iso.OnChange(m)
 	}
-	w.iso.Hear(&peers.Message{End: true})
+	w.iso.OnChange(&peers.Message{End: true})
 }
 
 // settle waits until the kernel has all that was told.
@@ -189,7 +189,7 @@ func (w *world) pod(namespace, name, labels string) *box {
 
 func (w *world) stand(b *box) {
 	w.t.Helper()
-	w.iso.Hear(&peers.Message{Pod: &peers.Pod{Namespace: b.pod.Namespace, Name: b.pod.Name, Here: b.pod.UID}})
+	w.iso.OnChange(&peers.Message{Pod: &peers.Pod{Namespace: b.pod.Namespace, Name: b.pod.Name, Here: b.pod.UID}})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := w.iso.Stand(ctx, b.pod, b.ips); err != nil {

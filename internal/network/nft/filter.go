@@ -23,7 +23,7 @@ const (
 // hear has the kernel deliver only what others do to a table: not what was caused by the socket of a number, for whoever writes
 // a hundred thousand elements need not read of them; and not what is done to other tables, for which nobody here
 // need wake: each node of a machine has its own, and so has whoever else uses nftables.
-func hear(fd int, own uint32, table string) error {
+func readMessages(fd int, own uint32, table string) error {
 	var err error
 	for most := mostMessages; most > 0; most /= 2 {
 		if err = attach(fd, othersOf(own, table, most)); !errors.Is(err, unix.ENOMEM) {

@@ -22,7 +22,7 @@ func WatchOthers(t Table, own *Socket) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := hear(fd, own.port, t.Name); err != nil {
+	if err := readMessages(fd, own.port, t.Name); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {

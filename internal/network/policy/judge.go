@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Picture is the part of a cluster that policies speak of.
-type Picture struct {
+// Snapshot is the part of a cluster that policies speak of.
+type Snapshot struct {
 	Policies []*networkingv1.NetworkPolicy
 	// Namespaces has the labels of each.
 	Namespaces map[string]map[string]string
@@ -44,7 +44,7 @@ type Side struct {
 }
 
 // Judge says whether a connection is let through. A pod reaches itself.
-func Judge(in Picture, from, to End, protocol corev1.Protocol, number uint16) Verdict {
+func Judge(in Snapshot, from, to End, protocol corev1.Protocol, number uint16) Verdict {
 	v := Verdict{Allowed: true}
 	source, target := podOf(from.Pod), podOf(to.Pod)
 	if source != nil && (source.names || target != nil && source.key == target.key) {
@@ -92,7 +92,7 @@ func Judge(in Picture, from, to End, protocol corev1.Protocol, number uint16) Ve
 	return v
 }
 
-func (r *rule) hasPeer(in Picture, far *pod, addr netip.Addr, protocol corev1.Protocol, number uint16) bool {
+func (r *rule) hasPeer(in Snapshot, far *pod, addr netip.Addr, protocol corev1.Protocol, number uint16) bool {
 	if len(r.peers) == 0 {
 		return true
 	}

@@ -226,7 +226,7 @@ func (w *world) agree(t *rapid.T) {
 	if whole := w.book.Table(); !reflect.DeepEqual(whole, w.kernel) {
 		t.Fatalf("the table is\n%v\nand what was told of it comes to\n%v", whole, w.kernel)
 	}
-	picture := Picture{Policies: slices.Collect(maps.Values(w.policies)), Namespaces: w.namespaces}
+	snapshot := Snapshot{Policies: slices.Collect(maps.Values(w.policies)), Namespaces: w.namespaces}
 	ends := []End{{Addr: netip.MustParseAddr("10.0.0.40")}, {Addr: netip.MustParseAddr("192.0.2.1")}, {Addr: namesAt, Pod: NameServer(namesAt)}, {Addr: api.Shown}}
 	for _, key := range slices.SortedFunc(maps.Keys(w.pods), compare) {
 		if p := w.pods[key]; podOf(p) != nil && len(p.Status.PodIPs) > 0 {
@@ -239,7 +239,7 @@ func (w *world) agree(t *rapid.T) {
 				continue
 			}
 			protocol, port := someProtocol.Draw(t, "protocol"), somePorts.Draw(t, "port")
-			v := Judge(picture, from, to, protocol, port)
+			v := Judge(snapshot, from, to, protocol, port)
 			for _, side := range v.Sides {
 				near := from
 				if side.Direction == Ingress {

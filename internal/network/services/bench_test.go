@@ -17,7 +17,7 @@ import (
 	"coracle/internal/resource"
 )
 
-// fill replaces the picture by services with so many endpoints each, in slices of 25 as a cluster has them.
+// fill replaces the snapshot by services with so many endpoints each, in slices of 25 as a cluster has them.
 func fill(w *world, services, endpoints int) {
 	var all, slices []object.Object
 	for i := range services {
@@ -43,9 +43,9 @@ func fill(w *world, services, endpoints int) {
 		}
 	}
 	w.revision++
-	w.picture.Replace(resource.Services, all, w.revision)
+	w.snapshot.Replace(resource.Services, all, w.revision)
 	w.revision++
-	w.picture.Replace(resource.EndpointSlices, slices, w.revision)
+	w.snapshot.Replace(resource.EndpointSlices, slices, w.revision)
 }
 
 // BenchmarkFromNothing is the whole of a cluster's services written by an agent that finds no table.
@@ -72,7 +72,7 @@ func BenchmarkFromNothing(b *testing.B) {
 	}
 }
 
-// BenchmarkOneEndpoint is one endpoint changed among those of so many services, from the picture to the kernel's commit.
+// BenchmarkOneEndpoint is one endpoint changed among those of so many services, from the snapshot to the kernel's commit.
 func BenchmarkOneEndpoint(b *testing.B) {
 	for _, n := range []int{100, 45000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
@@ -94,7 +94,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory is what the router keeps of 10,000 services with two endpoints each, picture and all.
+// BenchmarkMemory is what the router keeps of 10,000 services with two endpoints each, snapshot and all.
 func BenchmarkMemory(b *testing.B) {
 	inMachine(b, func(w *world) {
 		heap := func() float64 {
@@ -106,10 +106,10 @@ func BenchmarkMemory(b *testing.B) {
 		}
 		before := heap()
 		fill(w, 10000, 2)
-		picture := heap()
+		snapshot := heap()
 		w.settle()
 		for range b.N {
-			b.ReportMetric(picture-before, "picture-MB")
+			b.ReportMetric(snapshot-before, "picture-MB")
 			b.ReportMetric(heap()-before, "all-MB")
 		}
 	})

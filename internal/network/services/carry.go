@@ -78,10 +78,10 @@ func (r *Router) commit(b *nft.Batch) error {
 	return nil
 }
 
-// knowNode reads what the picture says of this node. Until it has its range there is no pod that could reach itself.
+// knowNode reads what the snapshot says of this node. Until it has its range there is no pod that could reach itself.
 func (r *Router) knowNode() {
 	n := proxy.Node{Name: r.cfg.Node, Family: r.wire.family}
-	if obj, ok := r.cfg.Picture.Get(resource.Nodes, "", r.cfg.Node); ok {
+	if obj, ok := r.cfg.Snapshot.Get(resource.Nodes, "", r.cfg.Node); ok {
 		node := obj.(*corev1.Node)
 		n.Zone = node.Labels[corev1.LabelTopologyZone]
 		for _, text := range podRanges(node) {
@@ -182,7 +182,7 @@ func (r *Router) lookAtAll(out *output) {
 		stale[d] = true
 	}
 	var keys []object.Key
-	for _, o := range r.cfg.Picture.List(resource.Services, "") {
+	for _, o := range r.cfg.Snapshot.List(resource.Services, "") {
 		keys = append(keys, object.KeyOf(o))
 	}
 	out.seen = stale
@@ -211,13 +211,13 @@ func (r *Router) claim(keys []object.Key, out *output) {
 
 func (r *Router) wants(key object.Key) ([]proxy.Frontend, proxy.Claimant) {
 	who := proxy.Claimant{Namespace: key.Namespace, Name: key.Name}
-	obj, ok := r.cfg.Picture.Get(resource.Services, key.Namespace, key.Name)
+	obj, ok := r.cfg.Snapshot.Get(resource.Services, key.Namespace, key.Name)
 	if !ok {
 		return nil, who
 	}
 	service := obj.(*corev1.Service)
 	who.Created = service.CreationTimestamp.Unix()
-	return proxy.Routes(service, behind.Slices(r.cfg.Picture, key), r.node), who
+	return proxy.Routes(service, behind.Slices(r.cfg.Snapshot, key), r.node), who
 }
 
 // output writes what is emitted into transactions, and commits them as they become full.

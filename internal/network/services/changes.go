@@ -27,7 +27,7 @@ type work struct {
 	services []object.Key
 	// all: look at every service; anew: the table was changed by somebody else.
 	all, anew bool
-	// revision is how recent the picture of endpoints is that this makes true.
+	// revision is how recent the snapshot of endpoints is that this makes true.
 	revision uint64
 }
 
@@ -49,7 +49,7 @@ func (c *changes) note(f func()) {
 func (c *changes) everything() { c.note(func() { c.all = true }) }
 func (c *changes) damaged()    { c.note(func() { c.all, c.anew = true, true }) }
 
-// saw notes a change of the picture. Its revision counts once the change is noted: so whoever takes a revision has all
+// saw notes a change of the snapshot. Its revision counts once the change is noted: so whoever takes a revision has all
 // that led to it.
 func (c *changes) saw(ch view.Change) {
 	switch ch.Resource {
@@ -74,7 +74,7 @@ func (c *changes) saw(ch view.Change) {
 	}
 }
 
-// whole says whether the picture's slices are as of the change's revision once the change is noted. Of the differences that
+// whole says whether the snapshot's slices are as of the change's revision once the change is noted. Of the differences that
 // a list brings each has the list's revision, and only what follows the last of them, which is about no object, may be
 // believed; a slice that goes is acknowledged with what comes next.
 func whole(ch view.Change) bool {
@@ -123,7 +123,7 @@ type Progress struct {
 	moved    chan struct{}
 }
 
-// Committed is the revision of the picture's EndpointSlices up to which new connections go where they say, and a channel
+// Committed is the revision of the snapshot's EndpointSlices up to which new connections go where they say, and a channel
 // that is closed when there is a later one. Zero is before the first.
 func (p *Progress) Committed() (revision uint64, later <-chan struct{}) {
 	p.mu.Lock()

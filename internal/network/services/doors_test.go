@@ -144,7 +144,7 @@ func TestHealthCheck(t *testing.T) {
 		}
 		defer links.Close()
 		server := healthcheck.New(healthcheck.Config{
-			Node: nodeName, Picture: w.picture, Ready: w.ready, Routed: func() bool { return w.router.Right() },
+			Node: nodeName, Snapshot: w.snapshot, Ready: w.ready, Routed: func() bool { return w.router.Right() },
 			Here: healthcheck.Machine(links, "cor-"), In: w.inHost, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 		defer w.run(server.Run)()

@@ -191,7 +191,7 @@ func TestEverything(t *testing.T) {
 	})
 }
 
-// TestAnyService: whatever the objects say, in the picture and out of it again, the table stays right and ends empty.
+// TestAnyService: whatever the objects say, in the snapshot and out of it again, the table stays right and ends empty.
 func TestAnyService(t *testing.T) {
 	inMachine(t, func(w *world) {
 		w.settle()

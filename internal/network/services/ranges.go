@@ -21,7 +21,7 @@ import (
 // table is of another layout, and written anew in one transaction.
 func (r *Router) knowRanges() {
 	var want []netip.Prefix
-	for _, o := range r.cfg.Picture.List(resource.ServiceCIDRs, "") {
+	for _, o := range r.cfg.Snapshot.List(resource.ServiceCIDRs, "") {
 		c := o.(*networkingv1.ServiceCIDR)
 		if !servicerange.Holds(c) {
 			continue

@@ -37,14 +37,14 @@ type Config struct {
 	// Bridge is the link of the node's pods. Links whose names begin with Siblings are those of other nodes of this
 	// machine, who see to their pods themselves.
 	Bridge, Siblings string
-	// Pods is the range of the cluster's pods, Services that of its services, to which the picture's ServiceCIDRs may add
+	// Pods is the range of the cluster's pods, Services that of its services, to which the snapshot's ServiceCIDRs may add
 	// others. Addresses of these that no service has are refused.
 	Pods, Services netip.Prefix
 	// API is where this node reaches the API server, when valid; else its endpoints say.
 	API netip.AddrPort
-	// Picture is what is decided on; it is whole once Ready is closed.
-	Picture *view.View
-	Ready   <-chan struct{}
+	// Snapshot is what is decided on; it is whole once Ready is closed.
+	Snapshot *view.View
+	Ready    <-chan struct{}
 	// Leads, where given, is told which node ports lead to an endpoint from the node itself, and which do so no more, with an
 	// address of the node at which they do.
 	Leads func(at netip.Addr, port uint16, protocol uint8, leads bool)
@@ -59,7 +59,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("services: Bridge %q, Siblings %q: a link name has at most %d bytes", c.Bridge, c.Siblings, unix.IFNAMSIZ-1)
 	case !c.Pods.IsValid() || !c.Services.IsValid() || c.Pods.Addr().Is4() != c.Services.Addr().Is4():
 		return fmt.Errorf("services: Pods %s, Services %s: give two ranges of one family", c.Pods, c.Services)
-	case c.Picture == nil || c.Ready == nil:
+	case c.Snapshot == nil || c.Ready == nil:
 		return errors.New("services: Picture and Ready must be given")
 	}
 	return nil
@@ -126,8 +126,8 @@ func Open(cfg Config) (*Router, error) {
 	}
 	r := &Router{cfg: cfg, wire: wires[cfg.led()], socket: socket, watch: watch, links: links, connections: connections, book: proxy.NewBook(), room: maxBatch}
 	r.changes.init()
-	cfg.Picture.AddIndexes(behind.Index)
-	r.cancel = cfg.Picture.Subscribe(r.changes.saw)
+	cfg.Snapshot.AddIndexes(behind.Index)
+	r.cancel = cfg.Snapshot.Subscribe(r.changes.saw)
 	return r, nil
 }
 
@@ -139,7 +139,7 @@ func (r *Router) Close() error {
 	return errors.Join(r.watch.Close(), r.socket.Close())
 }
 
-// Right says whether the kernel has been given what the picture showed when it was last looked at.
+// Right says whether the kernel has been given what the snapshot showed when it was last looked at.
 func (r *Router) Right() bool { return r.right.Load() }
 
 // Remove removes the tables of a node in the network namespace of the calling thread, if there are any.
@@ -158,7 +158,7 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// Run keeps the table true to the picture until ctx ends, and then leaves it as it is. What is there already, an earlier
+// Run keeps the table true to the snapshot until ctx ends, and then leaves it as it is. What is there already, an earlier
 // agent's, is changed only where it differs.
 func (r *Router) Run(ctx context.Context) {
 	select {

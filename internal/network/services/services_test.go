@@ -195,7 +195,7 @@ func TestChangeCostsItself(t *testing.T) {
 	})
 }
 
-// many puts services with endpoints into the picture.
+// many puts services with endpoints into the snapshot.
 func many(w *world, services, endpoints int) {
 	for i := range services {
 		name := fmt.Sprintf("s-%d", i)

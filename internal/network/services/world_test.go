@@ -45,7 +45,7 @@ type world struct {
 	t        testing.TB
 	host     string // path of the namespace
 	net      *pod.Network
-	picture  *view.View
+	snapshot *view.View
 	ready    chan struct{}
 	router   *Router
 	stop     func()
@@ -68,7 +68,7 @@ func inMachineOf(t testing.TB, second pod.Second, test func(w *world)) {
 	base := scratch.Dir(t)
 	nstest.Run(t, func() {
 		w := &world{
-			t: t, host: fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), picture: view.New(), patience: 2 * time.Second, ready: make(chan struct{}),
+			t: t, host: fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), snapshot: view.New(), patience: 2 * time.Second, ready: make(chan struct{}),
 		}
 		w.up("lo")
 		var err error
@@ -89,7 +89,7 @@ func inMachineOf(t testing.TB, second pod.Second, test func(w *world)) {
 		close(w.ready)
 		w.cfg = Config{
 			Node: nodeName, Table: "services-test", Bridge: bridge, Siblings: "cor-", Pods: netip.MustParsePrefix(ofPods),
-			Services: netip.MustParsePrefix(ofServices), Picture: w.picture, Ready: w.ready,
+			Services: netip.MustParsePrefix(ofServices), Snapshot: w.snapshot, Ready: w.ready,
 			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}, Spec: corev1.NodeSpec{PodCIDR: podRange}}
@@ -145,23 +145,23 @@ func (w *world) live(r *Router) {
 	}
 }
 
-// put makes objects part of the picture, drop takes them out.
+// put makes objects part of the snapshot, drop takes them out.
 func (w *world) put(objects ...object.Object) {
 	for _, o := range objects {
 		w.revision++
 		o.SetResourceVersion(strconv.FormatUint(w.revision, 10))
-		w.picture.Apply(view.Event{Type: watch.Modified, Object: o})
+		w.snapshot.Apply(view.Event{Type: watch.Modified, Object: o})
 	}
 }
 
 func (w *world) drop(objects ...object.Object) {
 	for _, o := range objects {
 		w.revision++
-		w.picture.Apply(view.Event{Type: watch.Deleted, Object: o, Resource: resource.Of(o), Revision: w.revision})
+		w.snapshot.Apply(view.Event{Type: watch.Deleted, Object: o, Resource: resource.Of(o), Revision: w.revision})
 	}
 }
 
-// settle waits until the kernel has all that the picture shows. A router that ends before is followed by another.
+// settle waits until the kernel has all that the snapshot shows. A router that ends before is followed by another.
 func (w *world) settle() {
 	w.t.Helper()
 	// A change of endpoints, of no service, marks the place in the order of changes.

@@ -50,7 +50,7 @@ func (s *decision) end() {
 	}
 	switch {
 	case s.Gone:
-		s.bury()
+		s.removeRemains()
 	case s.Pod.DeletionTimestamp != nil && s.Published && !s.released():
 		s.do(DeleteObject{})
 	}
@@ -72,8 +72,8 @@ func (s *decision) released() bool {
 	return g != nil && *g == 0 && len(s.Pod.Finalizers) > 0
 }
 
-// bury removes the remains of a pod that the API no longer knows.
-func (s *decision) bury() {
+// removeRemains removes the remains of a pod that the API no longer knows.
+func (s *decision) removeRemains() {
 	for _, box := range s.World.Sandboxes {
 		s.do(RemoveSandbox{ID: box.ID})
 	}

@@ -1,4 +1,4 @@
-// Package tell is the server's end of package peers: it tells nodes of peers as the server's picture of the cluster changes.
+// Package tell is the server's end of package peers: it tells nodes of peers as the server's snapshot of the cluster changes.
 //
 // It owns the streams under way, and what each has yet to be told: keys, so that a node that reads slowly is told of the last
 // version alone. It refuses to know who may ask.
@@ -20,18 +20,18 @@ import (
 	"coracle/internal/view"
 )
 
-// Resources are what the picture must have.
+// Resources are what the snapshot must have.
 func Resources() []resource.Resource {
 	return []resource.Resource{resource.NetworkPolicies, resource.Namespaces, resource.Pods}
 }
 
 // Teller tells nodes. Make it with New.
 type Teller struct {
-	// accepted returns the policies that there are at this moment, however old the picture is.
+	// accepted returns the policies that there are at this moment, however old the snapshot is.
 	accepted func(context.Context) ([]object.Object, error)
 
-	mu      sync.Mutex
-	picture *view.View
+	mu       sync.Mutex
+	snapshot *view.View
 	// seen has the policies whose change every stream knows it has to tell, by their revisions; moved is closed when one more has.
 	seen    map[object.Key]uint64
 	moved   chan struct{}
@@ -46,18 +46,18 @@ func New(accepted func(context.Context) ([]object.Object, error)) *Teller {
 	}
 }
 
-// Follow has nodes told what a picture shows, once it is whole.
-func (t *Teller) Follow(ctx context.Context, picture *view.View, whole <-chan struct{}) {
+// Follow has nodes told what a snapshot shows, once it is whole.
+func (t *Teller) Follow(ctx context.Context, snapshot *view.View, whole <-chan struct{}) {
 	select {
 	case <-ctx.Done():
 		return
 	case <-whole:
 	}
-	picture.Subscribe(t.changed)
+	snapshot.Subscribe(t.changed)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.picture = picture
-	for _, o := range picture.List(resource.NetworkPolicies, "") {
+	t.snapshot = snapshot
+	for _, o := range snapshot.List(resource.NetworkPolicies, "") {
 		t.seen[object.KeyOf(o)] = max(t.seen[object.KeyOf(o)], view.RevisionOf(o))
 	}
 	for s := range t.streams {
@@ -198,7 +198,7 @@ func (s *stream) late(due map[item]bool) (all bool) {
 func (t *Teller) Serve(w http.ResponseWriter, req *http.Request, node string) error {
 	s := &stream{node: node, wake: make(chan struct{}, 1), due: map[item]bool{}}
 	t.mu.Lock()
-	if t.picture == nil {
+	if t.snapshot == nil {
 		t.mu.Unlock()
 		return apierrors.NewServiceUnavailable("the controllers are still starting, please try again")
 	}
@@ -229,7 +229,7 @@ func (t *Teller) Serve(w http.ResponseWriter, req *http.Request, node string) er
 	}
 }
 
-// next tells of what is due. Pods are taken from the picture first, then the policies are waited for that were accepted by
+// next tells of what is due. Pods are taken from the snapshot first, then the policies are waited for that were accepted by
 // then, and told before them.
 func (t *Teller) next(ctx context.Context, s *stream, out *lines) error {
 	all, due := s.take()
@@ -265,7 +265,7 @@ func (t *Teller) leave(s *stream) {
 	}
 }
 
-// fresh waits until the streams know of every policy that is accepted by now. Kinds reach the picture each for itself, so that
+// fresh waits until the streams know of every policy that is accepted by now. Kinds reach the snapshot each for itself, so that
 // a pod may have come before the policy that its user wrote first.
 func (t *Teller) fresh(ctx context.Context) error {
 	list, err := t.accepted(ctx)
@@ -278,8 +278,8 @@ func (t *Teller) fresh(ctx context.Context) error {
 		for _, o := range list {
 			// One that was deleted meanwhile is not waited for: what follows its deletion is not its business.
 			at, known := t.seen[object.KeyOf(o)]
-			_, there := t.picture.Get(resource.NetworkPolicies, o.GetNamespace(), o.GetName())
-			behind = behind || known && at < view.RevisionOf(o) || !known && (there || t.picture.Revision(resource.NetworkPolicies) < view.RevisionOf(o))
+			_, there := t.snapshot.Get(resource.NetworkPolicies, o.GetNamespace(), o.GetName())
+			behind = behind || known && at < view.RevisionOf(o) || !known && (there || t.snapshot.Revision(resource.NetworkPolicies) < view.RevisionOf(o))
 		}
 		moved := t.moved
 		t.mu.Unlock()
@@ -311,8 +311,8 @@ func (l *lines) say(all ...peers.Message) {
 // pods are those that a node is told of: in a cluster without policies its own alone.
 func (t *Teller) pods(node string) []peers.Message {
 	var out []peers.Message
-	governed := t.picture.Any(resource.NetworkPolicies, "")
-	for _, o := range t.picture.List(resource.Pods, "") {
+	governed := t.snapshot.Any(resource.NetworkPolicies, "")
+	for _, o := range t.snapshot.List(resource.Pods, "") {
 		if pod := o.(*corev1.Pod); governed || pod.Spec.NodeName == node {
 			if p := peers.OfPod(pod, node); p != nil {
 				out = append(out, peers.Message{Pod: p})
@@ -325,12 +325,12 @@ func (t *Teller) pods(node string) []peers.Message {
 // tellAll tells of everything.
 func (t *Teller) tellAll(out *lines, pods []peers.Message) {
 	out.say(peers.Message{Begin: true})
-	policies := t.picture.List(resource.NetworkPolicies, "")
+	policies := t.snapshot.List(resource.NetworkPolicies, "")
 	for _, o := range policies {
 		out.say(peers.Message{Policy: peers.OfPolicy(o.(*networkingv1.NetworkPolicy))})
 	}
 	if len(policies) > 0 {
-		for _, o := range t.picture.List(resource.Namespaces, "") {
+		for _, o := range t.snapshot.List(resource.Namespaces, "") {
 			out.say(peers.Message{Namespace: peers.OfNamespace(o.(*corev1.Namespace))})
 		}
 	}
@@ -355,7 +355,7 @@ func (t *Teller) messages(due map[item]bool, kind, node string) []peers.Message 
 
 func (t *Teller) message(it item, node string) peers.Message {
 	gone := peers.Message{Gone: &peers.Gone{Kind: it.kind, Namespace: it.Namespace, Name: it.Name}}
-	o, ok := t.picture.Get(kinds[it.kind], it.Namespace, it.Name)
+	o, ok := t.snapshot.Get(kinds[it.kind], it.Namespace, it.Name)
 	if !ok {
 		return gone
 	}

@@ -24,10 +24,10 @@ import (
 	"coracle/internal/view"
 )
 
-// world is a server's picture, and the policies that it has accepted.
+// world is a server's snapshot, and the policies that it has accepted.
 type world struct {
 	t        *testing.T
-	picture  *view.View
+	snapshot *view.View
 	revision uint64
 	server   *httptest.Server
 
@@ -36,7 +36,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, picture: view.New(), accepted: map[string]object.Object{}}
+	w := &world{t: t, snapshot: view.New(), accepted: map[string]object.Object{}}
 	teller := New(func(context.Context) ([]object.Object, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -48,7 +48,7 @@ func newWorld(t *testing.T) *world {
 	})
 	whole := make(chan struct{})
 	close(whole)
-	teller.Follow(t.Context(), w.picture, whole)
+	teller.Follow(t.Context(), w.snapshot, whole)
 	w.server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 		_ = teller.Serve(rw, req, req.URL.Query().Get("node"))
 	}))
@@ -56,7 +56,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// accept has the server accept an object; show, its picture have it.
+// accept has the server accept an object; show, its snapshot have it.
 func (w *world) accept(o object.Object) object.Object {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -70,7 +70,7 @@ func (w *world) accept(o object.Object) object.Object {
 
 func (w *world) show(objects ...object.Object) {
 	for _, o := range objects {
-		w.picture.Apply(view.Event{Type: watch.Modified, Object: o})
+		w.snapshot.Apply(view.Event{Type: watch.Modified, Object: o})
 	}
 }
 
@@ -80,7 +80,7 @@ func (w *world) drop(o object.Object) {
 	delete(w.accepted, o.GetName())
 	at := w.revision
 	w.mu.Unlock()
-	w.picture.Apply(view.Event{Type: watch.Deleted, Object: o, Resource: resource.Of(o), Revision: at})
+	w.snapshot.Apply(view.Event{Type: watch.Deleted, Object: o, Resource: resource.Of(o), Revision: at})
 }
 
 // hear returns what a node hears, in words, one at a time.
@@ -199,7 +199,7 @@ func TestTell(t *testing.T) {
 	w.want(n1, "begin", "pod next map[app:next] [] [{web 80 }] uid-next", "end")
 }
 
-// TestPoliciesFirst: a pod of the node is told of when the policies have been that were accepted before, however late the picture
+// TestPoliciesFirst: a pod of the node is told of when the policies have been that were accepted before, however late the snapshot
 // shows them.
 func TestPoliciesFirst(t *testing.T) {
 	w := newWorld(t)

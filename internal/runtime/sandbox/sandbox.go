@@ -158,7 +158,7 @@ func makeNamespaces(dir string, cfg Config, from *userns.Holder) error {
 			}
 		}
 	}
-	return furnish(cfg)
+	return setUp(cfg)
 }
 
 // join moves the thread into a namespace that is pinned.
@@ -174,8 +174,8 @@ func join(k namespace) error {
 	return nil
 }
 
-// furnish sets what a sandbox's namespaces begin with. The thread is in them.
-func furnish(cfg Config) error {
+// setUp sets what a sandbox's namespaces begin with. The thread is in them.
+func setUp(cfg Config) error {
 	if cfg.UTS {
 		if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
 			return fmt.Errorf("set hostname %q: %w", cfg.Hostname, err)

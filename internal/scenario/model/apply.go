@@ -29,7 +29,7 @@ type Outcome struct {
 	Failure *plan.Failure
 }
 
-// Apply carries out a plan that stays as it is when an action is refused. An answer that usually means an old picture
+// Apply carries out a plan that stays as it is when an action is refused. An answer that usually means an old snapshot
 // counts as a failure at once.
 func (w *World) Apply(p plan.Plan) Outcome {
 	task := loop.Task{Controller: &plan.Controller{Name: w.Hand}, Tries: loop.QuietTries + 1}
@@ -108,7 +108,7 @@ func (w *World) create(wanted object.Object) (object.Object, error) {
 		return nil, apierrors.NewAlreadyExists(res.GroupResource(), o.GetName())
 	}
 	setDefaults(o)
-	w.bear(res, o)
+	w.identify(res, o)
 	w.store(res, o)
 	return o, nil
 }

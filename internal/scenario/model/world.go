@@ -49,7 +49,7 @@ type World struct {
 	began      time.Time
 	revision   int
 	names      int
-	births     map[string]int
+	creations  map[string]int
 }
 
 // table holds one kind. Objects are immutable: a change puts a new one in place.
@@ -64,7 +64,7 @@ func New(now time.Time, controllers ...plan.Controller) *World {
 	w := &World{Now: now, began: now, awake: -plan.Recall, tables: map[resource.Resource]*table{},
 		signs: map[resource.Resource][]plan.Sign{}, seen: map[sighting]time.Duration{},
 		parted: map[sighting]plan.Parting{}, deleting: map[types.UID]string{},
-		indexes: map[resource.Resource][]object.Index{}, births: map[string]int{}}
+		indexes: map[resource.Resource][]object.Index{}, creations: map[string]int{}}
 	for _, c := range controllers {
 		for _, s := range c.Signs {
 			w.signs[s.Resource] = append(w.signs[s.Resource], s)
@@ -177,18 +177,18 @@ func (w *World) Put(o object.Object) object.Object {
 		o.SetCreationTimestamp(old.GetCreationTimestamp())
 		o.SetGeneration(nextGeneration(old, o))
 	} else {
-		w.bear(res, o)
+		w.identify(res, o)
 	}
 	w.store(res, o)
 	return o
 }
 
-// bear gives a new object its identity.
-func (w *World) bear(res resource.Resource, o object.Object) {
+// identify gives a new object its identity.
+func (w *World) identify(res resource.Resource, o object.Object) {
 	if o.GetUID() == "" {
 		id := strings.ToLower(res.Kind) + "-" + o.GetName()
-		w.births[id]++
-		if n := w.births[id]; n > 1 {
+		w.creations[id]++
+		if n := w.creations[id]; n > 1 {
 			id += "#" + strconv.Itoa(n)
 		}
 		o.SetUID(types.UID(id))

@@ -151,7 +151,7 @@ func BenchmarkRefuse(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory reports what the picture of 100,000 pods on 5,000 nodes holds, the objects aside.
+// BenchmarkMemory reports what the snapshot of 100,000 pods on 5,000 nodes holds, the objects aside.
 func BenchmarkMemory(b *testing.B) {
 	const nodes, pods, templates = 5000, 100_000, 100
 	var objects []*corev1.Pod

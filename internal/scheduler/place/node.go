@@ -12,7 +12,7 @@ import (
 	"coracle/internal/fit"
 )
 
-// State is the picture decisions are made on. It is not safe for concurrent use.
+// State is the snapshot decisions are made on. It is not safe for concurrent use.
 type State struct {
 	nodes map[string]*Node
 	// order is the nodes by name; rebuilt when one comes or goes.
@@ -27,16 +27,16 @@ type State struct {
 	// priorities counts the pods of each priority.
 	priorities priorities
 
-	sorts   sorts
+	shapes  shapeCache
 	classes classes
 	domains domains
 	tallies tallies
 }
 
-// NewState returns an empty picture.
+// NewState returns an empty snapshot.
 func NewState() *State {
 	return &State{
-		nodes: map[string]*Node{}, homes: map[types.UID]*Pod{}, sorts: newSorts(),
+		nodes: map[string]*Node{}, homes: map[types.UID]*Pod{}, shapes: newShapeCache(),
 		classes: newClasses(), domains: domains{}, tallies: newTallies(),
 	}
 }

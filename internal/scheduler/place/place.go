@@ -1,7 +1,7 @@
 // Package place decides where a pod goes: which nodes can take it, which of those is best, and,
 // when none can, why not, counted by cause.
 //
-// It owns the scheduler's picture of the nodes: what is used on each, as sums kept up to date pod
+// It owns the scheduler's snapshot of the nodes: what is used on each, as sums kept up to date pod
 // by pod; what each class of like pods was told by each node (class.go), so that a placement asks
 // only the nodes that changed since the last one of its class; and how many pods match each
 // affinity or spread term in each domain (topology.go), so that a decision never counts pods. It

@@ -346,7 +346,7 @@ func TestPreempt(t *testing.T) {
 	}
 }
 
-// What a class remembers must be what a fresh picture would say, whatever happened in between.
+// What a class remembers must be what a fresh snapshot would say, whatever happened in between.
 func TestClassesAgreeWithFreshState(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s, r := world()

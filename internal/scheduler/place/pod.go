@@ -23,7 +23,7 @@ type Pod struct {
 	// give its room back only by being deleted.
 	Binding bool
 
-	*kin
+	*shape
 	// node is where State counts the pod, and slot its place among the node's pods.
 	node *Node
 	slot int
@@ -32,13 +32,13 @@ type Pod struct {
 // NewPod works out what decisions need, for one pod by itself. A pod belongs to one State for good:
 // what that State worked out for it is kept with it.
 func NewPod(obj *corev1.Pod) *Pod {
-	alone := newSorts()
-	return &Pod{Object: obj, UID: obj.UID, kin: alone.of(obj)}
+	alone := newShapeCache()
+	return &Pod{Object: obj, UID: obj.UID, shape: alone.of(obj)}
 }
 
 // NewPod works out what decisions need, and shares it with the pods that are alike.
 func (s *State) NewPod(obj *corev1.Pod) *Pod {
-	return &Pod{Object: obj, UID: obj.UID, kin: s.sorts.of(obj)}
+	return &Pod{Object: obj, UID: obj.UID, shape: s.shapes.of(obj)}
 }
 
 // Key names the pod.
@@ -46,8 +46,8 @@ func (p *Pod) Key() object.Key { return object.KeyOf(p.Object) }
 
 // Alike is equal for pods of which all are refused when one is.
 type Alike struct {
-	kin *kin
-	uid types.UID
+	shape *shape
+	uid   types.UID
 }
 
 // Alike says which pods p shares its fate with: those made alike, unless claims or gates of its
@@ -56,7 +56,7 @@ func (p *Pod) Alike() Alike {
 	if len(p.Object.Spec.SchedulingGates) > 0 || p.hasClaims() {
 		return p.Alone()
 	}
-	return Alike{kin: p.kin}
+	return Alike{shape: p.shape}
 }
 
 // Alone is what Alike says of a pod that is like no other.

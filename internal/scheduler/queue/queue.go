@@ -1,9 +1,9 @@
 // Package queue holds the pods that wait for a place: those to be tried now, by priority, and
 // those that were refused, each with the causes whose change could help.
 //
-// Pods that are alike form a crowd: where one is refused, all would be. A change wakes only the
-// first of a large crowd, and the next one when that found a place; so ten thousand hopeless pods
-// cost a change no more than one (crowd.go).
+// Pods that are alike form a group: where one is refused, all would be. A change wakes only the
+// first of a large group, and the next one when that found a place; so ten thousand hopeless pods
+// cost a change no more than one (group.go).
 //
 // It owns order, waking and backoff. It is pure: the time is passed in. It refuses placement
 // decisions (package place) and polling: a refused pod is tried again only when something
@@ -37,8 +37,8 @@ type Item struct {
 	// Prefer is the node to choose among equals, or "".
 	Prefer string
 
-	// crowd is where the pod sleeps, or which it tries for.
-	crowd *crowd
+	// group is where the pod sleeps, or which it tries for.
+	group *group
 	// ready is when a resting pod may be tried; index is its place in the heap it is in.
 	ready time.Time
 	index int
@@ -60,8 +60,8 @@ type Queue struct {
 	items   map[types.UID]*Item
 	active  *heap.Heap[*Item]
 	resting *heap.Heap[*Item]
-	// crowds hold the refused pods: they are walked only when a cause changes.
-	crowds map[place.Alike]*crowd
+	// groups hold the refused pods: they are walked only when a cause changes.
+	groups map[place.Alike]*group
 	// moved collects causes that changed while pods were taken: a try that began before the
 	// change must not put its pod to sleep past it.
 	moved map[types.UID]place.Cause
@@ -72,7 +72,7 @@ type Queue struct {
 func New() *Queue {
 	return &Queue{
 		items: map[types.UID]*Item{}, active: newHeap(sooner), resting: newHeap(earlier),
-		crowds: map[place.Alike]*crowd{}, moved: map[types.UID]place.Cause{}, taken: map[types.UID]struct{}{},
+		groups: map[place.Alike]*group{}, moved: map[types.UID]place.Cause{}, taken: map[types.UID]struct{}{},
 	}
 }
 
@@ -105,7 +105,7 @@ func (q *Queue) Set(p *place.Pod, changed bool, now time.Time) {
 	case taken:
 		q.moved[p.UID] = ^place.Cause(0)
 	}
-	q.desert(it) // it may be like others now
+	q.passOn(it) // it may be like others now
 }
 
 // Remove forgets a pod.
@@ -117,7 +117,7 @@ func (q *Queue) Remove(uid types.UID) {
 	q.leave(it)
 	delete(q.items, uid)
 	q.untake(uid)
-	q.desert(it)
+	q.passOn(it)
 }
 
 // Get returns a pod's item.
@@ -152,8 +152,8 @@ func (q *Queue) Next() time.Time {
 }
 
 // Placing says that a taken pod has a node and its binding is under way: what it left free may
-// be enough for the next one of its crowd.
-func (q *Queue) Placing(it *Item) { q.desert(it) }
+// be enough for the next one of its group.
+func (q *Queue) Placing(it *Item) { q.passOn(it) }
 
 // Refuse puts a taken pod to sleep until one of the causes changes. One that has a node to prefer
 // has room of its own there, and sleeps by itself.
@@ -178,16 +178,16 @@ func (q *Queue) Rest(it *Item, now time.Time) {
 	}
 	it.Attempts++
 	q.untake(it.Pod.UID)
-	q.desert(it)
+	q.passOn(it)
 	q.rest(it, now.Add(pause(it.Attempts)))
 }
 
-// Changed wakes the pods that wait for any of the causes, of a large crowd the first, and
+// Changed wakes the pods that wait for any of the causes, of a large group the first, and
 // remembers the change for those that are being tried right now.
 func (q *Queue) Changed(causes place.Cause, now time.Time) {
-	for _, c := range q.crowds {
+	for _, c := range q.groups {
 		if c.causes&causes != 0 {
-			q.rouse(c, now)
+			q.wakeGroup(c, now)
 		}
 	}
 	for uid := range q.taken {

@@ -52,16 +52,16 @@ type Explainer struct {
 
 // source is where explanations come from.
 type source struct {
-	api     client.Interface
-	picture *view.View
-	decide  *loop.Loop
-	synced  <-chan struct{}
+	api      client.Interface
+	snapshot *view.View
+	decide   *loop.Loop
+	synced   <-chan struct{}
 }
 
 // Follow tells the explainer of the controllers.
-func (e *Explainer) Follow(api client.Interface, picture *view.View, decide *loop.Loop, following *view.Following) {
-	picture.AddIndexes(diagnose.Indexes()...)
-	e.source.Store(&source{api, picture, decide, following.Synced()})
+func (e *Explainer) Follow(api client.Interface, snapshot *view.View, decide *loop.Loop, following *view.Following) {
+	snapshot.AddIndexes(diagnose.Indexes()...)
+	e.source.Store(&source{api, snapshot, decide, following.Synced()})
 }
 
 // Explain answers a request; its errors are the API's.
@@ -79,7 +79,7 @@ func (e *Explainer) Explain(req *http.Request) (*why.Report, error) {
 		if !ok || namespace == "" || name == "" || strings.Contains(name, "/") || len(name) > longestName {
 			return nil, apierrors.NewBadRequest("the path must be " + Path + NamesPath + "NAMESPACE/NAME")
 		}
-		report := why.Name(src.picture, src.said, e.Names, namespace, name, time.Now())
+		report := why.Name(src.snapshot, src.said, e.Names, namespace, name, time.Now())
 		e.addLogs(req.Context(), src, report)
 		return report, nil
 	}
@@ -90,10 +90,10 @@ func (e *Explainer) Explain(req *http.Request) (*why.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not within one View.Read: the loop takes its own lock before the picture's, so that asking it
-	// with the picture held could end in each waiting for the other. What the controllers said is
+	// Not within one View.Read: the loop takes its own lock before the snapshot's, so that asking it
+	// with the snapshot held could end in each waiting for the other. What the controllers said is
 	// of several instants in any case.
-	report, found := why.Explain(wide{src.picture, req.Context(), src.api}, src.said, res, key, time.Now())
+	report, found := why.Explain(wide{src.snapshot, req.Context(), src.api}, src.said, res, key, time.Now())
 	if !found {
 		return nil, apierrors.NewNotFound(res.GroupResource(), key.Name)
 	}
@@ -120,7 +120,7 @@ func (e *Explainer) addLogs(ctx context.Context, src *source, report *why.Report
 			continue
 		}
 		key := object.Key{Namespace: c.Namespace, Name: c.Name}
-		obj, _ := src.picture.Get(resource.Pods, key.Namespace, key.Name)
+		obj, _ := src.snapshot.Get(resource.Pods, key.Namespace, key.Name)
 		pod, ok := obj.(*corev1.Pod)
 		if !ok || pod == nil {
 			continue
@@ -148,7 +148,7 @@ func (s *source) connection(about string, query url.Values) (*why.Report, error)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	report, found := why.Connection(s.picture, s.said, object.Key{Namespace: namespace, Name: name}, target, time.Now())
+	report, found := why.Connection(s.snapshot, s.said, object.Key{Namespace: namespace, Name: name}, target, time.Now())
 	if !found {
 		return nil, apierrors.NewNotFound(resource.Pods.GroupResource(), name)
 	}
@@ -173,7 +173,7 @@ func (s *source) said(res resource.Resource, key object.Key) []why.Word {
 	return words
 }
 
-// wide is a picture that asks the API for objects of kinds that no controller follows.
+// wide is a snapshot that asks the API for objects of kinds that no controller follows.
 type wide struct {
 	object.Reader
 	ctx context.Context

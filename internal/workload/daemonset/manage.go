@@ -26,7 +26,7 @@ func (d *decision) manage() {
 		case s.wanted() && len(s.pods) == 0:
 			d.createPod(s, 0, "node "+s.node.Name+" has no pod")
 		case s.verdict.Stays:
-			d.tend(s, surge)
+			d.syncNode(s, surge)
 		default:
 			for _, pod := range s.pods {
 				if pod.DeletionTimestamp == nil {
@@ -47,8 +47,8 @@ func (d *decision) surges() bool {
 	return d.scaled(ru.MaxSurge, 0) > 0
 }
 
-// tend looks after a node whose pods may stay: ended ones are replaced, surplus ones deleted.
-func (d *decision) tend(s *spot, surge bool) {
+// syncNode looks after a node whose pods may stay: ended ones are replaced, surplus ones deleted.
+func (d *decision) syncNode(s *spot, surge bool) {
 	if len(s.pods) == 1 && podstate.Active(s.pods[0]) {
 		return
 	}
@@ -178,7 +178,7 @@ func delay(failures int) time.Duration {
 }
 
 // clear deletes pods of nodes that are gone. Nobody is left there to confirm a termination, so it
-// is immediate; the API is asked first, because the picture may be older than the node.
+// is immediate; the API is asked first, because the snapshot may be older than the node.
 func (d *decision) clear() {
 	now := int64(0)
 	for _, pod := range d.strays {

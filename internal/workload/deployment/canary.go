@@ -33,7 +33,7 @@ type canary struct {
 
 // readCanary reads the steps. They hold back a new template as long as an old one still serves;
 // going back after an automatic rollback is not held back.
-func (p *picture) readCanary() canary {
+func (p *decision) readCanary() canary {
 	text := p.d.Annotations[rollout.StepsAnnotation]
 	if text == "" {
 		return canary{}
@@ -73,7 +73,7 @@ func (c canary) position(m *member, replicas int32) int {
 
 // target is how many pods of the new template there may be now. It never takes back what a
 // rollout has reached.
-func (c canary) target(p *picture) int32 {
+func (c canary) target(p *decision) int32 {
 	if len(c.steps) == 0 {
 		return p.replicas
 	}
@@ -85,7 +85,7 @@ func (c canary) target(p *picture) int32 {
 }
 
 // beginCanary records the first step on a new replica set.
-func (p *picture) beginCanary(m *member) {
+func (p *decision) beginCanary(m *member) {
 	if len(p.canary.steps) > 0 {
 		m.annotate(stepKey, "1", "")
 		m.annotate(stepSinceKey, p.stamp(), "")
@@ -93,7 +93,7 @@ func (p *picture) beginCanary(m *member) {
 }
 
 // restartCanary forgets the steps of an earlier rollout of the same template.
-func (p *picture) restartCanary(m *member) {
+func (p *decision) restartCanary(m *member) {
 	for _, key := range []string{stepKey, stepSinceKey, stepReadyKey} {
 		m.annotate(key, "", "its rollout begins anew")
 	}
@@ -103,10 +103,10 @@ func (p *picture) restartCanary(m *member) {
 }
 
 // holding reports whether a canary step keeps the rollout short of the Deployment's size.
-func (p *picture) holding() bool { return p.canary.target(p) < p.replicas }
+func (p *decision) holding() bool { return p.canary.target(p) < p.replicas }
 
 // stepCanary goes on to the next step when all pods of this one are available and its pause is over.
-func (p *picture) stepCanary() {
+func (p *decision) stepCanary() {
 	c, m := &p.canary, p.fresh
 	if m == nil {
 		return
@@ -146,7 +146,7 @@ func (p *picture) stepCanary() {
 }
 
 // paused reports whether the step's pause is over.
-func (p *picture) paused(m *member, step rollout.Step) bool {
+func (p *decision) paused(m *member, step rollout.Step) bool {
 	since := stampOf(m.annotation(stepReadyKey))
 	if since.IsZero() {
 		m.annotate(stepReadyKey, p.stamp(), "the canary's pause begins")
@@ -166,7 +166,7 @@ func (p *picture) paused(m *member, step rollout.Step) bool {
 }
 
 // stamp is the present instant as an annotation holds it.
-func (p *picture) stamp() string { return p.Now.UTC().Format(time.RFC3339) }
+func (p *decision) stamp() string { return p.Now.UTC().Format(time.RFC3339) }
 
 func stampOf(text string) time.Time {
 	t, err := time.Parse(time.RFC3339, text)

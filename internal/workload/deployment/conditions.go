@@ -53,7 +53,7 @@ func newConditions(old []appsv1.DeploymentCondition, now time.Time) *conditions 
 }
 
 // second is the present instant as conditions hold it.
-func (p *picture) second() time.Time { return p.Now.Truncate(time.Second) }
+func (p *decision) second() time.Time { return p.Now.Truncate(time.Second) }
 
 func (c *conditions) get(kind appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
 	for i := range c.list {
@@ -95,7 +95,7 @@ func (c *conditions) remove(kind appsv1.DeploymentConditionType) {
 	c.list = slices.DeleteFunc(c.list, func(x appsv1.DeploymentCondition) bool { return x.Type == kind })
 }
 
-func (p *picture) setAvailable(conds *conditions, next *appsv1.DeploymentStatus) {
+func (p *decision) setAvailable(conds *conditions, next *appsv1.DeploymentStatus) {
 	if next.AvailableReplicas >= p.room.Least(p.replicas) {
 		conds.set(appsv1.DeploymentAvailable, yes, "MinimumReplicasAvailable", "Deployment has minimum availability.")
 	} else {
@@ -104,7 +104,7 @@ func (p *picture) setAvailable(conds *conditions, next *appsv1.DeploymentStatus)
 }
 
 // setReplicaFailure passes on what stops a replica set, the present one's first.
-func (p *picture) setReplicaFailure(conds *conditions) {
+func (p *decision) setReplicaFailure(conds *conditions) {
 	c, _ := p.replicaFailure()
 	if c == nil {
 		conds.remove(appsv1.DeploymentReplicaFailure)
@@ -119,7 +119,7 @@ func (p *picture) setReplicaFailure(conds *conditions) {
 }
 
 // replicaFailure returns what the first of the members, the present one before the others, is stopped by.
-func (p *picture) replicaFailure() (*appsv1.ReplicaSetCondition, *member) {
+func (p *decision) replicaFailure() (*appsv1.ReplicaSetCondition, *member) {
 	var members []*member
 	if p.fresh != nil {
 		members = append(members, p.fresh)
@@ -135,7 +135,7 @@ func (p *picture) replicaFailure() (*appsv1.ReplicaSetCondition, *member) {
 }
 
 // setRolledBack tells of an automatic rollback for as long as its template is the present one.
-func (p *picture) setRolledBack(conds *conditions) {
+func (p *decision) setRolledBack(conds *conditions) {
 	to, from := p.d.Annotations[rolledToKey], p.d.Annotations[rolledFromKey]
 	if p.noWayBack != "" {
 		conds.set(RolledBack, no, noRollback, "Not rolled back: "+p.noWayBack+".")
@@ -153,7 +153,7 @@ func (p *picture) setRolledBack(conds *conditions) {
 const invalidAnnotation = "InvalidAnnotation"
 
 // checkAnnotations looks for values that make no sense; the steps are checked where they are read.
-func (p *picture) checkAnnotations() {
+func (p *decision) checkAnnotations() {
 	if v := p.d.Annotations[autoRollbackKey]; v != "" && v != "true" && v != "false" {
 		p.flaws = append(p.flaws, fmt.Sprintf("%s: %q is neither true nor false; it is ignored", autoRollbackKey, v))
 	}
@@ -164,7 +164,7 @@ func (p *picture) checkAnnotations() {
 }
 
 // setFlaws tells of annotations that are ignored, in a condition and once in an event.
-func (p *picture) setFlaws(conds *conditions) {
+func (p *decision) setFlaws(conds *conditions) {
 	if len(p.flaws) == 0 {
 		conds.remove(ValidAnnotations)
 		return

@@ -65,7 +65,7 @@ func planFor(in plan.Input) plan.Plan {
 		return plan.Plan{Actions: edits, Why: plan.Why{State: plan.Progressing,
 			Next: fmt.Sprintf("change the owner of %d replica sets", len(edits))}}
 	}
-	return newPicture(in, d, sets).decide()
+	return newDecision(in, d, sets).decide()
 }
 
 func stuck(reason, message string) plan.Plan {
@@ -85,9 +85,9 @@ func selectingAll(d *appsv1.Deployment) plan.Plan {
 	return out
 }
 
-// decide chooses what to do about the whole picture. Sizes and annotations are first changed on
+// decide chooses what to do about the whole snapshot. Sizes and annotations are first changed on
 // the members; the actions are read off them at the end, one update for each replica set.
-func (p *picture) decide() plan.Plan {
+func (p *decision) decide() plan.Plan {
 	if p.d.DeletionTimestamp != nil {
 		return p.finish()
 	}
@@ -109,19 +109,19 @@ func (p *picture) decide() plan.Plan {
 }
 
 // finish turns the decision into a plan.
-func (p *picture) finish() plan.Plan {
+func (p *decision) finish() plan.Plan {
 	out := plan.Plan{}
-	if p.birth != nil {
+	if p.creation != nil {
 		// Only where this very template was seen before may a replica set of it have existed.
 		existed := p.d.Status.ObservedGeneration == p.d.Generation
-		w, until, held := succession.Hold(p.Input, controllerName, resource.ReplicaSets, object.KeyOf(p.birth.action.Object), p.d, existed)
+		w, until, held := succession.Hold(p.Input, controllerName, resource.ReplicaSets, object.KeyOf(p.creation.action.Object), p.d, existed)
 		if held {
 			return plan.Plan{Again: until, Why: plan.Why{State: plan.Waiting, Waits: []plan.Wait{w}}}
 		}
 	}
 	status := p.status()
-	if p.birth != nil {
-		out.Actions = append(out.Actions, p.birth.action)
+	if p.creation != nil {
+		out.Actions = append(out.Actions, p.creation.action)
 	}
 	out.Actions = append(out.Actions, p.updates()...)
 	if p.d.DeletionTimestamp == nil && (p.d.Spec.Paused || p.complete(&status.Status)) {
@@ -131,7 +131,7 @@ func (p *picture) finish() plan.Plan {
 		out.Status, out.Events = status, p.events
 	}
 	out.Events = append(out.Events, p.told...)
-	if p.birth == nil {
+	if p.creation == nil {
 		out.Again = p.again
 	}
 	out.Why = p.why(&status.Status)

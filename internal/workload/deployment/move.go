@@ -10,7 +10,7 @@ import (
 )
 
 // resize decides a member's new size, and records the Deployment's with it.
-func (p *picture) resize(m *member, size int32, because string) {
+func (p *decision) resize(m *member, size int32, because string) {
 	if size != m.size {
 		p.setSize(m, size, because)
 		p.noteSize(m)
@@ -18,7 +18,7 @@ func (p *picture) resize(m *member, size int32, because string) {
 }
 
 // setSize decides a member's new size and leaves the record of the Deployment's size alone.
-func (p *picture) setSize(m *member, size int32, because string) {
+func (p *decision) setSize(m *member, size int32, because string) {
 	if size != m.size {
 		m.edit(because).Spec.Replicas = &size
 		m.size, m.because = size, because
@@ -26,7 +26,7 @@ func (p *picture) setSize(m *member, size int32, because string) {
 }
 
 // updates are the writes of all members that changed, those that grow before those that shrink.
-func (p *picture) updates() []plan.Action {
+func (p *decision) updates() []plan.Action {
 	var grow, shrink, rest []plan.Action
 	for _, m := range p.all {
 		switch a := p.update(m); {
@@ -42,7 +42,7 @@ func (p *picture) updates() []plan.Action {
 	return append(append(rest, grow...), shrink...)
 }
 
-func (p *picture) update(m *member) plan.Action {
+func (p *decision) update(m *member) plan.Action {
 	if m.draft == nil {
 		return nil
 	}
@@ -64,7 +64,7 @@ func direction(from, to int32) string {
 }
 
 // scaled is the event that tells of a change of size.
-func (p *picture) scaled(name string, from, to int32) *plan.Event {
+func (p *decision) scaled(name string, from, to int32) *plan.Event {
 	return &plan.Event{Regarding: object.RefOf(p.d), Type: corev1.EventTypeNormal, Reason: "ScalingReplicaSet",
 		Message: fmt.Sprintf("Scaled %s replica set %s from %d to %d", direction(from, to), name, from, to)}
 }

@@ -115,12 +115,12 @@ func (m *machine) step() {
 	actions[rapid.IntRange(0, len(actions)-1).Draw(m.t, "who")]()
 	m.view.Note()
 	if err := m.check(m.w, m.w.Now); err != nil {
-		m.t.Fatalf("%v\n%s", err, m.picture())
+		m.t.Fatalf("%v\n%s", err, m.snapshot())
 	}
 }
 
-// picture spells out the world, for failures.
-func (m *machine) picture() string {
+// snapshot spells out the world, for failures.
+func (m *machine) snapshot() string {
 	var b strings.Builder
 	for _, res := range []resource.Resource{resource.Deployments, resource.ReplicaSets, resource.Pods} {
 		for _, o := range m.w.List(res, "") {
@@ -421,7 +421,7 @@ func (m *machine) converge() {
 				}
 				m.last[id] = m.w.Apply(p).Failure
 				if err := m.check(m.w, m.w.Now); err != nil {
-					m.t.Fatalf("while converging: %v\n%s", err, m.picture())
+					m.t.Fatalf("while converging: %v\n%s", err, m.snapshot())
 				}
 			}
 		}

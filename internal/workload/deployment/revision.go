@@ -46,7 +46,7 @@ func revisionOf(annotations map[string]string) int64 {
 }
 
 // nextRevision is the number of the present template: one above every other.
-func (p *picture) nextRevision() int64 {
+func (p *decision) nextRevision() int64 {
 	var highest int64
 	for _, m := range p.old {
 		highest = max(highest, revisionOf(m.set.Annotations))
@@ -55,7 +55,7 @@ func (p *picture) nextRevision() int64 {
 }
 
 // inherited returns the Deployment's annotations that its replica sets carry too.
-func (p *picture) inherited() map[string]string {
+func (p *decision) inherited() map[string]string {
 	kept := maps.Clone(p.d.Annotations)
 	maps.DeleteFunc(kept, func(k, _ string) bool { return notCopied[k] })
 	return kept
@@ -63,7 +63,7 @@ func (p *picture) inherited() map[string]string {
 
 // adjustFresh keeps the present replica set's annotations and minReadySeconds up to date, and moves it to the
 // newest revision when its template came back.
-func (p *picture) adjustFresh() {
+func (p *decision) adjustFresh() {
 	m := p.fresh
 	if m == nil {
 		return
@@ -110,7 +110,7 @@ func (m *member) number(key string) (int32, bool) {
 }
 
 // noteSize records the Deployment's size with which a member was sized.
-func (p *picture) noteSize(m *member) {
+func (p *decision) noteSize(m *member) {
 	m.annotate(desiredKey, strconv.Itoa(int(p.replicas)), "the deployment's size is recorded")
 	m.annotate(maximumKey, strconv.Itoa(int(p.replicas+p.room.Surge)), "the deployment's size is recorded")
 }

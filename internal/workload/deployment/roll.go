@@ -13,13 +13,13 @@ import (
 )
 
 // roll moves towards the present template within the room: up by what the upper bound leaves, down by what the
-// lower bound allows. Both are decided from one picture, and each holds whatever becomes of the
+// lower bound allows. Both are decided from one snapshot, and each holds whatever becomes of the
 // other.
-func (p *picture) roll() {
+func (p *decision) roll() {
 	p.stepCanary()
 	target := p.canary.target(p)
 	if p.fresh == nil {
-		p.beget(min(target, p.space()))
+		p.createFresh(min(target, p.space()))
 		return
 	}
 	p.growFresh(target)
@@ -29,7 +29,7 @@ func (p *picture) roll() {
 
 // growFresh raises the present replica set to target as far as there is space, or lowers it
 // to the Deployment's size.
-func (p *picture) growFresh(target int32) {
+func (p *decision) growFresh(target int32) {
 	m := p.fresh
 	switch {
 	case m.size > p.replicas:
@@ -43,7 +43,7 @@ func (p *picture) growFresh(target int32) {
 // shrinkOld lowers the old replica sets, oldest first: pods that are not ready go first, since nobody
 // misses them, then as many others as the available pods allow. As long as a member is not
 // settled nothing is taken away.
-func (p *picture) shrinkOld(target int32) {
+func (p *decision) shrinkOld(target int32) {
 	old := total(p.old)
 	if old == 0 || p.unsettled() != nil {
 		return
@@ -72,7 +72,7 @@ func (p *picture) shrinkOld(target int32) {
 }
 
 // recreate waits until every pod of an old template is gone before it lets a new one come.
-func (p *picture) recreate() {
+func (p *decision) recreate() {
 	for _, m := range p.old {
 		p.resize(m, 0, "strategy Recreate removes the old pods first")
 	}
@@ -80,7 +80,7 @@ func (p *picture) recreate() {
 		return
 	}
 	if p.fresh == nil {
-		p.beget(p.replicas)
+		p.createFresh(p.replicas)
 		return
 	}
 	p.resize(p.fresh, p.replicas, "the old pods are gone")
@@ -88,7 +88,7 @@ func (p *picture) recreate() {
 
 // oldPodsGo reports whether Recreate has to wait for pods of members other than the one that is
 // to grow, and says so.
-func (p *picture) oldPodsGo(but *member) bool {
+func (p *decision) oldPodsGo(but *member) bool {
 	m := p.lingering(but)
 	if m == nil {
 		return false
@@ -100,7 +100,7 @@ func (p *picture) oldPodsGo(but *member) bool {
 }
 
 // lingering returns a member other than but that still has pods, or may.
-func (p *picture) lingering(but *member) *member {
+func (p *decision) lingering(but *member) *member {
 	for _, m := range p.all {
 		if m != but && (m.size != m.was || !m.settled() || m.set.Status.Replicas > 0 ||
 			(m.terminating() > 0 && p.policy != rollout.TerminationStarted)) {
@@ -111,7 +111,7 @@ func (p *picture) lingering(but *member) *member {
 }
 
 // forget deletes the oldest replica sets beyond revisionHistoryLimit, those without any pods.
-func (p *picture) forget() []plan.Action {
+func (p *decision) forget() []plan.Action {
 	limit := p.d.Spec.RevisionHistoryLimit
 	if limit == nil {
 		return nil

@@ -29,11 +29,11 @@ const (
 	rolledToKey      = "coracle.io/rolled-back-to"
 )
 
-func (p *picture) autoRollback() bool { return p.d.Annotations[autoRollbackKey] == "true" }
+func (p *decision) autoRollback() bool { return p.d.Annotations[autoRollbackKey] == "true" }
 
 // noteLastAvailable records on a replica set that becomes the newest which one was fully
 // available before it.
-func (p *picture) noteLastAvailable(m *member) {
+func (p *decision) noteLastAvailable(m *member) {
 	if !p.autoRollback() {
 		return
 	}
@@ -48,7 +48,7 @@ func (p *picture) noteLastAvailable(m *member) {
 	m.annotate(lastAvailableKey, name, "automatic rollback needs to know where to go back to")
 }
 
-func (p *picture) withRevision(revision string) *member {
+func (p *decision) withRevision(revision string) *member {
 	i := slices.IndexFunc(p.all, func(m *member) bool { return revision != "" && m.set.Annotations[revisionKey] == revision })
 	if i < 0 {
 		return nil
@@ -57,7 +57,7 @@ func (p *picture) withRevision(revision string) *member {
 }
 
 // rollback plans the way back, when it is time for it and there is one.
-func (p *picture) rollback() (plan.Plan, bool) {
+func (p *decision) rollback() (plan.Plan, bool) {
 	if !p.failed() || p.d.Spec.Paused {
 		return plan.Plan{}, false
 	}
@@ -90,7 +90,7 @@ func (p *picture) rollback() (plan.Plan, bool) {
 
 // failed reports whether automatic rollback is asked for and the present template has missed its
 // deadline, which the status says since an earlier pass.
-func (p *picture) failed() bool {
+func (p *decision) failed() bool {
 	if !p.autoRollback() || p.fresh == nil {
 		return false
 	}
@@ -100,7 +100,7 @@ func (p *picture) failed() bool {
 }
 
 // wayBack returns the replica set to go back to, or says why there is none.
-func (p *picture) wayBack() (target *member, no string) {
+func (p *decision) wayBack() (target *member, no string) {
 	name := p.fresh.set.Annotations[lastAvailableKey]
 	switch {
 	case slices.Contains(p.rolledBack(), p.fresh.set.Name):
@@ -118,7 +118,7 @@ func (p *picture) wayBack() (target *member, no string) {
 }
 
 // rolledBack returns the names of the replica sets that were rolled back and still exist.
-func (p *picture) rolledBack() []string {
+func (p *decision) rolledBack() []string {
 	names := strings.FieldsFunc(p.d.Annotations[rolledFromKey], func(r rune) bool { return r == ',' })
 	return slices.DeleteFunc(names, func(name string) bool {
 		return !slices.ContainsFunc(p.all, func(m *member) bool { return m.set.Name == name })

@@ -11,7 +11,7 @@ import (
 )
 
 // scaling reports whether the Deployment's size has changed since its active members were sized.
-func (p *picture) scaling() bool {
+func (p *decision) scaling() bool {
 	return slices.ContainsFunc(p.all, func(m *member) bool {
 		n, ok := m.desired()
 		return m.size > 0 && ok && n != p.replicas
@@ -19,7 +19,7 @@ func (p *picture) scaling() bool {
 }
 
 // scale changes the size without rolling: of the one active member, or in proportion of all.
-func (p *picture) scale() {
+func (p *decision) scale() {
 	because := fmt.Sprintf("the deployment asks for %d replicas", p.replicas)
 	if m := p.sole(); m != nil {
 		if isRecreate(p.d) && m.size < p.replicas && p.oldPodsGo(m) {
@@ -45,7 +45,7 @@ func (p *picture) scale() {
 
 // sole returns the only active member; with none active, the present one or the newest. It is
 // nil when there are several, or none at all.
-func (p *picture) sole() *member {
+func (p *decision) sole() *member {
 	switch list := active(p.all); {
 	case len(list) == 1:
 		return list[0]
@@ -58,7 +58,7 @@ func (p *picture) sole() *member {
 	return p.all[len(p.all)-1]
 }
 
-func (p *picture) saturated() bool {
+func (p *decision) saturated() bool {
 	m := p.fresh
 	if m == nil {
 		return false
@@ -70,7 +70,7 @@ func (p *picture) saturated() bool {
 // scaleInProportion spreads the change over all active members, so that a rollout's risk stays
 // as it is. The biggest takes what rounding leaves: the newest of equals when growing, the oldest when
 // shrinking.
-func (p *picture) scaleInProportion(because string) {
+func (p *decision) scaleInProportion(because string) {
 	all := active(p.all)
 	list, whole := p.sharers()
 	growing := whole > total(list)
@@ -103,7 +103,7 @@ func (p *picture) scaleInProportion(because string) {
 
 // keepAvailable moves shares of a smaller size that would take pods which must be available to members that have pods
 // which are not: proportion is a habit, the lower bound a promise. The present member gives first.
-func (p *picture) keepAvailable(list []*member, because string) {
+func (p *decision) keepAvailable(list []*member, because string) {
 	missing, owed := p.room.Least(p.replicas), int32(0)
 	for _, m := range p.all {
 		missing -= p.sure(m)
@@ -126,7 +126,7 @@ func (p *picture) keepAvailable(list []*member, because string) {
 }
 
 // costs reports whether a change of a member's size would change how many available pods it is sure to have.
-func (p *picture) costs(m *member, by int32) bool {
+func (p *decision) costs(m *member, by int32) bool {
 	changed := *m
 	changed.size += by
 	return p.sure(&changed) != p.sure(m)
@@ -135,7 +135,7 @@ func (p *picture) costs(m *member, by int32) bool {
 // sharers returns the members that share a change of size, and what they are to come to. In a canary
 // the step says how many pods the new template may have, so that only the old ones grow here; and a step uses no
 // surge of its own accord: more pods would only be taken away again.
-func (p *picture) sharers() ([]*member, int32) {
+func (p *decision) sharers() ([]*member, int32) {
 	list, whole := active(p.all), p.room.Most(p.replicas)
 	switch now := total(list); {
 	case !p.holding():
@@ -149,7 +149,7 @@ func (p *picture) sharers() ([]*member, int32) {
 }
 
 // noteScaled records a scaling that is done, or says what the rest of it waits for.
-func (p *picture) noteScaled(m *member, done bool) {
+func (p *decision) noteScaled(m *member, done bool) {
 	if done {
 		p.noteSize(m)
 		return

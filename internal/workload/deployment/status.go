@@ -13,7 +13,7 @@ import (
 
 // status computes the Deployment with its next status. The revision annotation travels with it, as the
 // status subresource allows.
-func (p *picture) status() *appsv1.Deployment {
+func (p *decision) status() *appsv1.Deployment {
 	changed := *p.d
 	old := &p.d.Status
 	next := appsv1.DeploymentStatus{ObservedGeneration: p.d.Generation, CollisionCount: old.CollisionCount}
@@ -30,8 +30,8 @@ func (p *picture) status() *appsv1.Deployment {
 	if p.fresh != nil {
 		next.UpdatedReplicas = p.fresh.set.Status.Replicas
 	}
-	if p.birth != nil && p.birth.collisions > 0 {
-		next.CollisionCount = &p.birth.collisions
+	if p.creation != nil && p.creation.collisions > 0 {
+		next.CollisionCount = &p.creation.collisions
 	}
 	changed.Status = next
 	conds := newConditions(old.Conditions, p.Now)
@@ -48,7 +48,7 @@ func (p *picture) status() *appsv1.Deployment {
 }
 
 // setRevision puts the present revision's number on the Deployment, where kubectl looks for it.
-func (p *picture) setRevision(d *appsv1.Deployment) {
+func (p *decision) setRevision(d *appsv1.Deployment) {
 	if p.fresh == nil {
 		return
 	}
@@ -63,15 +63,15 @@ func (p *picture) setRevision(d *appsv1.Deployment) {
 
 // worthWriting reports whether the next status says anything new. When a replica set is about
 // to be created the status waits for it, so that it never tells of one that the API refused.
-func (p *picture) worthWriting(next *appsv1.Deployment) bool {
-	if p.birth != nil && p.createFailure() == "" && equality.Semantic.DeepEqual(p.d.Status.CollisionCount, next.Status.CollisionCount) {
+func (p *decision) worthWriting(next *appsv1.Deployment) bool {
+	if p.creation != nil && p.createFailure() == "" && equality.Semantic.DeepEqual(p.d.Status.CollisionCount, next.Status.CollisionCount) {
 		return false
 	}
 	return p.d.Annotations[revisionKey] != next.Annotations[revisionKey] || !equality.Semantic.DeepEqual(p.d.Status, next.Status)
 }
 
 // complete reports whether the rollout is done: all pods are of the present template and available.
-func (p *picture) complete(s *appsv1.DeploymentStatus) bool {
+func (p *decision) complete(s *appsv1.DeploymentStatus) bool {
 	return p.fresh != nil && s.UpdatedReplicas == p.replicas && s.Replicas == p.replicas && s.AvailableReplicas == p.replicas
 }
 
@@ -92,7 +92,7 @@ func deadline(d *appsv1.Deployment) (time.Duration, bool) {
 }
 
 // setProgressing keeps the Progressing condition, by which kubectl rollout status goes.
-func (p *picture) setProgressing(conds *conditions, next *appsv1.DeploymentStatus) {
+func (p *decision) setProgressing(conds *conditions, next *appsv1.DeploymentStatus) {
 	limit, ok := deadline(p.d)
 	if !ok {
 		conds.remove(appsv1.DeploymentProgressing)
@@ -119,16 +119,16 @@ func (p *picture) setProgressing(conds *conditions, next *appsv1.DeploymentStatu
 
 // createFailure words the API's refusal to create the present template's replica set, empty when
 // there was none.
-func (p *picture) createFailure() string {
-	if p.birth == nil || p.Last == nil || p.Last.Action.Target().Resource != p.birth.action.Target().Resource ||
-		p.Last.Action.Target().Name != p.birth.name {
+func (p *decision) createFailure() string {
+	if p.creation == nil || p.Last == nil || p.Last.Action.Target().Resource != p.creation.action.Target().Resource ||
+		p.Last.Action.Target().Name != p.creation.name {
 		return ""
 	}
-	return fmt.Sprintf("Failed to create new replica set %q: %s", p.birth.name, p.Last.Status.Message)
+	return fmt.Sprintf("Failed to create new replica set %q: %s", p.creation.name, p.Last.Status.Message)
 }
 
 // beginProgress starts the clock anew when another template has become the present one.
-func (p *picture) beginProgress(conds *conditions) {
+func (p *decision) beginProgress(conds *conditions) {
 	c := conds.get(appsv1.DeploymentProgressing)
 	if p.fresh == nil {
 		if c != nil && (c.Reason == timedOut || c.Reason == newReplicaSetAvailable) {
@@ -148,7 +148,7 @@ func (p *picture) beginProgress(conds *conditions) {
 	}
 }
 
-func (p *picture) judgeProgress(conds *conditions, next *appsv1.DeploymentStatus, limit time.Duration) {
+func (p *decision) judgeProgress(conds *conditions, next *appsv1.DeploymentStatus, limit time.Duration) {
 	c := conds.get(appsv1.DeploymentProgressing)
 	begun := p.fresh != nil && p.fresh.annotation(revisionKey) != p.d.Annotations[revisionKey]
 	if c != nil && c.Reason == newReplicaSetAvailable && next.Replicas == next.UpdatedReplicas {
@@ -181,7 +181,7 @@ func (p *picture) judgeProgress(conds *conditions, next *appsv1.DeploymentStatus
 }
 
 // subject names what progresses, in upstream's words.
-func (p *picture) subject() string {
+func (p *decision) subject() string {
 	if p.fresh != nil {
 		return fmt.Sprintf("ReplicaSet %q", p.fresh.set.Name)
 	}

@@ -12,7 +12,7 @@ import (
 
 // why explains the plan: the moves decided, and what every further move waits for, what is likely
 // the cause first.
-func (p *picture) why(s *appsv1.DeploymentStatus) plan.Why {
+func (p *decision) why(s *appsv1.DeploymentStatus) plan.Why {
 	if p.d.DeletionTimestamp != nil {
 		return plan.Why{State: plan.Waiting, Waits: []plan.Wait{{Reason: "Deleting", Since: p.d.DeletionTimestamp.Time,
 			Message: "the deployment is being deleted; finalizers: " + strings.Join(p.d.Finalizers, ", ")}}}
@@ -42,7 +42,7 @@ func (p *picture) why(s *appsv1.DeploymentStatus) plan.Why {
 }
 
 // troubles are what will hardly pass without the user.
-func (p *picture) troubles(s *appsv1.DeploymentStatus) []plan.Wait {
+func (p *decision) troubles(s *appsv1.DeploymentStatus) []plan.Wait {
 	var waits []plan.Wait
 	if failure := p.createFailure(); failure != "" {
 		waits = append(waits, plan.Wait{Reason: createError, Message: failure, Since: p.Last.At})
@@ -65,7 +65,7 @@ func (p *picture) troubles(s *appsv1.DeploymentStatus) []plan.Wait {
 
 // waitForSet says how far the present replica set has got; what holds it up is its own plan's to
 // say. When it has all its pods, it is old ones that have yet to leave.
-func (p *picture) waitForSet(m *member) plan.Wait {
+func (p *decision) waitForSet(m *member) plan.Wait {
 	if m.set.Status.AvailableReplicas >= p.replicas {
 		w := plan.Wait{Reason: "OldPodsLeaving", On: object.RefOf(m.set), Message: "pods that are not asked for any more have yet to leave"}
 		for _, o := range p.all {
@@ -88,7 +88,7 @@ func (p *picture) waitForSet(m *member) plan.Wait {
 }
 
 // waitForOthers explains why a rolling update does not go further in this pass.
-func (p *picture) waitForOthers(target int32) {
+func (p *decision) waitForOthers(target int32) {
 	if m := p.unsettled(); m != nil {
 		p.waits = append(p.waits, plan.Wait{Reason: "ReplicaSetNotObserved", On: object.RefOf(m.set),
 			Message: fmt.Sprintf("replica set %q has not yet taken note of its new size", m.set.Name)})

@@ -38,7 +38,7 @@ func held(r object.Reader, pod *corev1.Pod, _ time.Time) (Verdict, bool) {
 		ref := object.Ref{Resource: resource.RuntimeClasses, Key: object.Key{Name: *name}}
 		obj, found := r.Get(ref.Resource, "", *name)
 		class, _ := obj.(*nodev1.RuntimeClass)
-		if !found || class == nil { // a controller's picture has no classes: whether there is one is for who follows this
+		if !found || class == nil { // a controller's snapshot has no classes: whether there is one is for who follows this
 			v.On = ref
 			v.Hint = "see that the RuntimeClass exists and that the node has its handler, or make the pod without runtimeClassName"
 			return v, true

@@ -53,7 +53,7 @@ func TestStatefulSetPlanRefuses(t *testing.T) {
 		change(&s.Spec)
 		return w, w.Put(s).(*appsv1.StatefulSet)
 	}
-	birth := func(s *appsv1.StatefulSet, n int, revision string) *corev1.Pod {
+	newborn := func(s *appsv1.StatefulSet, n int, revision string) *corev1.Pod {
 		name := "web-" + strconv.Itoa(n)
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{
 			"controller-revision-hash": revision, appsv1.StatefulSetPodNameLabel: name, appsv1.PodIndexLabel: strconv.Itoa(n)}},
@@ -78,30 +78,30 @@ func TestStatefulSetPlanRefuses(t *testing.T) {
 		breaks string // empty: nothing
 	}{
 		{"first pod with its claim", func(*appsv1.StatefulSetSpec) {}, func(_ *model.World, s *appsv1.StatefulSet) plan.Plan {
-			return create(pvc(0, "1Gi"), birth(s, 0, "new"))
+			return create(pvc(0, "1Gi"), newborn(s, 0, "new"))
 		}, ""},
-		{"pod without its claim", parallel, func(_ *model.World, s *appsv1.StatefulSet) plan.Plan { return create(birth(s, 0, "new")) }, "without its claim"},
+		{"pod without its claim", parallel, func(_ *model.World, s *appsv1.StatefulSet) plan.Plan { return create(newborn(s, 0, "new")) }, "without its claim"},
 		{"name that exists", parallel, func(w *model.World, s *appsv1.StatefulSet) plan.Plan {
 			member(w, s, "web-0", "new", "n", true)
-			return create(pvc(0, "1Gi"), birth(s, 0, "new"))
+			return create(pvc(0, "1Gi"), newborn(s, 0, "new"))
 		}, "created while it exists"},
 		{"ordinal that is not wanted", parallel, func(_ *model.World, s *appsv1.StatefulSet) plan.Plan {
-			return create(pvc(3, "1Gi"), birth(s, 3, "new"))
+			return create(pvc(3, "1Gi"), newborn(s, 3, "new"))
 		}, "not wanted"},
 		{"wrong hostname", parallel, func(_ *model.World, s *appsv1.StatefulSet) plan.Plan {
-			pod := birth(s, 0, "new")
+			pod := newborn(s, 0, "new")
 			pod.Spec.Hostname = "other"
 			return create(pvc(0, "1Gi"), pod)
 		}, "not whole"},
 		{"out of order", func(*appsv1.StatefulSetSpec) {}, func(_ *model.World, s *appsv1.StatefulSet) plan.Plan {
-			return create(pvc(1, "1Gi"), birth(s, 1, "new"))
+			return create(pvc(1, "1Gi"), newborn(s, 1, "new"))
 		}, "before ordinal 0 serves"},
 		{"surplus, lower first", func(*appsv1.StatefulSetSpec) {}, func(w *model.World, s *appsv1.StatefulSet) plan.Plan {
 			member(w, s, "web-4", "new", "n", true)
 			return deletion(member(w, s, "web-3", "new", "n", true))
 		}, "surplus web-3 is deleted before web-4"},
 		{"wrong revision", parallel, func(_ *model.World, s *appsv1.StatefulSet) plan.Plan {
-			return create(pvc(0, "1Gi"), birth(s, 0, "old"))
+			return create(pvc(0, "1Gi"), newborn(s, 0, "old"))
 		}, "created at old"},
 		{"below the partition", func(s *appsv1.StatefulSetSpec) {
 			parallel(s)
@@ -149,7 +149,7 @@ func expect(t *testing.T, name string, err error, breaks string) {
 }
 
 func TestDaemonSetPlanRefuses(t *testing.T) {
-	birth := func(node string) plan.Plan {
+	newborn := func(node string) plan.Plan {
 		return plan.Plan{Actions: []plan.Action{plan.Create{Object: &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", GenerateName: "d-", Labels: map[string]string{"controller-revision-hash": "new"}},
 			Spec: corev1.PodSpec{Affinity: &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
@@ -161,12 +161,12 @@ func TestDaemonSetPlanRefuses(t *testing.T) {
 		make        func(*model.World, *appsv1.DaemonSet) plan.Plan
 		breaks      string
 	}{
-		{"a node without one", nil, func(*model.World, *appsv1.DaemonSet) plan.Plan { return birth("n1") }, ""},
-		{"a tainted node", nil, func(*model.World, *appsv1.DaemonSet) plan.Plan { return birth("bad") }, "shall have none"},
-		{"a node that is not there", nil, func(*model.World, *appsv1.DaemonSet) plan.Plan { return birth("none") }, "shall have none"},
+		{"a node without one", nil, func(*model.World, *appsv1.DaemonSet) plan.Plan { return newborn("n1") }, ""},
+		{"a tainted node", nil, func(*model.World, *appsv1.DaemonSet) plan.Plan { return newborn("bad") }, "shall have none"},
+		{"a node that is not there", nil, func(*model.World, *appsv1.DaemonSet) plan.Plan { return newborn("none") }, "shall have none"},
 		{"a second one", nil, func(w *model.World, s *appsv1.DaemonSet) plan.Plan {
 			member(w, s, "d-1", "old", "n1", true)
-			return birth("n1")
+			return newborn("n1")
 		}, "beside"},
 		{"two nodes at a time", nil, func(w *model.World, s *appsv1.DaemonSet) plan.Plan {
 			return deletion(member(w, s, "d-1", "old", "n1", true), member(w, s, "d-2", "old", "n2", true))

@@ -22,7 +22,7 @@ import (
 	"coracle/internal/workload/claim"
 )
 
-// PlanCheck judges one plan against the picture it was made from.
+// PlanCheck judges one plan against the snapshot it was made from.
 type PlanCheck func(r object.Reader, key object.Key, p plan.Plan, now time.Time) error
 
 // StatefulSetPlan holds when a plan for a StatefulSet keeps every promise that a single plan can

@@ -18,8 +18,8 @@ import (
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// crowd returns a world with one ReplicaSet that asks for want pods and has n, ready on 50 nodes.
-func crowd(want, n int) (*model.World, object.Key) {
+// sized returns a world with one ReplicaSet that asks for want pods and has n, ready on 50 nodes.
+func sized(want, n int) (*model.World, object.Key) {
 	c := replicaset.Controller()
 	w := model.New(epoch, c)
 	replicas := int32(want)
@@ -41,7 +41,7 @@ func crowd(want, n int) (*model.World, object.Key) {
 }
 
 func bench(b *testing.B, want, n, actions int) {
-	w, key := crowd(want, n)
+	w, key := sized(want, n)
 	c := replicaset.Controller()
 	if want == n {
 		w.Apply(c.Plan(plan.Input{Reader: w, Key: key, Now: w.Now}))

@@ -32,7 +32,7 @@ type candidate struct {
 }
 
 // victims returns the n active pods that are missed least, in the order in which to delete them.
-func (p *picture) victims(n int) []*corev1.Pod {
+func (p *snapshot) victims(n int) []*corev1.Pod {
 	active := p.each()
 	if n >= len(active) {
 		return active
@@ -73,7 +73,7 @@ func first(a, b bool) int {
 	return 1
 }
 
-func (p *picture) candidate(pod *corev1.Pod, neighbours map[string]int) candidate {
+func (p *snapshot) candidate(pod *corev1.Pod, neighbours map[string]int) candidate {
 	since, ready := podstate.ReadySince(pod)
 	c := candidate{pod: pod, unassigned: pod.Spec.NodeName == "", phase: phaseOrder(pod.Status.Phase), ready: ready,
 		cost: deletionCost(pod), neighbours: neighbours[pod.Spec.NodeName],
@@ -124,7 +124,7 @@ func span(since, now time.Time) int {
 
 // related counts, for each node, the active pods of this set and of its siblings: the sets that
 // the same controller owns, as a Deployment its ReplicaSets.
-func (p *picture) related(own []*corev1.Pod) map[string]int {
+func (p *snapshot) related(own []*corev1.Pod) map[string]int {
 	perNode := map[string]int{}
 	add := func(pod *corev1.Pod) {
 		if podstate.Active(pod) && pod.Spec.NodeName != "" {

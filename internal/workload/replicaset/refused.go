@@ -39,7 +39,7 @@ func pause(created func(before time.Time) (time.Time, bool), now time.Time) time
 }
 
 // rest holds the creation of pods back while it is too soon after refused ones.
-func (p *picture) rest() {
+func (p *snapshot) rest() {
 	if p.lack > p.held {
 		p.paused = pause(func(before time.Time) (time.Time, bool) {
 			_, at, found := p.lastRefused(before)
@@ -49,7 +49,7 @@ func (p *picture) rest() {
 }
 
 // lastRefused is the refused pod that was created last before an instant, zero for any.
-func (p *picture) lastRefused(before time.Time) (name string, created time.Time, found bool) {
+func (p *snapshot) lastRefused(before time.Time) (name string, created time.Time, found bool) {
 	for _, g := range p.groups {
 		if n, at, there := g.LastRefused(before); there && (!found || at.After(created) || at.Equal(created) && n < name) {
 			name, created, found = n, at, true
@@ -59,7 +59,7 @@ func (p *picture) lastRefused(before time.Time) (name string, created time.Time,
 }
 
 // resting explains the pause by the pod that was refused last.
-func (p *picture) resting() plan.Wait {
+func (p *snapshot) resting() plan.Wait {
 	refused := 0
 	for _, g := range p.groups {
 		refused += g.Refused()

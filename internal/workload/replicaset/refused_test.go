@@ -35,7 +35,7 @@ func TestPause(t *testing.T) {
 				Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "NodeAffinity"}})
 		}
 		refused := func(before time.Time) (time.Time, bool) {
-			_, at, found := (&picture{groups: pods.Groups()}).lastRefused(before)
+			_, at, found := (&snapshot{groups: pods.Groups()}).lastRefused(before)
 			return at, found
 		}
 		want := time.Time{}

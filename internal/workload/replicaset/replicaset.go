@@ -30,7 +30,7 @@ import (
 )
 
 // Burst is how many pods one plan creates or deletes at most, so that a big set neither holds up
-// the others nor acts for long on an old picture. What is left comes with the next plan.
+// the others nor acts for long on an old snapshot. What is left comes with the next plan.
 const Burst = 500
 
 // Controller plans ReplicaSets.
@@ -58,7 +58,7 @@ func ReplicationController() plan.Controller {
 	}
 }
 
-// none: a ReplicationController rolls nothing out by itself; what its pods wait for must be in the picture all the
+// none: a ReplicationController rolls nothing out by itself; what its pods wait for must be in the snapshot all the
 // same.
 func none(object.Reader, object.Object, object.Object) []object.Key { return nil }
 
@@ -77,8 +77,8 @@ func planFor(res resource.Resource) func(plan.Input) plan.Plan {
 	}
 }
 
-// picture is what a decision rests on: the set and the count of its pods.
-type picture struct {
+// snapshot is what a decision rests on: the set and the count of its pods.
+type snapshot struct {
 	plan.Input
 	set set
 	led *routed.Book
@@ -101,7 +101,7 @@ type picture struct {
 }
 
 func decide(in plan.Input, s set) plan.Plan {
-	p := &picture{Input: in, set: s, led: routed.New(in.Reader, in.Now)}
+	p := &snapshot{Input: in, set: s, led: routed.New(in.Reader, in.Now)}
 	p.claim()
 	for _, g := range p.groups {
 		p.active += g.Active
@@ -129,7 +129,7 @@ func decide(in plan.Input, s set) plan.Plan {
 }
 
 // claim finds the set's pods. The tally tells whether any is to be adopted or released; only then is each looked at.
-func (p *picture) claim() {
+func (p *snapshot) claim() {
 	owner := claim.Owner{Object: p.set.object, Selector: p.set.selector}
 	own := tally.Of(p.Reader, p.set.object).Groups()
 	astray := func(g *tally.Group) bool {
@@ -153,7 +153,7 @@ func (p *picture) claim() {
 }
 
 // each returns the active pods one by one: for deletions, which must choose among all.
-func (p *picture) each() []*corev1.Pod {
+func (p *snapshot) each() []*corev1.Pod {
 	pods := p.pods
 	if pods == nil {
 		owner := claim.Owner{Object: p.set.object, Selector: p.set.selector}
@@ -168,8 +168,8 @@ func (p *picture) each() []*corev1.Pod {
 	return active
 }
 
-// pod returns a pod of the set by name; nil when the picture has none.
-func (p *picture) pod(name string) *corev1.Pod {
+// pod returns a pod of the set by name; nil when the snapshot has none.
+func (p *snapshot) pod(name string) *corev1.Pod {
 	o, ok := p.Reader.Get(resource.Pods, p.set.object.GetNamespace(), name)
 	if !ok {
 		return nil
@@ -180,7 +180,7 @@ func (p *picture) pod(name string) *corev1.Pod {
 // adoptable keeps a set from taking pods that have ended: they would never count.
 func adoptable(o object.Object) bool { return podstate.Active(o.(*corev1.Pod)) }
 
-func (p *picture) replicaActions() []plan.Action {
+func (p *snapshot) replicaActions() []plan.Action {
 	switch n := p.lack - p.held; {
 	case n > 0 && !p.paused.IsZero():
 	case n > 0 && !p.namespaceEnds():
@@ -192,12 +192,12 @@ func (p *picture) replicaActions() []plan.Action {
 }
 
 // namespaceEnds says that the API would refuse every new pod.
-func (p *picture) namespaceEnds() bool {
+func (p *snapshot) namespaceEnds() bool {
 	ns, ok := p.Reader.Get(resource.Namespaces, "", p.set.object.GetNamespace())
 	return ok && ns.GetDeletionTimestamp() != nil
 }
 
-func (p *picture) creations(n int) []plan.Action {
+func (p *snapshot) creations(n int) []plan.Action {
 	about := object.RefOf(p.set.object)
 	var create plan.Action = plan.Create{ // one for all: they differ in the name alone, which the API gives
 		Object:  p.set.newPod(),
@@ -214,7 +214,7 @@ func (p *picture) creations(n int) []plan.Action {
 	return actions
 }
 
-func (p *picture) deletions(n int) []plan.Action {
+func (p *snapshot) deletions(n int) []plan.Action {
 	about := object.RefOf(p.set.object)
 	done := &plan.Event{Regarding: about, Type: corev1.EventTypeNormal, Reason: "SuccessfulDelete",
 		Message: "Deleted pod: " + plan.TellName}

@@ -28,7 +28,7 @@ type counts struct {
 
 // count counts the pods, and says when the next ready one turns available (zero: none will). Whoever sets no
 // minReadySeconds does not ask since when a pod is ready.
-func (p *picture) count() (c counts, next time.Time) {
+func (p *snapshot) count() (c counts, next time.Time) {
 	soon := func(at time.Time) {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
@@ -52,7 +52,7 @@ func (p *picture) count() (c counts, next time.Time) {
 // early counts the pods of a group that have been ready for long enough, but that not all who lead connections know,
 // and says when the first of them counts as available though nobody says so. Only those that became ready of late are
 // looked at, and only where a service selects them.
-func (p *picture) early(g *tally.Group) (n int, next time.Time) {
+func (p *snapshot) early(g *tally.Group) (n int, next time.Time) {
 	if !p.led.Concerns(g.Namespace, g.Labels) {
 		return 0, time.Time{}
 	}
@@ -74,7 +74,7 @@ func (p *picture) early(g *tally.Group) (n int, next time.Time) {
 	return n, next
 }
 
-func (p *picture) minReady() time.Duration { return time.Duration(p.set.minReady) * time.Second }
+func (p *snapshot) minReady() time.Duration { return time.Duration(p.set.minReady) * time.Second }
 
 // carries reports whether labels contains all of wanted.
 func carries(labels, wanted map[string]string) bool {
@@ -90,7 +90,7 @@ func carries(labels, wanted map[string]string) bool {
 // long as pods are missing or too many and the outcome of trying again is not known.
 type failure struct{ reason, message string }
 
-func (p *picture) failure() *failure {
+func (p *snapshot) failure() *failure {
 	if p.lack-p.held == 0 || p.namespaceEnds() {
 		return nil
 	}

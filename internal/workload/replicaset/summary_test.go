@@ -77,11 +77,11 @@ func TestKeptCountsPlanAlike(t *testing.T) {
 	})
 }
 
-// BenchmarkOnePodOf changes the readiness of one pod of a set and plans, on the loop's own picture.
+// BenchmarkOnePodOf changes the readiness of one pod of a set and plans, on the loop's own snapshot.
 func BenchmarkOnePodOf(b *testing.B) {
 	for _, n := range []int{100, 1_000, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			w, key := crowd(n, n)
+			w, key := sized(n, n)
 			c := replicaset.Controller()
 			v := view.New(c.Indexes...)
 			v.AddSummaries(c.Summaries...)

@@ -20,7 +20,7 @@ import (
 const shown = 3
 
 // why explains the plan: what happens next, then each pod that is not available with its reason.
-func (p *picture) why() plan.Why {
+func (p *snapshot) why() plan.Why {
 	c := p.counts
 	w := plan.Why{State: plan.Steady}
 	if s := p.set.object; s.GetDeletionTimestamp() != nil {
@@ -58,7 +58,7 @@ func (p *picture) why() plan.Why {
 }
 
 // refusal words a wait for the API to accept what it refused.
-func (p *picture) refusal(f *failure) plan.Wait {
+func (p *snapshot) refusal(f *failure) plan.Wait {
 	w := plan.Wait{Reason: f.reason, Message: "the API refused the last try: " + f.message, On: object.RefOf(p.set.object)}
 	if p.Last != nil {
 		w.Since, w.Refused = p.Last.At, &p.Last.Status
@@ -71,7 +71,7 @@ func (p *picture) refusal(f *failure) plan.Wait {
 
 // explainPods adds a wait for the pods that are not available, those that look worst first. Only
 // the few that are shown are diagnosed: the cost of a plan must not be that of its explanation.
-func (p *picture) explainPods(w *plan.Why) {
+func (p *snapshot) explainPods(w *plan.Why) {
 	missing := p.active - int(p.counts.available)
 	for _, pod := range p.worst() {
 		v := diagnose.Pod(p.Reader, pod, p.set.minReady, p.Now)
@@ -92,7 +92,7 @@ func (p *picture) explainPods(w *plan.Why) {
 
 // worst returns the pods to explain, as many as are shown: those that look bad, the others that are not ready, those
 // that have not been for long enough, those that not every node knows.
-func (p *picture) worst() []*corev1.Pod {
+func (p *snapshot) worst() []*corev1.Pod {
 	names := make([]string, 0, shown)
 	take := func(more []string) {
 		for _, name := range more {
@@ -115,7 +115,7 @@ func (p *picture) worst() []*corev1.Pod {
 }
 
 // some returns of each group the first few names, in their order; those of several groups by name.
-func (p *picture) some(of func(*tally.Group) iter.Seq[string]) (names []string) {
+func (p *snapshot) some(of func(*tally.Group) iter.Seq[string]) (names []string) {
 	groups := 0
 	for _, g := range p.groups {
 		n := len(names)
@@ -135,7 +135,7 @@ func (p *picture) some(of func(*tally.Group) iter.Seq[string]) (names []string) 
 }
 
 // leaving returns the terminating pod that is told of, the first by name; nil when there is none.
-func (p *picture) leaving() *corev1.Pod {
+func (p *snapshot) leaving() *corev1.Pod {
 	names := p.some((*tally.Group).Leaving)
 	if len(names) == 0 {
 		return nil

@@ -40,7 +40,7 @@ type service struct {
 	shown map[string]uint64
 }
 
-// New returns a book over a picture.
+// New returns a book over a snapshot.
 func New(r object.Reader, now time.Time) *Book {
 	return &Book{r: r, now: now, services: map[object.Key]*service{}}
 }

@@ -100,7 +100,7 @@ func past(t *testing.T, size int, steps string) *history {
 			}
 			fs.Kill()
 			e, _, _, err = openSmall(fs)
-		case 'n': // a picture of now
+		case 'n': // a snapshot of now
 			h.disks, h.states = append(h.disks, fs.Clone()), append(h.states, maps.Clone(state))
 		}
 		if err != nil {

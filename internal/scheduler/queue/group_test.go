@@ -13,8 +13,8 @@ import (
 	"coracle/internal/scheduler/place"
 )
 
-// crowdOf is pods made from one template.
-func crowdOf(s *place.State, app string, n int) (pods []*place.Pod) {
+// groupOf is pods made from one template.
+func groupOf(s *place.State, app string, n int) (pods []*place.Pod) {
 	for i := range n {
 		name := fmt.Sprint(app, i)
 		pods = append(pods, s.NewPod(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{
@@ -27,7 +27,7 @@ func crowdOf(s *place.State, app string, n int) (pods []*place.Pod) {
 // asleep is a queue with n alike pods that were refused for want of resources.
 func asleep(n int) *Queue {
 	q := New()
-	for i, p := range crowdOf(place.NewState(), "web", n) {
+	for i, p := range groupOf(place.NewState(), "web", n) {
 		q.Set(p, true, start.Add(time.Duration(i)))
 	}
 	_, items := drain(q, start)
@@ -37,7 +37,7 @@ func asleep(n int) *Queue {
 	return q
 }
 
-func TestOneTriesForTheCrowd(t *testing.T) {
+func TestOneTriesForTheGroup(t *testing.T) {
 	q := asleep(100)
 	q.Changed(place.CauseResources, start)
 	q.Changed(place.CauseResources, start)
@@ -51,15 +51,15 @@ func TestOneTriesForTheCrowd(t *testing.T) {
 	expect(t, names)
 }
 
-func TestSmallCrowdWakesWhole(t *testing.T) {
-	q := asleep(smallCrowd)
+func TestSmallGroupWakesWhole(t *testing.T) {
+	q := asleep(smallGroup)
 	q.Changed(place.CauseResources, start)
-	if names, _ := drain(q, start); len(names) != smallCrowd {
+	if names, _ := drain(q, start); len(names) != smallGroup {
 		t.Fatalf("woke %v, want all", names)
 	}
 }
 
-func TestNextTriesWhenTheScoutGoes(t *testing.T) {
+func TestNextTriesWhenTheProbeGoes(t *testing.T) {
 	for name, fate := range map[string]func(*Queue, *Item){
 		"removed": func(q *Queue, it *Item) { q.Remove(it.Pod.UID) },
 		"resting": func(q *Queue, it *Item) { q.Rest(it, start) },
@@ -111,7 +111,7 @@ func TestNobodyWaitsBesideRoom(t *testing.T) {
 				}
 			}
 		}
-		pods := map[string][]*place.Pod{"web": crowdOf(s, "web", 80), "db": crowdOf(s, "db", 80)}
+		pods := map[string][]*place.Pod{"web": groupOf(s, "web", 80), "db": groupOf(s, "db", 80)}
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			kind := rapid.SampledFrom([]string{"web", "db"}).Draw(rt, "kind")
 			switch rapid.IntRange(0, 3).Draw(rt, "step") {

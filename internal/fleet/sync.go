@@ -17,8 +17,8 @@ import (
 	"coracle/internal/simnode"
 )
 
-// tendNode writes what a node says of itself, and returns when to look again.
-func (f *Fleet) tendNode(ctx context.Context, name string) time.Time {
+// syncNode writes what a node says of itself, and returns when to look again.
+func (f *Fleet) syncNode(ctx context.Context, name string) time.Time {
 	o, ok := f.view.Get(resource.Nodes, "", name)
 	if !ok {
 		return time.Time{}
@@ -64,8 +64,8 @@ func (f *Fleet) complain(about object.Object, p simnode.Problem) {
 	f.tell(plan.Event{Regarding: object.RefOf(about), Type: corev1.EventTypeWarning, Reason: "InvalidSimulation", Message: p.String()})
 }
 
-// tendPod writes what becomes of a pod, and returns when to look again.
-func (f *Fleet) tendPod(ctx context.Context, key object.Key, e *entry) time.Time {
+// syncPod writes what becomes of a pod, and returns when to look again.
+func (f *Fleet) syncPod(ctx context.Context, key object.Key, e *entry) time.Time {
 	o, ok := f.view.Get(resource.Pods, key.Namespace, key.Name)
 	if !ok {
 		return time.Time{}

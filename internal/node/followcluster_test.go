@@ -13,13 +13,13 @@ import (
 	"coracle/internal/view"
 )
 
-// TestPictureOfServices: the agent follows services, endpoint slices and its own node, keeps what it knows while no server
+// TestSnapshotOfServices: the agent follows services, endpoint slices and its own node, keeps what it knows while no server
 // answers and while another one does, and catches up afterwards.
-func TestPictureOfServices(t *testing.T) {
+func TestSnapshotOfServices(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.stop()
 		<-w.ended
-		w.cfg.Picture, w.cfg.Pictured = view.New(), make(chan struct{})
+		w.cfg.Snapshot, w.cfg.SnapshotReady = view.New(), make(chan struct{})
 		create := func(obj object.Object) {
 			t.Helper()
 			if _, err := w.cluster.Create(t.Context(), obj); err != nil {
@@ -40,13 +40,13 @@ func TestPictureOfServices(t *testing.T) {
 		w.start()
 		w.settle(5 * time.Second)
 		select {
-		case <-w.cfg.Pictured:
+		case <-w.cfg.SnapshotReady:
 		default:
 			t.Error("the picture is never said to be whole")
 		}
 		want := func(when string, services, slices int) {
 			t.Helper()
-			p := w.cfg.Picture
+			p := w.cfg.Snapshot
 			if s, e := len(p.List(resource.Services, "")), len(p.List(resource.EndpointSlices, "")); s != services || e != slices {
 				t.Errorf("%s: %d services and %d slices, want %d and %d", when, s, e, services, slices)
 			}

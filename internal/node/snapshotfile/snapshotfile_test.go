@@ -1,4 +1,4 @@
-package picturefile
+package snapshotfile
 
 import (
 	"bytes"

@@ -37,8 +37,8 @@ func kindOf(name string) (resource.Resource, bool) {
 	return res, ok
 }
 
-// equip gives a workload the settings of the world's features.
-func (w *world) equip(r *rand.Rand, o object.Object) object.Object {
+// applyFeatures gives a workload the settings of the world's features.
+func (w *world) applyFeatures(r *rand.Rand, o object.Object) object.Object {
 	notes := map[string]string{}
 	o.SetAnnotations(notes)
 	w.note(r, o, notes)
@@ -162,11 +162,11 @@ func (w *world) classes() {
 	}
 }
 
-// furnishMore makes what the world's features add to what every world has.
-func (w *world) furnishMore(r *rand.Rand) {
+// setUpFeatures makes what the world's features add to what every world has.
+func (w *world) setUpFeatures(r *rand.Rand) {
 	if w.has[twins] {
 		for range 1 + r.IntN(2) {
-			w.make(w.equip(r, w.workload(r, pick(r, "dep2", "sts2", "ds2", "dep", "sts"))))
+			w.make(w.applyFeatures(r, w.workload(r, pick(r, "dep2", "sts2", "ds2", "dep", "sts"))))
 		}
 	}
 	if w.has[quotas] {

@@ -16,17 +16,17 @@ import (
 	"coracle/internal/view"
 )
 
-// followCluster keeps the picture of what lies beyond this node's pods: services, what stands behind them, and the node
+// followCluster keeps the snapshot of what lies beyond this node's pods: services, what stands behind them, and the node
 // itself. It begins with the first server whose word counts. One that does not is not heard (guard), so that what it
-// does not know stays in the picture.
+// does not know stays in the snapshot.
 func (a *agent) followCluster(ctx context.Context) {
-	if a.cfg.Picture == nil {
+	if a.cfg.Snapshot == nil {
 		return
 	}
 	if _, err := a.trust.await(ctx, serving); err != nil {
 		return
 	}
-	following := view.FollowSources(ctx, listening{a.cfg.Client, a.trust}, a.cfg.Picture,
+	following := view.FollowSources(ctx, listening{a.cfg.Client, a.trust}, a.cfg.Snapshot,
 		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + a.cfg.Name, Keep: KeepOf},
 		view.Source{Resource: resource.Services, Keep: KeepOf},
 		view.Source{Resource: resource.EndpointSlices, Keep: KeepOf},
@@ -34,7 +34,7 @@ func (a *agent) followCluster(ctx context.Context) {
 	)
 	<-following.Synced()
 	if ctx.Err() == nil {
-		close(a.cfg.Pictured)
+		close(a.cfg.SnapshotReady)
 	}
 	<-following.Done()
 }
@@ -62,7 +62,7 @@ func (l listening) Watch(ctx context.Context, res resource.Resource, opts client
 	return l.Interface.Watch(ctx, res, opts)
 }
 
-// KeepOf returns what the picture keeps of an object: not what no reader of it needs, and the words that many of them
+// KeepOf returns what the snapshot keeps of an object: not what no reader of it needs, and the words that many of them
 // say shared: who manages which field goes, and a hundred thousand endpoints name their node, zone and namespace in one
 // string each. The object is not changed.
 func KeepOf(obj object.Object) object.Object {

@@ -82,9 +82,9 @@ func (t *template) readPreferred(obj *corev1.Pod, terms []corev1.WeightedPodAffi
 	}
 }
 
-// kin are pods of one template with the same labels: to other pods' terms they are all the same,
+// a shape is pods of one template with the same labels: to other pods' terms they are all the same,
 // and so what is worked out for one of them holds for all.
-type kin struct {
+type shape struct {
 	*template
 	// relations and counted hold for the tallies of that version.
 	relations *relations
@@ -99,23 +99,23 @@ type kin struct {
 	preemptedAt int
 }
 
-// maxSorts bounds the templates and kin remembered in each of two generations.
-const maxSorts = 4096
+// maxShapes bounds the templates and shape remembered in each of two generations.
+const maxShapes = 4096
 
-// sorts shares templates and kin between pods. What was not asked for during a generation is
+// shapeCache shares templates and shape between pods. What was not asked for during a generation is
 // forgotten; pods that have it keep it.
-type sorts struct {
+type shapeCache struct {
 	templates, oldTemplates map[string]*template
-	kins, oldKins           map[string]*kin
+	shapes, oldShapes       map[string]*shape
 	scratch                 []byte
 }
 
-func newSorts() sorts {
-	return sorts{templates: map[string]*template{}, kins: map[string]*kin{}}
+func newShapeCache() shapeCache {
+	return shapeCache{templates: map[string]*template{}, shapes: map[string]*shape{}}
 }
 
-// of returns the kin of a pod.
-func (s *sorts) of(obj *corev1.Pod) *kin {
+// of returns the shape of a pod.
+func (s *shapeCache) of(obj *corev1.Pod) *shape {
 	request := fit.RequestOf(obj)
 	key := appendClass(s.scratch[:0], obj, &request)
 	class := len(key)
@@ -123,21 +123,21 @@ func (s *sorts) of(obj *corev1.Pod) *kin {
 	spec := len(key)
 	key = appendLabels(append(key, '|'), obj.Labels)
 	s.scratch = key
-	if k := s.kins[string(key)]; k != nil {
+	if k := s.shapes[string(key)]; k != nil {
 		return k
 	}
-	k := s.oldKins[string(key)]
+	k := s.oldShapes[string(key)]
 	if k == nil {
-		k = &kin{template: s.template(obj, request, key[:spec], class), related: -1, matched: -1, refusedAt: -1, preemptedAt: -1}
+		k = &shape{template: s.template(obj, request, key[:spec], class), related: -1, matched: -1, refusedAt: -1, preemptedAt: -1}
 	}
-	if len(s.kins) >= maxSorts {
-		s.oldKins, s.kins = s.kins, map[string]*kin{}
+	if len(s.shapes) >= maxShapes {
+		s.oldShapes, s.shapes = s.shapes, map[string]*shape{}
 	}
-	s.kins[string(key)] = k
+	s.shapes[string(key)] = k
 	return k
 }
 
-func (s *sorts) template(obj *corev1.Pod, request fit.Amounts, key []byte, class int) *template {
+func (s *shapeCache) template(obj *corev1.Pod, request fit.Amounts, key []byte, class int) *template {
 	if t := s.templates[string(key)]; t != nil {
 		return t
 	}
@@ -145,7 +145,7 @@ func (s *sorts) template(obj *corev1.Pod, request fit.Amounts, key []byte, class
 	if t == nil {
 		t = newTemplate(obj, request, string(key[:class]))
 	}
-	if len(s.templates) >= maxSorts {
+	if len(s.templates) >= maxShapes {
 		s.oldTemplates, s.templates = s.templates, map[string]*template{}
 	}
 	s.templates[string(key)] = t

@@ -19,7 +19,7 @@ import (
 )
 
 // moreWishes are what users do in worlds that have a feature, beyond what they do in all.
-var moreWishes = map[feature][]string{
+var moreOps = map[feature][]string{
 	budgets: {"drain", "drain", "budget", "unbudget"}, scarce: {"priority", "scale"}, canaries: {"annotate", "image", "scale"}, rollbacks: {"annotate", "bad", "bad"},
 	onDelete: {"on-delete", "delete-pod"}, reserved: {"annotate", "start"}, growth: {"grow", "grow"}, held: {"annotate", "daemon-image", "daemon-image", "daemon-image"},
 	namespaces: {"delete-namespace", "make-namespace", "make-namespace", "remake", "remake"}, deadlines: {"annotate", "bad"},
@@ -28,22 +28,22 @@ var moreWishes = map[feature][]string{
 	slow:   {"daemon-image", "daemon-image", "daemon-image", "daemon-image", "image", "set-image", "set-image", "set-image", "set-image"},
 }
 
-// wishList is what a user of this world may wish, each as often as it is to come.
-func (w *world) wishList(common []string) []string {
+// opList is what a user of this world may do, each as often as it is to come.
+func (w *world) opList(common []string) []string {
 	if len(w.has) == 0 {
 		return common
 	}
 	out := append([]string(nil), common...)
 	for _, f := range features {
 		if w.has[f] {
-			out = append(out, moreWishes[f]...)
+			out = append(out, moreOps[f]...)
 		}
 	}
 	return out
 }
 
-// wishMore is what a user does who makes use of a feature; nil for what this is not.
-func (w *world) wishMore(e event, r *rand.Rand) func() {
+// featureOp is what a user does who makes use of a feature; nil for what this is not.
+func (w *world) featureOp(e event, r *rand.Rand) func() {
 	name := e.Key.Name
 	switch e.Who {
 	case "drain":
@@ -86,10 +86,10 @@ func (w *world) wishMore(e event, r *rand.Rand) func() {
 	case "make-namespace":
 		return func() { w.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}) }
 	}
-	return w.wishStrategy(e, r)
+	return w.strategyOp(e, r)
 }
 
-func (w *world) wishStrategy(e event, r *rand.Rand) func() {
+func (w *world) strategyOp(e event, r *rand.Rand) func() {
 	name := e.Key.Name
 	switch e.Who {
 	case "on-delete":
@@ -178,9 +178,9 @@ func (w *world) drain(name string) {
 	}
 }
 
-// appeaseMore has the user take back what a feature did to keep the world from rest: too little room, and rules
+// healFeatures has the user take back what a feature did to keep the world from rest: too little room, and rules
 // that cannot be met.
-func (w *world) appeaseMore() {
+func (w *world) healFeatures() {
 	w.peace = true
 	edit(w, resource.ResourceQuotas, "quota", func(q *corev1.ResourceQuota) { q.Spec.Hard = podsHard(1000) })
 	for _, m := range w.Machines() {

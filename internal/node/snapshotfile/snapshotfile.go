@@ -1,10 +1,10 @@
-// Package picturefile keeps on a node's disk what its agent was told of the cluster beyond its own pods (services, what
+// Package snapshotfile keeps on a node's disk what its agent was told of the cluster beyond its own pods (services, what
 // stands behind them, the node): so that an agent that starts without an API server still knows their names.
 //
 // It owns the file's form: one line for each change, under a checksum, after lines for all that there was. A change
 // costs one line; when the lines have grown to more than what they tell, the file is written anew and put in place
 // whole. Lines that are damaged, and what follows them, are not believed. It refuses kinds that a node does not follow.
-package picturefile
+package snapshotfile
 
 import (
 	"bytes"

@@ -20,7 +20,7 @@ func TestSharesWhatIsAlike(t *testing.T) {
 	}
 	s := NewState()
 	first := s.NewPod(full("a"))
-	if other := s.NewPod(full("b")); other.kin != first.kin || other.Alike() != first.Alike() {
+	if other := s.NewPod(full("b")); other.shape != first.shape || other.Alike() != first.Alike() {
 		t.Error("two pods of one template share nothing")
 	}
 	for name, edit := range map[string]func(*corev1.Pod){
@@ -43,7 +43,7 @@ func TestSharesWhatIsAlike(t *testing.T) {
 	} {
 		p := full("c")
 		edit(p)
-		if s.NewPod(p).kin == first.kin {
+		if s.NewPod(p).shape == first.shape {
 			t.Errorf("a pod of another %s is taken for one of the same template", name)
 		}
 		if name == "labels" && s.NewPod(p).template != first.template {
@@ -62,16 +62,16 @@ func TestSharesWhatIsAlike(t *testing.T) {
 }
 
 // What is remembered of sorts of pods stays bounded, and pods keep what they have.
-func TestSortsAreForgotten(t *testing.T) {
+func TestShapesAreForgotten(t *testing.T) {
 	s := NewState()
-	for i := range 3 * maxSorts {
+	for i := range 3 * maxShapes {
 		p := pod("p", func(p *corev1.Pod) { p.Labels["i"] = string(rune(i + 1000)); owned(p, types.UID(rune(i+1000))) })
 		s.NewPod(p)
 	}
-	if n := len(s.sorts.kins) + len(s.sorts.oldKins); n > 2*maxSorts {
-		t.Errorf("%d kin are remembered, at most %d should be", n, 2*maxSorts)
+	if n := len(s.shapes.shapes) + len(s.shapes.oldShapes); n > 2*maxShapes {
+		t.Errorf("%d kin are remembered, at most %d should be", n, 2*maxShapes)
 	}
-	if n := len(s.sorts.templates) + len(s.sorts.oldTemplates); n > 2*maxSorts {
-		t.Errorf("%d templates are remembered, at most %d should be", n, 2*maxSorts)
+	if n := len(s.shapes.templates) + len(s.shapes.oldTemplates); n > 2*maxShapes {
+		t.Errorf("%d templates are remembered, at most %d should be", n, 2*maxShapes)
 	}
 }

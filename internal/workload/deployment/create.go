@@ -16,8 +16,8 @@ import (
 	"coracle/internal/workload/claim"
 )
 
-// birth is a replica set to be created for the present template.
-type birth struct {
+// creation is a replica set to be created for the present template.
+type creation struct {
 	name       string
 	size       int32
 	collisions int32
@@ -26,8 +26,8 @@ type birth struct {
 
 const createError = "ReplicaSetCreateError"
 
-// beget decides to create the replica set of the present template with a size.
-func (p *picture) beget(size int32) {
+// createFresh decides to create the replica set of the present template with a size.
+func (p *decision) createFresh(size int32) {
 	name, hash, collisions := p.freeName()
 	set := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{
@@ -59,21 +59,21 @@ func (p *picture) beget(size int32) {
 	p.noteLastAvailable(m)
 	p.beginCanary(m)
 
-	p.birth = &birth{name: name, size: size, collisions: collisions, action: plan.Create{
+	p.creation = &creation{name: name, size: size, collisions: collisions, action: plan.Create{
 		Object:  set,
 		Because: "no replica set has the present template",
 		Failed: &plan.Event{Regarding: object.RefOf(p.d), Type: corev1.EventTypeWarning, Reason: createError,
 			Message: fmt.Sprintf("Failed to create new replica set %q: %s", name, plan.TellError)},
 	}}
 	if size > 0 {
-		p.birth.action.Done = p.scaled(name, 0, size)
+		p.creation.action.Done = p.scaled(name, 0, size)
 	}
 	p.next = append(p.next, fmt.Sprintf("create replica set %s with %d replicas", name, size))
 }
 
 // freeName finds the name for the present template: the hash with the lowest collision count for
 // which no other replica set has the name.
-func (p *picture) freeName() (name, hash string, collisions int32) {
+func (p *decision) freeName() (name, hash string, collisions int32) {
 	if c := p.d.Status.CollisionCount; c != nil {
 		collisions = *c
 	}

@@ -14,8 +14,8 @@ import (
 	"coracle/internal/workload/tally"
 )
 
-// picture is a Deployment and its replica sets at one instant, and the decision as it grows.
-type picture struct {
+// snapshot is a Deployment and its replica sets at one instant, and the decision as it grows.
+type decision struct {
 	plan.Input
 	d        *appsv1.Deployment
 	replicas int32
@@ -30,7 +30,7 @@ type picture struct {
 	canary canary
 
 	// What is decided so far.
-	birth *birth
+	creation *creation
 	// events belong to the status and are told with it, told ones to the actions.
 	events, told []plan.Event
 	again        time.Time
@@ -56,8 +56,8 @@ type member struct {
 	counted *census
 }
 
-func newPicture(in plan.Input, d *appsv1.Deployment, sets []object.Object) *picture {
-	p := &picture{Input: in, d: d, replicas: sizeOf(d.Spec.Replicas), policy: rollout.ReplacementOf(d.Annotations)}
+func newDecision(in plan.Input, d *appsv1.Deployment, sets []object.Object) *decision {
+	p := &decision{Input: in, d: d, replicas: sizeOf(d.Spec.Replicas), policy: rollout.ReplacementOf(d.Annotations)}
 	if r := d.Spec.Strategy.RollingUpdate; d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
 		surge, unavailable := defaultRoom, defaultRoom
 		if r != nil {
@@ -153,7 +153,7 @@ func (m *member) terminating() int32 {
 // status and by its pods. Either may be behind the other, and nothing is taken away on hearsay.
 type census struct{ ready, available int32 }
 
-func (p *picture) census(m *member) census {
+func (p *decision) census(m *member) census {
 	if m.counted != nil {
 		return *m.counted
 	}
@@ -172,7 +172,7 @@ func (p *picture) census(m *member) census {
 // sure is how many available pods the member has when the deletions are done that its present or its
 // next size calls for: those take pods that are not ready first, and it is not certain that they
 // take the ready ones that are not available yet before those that are.
-func (p *picture) sure(m *member) int32 {
+func (p *decision) sure(m *member) int32 {
 	c := p.census(m)
 	lost := max(0, c.ready-min(m.was, m.size))
 	return max(0, c.available-lost)
@@ -180,7 +180,7 @@ func (p *picture) sure(m *member) int32 {
 
 // taken is how many pods count against the upper bound for this member, whatever its controller
 // does next.
-func (p *picture) taken(m *member) int32 {
+func (p *decision) taken(m *member) int32 {
 	n := max(m.size, m.set.Status.Replicas)
 	if p.policy == rollout.TerminationComplete {
 		n += m.terminating()
@@ -190,7 +190,7 @@ func (p *picture) taken(m *member) int32 {
 
 // space is how many pods may be added now so that the upper bound holds; 0 as long as some
 // member is not settled.
-func (p *picture) space() int32 {
+func (p *decision) space() int32 {
 	free := p.room.Most(p.replicas)
 	for _, m := range p.all {
 		if !m.settled() {
@@ -202,7 +202,7 @@ func (p *picture) space() int32 {
 }
 
 // unsettled returns the first member whose controller has not seen its size yet.
-func (p *picture) unsettled() *member {
+func (p *decision) unsettled() *member {
 	for _, m := range p.all {
 		if !m.settled() {
 			return m
@@ -224,7 +224,7 @@ func total(members []*member) int32 {
 }
 
 // soon notes an instant at which to look again.
-func (p *picture) soon(t time.Time) {
+func (p *decision) soon(t time.Time) {
 	if !t.IsZero() && (p.again.IsZero() || t.Before(p.again)) {
 		p.again = t
 	}

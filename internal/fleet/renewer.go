@@ -23,15 +23,15 @@ const (
 	beatPatience = 5 * time.Second
 )
 
-// heart renews the one lease for as long as there is a node that lives by it.
-type heart struct {
+// leaseRenewer renews the one lease for as long as there is a node that lives by it.
+type leaseRenewer struct {
 	fleet *Fleet
 	next  time.Time
 	lease *coordinationv1.Lease
 }
 
 // beat renews the lease if it is time, and returns when it will be; zero when never.
-func (h *heart) beat(ctx context.Context, now time.Time) time.Time {
+func (h *leaseRenewer) beat(ctx context.Context, now time.Time) time.Time {
 	if !h.wanted() {
 		if h.lease != nil {
 			h.stop(ctx)
@@ -54,14 +54,14 @@ func (h *heart) beat(ctx context.Context, now time.Time) time.Time {
 	return h.next
 }
 
-func (h *heart) wanted() bool {
+func (h *leaseRenewer) wanted() bool {
 	h.fleet.mu.Lock()
 	defer h.fleet.mu.Unlock()
 	return len(h.fleet.nodes) > 0
 }
 
 // renew writes with one call while nobody else does.
-func (h *heart) renew(ctx context.Context, now time.Time) error {
+func (h *leaseRenewer) renew(ctx context.Context, now time.Time) error {
 	if h.lease == nil {
 		o, err := h.fleet.client.Get(ctx, resource.Leases, nodelife.LeaseNamespace, simnode.Lease)
 		switch {
@@ -82,7 +82,7 @@ func (h *heart) renew(ctx context.Context, now time.Time) error {
 	return err
 }
 
-func (h *heart) create(ctx context.Context, now time.Time) error {
+func (h *leaseRenewer) create(ctx context.Context, now time.Time) error {
 	holder, seconds := Name, int32(nodelife.Grace/time.Second)
 	o, err := h.fleet.client.Create(ctx, &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: nodelife.LeaseNamespace, Name: simnode.Lease},
@@ -97,7 +97,7 @@ func (h *heart) create(ctx context.Context, now time.Time) error {
 }
 
 // stop removes the lease when its last node is gone.
-func (h *heart) stop(ctx context.Context) {
+func (h *leaseRenewer) stop(ctx context.Context) {
 	ref := object.Ref{Resource: resource.Leases, Key: object.KeyOf(h.lease), UID: h.lease.UID}
 	if _, err := h.fleet.client.Delete(ctx, ref, metav1.DeleteOptions{}); err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) {
 		h.fleet.opts.Log.WarnContext(ctx, "remove the lease of the simulated nodes", "error", err)

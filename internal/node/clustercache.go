@@ -7,21 +7,21 @@ import (
 	"sync"
 	"time"
 
-	"coracle/internal/node/picturefile"
+	"coracle/internal/node/snapshotfile"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
 
-// pictured are the kinds of the picture.
-var pictured = []resource.Resource{resource.Nodes, resource.Services, resource.EndpointSlices, resource.ServiceCIDRs}
+// snapshotKinds are the kinds of the snapshot.
+var snapshotKinds = []resource.Resource{resource.Nodes, resource.Services, resource.EndpointSlices, resource.ServiceCIDRs}
 
-// album keeps the picture on disk, beside those who read it. At rest it writes nothing.
-type album struct {
-	file    *picturefile.File
-	picture *view.View
-	log     *slog.Logger
-	wake    chan struct{}
+// clusterCache keeps the snapshot on disk, beside those who read it. At rest it writes nothing.
+type clusterCache struct {
+	file     *snapshotfile.File
+	snapshot *view.View
+	log      *slog.Logger
+	wake     chan struct{}
 
 	mu  sync.Mutex
 	due map[subject]object.Object // nil: it has gone
@@ -39,21 +39,21 @@ const (
 	manyDelay = 5 * time.Second
 )
 
-func (c *Config) pictureDir() string { return filepath.Join(c.Dir, "picture") }
+func (c *Config) snapshotDir() string { return filepath.Join(c.Dir, "picture") }
 
-// newAlbum fills the picture with what an earlier agent kept.
-func newAlbum(cfg *Config) (*album, error) {
-	file, err := picturefile.Open(cfg.pictureDir())
+// newAlbum fills the snapshot with what an earlier agent kept.
+func newClusterCache(cfg *Config) (*clusterCache, error) {
+	file, err := snapshotfile.Open(cfg.snapshotDir())
 	if err != nil {
 		return nil, err
 	}
-	b := &album{file: file, picture: cfg.Picture, log: cfg.Log, wake: make(chan struct{}, 1), due: map[subject]object.Object{}}
+	b := &clusterCache{file: file, snapshot: cfg.Snapshot, log: cfg.Log, wake: make(chan struct{}, 1), due: map[subject]object.Object{}}
 	b.recall()
-	cfg.Picture.Subscribe(b.changed)
+	cfg.Snapshot.Subscribe(b.changed)
 	return b, nil
 }
 
-func (b *album) recall() {
+func (b *clusterCache) recall() {
 	changes, err := b.file.Load()
 	if err != nil {
 		b.log.Warn("what is known of the cluster's services cannot be read whole: without an API server some names do not resolve",
@@ -66,13 +66,13 @@ func (b *album) recall() {
 		newest[c.Resource] = max(newest[c.Resource], view.RevisionOf(c.Object))
 	}
 	for res, objects := range found {
-		if b.picture.Revision(res) == 0 {
-			b.picture.Replace(res, objects, newest[res])
+		if b.snapshot.Revision(res) == 0 {
+			b.snapshot.Replace(res, objects, newest[res])
 		}
 	}
 }
 
-func (b *album) changed(ch view.Change) {
+func (b *clusterCache) changed(ch view.Change) {
 	obj := ch.After
 	if obj == nil {
 		obj = ch.Before
@@ -90,7 +90,7 @@ func (b *album) changed(ch view.Change) {
 }
 
 // run writes until ctx ends, and then what is left.
-func (b *album) run(ctx context.Context) {
+func (b *clusterCache) run(ctx context.Context) {
 	defer b.file.Close()
 	for {
 		select {
@@ -109,7 +109,7 @@ func (b *album) run(ctx context.Context) {
 	}
 }
 
-func (b *album) write() {
+func (b *clusterCache) write() {
 	b.mu.Lock()
 	due := b.due
 	b.due = map[subject]object.Object{}
@@ -121,9 +121,9 @@ func (b *album) write() {
 	if b.file.Due() {
 		err = b.file.Write(b.whole())
 	} else {
-		changes := make([]picturefile.Change, 0, len(due))
+		changes := make([]snapshotfile.Change, 0, len(due))
 		for at, obj := range due {
-			changes = append(changes, picturefile.Change{Resource: at.Resource, Key: at.Key, Object: obj})
+			changes = append(changes, snapshotfile.Change{Resource: at.Resource, Key: at.Key, Object: obj})
 		}
 		err = b.file.Add(changes)
 	}
@@ -134,11 +134,11 @@ func (b *album) write() {
 	}
 }
 
-func (b *album) whole() []picturefile.Change {
-	var out []picturefile.Change
-	for _, res := range pictured {
-		for _, obj := range b.picture.List(res, "") {
-			out = append(out, picturefile.Change{Resource: res, Key: object.KeyOf(obj), Object: obj})
+func (b *clusterCache) whole() []snapshotfile.Change {
+	var out []snapshotfile.Change
+	for _, res := range snapshotKinds {
+		for _, obj := range b.snapshot.List(res, "") {
+			out = append(out, snapshotfile.Change{Resource: res, Key: object.KeyOf(obj), Object: obj})
 		}
 	}
 	return out

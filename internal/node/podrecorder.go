@@ -15,9 +15,9 @@ import (
 	"coracle/internal/node/status"
 )
 
-// keeper writes down what the agent knows of its pods, beside the workers: they never wait for the disk. What changes
+// podRecorder writes down what the agent knows of its pods, beside the workers: they never wait for the disk. What changes
 // again before it is written is written once. At rest it writes nothing.
-type keeper struct {
+type podRecorder struct {
 	files *podfile.Files
 	log   *slog.Logger
 	wake  chan struct{}
@@ -31,12 +31,12 @@ type keeper struct {
 	found []podfile.Entry
 }
 
-func newKeeper(cfg *Config) (*keeper, error) {
+func newPodRecorder(cfg *Config) (*podRecorder, error) {
 	files, err := podfile.Open(cfg.knownDir())
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{
+	k := &podRecorder{
 		files: files, log: cfg.Log, wake: make(chan struct{}, 1),
 		due: map[types.UID]*podfile.Entry{}, sums: map[types.UID]uint32{},
 	}
@@ -61,7 +61,7 @@ func (c *Config) knownDir() string { return filepath.Join(c.Dir, "known") }
 const gathering = 250 * time.Millisecond
 
 // put has an entry written, nil for none. What it refers to may not be changed any more.
-func (k *keeper) put(uid types.UID, e *podfile.Entry) {
+func (k *podRecorder) put(uid types.UID, e *podfile.Entry) {
 	k.mu.Lock()
 	k.due[uid] = e
 	k.mu.Unlock()
@@ -72,7 +72,7 @@ func (k *keeper) put(uid types.UID, e *podfile.Entry) {
 }
 
 // run writes until ctx ends, and then what is left.
-func (k *keeper) run(ctx context.Context) {
+func (k *podRecorder) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -85,7 +85,7 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-func (k *keeper) writeDue() {
+func (k *podRecorder) writeDue() {
 	k.mu.Lock()
 	due := k.due
 	k.due = map[types.UID]*podfile.Entry{}
@@ -99,7 +99,7 @@ func (k *keeper) writeDue() {
 	}
 }
 
-func (k *keeper) write(uid types.UID, e *podfile.Entry) error {
+func (k *podRecorder) write(uid types.UID, e *podfile.Entry) error {
 	if e == nil {
 		delete(k.sums, uid)
 		return k.files.Remove(uid)
@@ -120,7 +120,7 @@ func (k *keeper) write(uid types.UID, e *podfile.Entry) error {
 }
 
 // forget has the files removed of pods that are not among those that there are.
-func (k *keeper) forget(present func(types.UID) bool) {
+func (k *podRecorder) forget(present func(types.UID) bool) {
 	uids, err := k.files.UIDs()
 	if err != nil {
 		k.log.Warn("look for what is known of pods that are gone", "err", err)
@@ -154,7 +154,7 @@ func (w *worker) remember(st *corev1.PodStatus, told bool) {
 	*k = kept{w.pod, w.gone, w.mounts, *st, told}
 	pod := *w.pod
 	pod.Status = *st
-	w.a.keeper.put(w.uid, &podfile.Entry{Pod: &pod, Gone: w.gone, Volumes: w.a.volumes.Ready(w.uid)})
+	w.a.recorder.put(w.uid, &podfile.Entry{Pod: &pod, Gone: w.gone, Volumes: w.a.volumes.Ready(w.uid)})
 }
 
 // aloneAfter is how long an agent that starts waits for an API server before it goes on by what it kept itself. It is
@@ -188,7 +188,7 @@ func (a *agent) recallPods(ctx context.Context) error {
 	if err := a.meetRuntime(ctx); err != nil {
 		return err
 	}
-	known := a.keeper.found
+	known := a.recorder.found
 	for _, e := range known {
 		a.volumes.Recall(e.Pod.UID, e.Volumes)
 		a.begin(ctx, e.Pod, e.Gone)
