@@ -280,13 +280,6 @@ func (m *machine) when(any []netip.Addr) (at time.Time, ok bool) {
 	return at, false
 }
 
-// forget forgets what arrived.
-func (m *machine) forget() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(m.arrived)
-}
-
 // patience is how long anything may take. kube-proxy takes a quarter of an hour for 5,000 services with 50 endpoints each.
 const patience = 30 * time.Minute
 

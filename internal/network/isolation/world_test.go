@@ -3,11 +3,13 @@ package isolation
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -289,15 +291,23 @@ func (w *world) dial(from *box, network string, to netip.AddrPort, within time.D
 	return c, err
 }
 
-func echo(c net.Conn, within time.Duration) error {
-	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
-		return err
+// echo asks and waits for the answer. A datagram may be lost: it is asked again after a while.
+func echo(c net.Conn, within time.Duration) (err error) {
+	each := within
+	if _, datagrams := c.(*net.UDPConn); datagrams {
+		each = min(within, time.Second)
 	}
-	if _, err := io.WriteString(c, "?\n"); err != nil {
-		return err
+	for end := time.Now().Add(within); ; {
+		if err = c.SetDeadline(time.Now().Add(each)); err != nil {
+			return err
+		}
+		if _, err = io.WriteString(c, "?\n"); err != nil {
+			return err
+		}
+		if _, err = bufio.NewReader(c).ReadString('\n'); !errors.Is(err, os.ErrDeadlineExceeded) || time.Until(end) < each {
+			return err
+		}
 	}
-	_, err := bufio.NewReader(c).ReadString('\n')
-	return err
 }
 
 // want holds connections, "tcp4 8080" and so on, against whether they should come to be.

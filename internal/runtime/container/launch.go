@@ -67,7 +67,7 @@ func startLaunched(root, id string, cfg *configs.Config, s *specs.Spec, stdio St
 }
 
 // launchStdio are a process's files as package launch takes them: what is missing is the node's /dev/null.
-func launchStdio(stdio Stdio) (launch.Stdio, func() error, error) {
+func launchStdio(stdio Stdio) (launch.Stdio, func(), error) {
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return launch.Stdio{}, nil, err
@@ -78,7 +78,7 @@ func launchStdio(stdio Stdio) (launch.Stdio, func() error, error) {
 			files.Files[i] = null
 		}
 	}
-	return files, null.Close, nil
+	return files, func() { null.Close() }, nil
 }
 
 func makeGroups(groups cgroups.Manager, cfg *configs.Config, reached func(string)) error {

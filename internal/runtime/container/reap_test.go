@@ -47,7 +47,7 @@ func TestReaping(t *testing.T) {
 		_ = cmd.Process.Release()
 	}
 	failed := errors.New("failed")
-	if err := reaping(func() error { left = begin("sleep", "1000"); return failed }); err != failed || there(left) {
+	if err := reaping(func() error { left = begin("sleep", "1000"); return failed }); !errors.Is(err, failed) || there(left) {
 		t.Errorf("a start failed with %v, and left a child: %v", err, there(left))
 	}
 	_ = left.Process.Release()
