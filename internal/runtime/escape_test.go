@@ -31,22 +31,23 @@ func TestOwnProgramIsNotWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod, cfg := n.pod("trap")
-	id := n.sh(pod, cfg, "main", `while :; do for p in /proc/[0-9]*; do
-	case "$(readlink $p/exe)" in /bin/*|"") ;; *) exec 3<$p/exe && break 2;; esac; done; done 2>/dev/null
-readlink /proc/self/fd/3; while [ -d $p ]; do :; done; (echo x >/proc/self/fd/3) && echo WRITTEN; echo tried`, func(c *cri.ContainerConfig) { c.Image.Image = img })
+	// In a shell of its own, as one whose redirection fails ends: the process may have gone before its program is opened.
+	id := n.sh(pod, cfg, "main", `try() { exec 3<$1/exe; readlink /proc/self/fd/3; while [ -d $1 ]; do :; done; (echo x >/proc/self/fd/3) && echo WRITTEN; echo tried; }
+while :; do for p in /proc/[0-9]*; do
+	case "$(readlink $p/exe)" in /bin/*|"") ;; *) (try $p) && break 2;; esac; done; done`, func(c *cri.ContainerConfig) { c.Image.Image = img })
 	n.startCtr(id)
 	n.until("the container catches the program", func() bool {
 		r, err := n.ExecSync(n.ctx(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{trap}, Timeout: int64(wait.Seconds())})
-		if err == nil && r.ExitCode != 255 {
+		if err == nil && r.ExitCode != 255 && r.ExitCode != 137 { // 137: with the container, which has caught an earlier one
 			t.Fatalf("the script's interpreter ended with %d: %s", r.ExitCode, r.Stderr)
 		}
 		return n.status(id).State == cri.ContainerState_CONTAINER_EXITED
 	})
 	out := logText(t, filepath.Join(cfg.LogDirectory, "main.log"))
-	if strings.Contains(out, "WRITTEN") || !strings.Contains(out, "Operation not permitted") || !strings.HasSuffix(out, "tried\n") {
+	if strings.Contains(out, "WRITTEN") || !strings.Contains(out, "/proc/self/fd/3: Operation not permitted") || !strings.Contains(out, "tried\n") {
 		t.Errorf("writing the program: %q", out)
 	}
-	if !strings.HasPrefix(out, "/memfd:coracle-init") {
+	if !strings.Contains(out, "/memfd:coracle-init") {
 		t.Errorf("the container caught another program: %q", out)
 	}
 }
