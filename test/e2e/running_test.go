@@ -139,7 +139,7 @@ spec:
 			return len(pods) == 1 && pods[0].Status.Phase == corev1.PodRunning && podReady(pods[0]) == want
 		})
 		eventually(c.t, patience, "the service's addresses", func() bool {
-			return (c.k("get", "endpoints", "-n", "readiness", "web", "-o", "jsonpath={.subsets[*].addresses[*].ip}") != "") == want
+			return (c.k("get", "endpoints", "-n", "readiness", "web", "--ignore-not-found", "-o", "jsonpath={.subsets[*].addresses[*].ip}") != "") == want
 		})
 	}
 	ready(false)

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -51,8 +52,8 @@ func (w *Watch) Wait() error {
 			return !errors.Is(failed, os.ErrDeadlineExceeded) // nothing is there
 		})
 		switch {
-		case err != nil:
-			return err
+		case err != nil: // nothing but its end keeps the file from being read
+			return fmt.Errorf("%w: %w", os.ErrClosed, err)
 		case errors.Is(failed, unix.ENOBUFS):
 			w.missed = true
 			return nil
