@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -206,12 +207,24 @@ func lockState(dir string) (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("runtime: state directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("runtime: state directory %s is in use by another runtime: %w", dir, err)
+	// A process that a killed runtime was just making holds its lock until it executes its program: for a moment.
+	for end := time.Now().Add(lockPatience); ; time.Sleep(lockPause) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { f.Close() }, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end):
+			f.Close()
+			return nil, fmt.Errorf("runtime: state directory %s is in use by another runtime: %w", dir, err)
+		}
 	}
-	return func() { f.Close() }, nil
 }
+
+// lockPatience bounds the wait for a state directory that is in use, which is looked at again after each lockPause.
+const (
+	lockPatience = time.Second
+	lockPause    = 5 * time.Millisecond
+)
 
 // listen opens the socket. The lock on the state directory says that a socket
 // found there belongs to nobody any more.

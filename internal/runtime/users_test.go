@@ -270,6 +270,7 @@ func TestUsersEverywhere(t *testing.T) {
 		c.Linux.Resources = &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, Unified: map[string]string{"pids.max": "50"}}
 	})
 	n.startCtr(id)
+	n.until("both shells are what they become", func() bool { return strings.Contains(n.exec(id, `ps | grep -c 'sleep 100[01]$'; true`), "2") })
 	wants(t, n.exec(id, `ps | grep -c 'sleep 100[01]$'; touch /x 2>/dev/null || echo root=ro; echo x >/new/place/x && stat -c %u /new/place /new/place/x /etc/passwd
 stat -c '%n %u' /image/bin/busybox; touch /image/x 2>/dev/null || echo image=ro; head -c 3 /dev/mine | wc -c; : >/dev/null && echo null
 cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null`),
