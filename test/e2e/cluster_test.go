@@ -126,6 +126,9 @@ func (c *cluster) pid(process string) int {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	if len(raw) == 0 { // the next process has it, and is about to say so
+		return 0
+	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
 	if err != nil {
 		c.t.Fatalf("lock of %s: %v", process, err)
