@@ -58,7 +58,11 @@ func TestStatus(t *testing.T) {
 // TestStopAndStart: what a stopped cluster holds is there when it starts again, and counts go on.
 func TestStopAndStart(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 2).images().withEmbedded()
+	// A range of its own: while the cluster is stopped nobody holds it, and clusters of other tests choose the first that is free.
+	c := emptyCluster(t)
+	c.up(2, "--listen", "127.0.0.1:0", "--pod-cidr", "10.233.0.0/16")
+	c.connect()
+	c.images().withEmbedded()
 	c.example("storageclass-efs.yaml")
 	c.example("counter-statefulset.yaml")
 	c.k("create", "configmap", "kept", "--from-literal=k=v")
