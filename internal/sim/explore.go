@@ -210,19 +210,9 @@ func (w *world) come() {
 		if last == nil && w.Now().Sub(w.checks.wrote) >= time.Second {
 			break
 		}
-		if last != nil && w.Now().After(deadline) {
-			w.violate(fmt.Errorf("%w (after %s of peace)", last, patience))
+		if !w.await(last, deadline) {
 			return
 		}
-		next, ok := w.Next()
-		if !ok {
-			next = w.Now().Add(respite)
-		}
-		w.pass(next.Sub(w.Now()))
 	}
-	w.quiet("quiet")
-	if w.broken == nil {
-		w.restart()
-		w.quiet("quiet after a restart")
-	}
+	w.stays()
 }

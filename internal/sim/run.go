@@ -113,16 +113,29 @@ func (w *world) settle() {
 				break
 			}
 		}
-		if last != nil && w.Now().After(deadline) {
-			w.violate(fmt.Errorf("%w (after %s of peace)", last, patience))
+		if !w.await(last, deadline) {
 			return
 		}
-		next, ok := w.Next()
-		if !ok {
-			next = w.Now().Add(respite)
-		}
-		w.pass(next.Sub(w.Now()))
 	}
+	w.stays()
+}
+
+// await lets time pass until something may happen, or finds that what is not as it shall be has been so for too long.
+func (w *world) await(last error, deadline time.Time) bool {
+	if last != nil && w.Now().After(deadline) {
+		w.violate(fmt.Errorf("%w (after %s of peace)", last, patience))
+		return false
+	}
+	next, ok := w.Next()
+	if !ok {
+		next = w.Now().Add(respite)
+	}
+	w.pass(next.Sub(w.Now()))
+	return true
+}
+
+// stays demands that a world at rest stays there, also over a restart.
+func (w *world) stays() {
 	w.quiet("quiet")
 	if w.broken == nil {
 		w.restart()
