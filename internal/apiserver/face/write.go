@@ -33,7 +33,6 @@ import (
 // refusals and warnings are its own.
 type writer struct {
 	codecs      codec.Codecs
-	kinds       *registry.Set
 	object      *registry.Registry
 	subresource string
 	upstream    restful.RouteFunction
@@ -46,13 +45,13 @@ func (r *routes) shorten(c codec.Codecs, kinds *registry.Set) {
 			continue // a namespace's request is in itself; quotas are written in turn
 		}
 		key := routeKey{group: res.Group, version: res.Version, resource: res.Plural, namespaced: res.Namespaced}
-		whole := writer{codecs: c, kinds: kinds, object: o}
+		whole := writer{codecs: c, object: o}
 		key.method = http.MethodPost
 		r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return whole.with(f).create })
 		key.method, key.item = http.MethodPut, true
 		r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return whole.with(f).update })
 		if _, ok := o.Parts["status"]; ok {
-			status := writer{codecs: c, kinds: kinds, object: o, subresource: "status"}
+			status := writer{codecs: c, object: o, subresource: "status"}
 			key.subresource = "status"
 			r.replace(key, func(f restful.RouteFunction) restful.RouteFunction { return status.with(f).update })
 		}
@@ -197,7 +196,8 @@ func (h *writer) create(req *restful.Request, resp *restful.Response) {
 func (h *writer) update(req *restful.Request, resp *restful.Response) {
 	w, ok := h.read(req.Request)
 	if ok {
-		_, ok = h.kinds.Get(h.object.Kind.Resource, w.info.Namespace, w.info.Name)
+		_, err := h.object.Object(w.info.Namespace, w.info.Name)
+		ok = err == nil
 	}
 	if !ok || w.obj.GetName() != w.info.Name {
 		h.upstream(req, resp)

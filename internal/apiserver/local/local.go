@@ -56,7 +56,7 @@ func (l Client) Get(_ context.Context, res resource.Resource, namespace, name st
 	if err != nil {
 		return nil, err
 	}
-	obj, err := o.Stored.Object(registry.KeyOf(res, namespace, name))
+	obj, err := o.Object(namespace, name)
 	if err != nil {
 		if storage.IsNotFound(err) {
 			return nil, apierrors.NewNotFound(res.GroupResource(), name)

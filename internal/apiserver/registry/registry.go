@@ -169,6 +169,11 @@ func KeyOf(res resource.Resource, namespace, name string) string {
 	return KeyRoot(res) + "/" + name
 }
 
+// Object returns the stored object, shared.
+func (o *Registry) Object(namespace, name string) (runtime.Object, error) {
+	return o.Stored.Object(KeyOf(o.Kind.Resource, namespace, name))
+}
+
 // install gives the registry a kind's hooks.
 func (o *Registry) install(h kind.Hooks) {
 	o.hooks = h

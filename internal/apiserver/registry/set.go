@@ -112,7 +112,7 @@ func (s *Set) Get(res resource.Resource, namespace, name string) (runtime.Object
 	if !ok {
 		return nil, false
 	}
-	obj, err := o.Stored.Object(KeyOf(res, namespace, name))
+	obj, err := o.Object(namespace, name)
 	return obj, err == nil
 }
 
