@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/moby/sys/user"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -82,15 +81,13 @@ func join(st *libcontainer.State, ps *specs.Process, stdio Stdio) (*Process, err
 	if err != nil {
 		return nil, err
 	}
-	p.Env = append(slices.Clip(p.Env), homeless(p.Env, st.InitProcessPid, p.UID)...)
 	files, done, err := launchStdio(stdio)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	pid, err := launch.Join(launch.Room{ID: st.ID, Cfg: &st.Config, Init: first.f}, p, files, func(pid int) error {
-		return joinGroups(st, pid)
-	})
+	room := launch.Room{ID: st.ID, Cfg: &st.Config, Init: first.f, Home: func() string { return home(st.InitProcessPid, p.UID) }}
+	pid, err := launch.Join(room, p, files, func(pid int) error { return joinGroups(st, pid) })
 	switch {
 	case err != nil && readable(int(first.f.Fd())): // not reaped here: how it ended is for another to hear
 		return nil, fmt.Errorf("%w any more: %w", ErrNotRunning, err)
@@ -100,7 +97,7 @@ func join(st *libcontainer.State, ps *specs.Process, stdio Stdio) (*Process, err
 	running, err := Open(pid)
 	if err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
-		return nil, errors.Join(fmt.Errorf("exec: %w", err), waitFor(pid))
+		return nil, errors.Join(fmt.Errorf("exec: %w", err), launch.Reap(pid))
 	}
 	return running, nil
 }
@@ -136,24 +133,14 @@ func joinGroups(st *libcontainer.State, pid int) error {
 	return enterGroups(map[string]string{"": filepath.Join("/sys/fs/cgroup", now[""])}, pid)
 }
 
-// homeless is HOME for an environment that lacks one, by the /etc/passwd that the container has now.
-func homeless(env []string, init int, uid uint32) []string {
-	for _, kv := range env {
-		if value, ok := strings.CutPrefix(kv, "HOME="); ok && value != "" {
-			return nil
-		}
-	}
-	home := "/"
+// home is a user's home directory, by the /etc/passwd that the container of a process has now.
+func home(init int, uid uint32) string {
 	passwd := namesIn(fmt.Sprintf("/proc/%d/root", init), "etc/passwd")
 	if passwd == nil {
-		return []string{"HOME=" + home}
+		return "/"
 	}
 	defer passwd.Close()
-	found, err := user.ParsePasswdFilter(reader(passwd), func(u user.User) bool { return u.Uid == int(uid) })
-	if err == nil && len(found) > 0 {
-		home = found[0].Home
-	}
-	return []string{"HOME=" + home}
+	return launch.HomeIn(reader(passwd), uid)
 }
 
 func execByLibcontainer(root, id string, p *libcontainer.Process) (running *Process, err error) {

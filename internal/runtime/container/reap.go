@@ -55,19 +55,10 @@ func reapSince(before []int) error {
 			return nil
 		}
 		for _, pid := range left {
-			_ = unix.Kill(pid, unix.SIGKILL)                                     // not reaped: the number is still its own
-			if err := waitFor(pid); err != nil && !errors.Is(err, unix.ECHILD) { // libcontainer has, meanwhile
+			_ = unix.Kill(pid, unix.SIGKILL)                                         // not reaped: the number is still its own
+			if err := launch.Reap(pid); err != nil && !errors.Is(err, unix.ECHILD) { // libcontainer has, meanwhile
 				return fmt.Errorf("reap process %d, which a start left: %w", pid, err)
 			}
-		}
-	}
-}
-
-// waitFor waits for a child's end.
-func waitFor(pid int) error {
-	for {
-		if _, err := unix.Wait4(pid, nil, unix.WALL, nil); !errors.Is(err, unix.EINTR) {
-			return err
 		}
 	}
 }

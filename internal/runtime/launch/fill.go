@@ -3,6 +3,7 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -202,7 +203,12 @@ func (t *tree) home(uid uint32) string {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return "/"
 	}
-	found, err := user.ParsePasswdFilter(f, func(u user.User) bool { return u.Uid == int(uid) })
+	return HomeIn(f, uid)
+}
+
+// HomeIn is a user's home directory by the text of an /etc/passwd; / for a user that it does not name.
+func HomeIn(passwd io.Reader, uid uint32) string {
+	found, err := user.ParsePasswdFilter(passwd, func(u user.User) bool { return u.Uid == int(uid) })
 	if err != nil || len(found) == 0 {
 		return "/"
 	}

@@ -20,15 +20,17 @@ type Room struct {
 	Cfg *configs.Config
 	// Init is a pidfd of the container's first process. It names that process alone: when it has ended, nothing is joined.
 	Init *os.File
+	// Home tells the home directory of the command's user. It is asked where the environment has none.
+	Home func() string
 }
 
 // Join starts a further process in a running container, and returns its number once it is the command. Enter puts it into
 // the container's cgroups: it has joined the container's namespaces, or is about to. The process is a child of ours, for
 // the caller to reap. When Join fails there is none.
 //
-// The caller has asked MisfitToJoin, and completes the environment.
+// The caller has asked MisfitToJoin.
 func Join(room Room, p *Process, stdio Stdio, enter func(pid int) error) (pid int, err error) {
-	if p.Env, err = environment(p.Env, func() string { return "/" }); err != nil {
+	if p.Env, err = environment(p.Env, room.Home); err != nil {
 		return 0, err
 	}
 	_, owned, err := stdio.divide(hostUID(room.Cfg, p.UID))

@@ -298,10 +298,15 @@ func failure(what string, errno unix.Errno, p *Process) error {
 // end kills the process and waits for its end.
 func (c *child) end() {
 	_ = unix.Kill(c.pid, unix.SIGKILL)
+	_ = Reap(c.pid)
+	c.sync.Close()
+}
+
+// Reap waits for the end of a child of ours, however it was made.
+func Reap(pid int) error {
 	for {
-		if _, err := unix.Wait4(c.pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
-			break
+		if _, err := unix.Wait4(pid, nil, unix.WALL, nil); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
-	c.sync.Close()
 }
