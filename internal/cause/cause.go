@@ -20,6 +20,9 @@ const (
 	MountsStayInside = "MountsStayInside"
 )
 
+// NoUserNamespaces is where the verbose status of our runtime says why pods cannot have users of their own.
+const NoUserNamespaces = "noUserNamespaces"
+
 // Unhealthy is the reason of the events that tell of probes which did not pass, as upstream's; their action says which.
 const (
 	Unhealthy      = "Unhealthy"

@@ -29,18 +29,18 @@ type agent struct {
 	cfg Config
 	// api is the server, whoever it is; cfg.Client is the same behind a guard, and is what all but
 	// the node's own signs of life go through.
-	api      client.Interface
-	trust    *trust
-	recorder *podRecorder
-	users    *users.Book
-	cri      *cri.Client
-	hub      *objects.Hub
-	volumes  *volume.Manager
-	events   *recorder
-	host     status.Host   // its Scheme is known once the runtime has answered, before the first worker
-	names    *names        // nil: this node answers for none
-	cache    *clusterCache // nil without a snapshot
-	machine  machine
+	api        client.Interface
+	trust      *trust
+	podRecords *podRecorder
+	users      *users.Book
+	cri        *cri.Client
+	hub        *objects.Hub
+	volumes    *volume.Manager
+	events     *recorder
+	host       status.Host   // its Scheme is known once the runtime has answered, before the first worker
+	names      *names        // nil: this node answers for none
+	cache      *clusterCache // nil without a snapshot
+	machine    machine
 	// surveyed is when the runtime was last asked for its images, answered when it last answered
 	// at all (at first: when this agent began); only keepNode touches them.
 	surveyed, answered time.Time
@@ -124,7 +124,7 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	}
 	over := make(chan struct{})
 	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { defer close(over); a.recorder.run(keeping) }()
+	go func() { defer close(over); a.podRecords.run(keeping) }()
 	<-ctx.Done()
 	loops.Wait()
 	a.wg.Wait()
@@ -146,7 +146,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	if err != nil {
 		return nil, err
 	}
-	keeper, err := newPodRecorder(&cfg)
+	records, err := newPodRecorder(&cfg)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
@@ -157,7 +157,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	api := cfg.Client
 	cfg.Client = guard{api, known}
 	a := &agent{
-		cfg: cfg, api: api, trust: known, recorder: keeper, users: book, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
+		cfg: cfg, api: api, trust: known, podRecords: records, users: book, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
 		recheck: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
 		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),

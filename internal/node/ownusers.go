@@ -10,7 +10,6 @@ import (
 
 	"coracle/internal/cause"
 	"coracle/internal/node/container"
-	"coracle/internal/node/cri"
 	"coracle/internal/node/users"
 )
 
@@ -22,7 +21,7 @@ func (w *worker) takeUsers(ctx context.Context, handler string) (*runtimeapi.Use
 		return nil, err
 	}
 	if !knowsUsers(can, handler) {
-		why := can.Info[cri.NoUsers]
+		why := can.Info[cause.NoUserNamespaces]
 		if why == "" {
 			why = fmt.Sprintf("runtime handler %q does not support user namespaces", handler)
 		}

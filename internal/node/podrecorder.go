@@ -154,7 +154,7 @@ func (w *worker) remember(st *corev1.PodStatus, told bool) {
 	*k = kept{w.pod, w.gone, w.mounts, *st, told}
 	pod := *w.pod
 	pod.Status = *st
-	w.a.recorder.put(w.uid, &podfile.Entry{Pod: &pod, Gone: w.gone, Volumes: w.a.volumes.Ready(w.uid)})
+	w.a.podRecords.put(w.uid, &podfile.Entry{Pod: &pod, Gone: w.gone, Volumes: w.a.volumes.Ready(w.uid)})
 }
 
 // aloneAfter is how long an agent that starts waits for an API server before it goes on by what it kept itself. It is
@@ -188,7 +188,7 @@ func (a *agent) recallPods(ctx context.Context) error {
 	if err := a.meetRuntime(ctx); err != nil {
 		return err
 	}
-	known := a.recorder.found
+	known := a.podRecords.found
 	for _, e := range known {
 		a.volumes.Recall(e.Pod.UID, e.Volumes)
 		a.begin(ctx, e.Pod, e.Gone)

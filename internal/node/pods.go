@@ -103,9 +103,9 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 			return err
 		}
 	}
-	a.recorder.found = nil
+	a.podRecords.found = nil
 	there := func(uid types.UID) bool { return present[uid] || a.worker(uid) != nil }
-	a.recorder.forget(there)
+	a.podRecords.forget(there)
 	if err := a.users.Keep(there); err != nil {
 		a.cfg.Log.Warn("take back users of pods that are gone", "err", err)
 	}
@@ -227,7 +227,7 @@ func (a *agent) forget(w *worker) {
 	a.mu.Lock()
 	delete(a.workers, w.uid)
 	a.mu.Unlock()
-	a.recorder.put(w.uid, nil)
+	a.podRecords.put(w.uid, nil)
 	if a.names != nil {
 		a.names.know(w.uid, netip.Addr{}, nil)
 	}

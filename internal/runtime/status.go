@@ -7,11 +7,9 @@ import (
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/cause"
 	"coracle/internal/version"
 )
-
-// NoUsersInfo is where the verbose status says why pods cannot have users of their own (hostUsers: false).
-const NoUsersInfo = "noUserNamespaces"
 
 // Version names the runtime.
 func (s *service) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
@@ -33,7 +31,7 @@ func (s *service) Status(_ context.Context, req *cri.StatusRequest) (*cri.Status
 	if req.GetVerbose() {
 		out.Info = map[string]string{"stateDir": s.cfg.StateDir, "imageDir": s.images.Dir(), "cgroupRoot": s.cfg.CgroupRoot}
 		if err := s.noUsers(); err != nil {
-			out.Info[NoUsersInfo] = err.Error()
+			out.Info[cause.NoUserNamespaces] = err.Error()
 		}
 	}
 	return out, nil

@@ -39,8 +39,6 @@ const (
 	// MountSources says which file the source of each mount is: a JSON object from the path in the container to
 	// "DEVICE:INODE". The built-in runtime starts no container in which it is another.
 	MountSources = "coracle.io/mount-sources"
-	// NoUsers is where the verbose status of the built-in runtime says why pods cannot have users of their own.
-	NoUsers = "noUserNamespaces"
 )
 
 // maxMessage bounds one answer of the runtime, as the kubelet does.
