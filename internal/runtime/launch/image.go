@@ -21,6 +21,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -94,6 +95,17 @@ func sealed(name string, content []byte) (*os.File, error) {
 		return nil, fmt.Errorf("file in memory: %w", err)
 	}
 	return f, nil
+}
+
+// execute starts a program in a child, and returns its number. The child finds the program by a descriptor, which is
+// therefore above those that the child is given: each of these replaces what had its number before.
+func execute(program *os.File, attr *syscall.ProcAttr) (pid int, err error) {
+	fd, err := unix.FcntlInt(program.Fd(), unix.F_DUPFD_CLOEXEC, len(attr.Files))
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return syscall.ForkExec(fdPath(fd), []string{"coracle-init"}, attr)
 }
 
 // header is struct list of init.h.

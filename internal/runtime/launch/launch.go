@@ -202,7 +202,7 @@ func spawn(list *builder, files []uintptr, flags uintptr) (*child, error) {
 	attr := &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: flags},
 	}
-	pid, err := syscall.ForkExec(fdPath(int(program.Fd())), []string{"coracle-init"}, attr)
+	pid, err := execute(program, attr)
 	if err != nil {
 		unix.Close(pair[0])
 		return nil, fmt.Errorf("start the process: %w", err)

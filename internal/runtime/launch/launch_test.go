@@ -143,9 +143,7 @@ func run(t *testing.T, b *builder) (at, errno uint64, out string) {
 		t.Fatal(err)
 	}
 	defer stdout.Close()
-	pid, err := syscall.ForkExec(fdPath(int(program.Fd())), []string{"test"}, &syscall.ProcAttr{
-		Env: []string{}, Files: []uintptr{stdout.Fd(), stdout.Fd(), stdout.Fd(), report.Fd()},
-	})
+	pid, err := execute(program, &syscall.ProcAttr{Env: []string{}, Files: []uintptr{stdout.Fd(), stdout.Fd(), stdout.Fd(), report.Fd()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,6 +165,37 @@ func run(t *testing.T, b *builder) (at, errno uint64, out string) {
 		t.Fatalf("the report has %d bytes", len(said))
 	}
 	return at, errno, string(printed)
+}
+
+// TestDescriptors: what a process is given does not depend on which number the program has among the descriptors of the
+// runtime. Numbers below those that the process is given are free now and then.
+func TestDescriptors(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	dir, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	files := make([]uintptr, 100) // more than the test has open: the program's number is among them
+	for i := range files {
+		files[i] = dir.Fd()
+	}
+	copy(files, []uintptr{null.Fd(), null.Fd(), null.Fd()})
+	b := &builder{}
+	b.add("end", unix.SYS_EXIT_GROUP, num(7))
+	c, err := spawn(b, files, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.sync.Close()
+	var st syscall.WaitStatus
+	if _, err := syscall.Wait4(c.pid, &st, 0, nil); err != nil || st.ExitStatus() != 7 {
+		t.Fatalf("%v: status %d", err, st.ExitStatus())
+	}
 }
 
 // TestInterpreter: what the program of a container's first process makes of a list.
