@@ -19,8 +19,8 @@ import (
 
 	"coracle/internal/apiserver/registry"
 	"coracle/internal/client"
-	"coracle/internal/kind"
 	"coracle/internal/resource"
+	"coracle/internal/servicerange"
 )
 
 // bootstrap writes what every cluster has. What is there already is left as it is, but for the
@@ -119,7 +119,7 @@ func (s *Server) tellRange(ctx context.Context) error {
 		Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue,
 		LastTransitionTime: metav1.Now(), Message: "Kubernetes Service CIDR is ready",
 	}
-	want := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: kind.OwnServiceCIDR}}
+	want := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: servicerange.Own}}
 	for _, r := range s.cfg.serviceRanges() {
 		want.Spec.CIDRs = append(want.Spec.CIDRs, r.Masked().String())
 	}
@@ -127,7 +127,7 @@ func (s *Server) tellRange(ctx context.Context) error {
 	if err := s.ensure(ctx, want); err != nil {
 		return err
 	}
-	stored, _ := s.set.Get(resource.ServiceCIDRs, "", kind.OwnServiceCIDR)
+	stored, _ := s.set.Get(resource.ServiceCIDRs, "", servicerange.Own)
 	held, ok := stored.(*networkingv1.ServiceCIDR)
 	if !ok || meta.IsStatusConditionTrue(held.Status.Conditions, ready.Type) {
 		return nil

@@ -17,7 +17,6 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/client/remote"
-	"coracle/internal/cluster"
 	"coracle/internal/object"
 	"coracle/internal/rehearse"
 	"coracle/internal/rehearse/manifest"
@@ -145,7 +144,7 @@ func (o *rehearsal) reach(chosen choice) (*remote.Client, error) {
 // everything lists the objects of every kind.
 func everything(ctx context.Context, api client.Interface) ([]object.Object, error) {
 	var out []object.Object
-	for _, res := range cluster.Kinds() {
+	for _, res := range resource.All() {
 		items, _, err := api.List(ctx, res, client.ListOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", res, err)

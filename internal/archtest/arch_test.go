@@ -54,7 +54,7 @@ var walls = map[string][]string{
 	// The server side. The store knows bytes, keys, revisions and metadata.
 	"kind":      {"nodestate", "podstate", "resource", "scheme", "servicerange"},
 	"store":     {},
-	"apiserver": {"client", "drain", "eviction", "kind", "nodestate", "object", "peers", "pki", "podclaim", "quota", "reclaim", "resource", "scheme", "store", "version"},
+	"apiserver": {"client", "drain", "eviction", "kind", "nodestate", "object", "peers", "pki", "podclaim", "quota", "reclaim", "resource", "scheme", "servicerange", "store", "version"},
 	// What names of the cluster lead to, and its sockets.
 	"dns": {},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.

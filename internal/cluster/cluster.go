@@ -19,7 +19,6 @@ import (
 	"coracle/internal/cluster/serviceip"
 	"coracle/internal/cluster/usage"
 	"coracle/internal/cluster/volume"
-	"coracle/internal/kind"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
 )
@@ -56,7 +55,7 @@ func Controllers(cfg Config) []plan.Controller {
 		PodRange6: cfg.PodRange6, SimulatedRange6: SimulatedRange6, First6: cfg.First6,
 	})...)
 	out = append(out, account.Controllers(cfg.RootCA)...)
-	out = append(out, namespace.Controller(Kinds()))
+	out = append(out, namespace.Controller(resource.All()))
 	out = append(out, volume.Controllers(volume.Config{SharedRoot: cfg.SharedVolumes})...)
 	out = append(out, endpoint.Controllers()...)
 	out = append(out, balancer.Controller())
@@ -80,17 +79,7 @@ func takenRanges(cfg Config) []netip.Prefix {
 	return out
 }
 
-// Kinds lists the kinds that are served, each once: what a namespace may hold and what may own or
-// be owned.
-func Kinds() []resource.Resource {
-	var out []resource.Resource
-	for _, k := range kind.All() {
-		out = append(out, k.Resource)
-	}
-	return out
-}
-
 // owned lists the kinds that owners are looked for among: all but events, which have none.
 func owned() []resource.Resource {
-	return slices.DeleteFunc(Kinds(), func(res resource.Resource) bool { return res == resource.Events })
+	return slices.DeleteFunc(resource.All(), func(res resource.Resource) bool { return res == resource.Events })
 }

@@ -10,9 +10,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/kind"
 	"coracle/internal/object"
 	"coracle/internal/resource"
+	"coracle/internal/servicerange"
 )
 
 // TestServiceRanges: a ServiceCIDR that is made becomes ready, services get addresses of it and IPAddresses that say so, and
@@ -33,7 +33,7 @@ func TestServiceRanges(t *testing.T) {
 	w.until("the range gives addresses", func() bool { return make("web", "10.97.0.9") == nil })
 	has := func(ip string) bool {
 		o, ok := w.view.Get(resource.IPAddresses, "", ip)
-		return ok && !kind.Reserves(o.(*networkingv1.IPAddress)) && o.(*networkingv1.IPAddress).Spec.ParentRef.Name != ""
+		return ok && !servicerange.Reserves(o.(*networkingv1.IPAddress)) && o.(*networkingv1.IPAddress).Spec.ParentRef.Name != ""
 	}
 	w.until("each service has its IPAddress", func() bool { return has("10.97.0.9") && has("10.96.0.1") })
 	remove := func(res resource.Resource, namespace, name string) {

@@ -101,7 +101,7 @@ func start(t testing.TB, nodes int) *whole {
 		}
 	})
 	kubelet := newNodes(w)
-	f := view.Follow(ctx, w, w.view, cluster.Kinds()...)
+	f := view.Follow(ctx, w, w.view, resource.All()...)
 	var parts sync.WaitGroup
 	parts.Go(func() { w.loop.Run(ctx, f.Synced()) })
 	parts.Go(func() {
@@ -288,7 +288,7 @@ func TestWholeCluster(t *testing.T) {
 		return !ok
 	})
 	t.Logf("namespace gone after %s", time.Since(began))
-	for _, res := range cluster.Kinds() {
+	for _, res := range resource.All() {
 		for _, o := range w.view.List(res, ns) {
 			if res.Namespaced {
 				t.Errorf("left behind: %s %+v", res, o)

@@ -77,7 +77,7 @@ func serve(t *testing.T, dir string, authority *pki.Authority) *server {
 		}
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	f := view.Follow(ctx, s, s.view, cluster.Kinds()...)
+	f := view.Follow(ctx, s, s.view, resource.All()...)
 	var parts sync.WaitGroup
 	for _, run := range []func(context.Context){place.Run, simulate.Run, func(ctx context.Context) { decide.Run(ctx, f.Synced()) }} {
 		parts.Go(func() {

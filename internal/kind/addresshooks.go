@@ -15,15 +15,6 @@ import (
 	"coracle/internal/servicerange"
 )
 
-// AddressManager is the label value (ipaddress.kubernetes.io/managed-by) on the IPAddresses of cluster IPs, which follow their
-// Services. All others reserve their address for whoever made them.
-const AddressManager = "ipallocator.k8s.io"
-
-// Reserves says whether an IPAddress keeps its address from being given to a Service.
-func Reserves(a *networkingv1.IPAddress) bool {
-	return a.Labels[networkingv1.LabelManagedBy] != AddressManager
-}
-
 // serviceCIDRHooks has cluster IPs given from each range that is ready.
 func serviceCIDRHooks(c Cluster) Hooks {
 	book := c.Book
@@ -71,12 +62,12 @@ func ipAddressHooks(c Cluster) Hooks {
 	reserve := func(o runtime.Object) error {
 		a := o.(*networkingv1.IPAddress)
 		ip, err := netip.ParseAddr(a.Name)
-		if err != nil || !Reserves(a) {
+		if err != nil || !servicerange.Reserves(a) {
 			return nil // validation has the better words for it
 		}
 		if err := book.Reserve(ip); errors.Is(err, address.ErrOfService) {
 			return apierrors.NewConflict(resource.IPAddresses.GroupResource(), a.Name, fmt.Errorf(
-				"%w: give the IPAddress the label %s=%s and the Service as its parentRef, or take another address", err, networkingv1.LabelManagedBy, AddressManager))
+				"%w: give the IPAddress the label %s=%s and the Service as its parentRef, or take another address", err, networkingv1.LabelManagedBy, servicerange.AddressManager))
 		}
 		return nil
 	}
@@ -103,7 +94,7 @@ func ipAddressHooks(c Cluster) Hooks {
 			}, nil
 		},
 		BeginUpdate: func(_ context.Context, o, old runtime.Object, dryRun bool) (Finish, error) {
-			now, was := Reserves(o.(*networkingv1.IPAddress)), Reserves(old.(*networkingv1.IPAddress))
+			now, was := servicerange.Reserves(o.(*networkingv1.IPAddress)), servicerange.Reserves(old.(*networkingv1.IPAddress))
 			if now && !was {
 				if err := reserve(o); err != nil {
 					return nil, err

@@ -13,13 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 
-	"coracle/internal/kind/address"
 	"coracle/internal/kind/check"
 	"coracle/internal/resource"
 )
-
-// OwnServiceCIDR is the name of the range that cluster IPs come from: the server makes it, and puts it right.
-const OwnServiceCIDR = address.Own
 
 // serviceCIDRs are the ranges of cluster IPs.
 var serviceCIDRs = Kind{

@@ -21,7 +21,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/client"
-	"coracle/internal/cluster"
 	"coracle/internal/cluster/volume"
 	"coracle/internal/kind"
 	"coracle/internal/object"
@@ -234,7 +233,7 @@ func given(t *testing.T, sections map[string]string) []object.Object {
 	}
 	settle(t, c, epoch.Add(10*time.Minute))
 	var out []object.Object
-	for _, res := range cluster.Kinds() {
+	for _, res := range resource.All() {
 		out = append(out, c.Truth().List(res, "")...)
 	}
 	return out

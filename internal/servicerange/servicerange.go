@@ -1,4 +1,4 @@
-// Package servicerange reads ServiceCIDRs: which ranges services have addresses of.
+// Package servicerange reads ServiceCIDRs and IPAddresses: which addresses services may have, and which of them are reserved.
 //
 // It owns the meaning of their state, which the API goes by when it gives addresses, nodes when they refuse those that no
 // service has, and the controller that writes it. It refuses to decide that state (package cluster/serviceip).

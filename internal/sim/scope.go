@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"coracle/internal/cluster"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -68,7 +67,7 @@ func (s *scope) prepare() {
 			w.pass(next.Sub(w.Now()))
 		}
 	}
-	for _, res := range cluster.Kinds() {
+	for _, res := range resource.All() {
 		if res != resource.Events {
 			s.objects = append(s.objects, w.Truth().List(res, "")...)
 		}

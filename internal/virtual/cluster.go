@@ -166,7 +166,7 @@ func New(cfg Config) *Cluster {
 	for _, ctl := range cfg.Controllers {
 		c.truth.AddIndexes(ctl.Indexes...)
 	}
-	for _, res := range cluster.Kinds() {
+	for _, res := range resource.All() {
 		objects, _, _ := c.store.List(context.Background(), res, client.ListOptions{})
 		c.truth.Replace(res, objects, c.pulled)
 	}

@@ -14,7 +14,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 
 	"coracle/internal/client"
-	coracle "coracle/internal/cluster"
 	"coracle/internal/resource"
 )
 
@@ -81,7 +80,7 @@ func (c *cluster) rehearse(code int, tells []string, args ...string) rehearsed {
 func (c *cluster) versions() map[string]string {
 	c.t.Helper()
 	out := map[string]string{}
-	for _, res := range coracle.Kinds() {
+	for _, res := range resource.All() {
 		if res == resource.Leases {
 			continue
 		}

@@ -12,7 +12,6 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/kind"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
@@ -76,7 +75,7 @@ func nodeAddresses(o object.Object) []netip.Addr {
 // planRange says of a ServiceCIDR whether addresses are given from it, and lets it go when none is in use.
 func (cfg Config) planRange(in plan.Input) plan.Plan {
 	o, ok := in.Reader.Get(resource.ServiceCIDRs, "", in.Key.Name)
-	if !ok || in.Key.Name == kind.OwnServiceCIDR {
+	if !ok || in.Key.Name == servicerange.Own {
 		return plan.Plan{} // the server itself sees to the cluster's own
 	}
 	c := o.(*networkingv1.ServiceCIDR)

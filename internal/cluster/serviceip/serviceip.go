@@ -14,10 +14,10 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"coracle/internal/kind"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
+	"coracle/internal/servicerange"
 )
 
 // Config is what is known of the cluster's addresses besides its objects.
@@ -118,7 +118,7 @@ func planService(in plan.Input) plan.Plan {
 			continue
 		}
 		a := held.(*networkingv1.IPAddress)
-		if parent, of := parentOf(a); (!of || parent != object.KeyOf(o)) && kind.Reserves(a) {
+		if parent, of := parentOf(a); (!of || parent != object.KeyOf(o)) && servicerange.Reserves(a) {
 			p.Events = append(p.Events, plan.Event{
 				Regarding: object.RefOf(o), Type: corev1.EventTypeWarning, Reason: "IPAddressWrongReference",
 				Message: fmt.Sprintf("the service has the address %s, which IPAddress %s reserves for another: delete one of them", ip, a.Name),
@@ -136,7 +136,7 @@ func addressFor(ip netip.Addr, s object.Object) *networkingv1.IPAddress {
 	}
 	return &networkingv1.IPAddress{
 		ObjectMeta: metav1.ObjectMeta{Name: ip.String(), Labels: map[string]string{
-			networkingv1.LabelIPAddressFamily: family, networkingv1.LabelManagedBy: kind.AddressManager,
+			networkingv1.LabelIPAddressFamily: family, networkingv1.LabelManagedBy: servicerange.AddressManager,
 		}},
 		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{
 			Resource: resource.Services.Plural, Namespace: s.GetNamespace(), Name: s.GetName(),
@@ -160,7 +160,7 @@ func planAddress(in plan.Input) plan.Plan {
 		return plan.Plan{}
 	}
 	a := o.(*networkingv1.IPAddress)
-	if kind.Reserves(a) {
+	if servicerange.Reserves(a) {
 		return plan.Plan{}
 	}
 	parent, of := parentOf(a)

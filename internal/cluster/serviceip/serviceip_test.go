@@ -18,7 +18,6 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/client/fake"
 	"coracle/internal/cluster/serviceip"
-	"coracle/internal/kind"
 	"coracle/internal/loop/looptest"
 	"coracle/internal/object"
 	"coracle/internal/resource"
@@ -82,7 +81,7 @@ func addresses(c *looptest.Cluster) string {
 	for _, o := range c.View.List(resource.IPAddresses, "") {
 		a := o.(*networkingv1.IPAddress)
 		line := a.Name + " of " + a.Spec.ParentRef.Namespace + "/" + a.Spec.ParentRef.Name
-		if kind.Reserves(a) {
+		if servicerange.Reserves(a) {
 			line += " reserved"
 		}
 		out = append(out, line)

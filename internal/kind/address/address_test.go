@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"coracle/internal/servicerange"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
@@ -358,7 +360,7 @@ func TestSeveralRanges(t *testing.T) {
 	}
 	set("more", "10.1.0.0/30", "fd00::/120")
 	set("over", "10.1.0.0/29")
-	set(Own, "10.9.0.0/16")
+	set(servicerange.Own, "10.9.0.0/16")
 	if err := b.Reserve(netip.MustParseAddr("10.1.0.1")); err != nil {
 		t.Fatal(err)
 	}

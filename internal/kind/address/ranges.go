@@ -7,11 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	"coracle/internal/servicerange"
+
 	corev1 "k8s.io/api/core/v1"
 )
-
-// Own is the name of the range that a cluster was made with. It is always given from.
-const Own = "kubernetes"
 
 // mark is why an address is taken.
 type mark uint8
@@ -92,7 +91,7 @@ func (r *ranges) list(family corev1.IPFamily) string {
 // SetRange has addresses given from ranges of the cluster's families under a name, instead of those that it had; from none, if
 // there are none. Addresses that Services have of ranges that are gone stay theirs.
 func (s *Services) SetRange(name string, prefixes ...netip.Prefix) error {
-	if name == Own {
+	if name == servicerange.Own {
 		return nil
 	}
 	s.mu.Lock()

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	"coracle/internal/servicerange"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -38,7 +40,7 @@ func New(prefix netip.Prefix, nodePorts [2]int, second ...netip.Prefix) (*Servic
 		if slices.Contains(families, family) {
 			return nil, fmt.Errorf("service ranges %s, %s: both are of family %s", prefix, p, family)
 		}
-		pools, families = append(pools, named{Own, ips}), append(families, family)
+		pools, families = append(pools, named{servicerange.Own, ips}), append(families, family)
 	}
 	if nodePorts == [2]int{} {
 		nodePorts = [2]int{30000, 32767}
