@@ -1,10 +1,10 @@
 package fleet
 
 import (
-	"container/heap"
 	"net/netip"
 	"time"
 
+	"coracle/internal/heap"
 	"coracle/internal/object"
 )
 
@@ -50,10 +50,13 @@ type queue struct {
 	entries map[item]*entry
 	line    []*entry
 	head    int
-	later   alarms
+	later   *heap.Heap[*entry]
 }
 
-func newQueue() queue { return queue{entries: map[item]*entry{}} }
+func newQueue() queue {
+	return queue{entries: map[item]*entry{}, later: heap.New(
+		func(a, b *entry) bool { return a.due.Before(b.due) }, func(e *entry) *int { return &e.at })}
+}
 
 // add puts an item in line and says whether a worker may have to be woken for it.
 func (q *queue) add(it item, now time.Time) bool {
@@ -122,8 +125,8 @@ func (q *queue) done(it item, again time.Time) (first bool) {
 		return false
 	}
 	e.due = again
-	heap.Push(&q.later, e)
-	return q.later[0] == e
+	q.later.Push(e)
+	return q.later.First() == e
 }
 
 // forget drops an item that is no more.
@@ -136,51 +139,19 @@ func (q *queue) forget(it item) {
 
 func (q *queue) unset(e *entry) {
 	if e.at >= 0 {
-		heap.Remove(&q.later, e.at)
+		q.later.Remove(e)
 	}
 }
 
 // ripen puts in line what is due and returns when the next item is; zero when none is.
 func (q *queue) ripen(now time.Time) time.Time {
-	for len(q.later) > 0 {
-		e := q.later[0]
+	for q.later.Len() > 0 {
+		e := q.later.First()
 		if e.due.After(now) {
 			return e.due
 		}
-		heap.Pop(&q.later)
+		q.later.Pop()
 		q.push(e)
 	}
 	return time.Time{}
-}
-
-// alarms are entries by the time they are due.
-type alarms []*entry
-
-// Len implements heap.Interface.
-func (a alarms) Len() int { return len(a) }
-
-// Less implements heap.Interface.
-func (a alarms) Less(i, j int) bool { return a[i].due.Before(a[j].due) }
-
-// Swap implements heap.Interface.
-func (a alarms) Swap(i, j int) {
-	a[i], a[j] = a[j], a[i]
-	a[i].at, a[j].at = i, j
-}
-
-// Push implements heap.Interface.
-func (a *alarms) Push(x any) {
-	e := x.(*entry)
-	e.at = len(*a)
-	*a = append(*a, e)
-}
-
-// Pop implements heap.Interface.
-func (a *alarms) Pop() any {
-	old := *a
-	e := old[len(old)-1]
-	old[len(old)-1] = nil
-	*a = old[:len(old)-1]
-	e.at = -1
-	return e
 }

@@ -1,12 +1,12 @@
 package loop
 
 import (
-	"container/heap"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
+	"coracle/internal/heap"
 	"coracle/internal/object"
 	"coracle/internal/plan"
 	"coracle/internal/resource"
@@ -24,8 +24,8 @@ type Core struct {
 	interests map[resource.Resource]*interest
 	// seen is how recent the snapshot is, as Changed was told.
 	seen    map[resource.Resource]uint64
-	blocked map[resource.Resource]*blockedHeap
-	timers  timerHeap
+	blocked map[resource.Resource]*heap.Heap[*item]
+	timers  *heap.Heap[*item]
 	witness *witness
 	started bool
 	// turn is the controller that Next asks first, so that none starves.
@@ -121,7 +121,8 @@ func NewCore(controllers []plan.Controller, workers int) *Core {
 		items:     map[itemKey]*item{},
 		interests: map[resource.Resource]*interest{},
 		seen:      map[resource.Resource]uint64{},
-		blocked:   map[resource.Resource]*blockedHeap{},
+		blocked:   map[resource.Resource]*heap.Heap[*item]{},
+		timers:    newTimers(),
 		witness:   newWitness(controllers),
 		onPanic:   func(string, any) {},
 	}
@@ -193,10 +194,10 @@ func (c *Core) admit(it *item) {
 			it.state = blocked
 			h := c.blocked[w.Resource]
 			if h == nil {
-				h = &blockedHeap{}
+				h = newBlocked()
 				c.blocked[w.Resource] = h
 			}
-			heap.Push(h, it)
+			h.Push(it)
 			return
 		}
 		it.expects = it.expects[1:]
@@ -212,8 +213,8 @@ func (c *Core) unblock(res resource.Resource) {
 	if h == nil {
 		return
 	}
-	for h.Len() > 0 && (*h)[0].expects[0].Revision <= c.seen[res] {
-		c.admit(heap.Pop(h).(*item))
+	for h.Len() > 0 && h.First().expects[0].Revision <= c.seen[res] {
+		c.admit(h.Pop())
 	}
 }
 

@@ -1,8 +1,9 @@
 package loop
 
 import (
-	"container/heap"
 	"time"
+
+	"coracle/internal/heap"
 )
 
 // Backoff is the pause after n failures in a row: 5 ms doubling to 1000 s, client-go's
@@ -20,16 +21,16 @@ func Backoff(n int) time.Duration {
 
 // NextTimer says when Wake has something to do; false when never.
 func (c *Core) NextTimer() (time.Time, bool) {
-	if len(c.timers) == 0 {
+	if c.timers.Len() == 0 {
 		return time.Time{}, false
 	}
-	return c.timers[0].at, true
+	return c.timers.First().at, true
 }
 
 // Wake makes due the items whose time has come.
 func (c *Core) Wake(now time.Time) {
-	for len(c.timers) > 0 && !c.timers[0].at.After(now) {
-		it := c.timers[0]
+	for c.timers.Len() > 0 && !c.timers.First().at.After(now) {
+		it := c.timers.First()
 		c.setTimer(it, time.Time{})
 		if it.state == resting {
 			c.rested(it, now)
@@ -65,47 +66,21 @@ func (c *Core) setTimer(it *item, at time.Time) {
 	it.at = at
 	switch {
 	case at.IsZero() && it.heapAt >= 0:
-		heap.Remove(&c.timers, it.heapAt)
+		c.timers.Remove(it)
 	case at.IsZero():
 	case it.heapAt >= 0:
-		heap.Fix(&c.timers, it.heapAt)
+		c.timers.Fix(it)
 	default:
-		heap.Push(&c.timers, it)
+		c.timers.Push(it)
 	}
 }
 
-type blockedHeap []*item
-
-func (h blockedHeap) Len() int           { return len(h) }
-func (h blockedHeap) Less(i, j int) bool { return h[i].expects[0].Revision < h[j].expects[0].Revision }
-func (h blockedHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *blockedHeap) Push(x any)        { *h = append(*h, x.(*item)) }
-func (h *blockedHeap) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return last
+// newTimers are items by the time of their timers.
+func newTimers() *heap.Heap[*item] {
+	return heap.New(func(a, b *item) bool { return a.at.Before(b.at) }, func(it *item) *int { return &it.heapAt })
 }
 
-type timerHeap []*item
-
-func (h timerHeap) Len() int           { return len(h) }
-func (h timerHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h timerHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].heapAt, h[j].heapAt = i, j
-}
-func (h *timerHeap) Push(x any) {
-	it := x.(*item)
-	it.heapAt = len(*h)
-	*h = append(*h, it)
-}
-func (h *timerHeap) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	last.heapAt = -1
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return last
+// newBlocked are items by the write that the snapshot lacks.
+func newBlocked() *heap.Heap[*item] {
+	return heap.New(func(a, b *item) bool { return a.expects[0].Revision < b.expects[0].Revision }, nil)
 }

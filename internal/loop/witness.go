@@ -198,7 +198,7 @@ func (c *Core) Woke() {
 	c.witness.awake = c.witness.now
 	c.witness.mu.Unlock()
 	var waiting []*item
-	for _, it := range c.timers {
+	for _, it := range c.timers.All() {
 		if it.state != resting {
 			waiting = append(waiting, it)
 		}

@@ -1,18 +1,19 @@
 package store
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"sync"
 	"time"
+
+	"coracle/internal/heap"
 )
 
 // expiry removes objects whose time to live has passed. One timer, set for the earliest.
 type expiry struct {
 	s     *Store
 	mu    sync.Mutex
-	due   dueHeap
+	due   *heap.Heap[due]
 	timer *time.Timer
 	ended bool
 }
@@ -25,21 +26,9 @@ type due struct {
 	sec int64
 }
 
-type dueHeap []due
-
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].sec < h[j].sec }
-func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(x any)        { *h = append(*h, x.(due)) }
-func (h *dueHeap) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	old[len(old)-1] = due{}
-	*h = old[:len(old)-1]
-	return x
+func (e *expiry) init(s *Store) {
+	e.s, e.due = s, heap.New(func(a, b due) bool { return a.sec < b.sec }, nil)
 }
-
-func (e *expiry) init(s *Store) { e.s = s }
 
 // expiryOf turns a time to live in seconds into a moment, rounded up to whole seconds; 0 is never.
 func (s *Store) expiryOf(ttl uint64) int64 {
@@ -72,17 +61,17 @@ func (e *expiry) add(add []due) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, d := range add {
-		heap.Push(&e.due, d)
+		e.due.Push(d)
 	}
 	e.arm()
 }
 
 // arm sets the timer for the earliest entry. It needs e.mu held.
 func (e *expiry) arm() {
-	if e.ended || len(e.due) == 0 {
+	if e.ended || e.due.Len() == 0 {
 		return
 	}
-	wait := max(time.Unix(e.due[0].sec, 0).Sub(e.s.now()), 0)
+	wait := max(time.Unix(e.due.First().sec, 0).Sub(e.s.now()), 0)
 	if e.timer == nil {
 		e.timer = time.AfterFunc(wait, e.expire)
 		return
@@ -95,8 +84,8 @@ func (e *expiry) expire() {
 	now := e.s.now().Unix()
 	e.mu.Lock()
 	var ripe []due
-	for len(e.due) > 0 && e.due[0].sec <= now {
-		ripe = append(ripe, heap.Pop(&e.due).(due))
+	for e.due.Len() > 0 && e.due.First().sec <= now {
+		ripe = append(ripe, e.due.Pop())
 	}
 	e.arm()
 	e.mu.Unlock()

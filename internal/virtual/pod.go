@@ -10,10 +10,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"coracle/internal/heap"
 	"coracle/internal/object"
 	"coracle/internal/podstate"
 	"coracle/internal/resource"
-	"coracle/internal/scheduler/heap"
 	"coracle/internal/simnode"
 )
 

@@ -3,7 +3,7 @@ package place
 import (
 	"encoding/binary"
 
-	"coracle/internal/scheduler/heap"
+	"coracle/internal/heap"
 )
 
 // grouping sorts the nodes that can take pods of a class into groups. All nodes of a group have,

@@ -3,7 +3,7 @@ package queue
 import (
 	"time"
 
-	"coracle/internal/scheduler/heap"
+	"coracle/internal/heap"
 	"coracle/internal/scheduler/place"
 )
 

@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	v1helper "k8s.io/component-helpers/scheduling/corev1"
 
-	"coracle/internal/scheduler/heap"
+	"coracle/internal/heap"
 	"coracle/internal/scheduler/place"
 )
 

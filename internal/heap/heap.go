@@ -2,19 +2,19 @@
 // finds each in its place again, so that one whose rank changes can be taken out.
 //
 // It owns the order of a set and nothing else. It refuses to know what the items are: they lend
-// it a place to note their position, and a comparison.
+// it a comparison and, where they are to be found again, a place to note their position.
 package heap
 
-// Heap holds items of which each notes its own position. Make one with New.
+// Heap holds items in order. Make one with New.
 type Heap[T any] struct {
 	items []T
-	// before is a total order; at is where an item notes its position.
+	// before is a total order; at is where an item notes its position, -1 outside. It may be nil.
 	before func(a, b T) bool
 	at     func(T) *int
 }
 
-// New returns an empty heap in the given order. at is where an item's position is noted; the
-// heap alone writes it while the item is inside.
+// New returns an empty heap in the given order. at is where an item's position is noted, -1 once it is outside again: the
+// heap alone writes it while the item is inside. Without it items cannot be taken out of the middle or ranked anew.
 func New[T any](before func(a, b T) bool, at func(T) *int) *Heap[T] {
 	return &Heap[T]{before: before, at: at}
 }
@@ -31,27 +31,31 @@ func (h *Heap[T]) All() []T { return h.items }
 // Push adds an item.
 func (h *Heap[T]) Push(item T) {
 	h.items = append(h.items, item)
-	*h.at(item) = len(h.items) - 1
+	h.note(len(h.items) - 1)
 	h.up(len(h.items) - 1)
 }
 
 // Pop takes the first item out; there must be one.
 func (h *Heap[T]) Pop() T {
-	first := h.items[0]
-	h.Remove(first)
-	return first
+	return h.remove(0)
 }
 
 // Remove takes out an item that is inside.
-func (h *Heap[T]) Remove(item T) {
-	i, last := *h.at(item), len(h.items)-1
+func (h *Heap[T]) Remove(item T) { h.remove(*h.at(item)) }
+
+func (h *Heap[T]) remove(i int) T {
+	item, last := h.items[i], len(h.items)-1
 	h.swap(i, last)
 	var none T
 	h.items[last] = none
 	h.items = h.items[:last]
+	if h.at != nil {
+		*h.at(item) = -1
+	}
 	if i < last {
 		h.fix(i)
 	}
+	return item
 }
 
 // Fix restores the order after an item's rank changed.
@@ -96,5 +100,12 @@ func (h *Heap[T]) down(i int) bool {
 
 func (h *Heap[T]) swap(i, j int) {
 	h.items[i], h.items[j] = h.items[j], h.items[i]
-	*h.at(h.items[i]), *h.at(h.items[j]) = i, j
+	h.note(i)
+	h.note(j)
+}
+
+func (h *Heap[T]) note(i int) {
+	if h.at != nil {
+		*h.at(h.items[i]) = i
+	}
 }
