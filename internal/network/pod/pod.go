@@ -2,8 +2,8 @@
 // range, one veth pair for each sandbox, addresses that survive restarts, masquerading of
 // what leaves the cluster, and ports published at the host's addresses.
 //
-// It owns the bridge, the veths whose master it is, an nftables table of each of the families ip and bridge, and the leases under
-// its state directory. Pods on different nodes of one machine reach each other because every bridge
+// It owns the bridge, the veths whose master it is, an nftables table of each of the families ip, bridge and, with IPv6, ip6, which
+// it puts back when others change them, and the leases under its state directory. Pods on different nodes of one machine reach each other because every bridge
 // is in the host's network namespace and its range is a connected route. It refuses services
 // (package services) and network policy, and everything about the namespace
 // itself: the caller makes it and hands over its path.
