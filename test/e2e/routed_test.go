@@ -46,7 +46,7 @@ func TestRolloutAwaitsRoutes(t *testing.T) {
 	said := ""
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for began := time.Now(); !strings.Contains(said, "once every node leads the connections"); <-tick.C {
+	for began := time.Now(); !strings.Contains(said, "once every node leads the connections of its services to it, or 30 seconds later"); <-tick.C {
 		if time.Since(began) > 20*time.Second {
 			t.Fatalf("why does not say what the rollout waits for:\n%s", said)
 		}
