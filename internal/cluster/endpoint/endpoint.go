@@ -93,18 +93,6 @@ func altered(was, is *corev1.Pod) bool {
 // stands says whether a pod can be an endpoint: it has an address and has not ended.
 func stands(p *corev1.Pod) bool { return p != nil && p.Status.PodIP != "" && !podstate.Ended(p) }
 
-func ownerOfSlice(_ object.Reader, before, after object.Object) []object.Key {
-	o := after
-	if o == nil {
-		o = before
-	}
-	name := o.GetLabels()[discoveryv1.LabelServiceName]
-	if name == "" || o.GetLabels()[discoveryv1.LabelManagedBy] != SliceManager {
-		return nil
-	}
-	return []object.Key{{Namespace: o.GetNamespace(), Name: name}}
-}
-
 func sameName(_ object.Reader, before, after object.Object) []object.Key {
 	o := after
 	if o == nil {

@@ -20,7 +20,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -73,8 +72,7 @@ func (c *Config) wire() wire {
 type Isolation struct {
 	cfg    Config
 	wire   wire
-	socket *nft.Socket
-	watch  *nft.Watch
+	socket *nft.Owned
 	// connections is asked by the goroutine of Run.
 	connections *conntrack.Table
 	inbox
@@ -92,19 +90,15 @@ func Open(cfg Config) (*Isolation, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	socket, err := nft.Open()
+	socket, err := nft.Own(cfg.table())
 	if err != nil {
 		return nil, fmt.Errorf("isolation: %w", err)
 	}
-	watch, err := nft.WatchOthers(cfg.table(), socket)
+	connections, err := conntrack.Open(netns.None())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("isolation: %w", err), socket.Close())
 	}
-	connections, err := conntrack.Open(netns.None())
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("isolation: %w", err), watch.Close(), socket.Close())
-	}
-	i := &Isolation{cfg: cfg, wire: cfg.wire(), socket: socket, watch: watch, connections: connections}
+	i := &Isolation{cfg: cfg, wire: cfg.wire(), socket: socket, connections: connections}
 	i.inbox.init()
 	i.state.init(cfg)
 	return i, nil
@@ -113,7 +107,7 @@ func Open(cfg Config) (*Isolation, error) {
 // Close lets go of the sockets and leaves the table as it is.
 func (i *Isolation) Close() error {
 	i.connections.Close()
-	return errors.Join(i.watch.Close(), i.socket.Close())
+	return i.socket.Close()
 }
 
 // Remove removes the tables of a node in the network namespace of the calling thread, if there are any.
@@ -126,12 +120,6 @@ func Remove(table string) error {
 	return nil
 }
 
-// Pauses after a failed write, doubling.
-const (
-	firstPause = 50 * time.Millisecond
-	lastPause  = 5 * time.Second
-)
-
 // Run keeps the table true to what it is told until ctx ends, and then leaves it as it is. It begins when a server has told
 // of the whole cluster (OnChange), or when there is none (Alone).
 func (i *Isolation) Run(ctx context.Context) {
@@ -139,8 +127,13 @@ func (i *Isolation) Run(ctx context.Context) {
 	watching, cancel := context.WithCancel(ctx)
 	defer others.Wait()
 	defer cancel()
-	others.Go(func() { i.watchOthers(watching) })
-	pause := firstPause
+	others.Go(func() {
+		// What was missed is looked for by reading the table, what was seen ends it.
+		i.socket.Follow(watching, i.cfg.Log, "network policies", func(missed bool) {
+			i.put(func(s *state) { s.damaged, s.held = s.damaged || !missed, nil })
+		})
+	})
+	var pause nft.Pause
 	for {
 		select {
 		case <-ctx.Done():
@@ -153,39 +146,19 @@ func (i *Isolation) Run(ctx context.Context) {
 		}
 		stands, err := i.carryOut()
 		if err == nil {
-			pause = firstPause
+			pause.Reset()
 			if stands {
 				i.reached(upTo)
 			}
 			continue
 		}
-		if i.failed(err); pause > firstPause {
+		if i.failed(err); !pause.First() {
 			i.damaged = true // what is in the table is not what it says: it is written anew, whole
 		}
-		i.cfg.Log.Warn("write the rules of network policies; trying again", "err", err, "in", pause)
+		i.cfg.Log.Warn("write the rules of network policies; trying again", "err", err, "in", pause.Next())
 		i.held = nil
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
+		pause.Wait(ctx)
 		i.nudge()
-	}
-}
-
-// watchOthers has the table written anew when somebody else has changed it.
-func (i *Isolation) watchOthers(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() { i.watch.Close() })
-	defer stop()
-	for ctx.Err() == nil {
-		if err := i.watch.Wait(); err != nil {
-			if ctx.Err() == nil {
-				i.cfg.Log.Error("who else changes the table of network policies is not seen any more", "err", err)
-			}
-			return
-		}
-		missed := i.watch.Missed() // then it is read again, else written
-		i.put(func(s *state) { s.damaged, s.held = s.damaged || !missed, nil })
 	}
 }
 

@@ -175,6 +175,14 @@ func (b *Batch) DeleteChain(name string) {
 	})
 }
 
+// EmptyChain removes the rules of a chain, if it has any.
+func (b *Batch) EmptyChain(name string) {
+	b.message(unix.NFT_MSG_DELRULE, 0, func(w *writer) {
+		w.text(unix.NFTA_RULE_TABLE, b.table.Name)
+		w.text(unix.NFTA_RULE_CHAIN, name)
+	})
+}
+
 // AddRule puts a rule at the end of a chain.
 func (b *Batch) AddRule(chain string, exprs ...expr.Any) {
 	b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, func(w *writer) {

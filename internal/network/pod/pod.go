@@ -2,8 +2,8 @@
 // range, one veth pair for each sandbox, addresses that survive restarts, masquerading of
 // what leaves the cluster, and ports published at the host's addresses.
 //
-// It owns the bridge, the veths whose master it is, an nftables table of each of the families ip and bridge, and the leases under
-// its state directory. Pods on different nodes of one machine reach each other because every bridge
+// It owns the bridge, the veths whose master it is, an nftables table of each of the families ip, bridge and, with IPv6, ip6, which
+// it puts back when others change them, and the leases under its state directory. Pods on different nodes of one machine reach each other because every bridge
 // is in the host's network namespace and its range is a connected route. It refuses services
 // (package services) and network policy, and everything about the namespace
 // itself: the caller makes it and hands over its path.
@@ -79,7 +79,7 @@ type Network struct {
 	links   *netlink.Handle
 	leases  *leases
 	ports   *ports
-	vouching
+	keeping
 
 	mu   sync.Mutex
 	busy map[string]*turn // one Attach or Detach at a time for a sandbox
@@ -186,7 +186,7 @@ func (n *Network) open() error {
 			return err
 		}
 	}
-	if err := n.ensureRules(); err != nil {
+	if err := errors.Join(n.onHost(n.openTables), n.openForward()); err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
 	return n.onHost(n.openBridge)
@@ -194,7 +194,7 @@ func (n *Network) open() error {
 
 // Close lets go of the handles and leaves the network as it is.
 func (n *Network) Close() {
-	n.vouching.close()
+	n.keeping.close()
 	if n.links != nil {
 		n.links.Close()
 	}
@@ -269,7 +269,7 @@ func (n *Network) Detach(sandboxID string) error {
 // and closes the network.
 func (n *Network) Destroy() error {
 	defer n.Close()
-	err := errors.Join(n.removeLinks(), n.removeRules(), n.removeVerify(), n.forgetConnections(), n.onHost(n.releaseSettings),
+	err := errors.Join(n.removeLinks(), n.removeTables(), n.closeForward(), n.forgetConnections(), n.onHost(n.releaseSettings),
 		filetree.Remove(leasesDir(n.cfg.StateDir)), filetree.Remove(portsDir(n.cfg.StateDir)))
 	if err != nil {
 		return fmt.Errorf("destroy pod network %s: %w", n.cfg.Bridge, err)

@@ -16,6 +16,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"coracle/internal/network/nft"
 )
 
 // Port is a port of a pod that is reached at the host's addresses (a container's hostPort).
@@ -162,15 +164,24 @@ func (n *Network) publish(sandbox string, list []Port) error {
 	} else {
 		n.ports.bySandbox[sandbox] = list
 	}
-	c, err := n.nft()
+	for i, s := range n.sides() {
+		if err := n.rewritePorts(n.translated[i].Owned, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rewritePorts writes the chains of published ports anew. Call it with ports.mu held.
+func (n *Network) rewritePorts(o *nft.Owned, s side) error {
+	b := nft.NewBatch(s.Table)
+	n.addPortRules(b, s)
+	err := o.Commit(b)
+	if errors.Is(err, unix.ENOENT) { // somebody else deleted the table this instant
+		return n.writeSide(o, s)
+	}
 	if err != nil {
-		return err
-	}
-	for _, s := range n.sides() {
-		n.addPortRules(c, s)
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("nftables: %w", err)
+		return fmt.Errorf("lead published ports (family %s): %w", familyName(s.Table), err)
 	}
 	return nil
 }
@@ -181,14 +192,12 @@ const (
 	hairpinChain = "hairpin"
 )
 
-// addPortRules writes the rules of all published ports. Call it with ports.mu held, or before the
-// network is open.
-func (n *Network) addPortRules(c *nftables.Conn, on side) {
-	table := on.Table
-	dnat := c.AddChain(&nftables.Chain{Name: portsChain, Table: table})
-	hairpin := c.AddChain(&nftables.Chain{Name: hairpinChain, Table: table})
-	c.FlushChain(dnat)
-	c.FlushChain(hairpin)
+// addPortRules writes the rules of all published ports. Call it with ports.mu held.
+func (n *Network) addPortRules(b *nft.Batch, on side) {
+	for _, chain := range []string{portsChain, hairpinChain} {
+		b.AddChain(chain, nil)
+		b.EmptyChain(chain)
+	}
 	sandboxes := make([]string, 0, len(n.ports.bySandbox))
 	for s := range n.ports.bySandbox {
 		sandboxes = append(sandboxes, s)
@@ -204,12 +213,12 @@ func (n *Network) addPortRules(c *nftables.Conn, on side) {
 			if p.HostIP.IsValid() && p.HostIP.Is4() != ip.Is4() {
 				continue
 			}
-			c.AddRule(&nftables.Rule{Table: table, Chain: dnat, Exprs: dnatTo(p, ip)})
+			b.AddRule(portsChain, dnatTo(p, ip)...)
 		}
 		// A pod that reaches itself by the host's port must see another's address than its own.
 		self := netip.PrefixFrom(ip, ip.BitLen())
 		exprs := append(matchAddr(source, self, expr.CmpOpEq), matchAddr(dest, self, expr.CmpOpEq)...)
-		c.AddRule(&nftables.Rule{Table: table, Chain: hairpin, Exprs: append(exprs, &expr.Masq{})})
+		b.AddRule(hairpinChain, append(exprs, &expr.Masq{})...)
 	}
 }
 
@@ -239,22 +248,13 @@ const registerPort = unix.NFT_REG_2
 
 // addPortHooks leads what is meant for the host, from outside, from pods and from itself, to the
 // published ports first.
-func (n *Network) addPortHooks(c *nftables.Conn, s side) {
-	table := s.Table
-	for _, hook := range []struct {
-		name     string
-		at       *nftables.ChainHook
-		priority *nftables.ChainPriority
-	}{
-		{"prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest},
-		{"output", nftables.ChainHookOutput, nftables.ChainPriorityNATDest},
-	} {
-		chain := c.AddChain(&nftables.Chain{Name: hook.name, Table: table, Type: nftables.ChainTypeNAT, Hooknum: hook.at, Priority: hook.priority})
-		exprs := append(matchAddr(dest, s.loopback, expr.CmpOpNeq),
+func addPortHooks(b *nft.Batch, s side) {
+	for name, at := range map[string]*nftables.ChainHook{"prerouting": nftables.ChainHookPrerouting, "output": nftables.ChainHookOutput} {
+		addBase(b, name, "nat", at, nftables.ChainPriorityNATDest)
+		b.AddRule(name, append(matchAddr(dest, s.loopback, expr.CmpOpNeq),
 			&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
 			&expr.Verdict{Kind: expr.VerdictJump, Chain: portsChain},
-		)
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
+		)...)
 	}
 }

@@ -5,31 +5,30 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
-)
 
-func (n *Network) nft() (*nftables.Conn, error) {
-	return nftables.New(nftables.WithNetNSFd(int(n.host)))
-}
+	"coracle/internal/network/nft"
+)
 
 // side is a network as one family has it.
 type side struct {
-	*nftables.Table
+	nft.Table
 	pods, cluster, multicast, loopback netip.Prefix
 }
 
 func (n *Network) sides() []side {
 	all := []side{{
-		Table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: n.cfg.NFTable}, pods: n.cfg.CIDR, cluster: n.cfg.ClusterCIDR,
+		Table: nft.Table{Family: unix.NFPROTO_IPV4, Name: n.cfg.NFTable}, pods: n.cfg.CIDR, cluster: n.cfg.ClusterCIDR,
 		multicast: netip.MustParsePrefix("224.0.0.0/4"), loopback: netip.MustParsePrefix("127.0.0.0/8"),
 	}}
 	if n.dual() {
 		all = append(all, side{
-			Table: &nftables.Table{Family: nftables.TableFamilyIPv6, Name: n.cfg.NFTable}, pods: n.cfg.IPv6.CIDR, cluster: n.cfg.IPv6.ClusterCIDR,
+			Table: nft.Table{Family: unix.NFPROTO_IPV6, Name: n.cfg.NFTable}, pods: n.cfg.IPv6.CIDR, cluster: n.cfg.IPv6.ClusterCIDR,
 			multicast: netip.MustParsePrefix("ff00::/8"), loopback: netip.PrefixFrom(netip.IPv6Loopback(), 128),
 		})
 	}
@@ -44,56 +43,46 @@ func (s side) of(c *Config, lease netip.Addr) netip.Addr {
 	return lease
 }
 
-// ensureRules writes the tables anew in one transaction: masquerade what goes from this node's
+// ensureSide writes a side's table anew in one transaction: masquerade what goes from this node's
 // pods to anywhere but pods and multicast, and lead published ports to their pods.
-func (n *Network) ensureRules() error {
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
-	for _, s := range n.sides() {
-		n.addRules(c, s)
-	}
-	if err := c.Flush(); err != nil {
-		return err
-	}
-	if err := n.onHost(n.openVerify); err != nil {
-		return err
-	}
-	return n.openForward()
+func (n *Network) ensureSide(o *nft.Owned, s side) error {
+	n.ports.mu.Lock()
+	defer n.ports.mu.Unlock()
+	return n.writeSide(o, s)
 }
 
-func (n *Network) addRules(c *nftables.Conn, s side) {
-	table := s.Table
-	c.AddTable(table) // so that the delete below finds one
-	c.DelTable(table)
-	c.AddTable(table)
-	n.addPortRules(c, s)
-	n.addPortHooks(c, s)
-	nat := c.AddChain(&nftables.Chain{
-		Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-	})
-	c.AddRule(&nftables.Rule{Table: table, Chain: nat, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: hairpinChain}}})
-	var exprs []expr.Any
-	exprs = append(exprs, matchAddr(source, s.pods, expr.CmpOpEq)...)
-	exprs = append(exprs, matchAddr(dest, s.cluster, expr.CmpOpNeq)...)
-	exprs = append(exprs, matchAddr(dest, s.multicast, expr.CmpOpNeq)...)
-	exprs = append(exprs, &expr.Counter{}, &expr.Masq{})
-	c.AddRule(&nftables.Rule{Table: table, Chain: nat, Exprs: exprs})
-	n.addGuard(c, s)
+// writeSide is ensureSide for who holds ports.mu.
+func (n *Network) writeSide(o *nft.Owned, s side) error {
+	b := nft.NewBatch(s.Table)
+	b.AddTable(nil) // so that the delete below finds one
+	b.DeleteTable()
+	b.AddTable(nil)
+	n.addPortRules(b, s)
+	addPortHooks(b, s)
+	addBase(b, "postrouting", "nat", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	b.AddRule("postrouting", &expr.Verdict{Kind: expr.VerdictJump, Chain: hairpinChain})
+	b.AddRule("postrouting", slices.Concat(
+		matchAddr(source, s.pods, expr.CmpOpEq), matchAddr(dest, s.cluster, expr.CmpOpNeq), matchAddr(dest, s.multicast, expr.CmpOpNeq),
+		[]expr.Any{&expr.Counter{}, &expr.Masq{}},
+	)...)
+	n.addGuard(b, s)
+	if err := o.Commit(b); err != nil {
+		return fmt.Errorf("translate addresses (family %s): %w", familyName(s.Table), err)
+	}
+	return nil
+}
+
+// addBase adds a chain that the kernel calls.
+func addBase(b *nft.Batch, name, kind string, at *nftables.ChainHook, priority *nftables.ChainPriority) {
+	b.AddChain(name, &nft.Hook{Kind: kind, Number: uint32(*at), Priority: int32(*priority)})
 }
 
 // addGuard keeps pods from the node's loopback addresses, which openBridge opens for answers.
-func (n *Network) addGuard(c *nftables.Conn, s side) {
-	table := s.Table
-	guard := c.AddChain(&nftables.Chain{
-		Name: "guard", Table: table, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
-	})
+func (n *Network) addGuard(b *nft.Batch, s side) {
+	addBase(b, "guard", "filter", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	for _, offset := range []end{source, dest} {
 		exprs := append(onLink(expr.MetaKeyIIFNAME, n.cfg.Bridge), matchAddr(offset, s.loopback, expr.CmpOpEq)...)
-		c.AddRule(&nftables.Rule{Table: table, Chain: guard, Exprs: append(exprs, &expr.Verdict{Kind: expr.VerdictDrop})})
+		b.AddRule("guard", append(exprs, &expr.Verdict{Kind: expr.VerdictDrop})...)
 	}
 }
 
@@ -104,20 +93,7 @@ func onLink(key expr.MetaKey, name string) []expr.Any {
 	}
 }
 
-func (n *Network) removeRules() error {
-	c, err := n.nft()
-	if err != nil {
-		return err
-	}
-	for _, s := range n.sides() {
-		c.AddTable(s.Table)
-		c.DelTable(s.Table)
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("delete table: %w", err)
-	}
-	return n.eachDroppingForward(n.deleteMarked)
-}
+func (n *Network) closeForward() error { return n.eachDroppingForward(n.deleteMarked) }
 
 // openForward lets the bridge's traffic through filter chains of others that drop by default,
 // as Docker leaves iptables' FORWARD: an accept in a table of our own could not overrule them.
@@ -144,7 +120,7 @@ func (n *Network) openForward() error {
 
 // eachDroppingForward calls do for every forward chain whose policy is to drop, and commits.
 func (n *Network) eachDroppingForward(do func(*nftables.Conn, *nftables.Chain) error) error {
-	c, err := n.nft()
+	c, err := nftables.New(nftables.WithNetNSFd(int(n.host)))
 	if err != nil {
 		return err
 	}

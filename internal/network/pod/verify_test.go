@@ -200,7 +200,7 @@ func cannotForge(t *testing.T, cfg Config) {
 		}
 		for _, name := range []string{portsSet, ownSet, own6Set} {
 			left := 0
-			err := n.vouching.socket.Elements(n.verifyTable(), name, func(nft.Element) error {
+			err := n.verified.Elements(n.verifyTable(), name, func(nft.Element) error {
 				left++
 				return nil
 			})

@@ -47,13 +47,16 @@ func (r *Router) knowRanges() {
 	more, err := r.routeRanges(more)
 	if err != nil {
 		r.cfg.Log.Warn("the node has no route to all ranges of services; trying again", "err", err)
-		time.AfterFunc(lastPause, r.changes.everything)
+		time.AfterFunc(routesAgain, r.changes.everything)
 	}
 	if !slices.Equal(more, r.more) {
 		r.table = nil
 	}
 	r.more = more
 }
+
+// routesAgain is how long after routes could not be made they are tried again.
+const routesAgain = 5 * time.Second
 
 func contains(wide, narrow netip.Prefix) bool {
 	return wide.Bits() <= narrow.Bits() && wide.Contains(narrow.Addr())

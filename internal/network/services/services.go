@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -74,8 +73,7 @@ func (c *Config) table() nft.Table { return nft.Table{Family: wires[c.led()].tab
 type Router struct {
 	cfg    Config
 	wire   wire
-	socket *nft.Socket
-	watch  *nft.Watch
+	socket *nft.Owned
 	links  *netlink.Handle
 	// connections is asked by the goroutine of Run.
 	connections *conntrack.Table
@@ -107,24 +105,20 @@ func Open(cfg Config) (*Router, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	socket, err := nft.Open()
+	socket, err := nft.Own(cfg.table())
 	if err != nil {
 		return nil, fmt.Errorf("services: %w", err)
 	}
-	watch, err := nft.WatchOthers(cfg.table(), socket)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("services: %w", err), socket.Close())
-	}
 	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("services: %w", err), watch.Close(), socket.Close())
+		return nil, errors.Join(fmt.Errorf("services: %w", err), socket.Close())
 	}
 	connections, err := conntrack.Open(netns.None())
 	if err != nil {
 		links.Close()
-		return nil, errors.Join(fmt.Errorf("services: %w", err), watch.Close(), socket.Close())
+		return nil, errors.Join(fmt.Errorf("services: %w", err), socket.Close())
 	}
-	r := &Router{cfg: cfg, wire: wires[cfg.led()], socket: socket, watch: watch, links: links, connections: connections, book: proxy.NewBook(), room: maxBatch}
+	r := &Router{cfg: cfg, wire: wires[cfg.led()], socket: socket, links: links, connections: connections, book: proxy.NewBook(), room: maxBatch}
 	r.changes.init()
 	cfg.Snapshot.AddIndexes(behind.Index)
 	r.cancel = cfg.Snapshot.Subscribe(r.changes.saw)
@@ -136,7 +130,7 @@ func (r *Router) Close() error {
 	r.cancel()
 	r.links.Close()
 	r.connections.Close()
-	return errors.Join(r.watch.Close(), r.socket.Close())
+	return r.socket.Close()
 }
 
 // Right says whether the kernel has been given what the snapshot showed when it was last looked at.
@@ -152,12 +146,6 @@ func Remove(table string) error {
 	return nil
 }
 
-// Pauses after a failed write, doubling.
-const (
-	firstPause = 50 * time.Millisecond
-	lastPause  = 5 * time.Second
-)
-
 // Run keeps the table true to the snapshot until ctx ends, and then leaves it as it is. What is there already, an earlier
 // agent's, is changed only where it differs.
 func (r *Router) Run(ctx context.Context) {
@@ -170,9 +158,11 @@ func (r *Router) Run(ctx context.Context) {
 	watching, cancel := context.WithCancel(ctx)
 	defer others.Wait()
 	defer cancel()
-	others.Go(func() { r.watchOthers(watching) })
+	others.Go(func() {
+		r.socket.Follow(watching, r.cfg.Log, "services", func(bool) { r.changes.damaged() })
+	})
 	r.changes.everything()
-	pause := firstPause
+	var pause nft.Pause
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -181,34 +171,15 @@ func (r *Router) Run(ctx context.Context) {
 		}
 		work := r.changes.take()
 		if err := r.carryOut(ctx, work); err != nil {
-			r.cfg.Log.Warn("write the routes of services; trying again", "err", err, "in", pause)
+			r.cfg.Log.Warn("write the routes of services; trying again", "err", err, "in", pause.Next())
 			r.table = nil
 			r.right.Store(false)
 			r.changes.everything()
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, lastPause)
+			pause.Wait(ctx)
 			continue
 		}
-		pause = firstPause
+		pause.Reset()
 		r.right.Store(true)
 		r.Progress.reached(work.revision)
-	}
-}
-
-// watchOthers has the table written anew when somebody else has changed it.
-func (r *Router) watchOthers(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() { r.watch.Close() })
-	defer stop()
-	for ctx.Err() == nil {
-		if err := r.watch.Wait(); err != nil {
-			if ctx.Err() == nil {
-				r.cfg.Log.Error("who else changes the table of services is not seen any more", "err", err)
-			}
-			return
-		}
-		r.changes.damaged()
 	}
 }

@@ -17,6 +17,7 @@ import (
 	ephemeralvolume "k8s.io/component-helpers/storage/ephemeral"
 
 	"coracle/internal/cause"
+	"coracle/internal/drain"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/plan"
@@ -57,7 +58,9 @@ func Cause(r object.Reader, pod *corev1.Pod, minReady int32, now time.Time) Verd
 	v := Verdict{Wait: plan.Wait{Reason: "MinReadySeconds", On: object.RefOf(pod)}}
 	if podstate.Available(pod, minReady, now) {
 		v.Reason = "NotRouted"
-		v.Message = fmt.Sprintf("pod %s is ready; its rollout counts it once every node leads the connections of its services to it, or 2 seconds later", pod.Name)
+		limit, _ := drain.Bound(pod) // a bound that cannot be read is the default one
+		v.Message = fmt.Sprintf("pod %s is ready; its rollout counts it once every node leads the connections of its services to it, or %g seconds later",
+			pod.Name, limit.Seconds())
 		return v
 	}
 	v.Message = fmt.Sprintf("pod %s is ready, and must stay so for %d seconds to count as available", pod.Name, minReady)
