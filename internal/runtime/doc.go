@@ -10,5 +10,5 @@
 // Containers outlive it. There is no shim and no pause process: what a
 // restarted runtime needs lies in files, mounts and FIFOs (docs/design/0004-runtime.md).
 //
-// A program that calls Run must import package boot and be its own container init.
+// A program that calls Run must import package reexec and be its own container init.
 package runtime

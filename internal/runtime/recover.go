@@ -123,7 +123,7 @@ func (s *service) resume(c *ctr) {
 	k := newConsole(c)
 	var err error
 	if c.config.GetTty() {
-		k.tty, err = s.keeper.Get(c.ID + "/" + ttyFile)
+		k.tty, err = s.fdstore.Get(c.ID + "/" + ttyFile)
 	} else {
 		err = k.reopen(c)
 	}

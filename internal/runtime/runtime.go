@@ -18,8 +18,8 @@ import (
 
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
+	"coracle/internal/runtime/fdstore"
 	"coracle/internal/runtime/image"
-	"coracle/internal/runtime/keeper"
 	"coracle/internal/runtime/stream"
 )
 
@@ -38,7 +38,7 @@ type service struct {
 	events  hub
 	net     network
 	stream  *stream.Server
-	keeper  *keeper.Keeper
+	fdstore *fdstore.Store
 
 	// unclaim gives up the node's cgroup.
 	unclaim func()
@@ -130,7 +130,7 @@ func newService(cfg Config) (*service, error) {
 		s.unclaim()
 		return nil, err
 	}
-	if s.keeper, err = keeper.Open(cfg.StateDir); err != nil {
+	if s.fdstore, err = fdstore.Open(cfg.StateDir); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -145,8 +145,8 @@ func (s *service) close() {
 	s.events.close()
 	s.stream.Close()
 	s.net.close()
-	if s.keeper != nil {
-		s.keeper.Close()
+	if s.fdstore != nil {
+		s.fdstore.Close()
 	}
 	s.unclaim()
 }
@@ -235,7 +235,7 @@ func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("runtime: socket: %w", err)
 	}
-	lis, err := keeper.Listen("unix", path)
+	lis, err := fdstore.Listen("unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("runtime: socket: %w", err)
 	}

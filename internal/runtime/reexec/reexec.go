@@ -1,4 +1,4 @@
-// Package boot is the first thing that happens in a process that libcontainer
+// Package reexec is the first thing that happens in a process that libcontainer
 // re-executes from our own binary to become a container's init.
 //
 // It owns that one moment and refuses everything else: it imports nothing but
@@ -9,7 +9,7 @@
 // instead of 40-65).
 //
 // Every program that runs containers imports it for its side effect.
-package boot
+package reexec
 
 import (
 	"os"
