@@ -3,8 +3,9 @@
 //
 // It owns the records of sandboxes and containers under its state directory,
 // and composes the rooms below it: image (what to run), snapshot (root file
-// systems), sandbox (namespaces), container (processes), log (output), stream
-// (exec, attach, port-forward) and cgroup (limits). It knows CRI and nothing
+// systems), sandbox (namespaces), podnet (network), container (processes), log
+// (output), stream (exec, attach, port-forward), event (who listens) and cgroup
+// (limits). The image service is a room of its own (imageservice). It knows CRI and nothing
 // of Kubernetes' API; it never restarts a container by itself.
 //
 // Containers outlive it. There is no shim and no pause process: what a

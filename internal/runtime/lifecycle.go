@@ -280,7 +280,7 @@ func (s *service) stop(ctx context.Context, c *ctr, grace time.Duration) error {
 	proc := c.proc
 	c.mu.Unlock()
 	if grace > 0 && proc != nil {
-		if err := ignoreDone(proc.Signal(stopSignal(c))); err != nil {
+		if err := ignoreDone(proc.Signal(container.StopSignal(c.config, c.StopSignal))); err != nil {
 			return err
 		}
 		timer := time.NewTimer(grace)

@@ -18,8 +18,11 @@ import (
 
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
+	"coracle/internal/runtime/event"
 	"coracle/internal/runtime/fdstore"
 	"coracle/internal/runtime/image"
+	"coracle/internal/runtime/imageservice"
+	"coracle/internal/runtime/podnet"
 	"coracle/internal/runtime/stream"
 )
 
@@ -27,7 +30,6 @@ import (
 // container's op, mu, a record's own mu.
 type service struct {
 	cri.UnimplementedRuntimeServiceServer
-	cri.UnimplementedImageServiceServer
 
 	cfg    Config
 	lcDir  string
@@ -35,8 +37,8 @@ type service struct {
 	minOOM int
 	// machine is what the kernel can do for a container.
 	machine container.Machine
-	events  hub
-	net     network
+	events  event.Hub
+	net     *podnet.Network
 	stream  *stream.Server
 	fdstore *fdstore.Store
 
@@ -88,7 +90,8 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	cri.RegisterRuntimeServiceServer(server, s)
-	cri.RegisterImageServiceServer(server, s)
+	cri.RegisterImageServiceServer(server,
+		imageservice.New(s.images, filepath.Join(cfg.StateDir, "containers"), cfg.InsecureRegistries, cfg.Logger))
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	cfg.Logger.Info("runtime ready", "socket", cfg.Socket, "sandboxes", len(s.sandboxes), "containers", len(s.containers))
@@ -125,7 +128,10 @@ func newService(cfg Config) (*service, error) {
 	if err := s.claim(); err != nil {
 		return nil, err
 	}
-	s.net.init(cfg)
+	s.net = podnet.New(podnet.Config{
+		ID: cfg.ID, StateDir: cfg.StateDir, ClusterCIDR: cfg.ClusterCIDR, ServiceCIDR: cfg.ServiceCIDR,
+		ClusterCIDR6: cfg.ClusterCIDR6, ServiceCIDR6: cfg.ServiceCIDR6, MTU: cfg.MTU, Logger: cfg.Logger,
+	})
 	if s.stream, err = stream.New(streams{s}); err != nil {
 		s.unclaim()
 		return nil, err
@@ -142,9 +148,9 @@ func newService(cfg Config) (*service, error) {
 }
 
 func (s *service) close() {
-	s.events.close()
+	s.events.Close()
 	s.stream.Close()
-	s.net.close()
+	s.net.Close()
 	if s.fdstore != nil {
 		s.fdstore.Close()
 	}
