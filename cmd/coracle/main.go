@@ -5,7 +5,7 @@ import (
 	"os"
 
 	"coracle/internal/app"
-	_ "coracle/internal/runtime/boot" // a container's init ends here, before anything else begins
+	_ "coracle/internal/runtime/reexec" // a container's init ends here, before anything else begins
 )
 
 func main() { os.Exit(app.Main(os.Args)) }

@@ -35,7 +35,7 @@ import (
 	"coracle/internal/pki"
 	"coracle/internal/resource"
 	"coracle/internal/runtime"
-	"coracle/internal/runtime/keeper"
+	"coracle/internal/runtime/fdstore"
 	"coracle/internal/version"
 	"coracle/internal/view"
 )
@@ -259,7 +259,7 @@ func nodeNames(r role, name string) (*node.NamesConfig, func(), error) {
 		return nil, nil, fmt.Errorf("--%s (in %s: dnsForward): %w", forwardFlag, r.dir.ConfigFile(), err)
 	}
 	names := &node.NamesConfig{Ranges: r.cfg.all(), Forward: forward}
-	shelf, err := keeper.Open(agentDir(r.dir, name))
+	shelf, err := fdstore.Open(agentDir(r.dir, name))
 	if err != nil { // names are answered all the same, only not while the agent restarts
 		r.log.Warn("the sockets of names end with this agent", "err", err)
 		return names, func() {}, nil
@@ -271,10 +271,10 @@ func nodeNames(r role, name string) (*node.NamesConfig, func(), error) {
 // dropSockets ends the process that keeps a node's sockets.
 func dropSockets(dir DataDir, name string) error {
 	at := agentDir(dir, name)
-	if _, err := os.Stat(filepath.Join(at, "keeper.sock")); err != nil {
+	if _, err := os.Stat(filepath.Join(at, fdstore.Socket)); err != nil {
 		return nil //nolint:nilerr // there is none
 	}
-	shelf, err := keeper.Open(at)
+	shelf, err := fdstore.Open(at)
 	if err != nil {
 		return fmt.Errorf("let go of the sockets of node %s: %w", name, err)
 	}

@@ -23,7 +23,7 @@ import (
 	"coracle/internal/peers"
 	"coracle/internal/peers/tell"
 	"coracle/internal/resource"
-	"coracle/internal/runtime"
+	"coracle/internal/runtime/podnet"
 )
 
 // nodeUsers begins the names of nodes' users.
@@ -114,7 +114,7 @@ func openIsolation(r role, name string) (isolation.Families, error) {
 // isolating is how a node's pods are governed in one family.
 func isolating(r role, name string, six bool) isolation.Config {
 	c := isolation.Config{
-		IPv6: six, Node: name, Table: policiesTable(r.cfg, name), Bridge: runtime.Bridge(nodeID(r.cfg, name)),
+		IPv6: six, Node: name, Table: policiesTable(r.cfg, name), Bridge: podnet.Bridge(nodeID(r.cfg, name)),
 		Dir: filepath.Join(agentDir(r.dir, name), "policies"), Log: r.log,
 	}
 	if six {

@@ -16,7 +16,7 @@ import (
 	"coracle/internal/network/proxy"
 	"coracle/internal/network/relay"
 	"coracle/internal/network/services"
-	"coracle/internal/runtime"
+	"coracle/internal/runtime/podnet"
 	"coracle/internal/servicerange"
 	"coracle/internal/view"
 )
@@ -28,7 +28,7 @@ func servicesTable(cfg ClusterConfig, name string) string {
 // routings are how a node leads the traffic of services, in each family.
 func routings(cfg ClusterConfig, name string, snapshot *view.View, ready <-chan struct{}, log *slog.Logger) []services.Config {
 	four := services.Config{
-		Node: name, Table: servicesTable(cfg, name), Bridge: runtime.Bridge(nodeID(cfg, name)), Siblings: runtime.Bridges,
+		Node: name, Table: servicesTable(cfg, name), Bridge: podnet.Bridge(nodeID(cfg, name)), Siblings: podnet.Bridges,
 		Pods: cfg.PodCIDR, Services: cfg.ServiceCIDR, API: apiFor(cfg.Listen), Snapshot: snapshot, Ready: ready, Log: log,
 	}
 	if !cfg.Dual() {

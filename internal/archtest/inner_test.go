@@ -20,6 +20,16 @@ var innerWalls = map[string]map[string][]string{
 		"access": {"authn", "authz"}, "tunnel": {"reach"}, "local": {"admit", "registry"},
 		"face": {"admit", "authn", "authz", "body", "bounds", "codec", "fairness", "gate", "measure", "openapi", "registry"},
 	},
+	"runtime": {
+		// What the kernel and the disk are asked for.
+		"cgroup": {}, "launch": {}, "log": {}, "reexec": {}, "fdstore": {"reexec"}, "userns": {"reexec"}, "overlay": {"userns"},
+		// Images, and what is made of them.
+		"image": {"overlay"}, "snapshot": {"overlay", "userns"},
+		// A pod's namespaces and its network; a container's specification and its process.
+		"sandbox": {"userns"}, "podnet": {}, "container": {"cgroup", "launch", "userns"},
+		// The ways in, which do not know one another.
+		"imageservice": {"container", "image"}, "stream": {}, "event": {},
+	},
 }
 
 // TestInnerWalls: within a room, no inner room imports another that it has no business with.

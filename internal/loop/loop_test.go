@@ -24,10 +24,10 @@ import (
 	"coracle/internal/view"
 )
 
-// keeper is a planner that keeps as many ConfigMaps beside a Secret as its annotation "want"
+// configMaps is a planner that keeps as many ConfigMaps beside a Secret as its annotation "want"
 // says, and counts them in the annotation "have" by way of the status of nothing: it is the
 // smallest thing with a loop's troubles.
-func keeper(name string) plan.Controller {
+func configMaps(name string) plan.Controller {
 	watchOwner := func(_ object.Reader, before, after object.Object) []object.Key {
 		o := after
 		if o == nil {
@@ -143,7 +143,7 @@ func status(t testing.TB, v *view.View, name string) corev1.PodStatus {
 func TestNeverMoreThanAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := fake.New()
-		l, v := running(t, c, keeper("keeper"))
+		l, v := running(t, c, configMaps("keeper"))
 		for i := range 5 {
 			owner(t, c, fmt.Sprintf("o%d", i), 20)
 		}
@@ -189,7 +189,7 @@ func TestFailureIsShownAndTriedAgain(t *testing.T) {
 			}
 			return nil
 		}
-		l, v := running(t, c, keeper("keeper"))
+		l, v := running(t, c, configMaps("keeper"))
 		owner(t, c, "o", 100)
 		synctest.Wait()
 		if got := count(v); got != 3 {
@@ -324,7 +324,7 @@ func TestAlive(t *testing.T) {
 // counts them all.
 func BenchmarkThousand(b *testing.B) {
 	c := fake.New()
-	_, v := running(b, c, keeper("keeper"))
+	_, v := running(b, c, configMaps("keeper"))
 	ready := make(chan string, 1)
 	v.Subscribe(func(ch view.Change) {
 		if p, ok := ch.After.(*corev1.Pod); ok && p.Status.Message == "1000 of 1000" {

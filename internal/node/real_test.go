@@ -38,9 +38,9 @@ import (
 	netpod "coracle/internal/network/pod"
 	"coracle/internal/node/cri"
 	"coracle/internal/runtime"
-	_ "coracle/internal/runtime/boot"
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/image"
+	_ "coracle/internal/runtime/reexec"
 )
 
 // runtimeEnv makes the test binary a container runtime: its value is the base directory.

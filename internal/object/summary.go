@@ -25,10 +25,10 @@ type Tally interface {
 // Tallied returns the tally of the objects that a summary's index files under value. It belongs to the Reader, holds
 // for as long as the snapshot stands still, and must not be changed. A Reader that keeps none has its objects counted.
 func Tallied(r Reader, s *Summary, value string) Tally {
-	if keeper, ok := r.(interface {
+	if counted, ok := r.(interface {
 		Tally(res resource.Resource, summary, value string) (t Tally, kept bool)
 	}); ok {
-		if t, kept := keeper.Tally(s.Resource, s.Name, value); kept {
+		if t, kept := counted.Tally(s.Resource, s.Name, value); kept {
 			if t == nil {
 				return s.Empty()
 			}

@@ -21,7 +21,7 @@ import (
 // Output goes through FIFOs in the container's directory, which the container
 // holds open for reading too: when the runtime dies, what the container
 // prints waits in the kernel, and the container is neither killed by SIGPIPE
-// nor cut off; the next runtime opens the FIFOs again. The keeper holds them
+// nor cut off; the next runtime opens the FIFOs again. The store of descriptors (fdstore) holds them
 // too, for containers that end before that, and the masters of terminals.
 type console struct {
 	// out and errs are read ends; both nil with a terminal.
@@ -219,7 +219,7 @@ func receiveTTY(socket *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "tty"), nil
 }
 
-// files are what the keeper keeps of a console, by name.
+// files are what the store of descriptors holds of a console, by name.
 func (k *console) files(id string) map[string]*os.File {
 	all := map[string]*os.File{
 		id + "/" + stdoutFIFO: k.out, id + "/" + stderrFIFO: k.errs, id + "/" + stdinFIFO: k.stdin, id + "/" + ttyFile: k.tty,

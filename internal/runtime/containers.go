@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -197,7 +196,7 @@ func (c *ctr) status(s *service) *cri.ContainerStatus {
 		Image:    &cri.ImageSpec{Image: c.imageName(), UserSpecifiedImage: c.config.GetImage().GetUserSpecifiedImage()},
 		ImageRef: c.ImageRef, ImageId: c.ImageID, Reason: st.Reason, Message: st.Message,
 		Labels: c.config.GetLabels(), Annotations: c.config.GetAnnotations(), Mounts: c.config.GetMounts(),
-		LogPath: c.logPath(s), StopSignal: criSignal(stopSignal(c)),
+		LogPath: c.logPath(s), StopSignal: container.CRISignal(container.StopSignal(c.config, c.StopSignal)),
 		User: &cri.ContainerUser{Linux: &cri.LinuxContainerUser{Uid: int64(c.User.UID), Gid: int64(c.User.GID)}},
 	}
 	for _, g := range c.User.Groups {
@@ -386,12 +385,4 @@ func (s *service) ReopenContainerLog(_ context.Context, req *cri.ReopenContainer
 		return nil, err
 	}
 	return &cri.ReopenContainerLogResponse{}, nil
-}
-
-// signals in CRI's own order have their own numbers; by name they are the kernel's.
-func criSignal(sig unix.Signal) cri.Signal {
-	if n, ok := cri.Signal_value["SIGNAL_"+unix.SignalName(sig)]; ok {
-		return cri.Signal(n)
-	}
-	return cri.Signal_SIGNAL_RUNTIME_DEFAULT
 }

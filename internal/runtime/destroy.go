@@ -37,7 +37,7 @@ func Destroy(ctx context.Context, cfg Config, grace time.Duration) error {
 		return err
 	}
 	defer s.close()
-	errs := errors.Join(s.stopAll(ctx, grace), s.removeAll(ctx), s.net.destroy())
+	errs := errors.Join(s.stopAll(ctx, grace), s.removeAll(ctx), s.net.Destroy())
 	root, err := cgroup.Open(cfg.CgroupRoot)
 	if err == nil {
 		err = root.Remove()

@@ -3,12 +3,13 @@
 //
 // It owns the records of sandboxes and containers under its state directory,
 // and composes the rooms below it: image (what to run), snapshot (root file
-// systems), sandbox (namespaces), container (processes), log (output), stream
-// (exec, attach, port-forward) and cgroup (limits). It knows CRI and nothing
+// systems), sandbox (namespaces), podnet (network), container (processes), log
+// (output), stream (exec, attach, port-forward), event (who listens) and cgroup
+// (limits). The image service is a room of its own (imageservice). It knows CRI and nothing
 // of Kubernetes' API; it never restarts a container by itself.
 //
 // Containers outlive it. There is no shim and no pause process: what a
 // restarted runtime needs lies in files, mounts and FIFOs (docs/design/0004-runtime.md).
 //
-// A program that calls Run must import package boot and be its own container init.
+// A program that calls Run must import package reexec and be its own container init.
 package runtime

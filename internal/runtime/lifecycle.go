@@ -129,20 +129,20 @@ func (s *service) start(c *ctr, p *pod) error {
 	return nil
 }
 
-// keep has the keeper hold a console. Without one the container runs all the
+// keep has the store of descriptors hold a console. Without one the container runs all the
 // same, and only the runtime's own death is felt.
 func (s *service) keep(id string, k *console) {
 	for name, f := range k.files(id) {
-		if err := s.keeper.Keep(name, f); err != nil {
+		if err := s.fdstore.Keep(name, f); err != nil {
 			s.cfg.Logger.Error("container output not kept", "container", id, "err", err)
 			return
 		}
 	}
 }
 
-// release lets the keeper forget what it holds of a container.
+// release lets the store of descriptors forget what it holds of a container.
 func (s *service) release(prefix string) {
-	if err := s.keeper.Drop(prefix); err != nil {
+	if err := s.fdstore.Drop(prefix); err != nil {
 		s.cfg.Logger.Error("container output not released", "container", prefix, "err", err)
 	}
 }
@@ -280,7 +280,7 @@ func (s *service) stop(ctx context.Context, c *ctr, grace time.Duration) error {
 	proc := c.proc
 	c.mu.Unlock()
 	if grace > 0 && proc != nil {
-		if err := ignoreDone(proc.Signal(stopSignal(c))); err != nil {
+		if err := ignoreDone(proc.Signal(container.StopSignal(c.config, c.StopSignal))); err != nil {
 			return err
 		}
 		timer := time.NewTimer(grace)

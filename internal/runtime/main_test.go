@@ -20,9 +20,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	_ "coracle/internal/runtime/boot"
 	"coracle/internal/runtime/image"
 	"coracle/internal/runtime/log"
+	_ "coracle/internal/runtime/reexec"
 )
 
 // runtimeEnv makes the test binary a runtime: its value is the base directory.

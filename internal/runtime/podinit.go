@@ -17,7 +17,7 @@ import (
 
 // A PID namespace lives as long as its first process. Only a pod that asks
 // for shareProcessNamespace has such a process, which does nothing but reap
-// (package boot): were it one of the pod's containers, its end would be the end of all.
+// (package reexec): were it one of the pod's containers, its end would be the end of all.
 
 // initFlags are the namespaces that an init process is made in.
 const initFlags = unix.CLONE_NEWPID | unix.CLONE_NEWNS

@@ -45,7 +45,7 @@ func (s *service) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReque
 		Cgroup: s.podCgroup(cfg, id), Namespaces: namespacesOf(cfg),
 	}}
 	if p.Namespaces.Net {
-		if _, err := s.net.ready(); err != nil {
+		if err := s.net.Ready(); err != nil {
 			return nil, status.Error(codes.Unavailable, err.Error())
 		}
 	}
@@ -151,7 +151,7 @@ func (s *service) setUpPod(ctx context.Context, p *pod) error {
 		}
 	}
 	if p.Namespaces.Net {
-		ips, err := s.net.attach(ctx, sandbox.NetPath(p.dir), p.ID, p.config.GetPortMappings())
+		ips, err := s.net.Attach(ctx, sandbox.NetPath(p.dir), p.ID, p.config.GetPortMappings())
 		if err != nil {
 			return err
 		}
@@ -243,7 +243,7 @@ func resolvConf(dns *cri.DNSConfig) ([]byte, error) {
 func (s *service) tearDownPod(p *pod) error {
 	var errs []error
 	if p.Namespaces.Net {
-		errs = append(errs, s.net.detach(p.ID))
+		errs = append(errs, s.net.Detach(p.ID))
 	}
 	errs = append(errs, s.stopPodInit(p), sandbox.Release(p.dir), s.clearPod(p))
 	return errors.Join(errs...)

@@ -22,7 +22,7 @@ func (s *service) recover() error {
 			return err
 		}
 	}
-	if err := s.net.restore(); err != nil {
+	if err := s.net.Restore(); err != nil {
 		return err
 	}
 	var half []*pod
@@ -44,7 +44,7 @@ func (s *service) recover() error {
 		}
 	}
 	s.sweep()
-	return s.net.forget(func(id string) bool { return s.sandboxes[id] != nil })
+	return s.net.Forget(func(id string) bool { return s.sandboxes[id] != nil })
 }
 
 func (s *service) eachRecord(kind string, f func(dir, id string)) error {
@@ -123,7 +123,7 @@ func (s *service) resume(c *ctr) {
 	k := newConsole(c)
 	var err error
 	if c.config.GetTty() {
-		k.tty, err = s.keeper.Get(c.ID + "/" + ttyFile)
+		k.tty, err = s.fdstore.Get(c.ID + "/" + ttyFile)
 	} else {
 		err = k.reopen(c)
 	}

@@ -18,8 +18,11 @@ import (
 
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/container"
+	"coracle/internal/runtime/event"
+	"coracle/internal/runtime/fdstore"
 	"coracle/internal/runtime/image"
-	"coracle/internal/runtime/keeper"
+	"coracle/internal/runtime/imageservice"
+	"coracle/internal/runtime/podnet"
 	"coracle/internal/runtime/stream"
 )
 
@@ -27,7 +30,6 @@ import (
 // container's op, mu, a record's own mu.
 type service struct {
 	cri.UnimplementedRuntimeServiceServer
-	cri.UnimplementedImageServiceServer
 
 	cfg    Config
 	lcDir  string
@@ -35,10 +37,10 @@ type service struct {
 	minOOM int
 	// machine is what the kernel can do for a container.
 	machine container.Machine
-	events  hub
-	net     network
+	events  event.Hub
+	net     *podnet.Network
 	stream  *stream.Server
-	keeper  *keeper.Keeper
+	fdstore *fdstore.Store
 
 	// unclaim gives up the node's cgroup.
 	unclaim func()
@@ -88,7 +90,8 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	cri.RegisterRuntimeServiceServer(server, s)
-	cri.RegisterImageServiceServer(server, s)
+	cri.RegisterImageServiceServer(server,
+		imageservice.New(s.images, filepath.Join(cfg.StateDir, "containers"), cfg.InsecureRegistries, cfg.Logger))
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	cfg.Logger.Info("runtime ready", "socket", cfg.Socket, "sandboxes", len(s.sandboxes), "containers", len(s.containers))
@@ -125,12 +128,15 @@ func newService(cfg Config) (*service, error) {
 	if err := s.claim(); err != nil {
 		return nil, err
 	}
-	s.net.init(cfg)
+	s.net = podnet.New(podnet.Config{
+		ID: cfg.ID, StateDir: cfg.StateDir, ClusterCIDR: cfg.ClusterCIDR, ServiceCIDR: cfg.ServiceCIDR,
+		ClusterCIDR6: cfg.ClusterCIDR6, ServiceCIDR6: cfg.ServiceCIDR6, MTU: cfg.MTU, Logger: cfg.Logger,
+	})
 	if s.stream, err = stream.New(streams{s}); err != nil {
 		s.unclaim()
 		return nil, err
 	}
-	if s.keeper, err = keeper.Open(cfg.StateDir); err != nil {
+	if s.fdstore, err = fdstore.Open(cfg.StateDir); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -142,11 +148,11 @@ func newService(cfg Config) (*service, error) {
 }
 
 func (s *service) close() {
-	s.events.close()
+	s.events.Close()
 	s.stream.Close()
-	s.net.close()
-	if s.keeper != nil {
-		s.keeper.Close()
+	s.net.Close()
+	if s.fdstore != nil {
+		s.fdstore.Close()
 	}
 	s.unclaim()
 }
@@ -235,7 +241,7 @@ func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("runtime: socket: %w", err)
 	}
-	lis, err := keeper.Listen("unix", path)
+	lis, err := fdstore.Listen("unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("runtime: socket: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/cause"
+	"coracle/internal/runtime/podnet"
 	"coracle/internal/version"
 )
 
@@ -19,7 +20,7 @@ func (s *service) Version(context.Context, *cri.VersionRequest) (*cri.VersionRes
 // Status says whether containers can run, and pods with a network of their own.
 func (s *service) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusResponse, error) {
 	netReady := &cri.RuntimeCondition{Type: cri.NetworkReady, Status: true}
-	if _, err := s.net.ready(); err != nil {
+	if err := s.net.Ready(); err != nil {
 		netReady.Status, netReady.Reason, netReady.Message = false, "NetworkPluginNotReady", err.Error()
 	}
 	can := &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: s.machine.RecursiveReadOnly, UserNamespaces: s.noUsers() == nil}
@@ -48,11 +49,11 @@ func (s *service) UpdateRuntimeConfig(_ context.Context, req *cri.UpdateRuntimeC
 	if raw == "" {
 		return &cri.UpdateRuntimeConfigResponse{}, nil
 	}
-	ranges, err := parseRanges(raw)
+	ranges, err := podnet.ParseRanges(raw)
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "runtime_config.network_config.pod_cidr %q: %v", raw, err)
 	}
-	if err := s.net.use(ranges, s.networkBusy()); err != nil {
+	if err := s.net.Use(ranges, s.networkBusy()); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return &cri.UpdateRuntimeConfigResponse{}, nil

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	_ "coracle/internal/runtime/boot"
 	"coracle/internal/runtime/launch"
+	_ "coracle/internal/runtime/reexec"
 	"coracle/internal/runtime/userns"
 )
 

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"coracle/internal/runtime/boot"
+	"coracle/internal/runtime/reexec"
 )
 
 // Holder is a process that was made in new namespaces, and waits in them for a word. Without one it ends, also when
@@ -20,11 +20,11 @@ type Holder struct {
 }
 
 // Hold makes a process in new namespaces (the CLONE_NEW flags). With a mapping they belong to a new user namespace. It can
-// be told to become a pod's init (boot.PodInitEnv).
+// be told to become a pod's init (reexec.PodInitEnv).
 func Hold(m *Mapping, flags uintptr) (*Holder, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{"pod-init"}
-	cmd.Env = []string{boot.PodInitEnv + "=1"}
+	cmd.Env = []string{reexec.PodInitEnv + "=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Setsid: true}
 	if m != nil {
 		// It stays the node's root, without any right outside, and so can run a program that is for that one alone. What

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	_ "coracle/internal/runtime/boot"
+	_ "coracle/internal/runtime/reexec"
 )
 
 var some = Mapping{IDs{1_900_000_000, 1 << 16}, IDs{1_900_100_000, 1 << 16}}

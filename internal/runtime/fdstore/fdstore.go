@@ -1,15 +1,15 @@
-// Package keeper holds files open for a runtime across its death.
+// Package fdstore holds files open for a runtime across its death.
 //
 // A pipe's content vanishes with its last descriptor, and a terminal hangs up
 // with its master's: were they the runtime's alone, its death would lose the
 // last words of a container that ends before the next runtime is there, and
 // end every container that has a terminal. So each runtime has one small
-// process beside it, written in C in package boot, that does nothing but keep
+// process beside it, written in C in package reexec, that does nothing but keep
 // descriptors by name, give them back, and end when there are none left and no
 // runtime either. It costs no more memory than its few touched pages.
 //
 // It keeps only what it is given, reads none of it and knows no container.
-package keeper
+package fdstore
 
 import (
 	"context"
@@ -25,11 +25,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"coracle/internal/runtime/boot"
+	"coracle/internal/runtime/reexec"
 )
 
-// Keeper is a runtime's line to its keeper. Its methods may be called concurrently.
-type Keeper struct {
+// Socket is the name of the socket in a store's directory. It stays as it is: a store that runs is found by it after an upgrade.
+const Socket = "keeper.sock"
+
+// Store is a line to the process that holds the files. Its methods may be called concurrently.
+type Store struct {
 	path string
 
 	mu   sync.Mutex
@@ -39,27 +42,27 @@ type Keeper struct {
 // patience bounds the wait for an answer.
 const patience = 5 * time.Second
 
-// Open finds the keeper of the directory dir, or starts it. Only one runtime
+// Open finds the store of the directory dir, or starts it. Only one runtime
 // may have it open at a time.
-func Open(dir string) (*Keeper, error) {
-	k := &Keeper{path: filepath.Join(dir, "keeper.sock")}
-	if err := k.connect(); err != nil {
-		return nil, fmt.Errorf("open keeper: %w", err)
+func Open(dir string) (*Store, error) {
+	s := &Store{path: filepath.Join(dir, Socket)}
+	if err := s.connect(); err != nil {
+		return nil, fmt.Errorf("open file descriptor store: %w", err)
 	}
-	return k, nil
+	return s, nil
 }
 
-func (k *Keeper) connect() error {
-	conn, err := dial(k.path)
+func (s *Store) connect() error {
+	conn, err := dial(s.path)
 	if err != nil {
-		if err := start(k.path); err != nil {
+		if err := start(s.path); err != nil {
 			return err
 		}
-		if conn, err = dial(k.path); err != nil {
+		if conn, err = dial(s.path); err != nil {
 			return err
 		}
 	}
-	k.conn = conn
+	s.conn = conn
 	return nil
 }
 
@@ -117,8 +120,8 @@ func start(path string) error {
 	}
 	defer f.Close()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{"coracle-keeper"}
-	cmd.Env = []string{boot.KeeperEnv + "=1"}
+	cmd.Args = []string{"coracle-fdstore"}
+	cmd.Env = []string{reexec.FDStoreEnv + "=1"}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -130,73 +133,73 @@ func start(path string) error {
 }
 
 // Keep has a file kept under a name, until Drop.
-func (k *Keeper) Keep(name string, f *os.File) error {
+func (s *Store) Keep(name string, f *os.File) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var serr error
-	err = conn.Control(func(fd uintptr) { serr = k.send('P', name, unix.UnixRights(int(fd))) })
+	err = conn.Control(func(fd uintptr) { serr = s.send('P', name, unix.UnixRights(int(fd))) })
 	return errors.Join(err, serr)
 }
 
 // Drop lets go of every file whose name begins with prefix.
-func (k *Keeper) Drop(prefix string) error { return k.send('D', prefix, nil) }
+func (s *Store) Drop(prefix string) error { return s.send('D', prefix, nil) }
 
-func (k *Keeper) send(what byte, name string, rights []byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.sendLocked(what, name, rights)
+func (s *Store) send(what byte, name string, rights []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sendLocked(what, name, rights)
 }
 
-func (k *Keeper) sendLocked(what byte, name string, rights []byte) error {
+func (s *Store) sendLocked(what byte, name string, rights []byte) error {
 	msg := append([]byte{what}, name...)
-	_, _, err := k.conn.WriteMsgUnix(msg, rights, nil)
+	_, _, err := s.conn.WriteMsgUnix(msg, rights, nil)
 	if err == nil {
 		return nil
 	}
 	// Somebody killed it. What it held is as if there had been none; from here on there is one again.
-	k.conn.Close()
-	if cerr := k.connect(); cerr != nil {
-		return fmt.Errorf("keeper: %w", errors.Join(err, cerr))
+	s.conn.Close()
+	if cerr := s.connect(); cerr != nil {
+		return fmt.Errorf("file descriptor store: %w", errors.Join(err, cerr))
 	}
-	_, _, err = k.conn.WriteMsgUnix(msg, rights, nil)
+	_, _, err = s.conn.WriteMsgUnix(msg, rights, nil)
 	return err
 }
 
 // Get returns a copy of the descriptor kept under a name, or os.ErrNotExist.
-func (k *Keeper) Get(name string) (*os.File, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := k.sendLocked('G', name, nil); err != nil {
+func (s *Store) Get(name string) (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.sendLocked('G', name, nil); err != nil {
 		return nil, err
 	}
-	if err := k.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := s.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
 	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := k.conn.ReadMsgUnix(b, oob)
+	_, n, _, _, err := s.conn.ReadMsgUnix(b, oob)
 	if err != nil {
-		return nil, fmt.Errorf("keeper: %w", err)
+		return nil, fmt.Errorf("file descriptor store: %w", err)
 	}
 	if b[0] != 'y' {
 		return nil, os.ErrNotExist
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(msgs) != 1 {
-		return nil, fmt.Errorf("keeper: answer without a descriptor: %w", os.ErrNotExist)
+		return nil, fmt.Errorf("file descriptor store: answer without a descriptor: %w", os.ErrNotExist)
 	}
 	fds, err := unix.ParseUnixRights(&msgs[0])
 	if err != nil || len(fds) != 1 {
-		return nil, fmt.Errorf("keeper: answer without a descriptor: %w", os.ErrNotExist)
+		return nil, fmt.Errorf("file descriptor store: answer without a descriptor: %w", os.ErrNotExist)
 	}
 	unix.CloseOnExec(fds[0])
 	return os.NewFile(uintptr(fds[0]), name), nil
 }
 
-// Close ends the line. The keeper stays as long as it holds something.
-func (k *Keeper) Close() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.conn.Close()
+// Close ends the line. The process stays as long as it holds something.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn.Close()
 }

@@ -1,4 +1,4 @@
-package boot
+package reexec
 
 /*
 #define _GNU_SOURCE
@@ -112,17 +112,17 @@ static int serve(int conn)
 	return 1;
 }
 
-// keeper is the whole life of the process that keeps containers' output from
-// vanishing while no runtime runs: see package keeper. It runs before Go does.
-__attribute__((constructor)) static void keeper(void)
+// fdstore is the whole life of the process that keeps containers' output from
+// vanishing while no runtime runs: see package fdstore. It runs before Go does.
+__attribute__((constructor)) static void fdstore(void)
 {
 	struct pollfd *p = NULL;
 	struct rlimit lim;
 	int conn = -1, size = 0, i, waiting;
 
-	if (getenv("_CORACLE_KEEPER") == NULL)
+	if (getenv("_CORACLE_FDSTORE") == NULL)
 		return;
-	prctl(PR_SET_NAME, "coracle-keeper", 0, 0, 0);
+	prctl(PR_SET_NAME, "coracle-fdstore", 0, 0, 0);
 	syscall(SYS_close_range, LISTEN + 1, ~0U, 0);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
@@ -178,6 +178,6 @@ __attribute__((constructor)) static void keeper(void)
 */
 import "C"
 
-// KeeperEnv is the environment variable that makes a re-executed binary a
-// keeper: a process whose descriptor 3 is the socket it listens on.
-const KeeperEnv = "_CORACLE_KEEPER"
+// FDStoreEnv is the environment variable that makes a re-executed binary a
+// file descriptor store: a process whose descriptor 3 is the socket it listens on.
+const FDStoreEnv = "_CORACLE_FDSTORE"

@@ -1,10 +1,17 @@
-package runtime
+// Package podnet is the network of a node's pods as the runtime has it: it opens when the agent tells the node's range,
+// and with the range of the last run when the runtime starts again.
+//
+// It owns that range, on disk too, and which sandbox has which addresses and host ports, by way of package
+// network/pod. It refuses to change the range while pods have addresses of the old one, and knows of sandboxes their
+// ids alone.
+package podnet
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,37 +24,51 @@ import (
 	netpod "coracle/internal/network/pod"
 )
 
-// errNetworkNotReady is what a pod with its own network gets before the agent
+// errNotReady is what a pod with its own network gets before the agent
 // has told the node's pod range.
-var errNetworkNotReady = errors.New("network not ready: the node has no pod CIDR yet (it comes with UpdateRuntimeConfig)")
+var errNotReady = errors.New("network not ready: the node has no pod CIDR yet (it comes with UpdateRuntimeConfig)")
 
-// network is the node's pod network, which opens when its range is known.
-type network struct {
+// Config says where the network is and what it belongs to.
+type Config struct {
+	// ID tells this node of this cluster from every other on the machine.
+	ID string
+	// StateDir is the runtime's directory, in which the range and the leases are kept.
+	StateDir string
+	// ClusterCIDR and ServiceCIDR are the cluster's ranges of pods and of services, ClusterCIDR6 and ServiceCIDR6 those of
+	// IPv6 in a cluster that has both families.
+	ClusterCIDR, ServiceCIDR   netip.Prefix
+	ClusterCIDR6, ServiceCIDR6 netip.Prefix
+	// MTU of the network; 0 takes the machine's.
+	MTU    int
+	Logger *slog.Logger
+}
+
+// Network is the node's pod network, which opens when its range is known.
+type Network struct {
 	cfg  Config
 	path string
 
-	mu   sync.Mutex
-	open *netpod.Network
-	networkState
-	err error
+	mu     sync.Mutex
+	open   *netpod.Network
+	ranges Ranges
+	err    error
 }
 
-func (n *network) init(cfg Config) {
-	n.cfg = cfg
-	n.path = filepath.Join(cfg.StateDir, "network.json")
-	n.err = errNetworkNotReady
+// New returns a network that is not open yet.
+func New(cfg Config) *Network {
+	return &Network{cfg: cfg, path: filepath.Join(cfg.StateDir, "network.json"), err: errNotReady}
 }
 
-// networkState are the ranges of a node's pods.
-type networkState struct {
+// Ranges are the ranges of a node's pods.
+type Ranges struct {
 	CIDR netip.Prefix `json:"podCIDR"`
 	// CIDR6, when valid, is that of their IPv6 addresses; First6 says that those come first.
 	CIDR6  netip.Prefix `json:"podCIDR6,omitzero"`
 	First6 bool         `json:"ipv6First,omitempty"`
 }
 
-// parseRanges reads what the agent says: a range, or one of each family with a comma between them.
-func parseRanges(text string) (st networkState, err error) {
+// ParseRanges reads what the agent says: a range, or one of each family with a comma between them.
+func ParseRanges(text string) (st Ranges, err error) {
 	for i, part := range strings.Split(text, ",") {
 		p, err := netip.ParsePrefix(part)
 		switch {
@@ -67,7 +88,8 @@ func parseRanges(text string) (st networkState, err error) {
 	return st, nil
 }
 
-func (st networkState) String() string {
+// String is what ParseRanges reads.
+func (st Ranges) String() string {
 	switch {
 	case !st.CIDR6.IsValid():
 		return st.CIDR.String()
@@ -77,19 +99,19 @@ func (st networkState) String() string {
 	return st.CIDR.String() + "," + st.CIDR6.String()
 }
 
-// restore opens the network with the range of the last run, if there was one.
-func (n *network) restore() error {
+// Restore opens the network with the range of the last run, if there was one.
+func (n *Network) Restore() error {
 	st, err := n.kept()
 	if err != nil || !st.CIDR.IsValid() {
 		return err
 	}
 	// A network that cannot be opened must not keep the runtime from serving what runs.
-	_ = n.use(st, false)
+	_ = n.Use(st, false)
 	return nil
 }
 
 // kept reads the range of the last run; it is not valid when there was none.
-func (n *network) kept() (st networkState, err error) {
+func (n *Network) kept() (st Ranges, err error) {
 	raw, err := os.ReadFile(n.path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(raw) == 0 { // empty: cut short, and nothing was made yet
 		return st, nil
@@ -103,20 +125,20 @@ func (n *network) kept() (st networkState, err error) {
 	return st, nil
 }
 
-// use opens the network with a range. Changing the range is refused while
+// Use opens the network with a range. Changing the range is refused while
 // pods have addresses of the old one.
-func (n *network) use(cidr networkState, busy bool) error {
+func (n *Network) Use(cidr Ranges, busy bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.open != nil && n.networkState == cidr {
+	if n.open != nil && n.ranges == cidr {
 		return nil
 	}
 	if n.open != nil {
 		if busy {
-			return fmt.Errorf("pod CIDR cannot change from %s to %s while pods use it", n.networkState, cidr)
+			return fmt.Errorf("pod CIDR cannot change from %s to %s while pods use it", n.ranges, cidr)
 		}
 		if err := n.open.Destroy(); err != nil {
-			return fmt.Errorf("give up pod CIDR %s: %w", n.networkState, err)
+			return fmt.Errorf("give up pod CIDR %s: %w", n.ranges, err)
 		}
 		n.open = nil
 	}
@@ -133,7 +155,7 @@ func (n *network) use(cidr networkState, busy bool) error {
 		n.err = fmt.Errorf("open pod network %s: %w", cidr, err)
 		return n.err
 	}
-	n.open, n.networkState, n.err = open, cidr, nil
+	n.open, n.ranges, n.err = open, cidr, nil
 	return nil
 }
 
@@ -143,7 +165,7 @@ const Bridges = "cor-"
 // Bridge names the bridge of a runtime's pods, by its ID.
 func Bridge(id string) string { return Bridges + id }
 
-func (n *network) config(st networkState) netpod.Config {
+func (n *Network) config(st Ranges) netpod.Config {
 	c := netpod.Config{
 		Bridge: Bridge(n.cfg.ID), NFTable: "coracle-pod-" + n.cfg.ID, CIDR: st.CIDR, ClusterCIDR: n.cfg.ClusterCIDR, Services: n.cfg.ServiceCIDR,
 		MTU: n.cfg.MTU, StateDir: filepath.Join(n.cfg.StateDir, "network"), Log: n.cfg.Logger,
@@ -154,15 +176,21 @@ func (n *network) config(st networkState) netpod.Config {
 	return c
 }
 
-func (n *network) ready() (*netpod.Network, error) {
+func (n *Network) opened() (*netpod.Network, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.open, n.err
 }
 
-// attach gives a sandbox its addresses, the first of which others know it by, and publishes its host ports.
-func (n *network) attach(ctx context.Context, netns, id string, mappings []*cri.PortMapping) ([]netip.Addr, error) {
-	open, err := n.ready()
+// Ready says why no sandbox can be attached yet; nil says that it can.
+func (n *Network) Ready() error {
+	_, err := n.opened()
+	return err
+}
+
+// Attach gives a sandbox its addresses, the first of which others know it by, and publishes its host ports.
+func (n *Network) Attach(ctx context.Context, netns, id string, mappings []*cri.PortMapping) ([]netip.Addr, error) {
+	open, err := n.opened()
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +209,7 @@ func (n *network) attach(ctx context.Context, netns, id string, mappings []*cri.
 	if a.IP6.IsValid() {
 		ips = append(ips, a.IP6)
 	}
-	if n.First6 {
+	if n.ranges.First6 {
 		slices.Reverse(ips)
 	}
 	return ips, nil
@@ -209,18 +237,18 @@ func hostPorts(mappings []*cri.PortMapping) ([]netpod.Port, error) {
 	return out, nil
 }
 
-// detach does nothing when the network was never opened.
-func (n *network) detach(id string) error {
-	open, _ := n.ready()
+// Detach does nothing when the network was never opened.
+func (n *Network) Detach(id string) error {
+	open, _ := n.opened()
 	if open == nil {
 		return nil
 	}
 	return open.Detach(id)
 }
 
-// forget detaches every sandbox that is not known.
-func (n *network) forget(known func(id string) bool) error {
-	open, _ := n.ready()
+// Forget detaches every sandbox that is not known.
+func (n *Network) Forget(known func(id string) bool) error {
+	open, _ := n.opened()
 	if open == nil {
 		return nil
 	}
@@ -233,13 +261,13 @@ func (n *network) forget(known func(id string) bool) error {
 	return errors.Join(errs...)
 }
 
-// destroy removes the network, also one that was never opened as a whole.
-func (n *network) destroy() error {
+// Destroy removes the network, also one that was never opened as a whole.
+func (n *Network) Destroy() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.open != nil {
 		err := n.open.Destroy()
-		n.open, n.err = nil, errNetworkNotReady
+		n.open, n.err = nil, errNotReady
 		return err
 	}
 	st, err := n.kept()
@@ -249,8 +277,9 @@ func (n *network) destroy() error {
 	return netpod.Remove(n.config(st))
 }
 
-func (n *network) close() {
-	if open, _ := n.ready(); open != nil {
+// Close ends what watches the network, which stays as it is.
+func (n *Network) Close() {
+	if open, _ := n.opened(); open != nil {
 		open.Close()
 	}
 }

@@ -1,4 +1,4 @@
-package runtime
+package container
 
 import (
 	"strconv"
@@ -8,15 +8,15 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// stopSignal is what asks a container to end: the pod's lifecycle.stopSignal
-// (KEP-4960), else the image's, else TERM.
-func stopSignal(c *ctr) unix.Signal {
-	if s := c.config.GetStopSignal(); s != cri.Signal_SIGNAL_RUNTIME_DEFAULT {
+// StopSignal is what asks a container to end: the pod's lifecycle.stopSignal
+// (KEP-4960), else the image's, which is given by name, else TERM.
+func StopSignal(cfg *cri.ContainerConfig, image string) unix.Signal {
+	if s := cfg.GetStopSignal(); s != cri.Signal_SIGNAL_RUNTIME_DEFAULT {
 		if sig, ok := parseSignal(strings.TrimPrefix(s.String(), "SIGNAL_")); ok {
 			return sig
 		}
 	}
-	if sig, ok := parseSignal(c.StopSignal); ok {
+	if sig, ok := parseSignal(image); ok {
 		return sig
 	}
 	return unix.SIGTERM
@@ -67,4 +67,12 @@ func parseSignal(s string) (unix.Signal, bool) {
 	}
 	sig := unix.SignalNum(name)
 	return sig, sig != 0
+}
+
+// CRISignal is a signal as CRI has it, whose numbers are its own: by name they are the kernel's.
+func CRISignal(sig unix.Signal) cri.Signal {
+	if n, ok := cri.Signal_value["SIGNAL_"+unix.SignalName(sig)]; ok {
+		return cri.Signal(n)
+	}
+	return cri.Signal_SIGNAL_RUNTIME_DEFAULT
 }

@@ -1,4 +1,4 @@
-package boot
+package reexec
 
 /*
 #define _GNU_SOURCE

@@ -1,11 +1,15 @@
-package runtime
+// Package imageservice serves CRI's image service over an image store.
+//
+// It owns the translation between CRI and the store: references, credentials, codes. It refuses to know sandboxes and
+// containers; that an image is in use it learns from the store.
+package imageservice
 
 import (
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +25,22 @@ import (
 	"coracle/internal/runtime/image"
 )
 
+// Service is CRI's image service.
+type Service struct {
+	cri.UnimplementedImageServiceServer
+	store *image.Store
+	// containers is the directory of the containers' own files.
+	containers string
+	insecure   []string
+	log        *slog.Logger
+}
+
+// New serves a store. containers is the directory of the containers' own files, whose file system ImageFsInfo tells of;
+// insecure are the registries ("host" or "host:port") that may be reached by plain HTTP.
+func New(store *image.Store, containers string, insecure []string, log *slog.Logger) *Service {
+	return &Service{store: store, containers: containers, insecure: insecure, log: log}
+}
+
 func criImage(i image.Image) *cri.Image {
 	uid, username := container.ImageUser(i.Config.User)
 	return &cri.Image{
@@ -30,10 +50,10 @@ func criImage(i image.Image) *cri.Image {
 }
 
 // ListImages lists the images of the store, or the one the filter names.
-func (s *service) ListImages(_ context.Context, req *cri.ListImagesRequest) (*cri.ListImagesResponse, error) {
+func (s *Service) ListImages(_ context.Context, req *cri.ListImagesRequest) (*cri.ListImagesResponse, error) {
 	out := &cri.ListImagesResponse{}
 	if ref := req.GetFilter().GetImage().GetImage(); ref != "" {
-		img, err := s.images.Get(ref)
+		img, err := s.store.Get(ref)
 		if errors.Is(err, image.ErrNotFound) {
 			return out, nil
 		}
@@ -43,7 +63,7 @@ func (s *service) ListImages(_ context.Context, req *cri.ListImagesRequest) (*cr
 		out.Images = append(out.Images, criImage(img))
 		return out, nil
 	}
-	list, err := s.images.List()
+	list, err := s.store.List()
 	if err != nil {
 		return nil, err
 	}
@@ -54,8 +74,8 @@ func (s *service) ListImages(_ context.Context, req *cri.ListImagesRequest) (*cr
 }
 
 // ImageStatus returns one image, or no image when there is none of that name.
-func (s *service) ImageStatus(_ context.Context, req *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
-	img, err := s.images.Get(req.GetImage().GetImage())
+func (s *Service) ImageStatus(_ context.Context, req *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
+	img, err := s.store.Get(req.GetImage().GetImage())
 	if errors.Is(err, image.ErrNotFound) {
 		return &cri.ImageStatusResponse{}, nil
 	}
@@ -70,7 +90,7 @@ func (s *service) ImageStatus(_ context.Context, req *cri.ImageStatusRequest) (*
 }
 
 // PullImage fetches an image from its registry.
-func (s *service) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cri.PullImageResponse, error) {
+func (s *Service) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cri.PullImageResponse, error) {
 	ref := req.GetImage().GetImage()
 	parsed, err := name.ParseReference(ref, name.WeakValidation)
 	if err != nil {
@@ -81,13 +101,13 @@ func (s *service) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cr
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	start := time.Now()
-	img, err := s.images.Pull(ctx, ref, image.PullOptions{
-		Auth: auth, Insecure: slices.Contains(s.cfg.InsecureRegistries, parsed.Context().RegistryStr()),
+	img, err := s.store.Pull(ctx, ref, image.PullOptions{
+		Auth: auth, Insecure: slices.Contains(s.insecure, parsed.Context().RegistryStr()),
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.cfg.Logger.Info("image pulled", "image", ref, "id", img.ID, "bytes", img.Size, "took", time.Since(start))
+	s.log.Info("image pulled", "image", ref, "id", img.ID, "bytes", img.Size, "took", time.Since(start))
 	return &cri.PullImageResponse{ImageRef: img.ID}, nil
 }
 
@@ -109,10 +129,10 @@ func registryAuth(a *cri.AuthConfig) (authn.AuthConfig, error) {
 
 // RemoveImage removes an image with all its names. Removing one that is not
 // there is no error; one that a container uses stays.
-func (s *service) RemoveImage(_ context.Context, req *cri.RemoveImageRequest) (*cri.RemoveImageResponse, error) {
-	img, err := s.images.Get(req.GetImage().GetImage())
+func (s *Service) RemoveImage(_ context.Context, req *cri.RemoveImageRequest) (*cri.RemoveImageResponse, error) {
+	img, err := s.store.Get(req.GetImage().GetImage())
 	if err == nil {
-		err = s.images.Remove(img.ID)
+		err = s.store.Remove(img.ID)
 	}
 	switch {
 	case errors.Is(err, image.ErrNotFound):
@@ -126,12 +146,12 @@ func (s *service) RemoveImage(_ context.Context, req *cri.RemoveImageRequest) (*
 }
 
 // ImageFsInfo says how much the images and the containers' own files take.
-func (s *service) ImageFsInfo(context.Context, *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
-	images, err := fsUsage(s.images.Dir())
+func (s *Service) ImageFsInfo(context.Context, *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
+	images, err := fsUsage(s.store.Dir())
 	if err != nil {
 		return nil, err
 	}
-	containers, err := fsUsage(filepath.Join(s.cfg.StateDir, "containers"))
+	containers, err := fsUsage(s.containers)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package keeper
+package fdstore
 
 import (
 	"errors"
@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// alive says whether a keeper listens.
+// alive says whether a store listens.
 func alive(dir string) bool {
-	conn, err := dial(filepath.Join(dir, "keeper.sock"))
+	conn, err := dial(filepath.Join(dir, Socket))
 	if err != nil {
 		return false
 	}
@@ -48,7 +48,7 @@ func TestSocketIsPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	info, err := os.Stat(filepath.Join(dir, "keeper.sock"))
+	info, err := os.Stat(filepath.Join(dir, Socket))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
@@ -108,7 +108,7 @@ func TestGetGivesTheSameFileBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	for i := range 40 { // more than the keeper has room for at first
+	for i := range 40 { // more than the store has room for at first
 		f, err := os.Create(filepath.Join(dir, fmt.Sprint(i)))
 		if err != nil {
 			t.Fatal(err)
@@ -154,7 +154,7 @@ func TestItEndsWithNothingToKeep(t *testing.T) {
 	}
 }
 
-func TestAKilledKeeperIsReplaced(t *testing.T) {
+func TestAKilledStoreIsReplaced(t *testing.T) {
 	dir := t.TempDir()
 	k, err := Open(dir)
 	if err != nil {
@@ -164,7 +164,7 @@ func TestAKilledKeeperIsReplaced(t *testing.T) {
 	if _, err := k.Get("x"); !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	pid := keeperPID(t)
+	pid := storePID(t)
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestAKilledKeeperIsReplaced(t *testing.T) {
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no keeper again: %v", err)
+			t.Fatalf("no store again: %v", err)
 		}
 	}
 	if err := k.Drop(""); err != nil {
@@ -190,8 +190,8 @@ func TestAKilledKeeperIsReplaced(t *testing.T) {
 	}
 }
 
-// keeperPID finds our keeper child by its name.
-func keeperPID(t *testing.T) int {
+// storePID finds our child by its name.
+func storePID(t *testing.T) int {
 	t.Helper()
 	var raw []byte
 	all, _ := filepath.Glob("/proc/self/task/*/children")
@@ -202,12 +202,12 @@ func keeperPID(t *testing.T) int {
 	for _, f := range strings.Fields(string(raw)) {
 		comm, _ := os.ReadFile("/proc/" + f + "/comm")
 		stat, _ := os.ReadFile("/proc/" + f + "/stat")
-		if strings.TrimSpace(string(comm)) == "coracle-keeper" && !strings.Contains(string(stat), ") Z ") {
+		if strings.TrimSpace(string(comm)) == "coracle-fdstore" && !strings.Contains(string(stat), ") Z ") {
 			var pid int
 			fmt.Sscan(f, &pid)
 			return pid
 		}
 	}
-	t.Fatal("no keeper found")
+	t.Fatal("no store found")
 	return 0
 }
