@@ -20,6 +20,13 @@ var innerWalls = map[string]map[string][]string{
 		"access": {"authn", "authz"}, "tunnel": {"reach"}, "local": {"admit", "registry"},
 		"face": {"admit", "authn", "authz", "body", "bounds", "codec", "fairness", "gate", "measure", "openapi", "registry"},
 	},
+	"node": {
+		// What decides, what is only about itself, and what is kept on disk.
+		"events": {}, "lineage": {}, "locked": {}, "logs": {}, "machine": {}, "objects": {}, "pause": {}, "podlogs": {}, "podsync": {},
+		"podfile": {"volume"}, "probe": {"pause"}, "server": {"logs"}, "snapshotfile": {}, "status": {"podsync"}, "sysctl": {}, "users": {},
+		"container": {"cri", "podsync"}, "cri": {"podsync"}, "volume": {"container", "objects", "podlogs"},
+		"trust": {"lineage", "locked"},
+	},
 }
 
 // TestInnerWalls: within a room, no inner room imports another that it has no business with.

@@ -30,8 +30,8 @@ var byPath = map[string][]string{
 var byPathAllowed = map[string]map[string]string{
 	"internal/node/names.go":   {"os.ReadFile": "the node's own /etc/resolv.conf"},
 	"internal/node/start.go":   {"os.ReadFile": "the node's own /etc/hosts"},
-	"internal/node/machine.go": {"os.ReadFile": "/proc, /sys and /etc/os-release describe the machine"},
-	"internal/node/trust.go": {
+	"internal/node/machine/machine.go": {"os.ReadFile": "/proc, /sys and /etc/os-release describe the machine"},
+	"internal/node/trust/trust.go": {
 		"os.ReadFile": "the agent's own directory, of which no pod sees more than its own below it",
 		"os.OpenFile": "the agent's own directory, of which no pod sees more than its own below it",
 		"os.Rename":   "the agent's own directory, of which no pod sees more than its own below it"},

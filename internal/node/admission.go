@@ -47,7 +47,7 @@ func (a *agent) admit(ctx context.Context, pod *corev1.Pod, here bool) (verdict,
 	case apierrors.IsNotFound(err):
 		node = &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{Name: a.cfg.Name, Labels: a.labels()}, Spec: corev1.NodeSpec{Taints: a.cfg.Taints},
-			Status: corev1.NodeStatus{Capacity: a.machine.capacity, Allocatable: a.machine.allocatable},
+			Status: corev1.NodeStatus{Capacity: a.machine.Capacity, Allocatable: a.machine.Allocatable},
 		}
 	default:
 		return verdict{}, fmt.Errorf("get the node to admit pod %s/%s: %w", pod.Namespace, pod.Name, err)
@@ -100,7 +100,7 @@ func classed(pod *corev1.Pod) *corev1.Pod {
 // refuse ends a pod before it begins. Its worker has not run yet.
 func (w *worker) refuse(r *fit.Refusal) {
 	w.evicted = &podsync.Stop{Reason: r.Reason, Message: r.Status()}
-	w.a.events.pod(w.pod, "", corev1.EventTypeWarning, r.Reason, r.Message)
+	w.a.events.Pod(w.pod, "", corev1.EventTypeWarning, r.Reason, r.Message)
 }
 
 // giveWay ends a pod whose room a critical one needs.
@@ -110,7 +110,7 @@ func (w *worker) giveWay() {
 			return
 		}
 		w.evicted = &podsync.Stop{Reason: fit.Preempting, Message: fit.Preempted}
-		w.a.events.pod(w.pod, "", corev1.EventTypeWarning, fit.Preempting, fit.Preempted)
+		w.a.events.Pod(w.pod, "", corev1.EventTypeWarning, fit.Preempting, fit.Preempted)
 	})
 }
 

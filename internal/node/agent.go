@@ -18,8 +18,11 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/fit"
 	"coracle/internal/node/cri"
+	"coracle/internal/node/events"
+	"coracle/internal/node/machine"
 	"coracle/internal/node/objects"
 	"coracle/internal/node/status"
+	"coracle/internal/node/trust"
 	"coracle/internal/node/users"
 	"coracle/internal/node/volume"
 )
@@ -30,17 +33,17 @@ type agent struct {
 	// api is the server, whoever it is; cfg.Client is the same behind a guard, and is what all but
 	// the node's own signs of life go through.
 	api        client.Interface
-	trust      *trust
+	trust      *trust.Trust
 	podRecords *podRecorder
 	users      *users.Book
 	cri        *cri.Client
 	hub        *objects.Hub
 	volumes    *volume.Manager
-	events     *recorder
+	events     *events.Recorder
 	host       status.Host   // its Scheme is known once the runtime has answered, before the first worker
 	names      *names        // nil: this node answers for none
 	cache      *clusterCache // nil without a snapshot
-	machine    machine
+	machine    machine.Machine
 	// surveyed is when the runtime was last asked for its images, answered when it last answered
 	// at all (at first: when this agent began); only keepNode touches them.
 	surveyed, answered time.Time
@@ -112,7 +115,7 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	}
 	var loops sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		a.keepNode, a.followRuntime, a.followPods, a.followCluster, a.followPeers, a.acknowledge, a.followVolumes, a.standAlone, a.events.run, face,
+		a.keepNode, a.followRuntime, a.followPods, a.followCluster, a.followPeers, a.acknowledge, a.followVolumes, a.standAlone, a.events.Run, face,
 	} {
 		loops.Go(func() { loop(ctx) })
 	}
@@ -130,7 +133,7 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	a.wg.Wait()
 	kept()
 	<-over
-	a.trust.close()
+	a.trust.Close()
 	return nil
 }
 
@@ -142,7 +145,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		}
 		dir.Close()
 	}
-	known, err := newTrust(&cfg)
+	known, err := trust.Open(cfg.Name, cfg.Dir, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -155,16 +158,15 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	api := cfg.Client
-	cfg.Client = guard{api, known}
+	cfg.Client = trust.Guard(api, known)
 	a := &agent{
 		cfg: cfg, api: api, trust: known, podRecords: records, users: book, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
 		recheck: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
-		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),
+		events: events.New(cfg.Client, cfg.Name, cfg.Log, known.Holding),
 		host:   status.Host{IPs: texts(cfg.NodeIPs)},
 	}
-	a.events.mute = known.holding
-	a.machine = readMachine(&a.cfg)
+	a.machine = machine.Read(cfg.Dir, cfg.MaxPods, cfg.Version, cfg.Capacity)
 	if cfg.Snapshot != nil {
 		if a.cache, err = newClusterCache(&cfg); err != nil {
 			return nil, fmt.Errorf("node: %w", err)
@@ -175,9 +177,9 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	}
 	a.volumes, err = volume.New(volume.Config{
 		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, SharedRoot: cfg.SharedVolumes, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
-		Allocatable: func() corev1.ResourceList { return a.machine.allocatable },
+		Allocatable: func() corev1.ResourceList { return a.machine.Allocatable },
 		PodLogs:     cfg.podLogs(),
-		Changed:     a.volumesChanged, Log: cfg.Log, Offline: func() bool { return !known.serves() },
+		Changed:     a.volumesChanged, Log: cfg.Log, Offline: func() bool { return !known.Serves() },
 	})
 	return a, err
 }
@@ -230,16 +232,4 @@ func (a *agent) allWorkers() []*worker {
 		out = append(out, w)
 	}
 	return out
-}
-
-// pause waits, and says whether the time has passed rather than ctx.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"coracle/internal/node/pause"
 	"coracle/internal/node/snapshotfile"
 	"coracle/internal/object"
 	"coracle/internal/resource"
@@ -103,7 +104,7 @@ func (b *clusterCache) run(ctx context.Context) {
 		many := len(b.due) > aFew
 		b.mu.Unlock()
 		if many {
-			pause(ctx, manyDelay)
+			pause.For(ctx, manyDelay)
 		}
 		b.write()
 	}

@@ -18,6 +18,7 @@ import (
 
 	"coracle/internal/behind"
 	"coracle/internal/drain"
+	"coracle/internal/node/pause"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -55,7 +56,7 @@ func (w *worker) drains(ctx context.Context) bool {
 	}
 	limit, problem := drain.Limit(pod)
 	if problem != nil {
-		a.events.pod(pod, "", corev1.EventTypeWarning, "InvalidDrainTimeout", problem.Error())
+		a.events.Pod(pod, "", corev1.EventTypeWarning, "InvalidDrainTimeout", problem.Error())
 	}
 	if limit <= 0 {
 		return false
@@ -113,10 +114,10 @@ func (a *agent) letGo(ctx context.Context, pod *corev1.Pod, limit time.Duration)
 	case len(behind) > 0:
 		why = "not acknowledged by " + nodesNamed(behind)
 	default:
-		pause(limited, drain.Settle)
+		pause.For(limited, drain.Settle)
 		return
 	}
-	a.events.pod(pod, "", corev1.EventTypeWarning, drainTimedOut,
+	a.events.Pod(pod, "", corev1.EventTypeWarning, drainTimedOut,
 		fmt.Sprintf("Stopped %s after its deletion though new connections may still be led to it: %s", limit, why))
 }
 

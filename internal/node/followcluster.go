@@ -8,9 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/watch"
 
-	"coracle/internal/client"
+	"coracle/internal/node/trust"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -23,10 +22,10 @@ func (a *agent) followCluster(ctx context.Context) {
 	if a.cfg.Snapshot == nil {
 		return
 	}
-	if _, err := a.trust.await(ctx, serving); err != nil {
+	if _, err := a.trust.Await(ctx, trust.Serving); err != nil {
 		return
 	}
-	following := view.FollowSources(ctx, listening{a.cfg.Client, a.trust}, a.cfg.Snapshot,
+	following := view.FollowSources(ctx, trust.Patient(a.cfg.Client, a.trust), a.cfg.Snapshot,
 		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + a.cfg.Name, Keep: KeepOf},
 		view.Source{Resource: resource.Services, Keep: KeepOf},
 		view.Source{Resource: resource.EndpointSlices, Keep: KeepOf},
@@ -37,29 +36,6 @@ func (a *agent) followCluster(ctx context.Context) {
 		close(a.cfg.SnapshotReady)
 	}
 	<-following.Done()
-}
-
-// listening is the server as one hears it who has time: instead of being refused a word that does not count, he waits for
-// one that does.
-type listening struct {
-	client.Interface
-	trust *trust
-}
-
-// List implements client.Interface.
-func (l listening) List(ctx context.Context, res resource.Resource, opts client.ListOptions) ([]client.Object, string, error) {
-	if _, err := l.trust.await(ctx, serving); err != nil {
-		return nil, "", err
-	}
-	return l.Interface.List(ctx, res, opts)
-}
-
-// Watch implements client.Interface.
-func (l listening) Watch(ctx context.Context, res resource.Resource, opts client.ListOptions) (watch.Interface, error) {
-	if _, err := l.trust.await(ctx, serving); err != nil {
-		return nil, err
-	}
-	return l.Interface.Watch(ctx, res, opts)
 }
 
 // KeepOf returns what the snapshot keeps of an object: not what no reader of it needs, and the words that many of them

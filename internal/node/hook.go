@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/container"
+	"coracle/internal/node/pause"
 	"coracle/internal/node/probe"
 )
 
@@ -45,7 +46,7 @@ func (w *worker) runHook(ctx context.Context, pod *corev1.Pod, spec *corev1.Cont
 		}
 		return conn.Close()
 	case h.Sleep != nil:
-		if !pause(ctx, time.Duration(h.Sleep.Seconds)*time.Second) {
+		if !pause.For(ctx, time.Duration(h.Sleep.Seconds)*time.Second) {
 			return ctx.Err()
 		}
 	}

@@ -36,7 +36,7 @@ var imageName = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-
 func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) (foundImage, error) {
 	if !imageName.MatchString(spec.Image) {
 		message := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: invalid reference format", spec.Image, spec.Image)
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "InspectFailed", message)
+		w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "InspectFailed", message)
 		return foundImage{}, failed{podsync.InvalidImageName, fmt.Errorf("%s", message)}
 	}
 	policy := spec.ImagePullPolicy
@@ -46,12 +46,12 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, spec *corev1.
 	}
 	switch {
 	case image != nil && policy != corev1.PullAlways:
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
+		w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
 			fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", spec.Image))
 		return found(image, ""), nil
 	case policy == corev1.PullNever:
 		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", spec.Image)
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "ErrImageNeverPull", message)
+		w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "ErrImageNeverPull", message)
 		return foundImage{}, failed{podsync.ErrImageNeverPull, fmt.Errorf("%s", message)}
 	}
 	return w.pull(ctx, pod, spec)
@@ -106,13 +106,13 @@ func found(image *runtimeapi.Image, ref string) foundImage {
 }
 
 func (w *worker) pull(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) (foundImage, error) {
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", spec.Image))
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", spec.Image))
 	began := time.Now()
 	ref, err := w.pullWith(ctx, pod, spec.Image)
 	if err != nil {
 		if ctx.Err() == nil && !cri.IsUnavailable(err) {
-			w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", spec.Image, cri.Message(err)))
-			w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: ErrImagePull")
+			w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", spec.Image, cri.Message(err)))
+			w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: ErrImagePull")
 		}
 		return foundImage{}, failed{podsync.ErrImagePull, err}
 	}
@@ -121,7 +121,7 @@ func (w *worker) pull(ctx context.Context, pod *corev1.Pod, spec *corev1.Contain
 	if err != nil || image == nil {
 		return foundImage{}, failed{"ImageInspectError", fmt.Errorf("image %q was pulled and is not there: %w", spec.Image, err)}
 	}
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
 		fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.", spec.Image, took, took, image.Size))
 	w.a.lookAgain()
 	return found(image, ref), nil
@@ -162,7 +162,7 @@ func (w *worker) pullAuths(ctx context.Context, pod *corev1.Pod, image string) (
 		obj, err := w.a.cfg.Client.Get(ctx, resource.Secrets, pod.Namespace, ref.Name)
 		if err != nil {
 			// A secret that is not there does not stop the pull, which may need none.
-			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
+			w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
 				fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", ref.Name))
 			continue
 		}

@@ -40,7 +40,7 @@ const afterHook = 2 * time.Second
 // kill runs the preStop hook within the grace period and stops the container in what is left of it.
 func (w *worker) kill(ctx context.Context, pod *corev1.Pod, facts container.Facts, s podsync.KillContainer, op *operation) error {
 	if s.Message != "" {
-		w.a.events.pod(pod, s.Name, corev1.EventTypeNormal, "Killing", s.Message)
+		w.a.events.Pod(pod, s.Name, corev1.EventTypeNormal, "Killing", s.Message)
 	}
 	hooked := false
 	if spec, err := container.Spec(pod, s.Name); err == nil && s.PreStop && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil {
@@ -49,7 +49,7 @@ func (w *worker) kill(ctx context.Context, pod *corev1.Pod, facts container.Fact
 		if time.Now().Before(deadline) {
 			hooked = true
 			if err := w.runHook(limited, pod, spec, spec.Lifecycle.PreStop, s.ID, facts); err != nil && ctx.Err() == nil {
-				w.a.events.pod(pod, s.Name, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
+				w.a.events.Pod(pod, s.Name, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
 				w.a.cfg.Log.Info("preStop hook failed", "pod", pod.Name, "namespace", pod.Namespace, "container", s.Name, "err", err)
 			}
 		}

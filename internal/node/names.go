@@ -17,6 +17,7 @@ import (
 	"coracle/internal/dns/serve"
 	"coracle/internal/dns/upstream"
 	"coracle/internal/node/container"
+	"coracle/internal/node/pause"
 	"coracle/internal/resource"
 	"coracle/internal/servicerange"
 	"coracle/internal/view"
@@ -187,9 +188,9 @@ func (n *names) keepServing(ctx context.Context, at netip.AddrPort) {
 		if !told {
 			told = true
 			n.a.cfg.Log.Error("the cluster's names are not answered on this node", "address", at, "err", err)
-			n.a.events.ofNode(corev1.EventTypeWarning, "DNSNotServed", "Cluster names are not answered on this node: "+err.Error())
+			n.a.events.Node(corev1.EventTypeWarning, "DNSNotServed", "Cluster names are not answered on this node: "+err.Error())
 		}
-		if !pause(ctx, wait) {
+		if !pause.For(ctx, wait) {
 			return
 		}
 		wait = min(2*wait, 30*time.Second)

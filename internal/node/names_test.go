@@ -18,6 +18,7 @@ import (
 
 	clientfake "coracle/internal/client/fake"
 	"coracle/internal/filetree/scratch"
+	"coracle/internal/node/events"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -38,7 +39,7 @@ func answering(t *testing.T, dir string, snapshot *view.View) (*agent, func()) {
 	if err := cfg.complete(); err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: cfg, events: newRecorder(cfg.Client, cfg.Name, cfg.Log)}
+	a := &agent{cfg: cfg, events: events.New(cfg.Client, cfg.Name, cfg.Log, nil)}
 	var err error
 	if a.cache, err = newClusterCache(&a.cfg); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"coracle/internal/node/cri"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/status"
+	"coracle/internal/node/trust"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 )
@@ -151,7 +152,7 @@ func (w *worker) mount(ctx context.Context, pod *corev1.Pod, facts container.Fac
 	refresh, err := w.a.volumes.Mount(ctx, pod, facts)
 	if err != nil {
 		if ctx.Err() == nil {
-			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedMount", err.Error())
+			w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedMount", err.Error())
 		}
 		return err
 	}
@@ -209,12 +210,12 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	if fault := container.HostnameFault(pod, w.a.cfg.ClusterDomain); fault != "" {
-		w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+fault)
+		w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+fault)
 		return errors.New(fault)
 	}
 	resolv, complaints := w.a.resolving().Config(pod)
 	for _, c := range complaints {
-		w.a.events.pod(pod, "", corev1.EventTypeWarning, c.Reason, c.Message)
+		w.a.events.Pod(pod, "", corev1.EventTypeWarning, c.Reason, c.Message)
 	}
 	options := w.sandboxOptions(pod, resolv)
 	options.Attempt = s.Attempt
@@ -228,7 +229,7 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 	}
 	if err != nil {
 		if ctx.Err() == nil && !cri.IsUnavailable(err) {
-			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Message(err))
+			w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Message(err))
 		}
 		return fmt.Errorf("run sandbox: %w", err)
 	}
@@ -244,7 +245,7 @@ func (w *worker) sandboxOptions(pod *corev1.Pod, resolv *runtimeapi.DNSConfig) c
 
 // deleteObject deletes the API object of a pod that has stopped, on condition that it is still that pod.
 func (w *worker) deleteObject(ctx context.Context, pod *corev1.Pod) error {
-	if _, err := w.a.trust.await(ctx, serving); err != nil {
+	if _, err := w.a.trust.Await(ctx, trust.Serving); err != nil {
 		return err
 	}
 	now := int64(0)

@@ -11,8 +11,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/node/pause"
 	"coracle/internal/node/podfile"
 	"coracle/internal/node/status"
+	"coracle/internal/node/trust"
 )
 
 // podRecorder writes down what the agent knows of its pods, beside the workers: they never wait for the disk. What changes
@@ -79,7 +81,7 @@ func (k *podRecorder) run(ctx context.Context) {
 			k.writeDue()
 			return
 		case <-k.wake:
-			pause(ctx, gathering)
+			pause.For(ctx, gathering)
 			k.writeDue()
 		}
 	}
@@ -165,7 +167,7 @@ const aloneAfter = 5 * time.Second
 // counts: there is none, or it is one that the node does not serve.
 func (a *agent) standAlone(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, aloneAfter)
-	_, _ = a.trust.await(bounded, holding) // what came of it is asked for below
+	_, _ = a.trust.Await(bounded, trust.Holding) // what came of it is asked for below
 	cancel()
 	for ctx.Err() == nil && !a.knowsPods() {
 		err := a.recallPods(ctx)
@@ -173,7 +175,7 @@ func (a *agent) standAlone(ctx context.Context) {
 			return
 		}
 		a.cfg.Log.Info("go on without an API server", "err", err)
-		pause(ctx, time.Second)
+		pause.For(ctx, time.Second)
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/filetree"
 	"coracle/internal/node/cri"
+	"coracle/internal/node/pause"
+	"coracle/internal/node/trust"
 	"coracle/internal/resource"
 )
 
@@ -35,7 +37,7 @@ func (a *agent) followPods(ctx context.Context) {
 		} else {
 			a.cfg.Log.Info("watch of this node's pods broke", "err", err)
 		}
-		if !pause(ctx, wait+rand.N(wait)) {
+		if !pause.For(ctx, wait+rand.N(wait)) {
 			return
 		}
 		wait = min(2*wait, time.Second)
@@ -44,19 +46,19 @@ func (a *agent) followPods(ctx context.Context) {
 
 // watchPods follows the pods for as long as one connection lasts: what comes after it is judged anew.
 func (a *agent) watchPods(ctx context.Context) error {
-	a.trust.doubt()
+	a.trust.Doubt()
 	opts := client.ListOptions{FieldSelector: "spec.nodeName=" + a.cfg.Name}
 	items, revision, err := a.api.List(ctx, resource.Pods, opts)
 	if err != nil {
 		return fmt.Errorf("list pods: %w", err)
 	}
-	defer a.trust.doubt()
+	defer a.trust.Doubt()
 	to, err := a.meetServer(ctx, revision)
 	if err != nil {
 		return err
 	}
 	opts.Revision = revision
-	if to == holding {
+	if to == trust.Holding {
 		return a.holdOut(ctx, opts)
 	}
 	if err := a.takeOver(ctx, items); err != nil {
@@ -122,8 +124,8 @@ func (a *agent) podChanged(ctx context.Context, ev watch.Event) error {
 	if !ok {
 		return nil
 	}
-	if a.trust.saw(pod.ResourceVersion, ev.Type != watch.Bookmark); ev.Type != watch.Bookmark {
-		a.trust.keep(time.Now())
+	if a.trust.Saw(pod.ResourceVersion, ev.Type != watch.Bookmark); ev.Type != watch.Bookmark {
+		a.trust.Keep(time.Now())
 	}
 	switch ev.Type {
 	case watch.Added, watch.Modified:

@@ -19,6 +19,8 @@ import (
 	"coracle/internal/drain"
 	"coracle/internal/node/lineage"
 	"coracle/internal/node/objects"
+	"coracle/internal/node/pause"
+	"coracle/internal/node/trust"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 )
@@ -43,7 +45,7 @@ func (a *agent) keepNode(ctx context.Context) {
 			return
 		}
 		a.cfg.Log.Info("register the node", "err", err)
-		if !pause(ctx, wait) {
+		if !pause.For(ctx, wait) {
 			return
 		}
 	}
@@ -77,7 +79,7 @@ func (a *agent) keepNode(ctx context.Context) {
 			return
 		case <-lease.C:
 			renew()
-			a.trust.keep(time.Now())
+			a.trust.Keep(time.Now())
 		case <-a.beat:
 			renew()
 		case <-a.recheck:
@@ -146,12 +148,12 @@ func (a *agent) register(ctx context.Context) error {
 func (a *agent) begun(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, leaseEvery)
 	defer cancel()
-	if to, _ := a.trust.await(bounded, serving, holding); to == holding {
+	if to, _ := a.trust.Await(bounded, trust.Serving, trust.Holding); to == trust.Holding {
 		if err := a.reportStatus(ctx); err != nil {
 			a.cfg.Log.Info("report the node's status", "err", err)
 		}
 	}
-	a.events.ofNode(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	a.events.Node(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
 	if a.cfg.Started != nil && a.cfg.TLS != nil {
 		a.cfg.Started(a.cfg.Listen)
 	}
@@ -194,7 +196,7 @@ func (a *agent) reportStatus(ctx context.Context) error {
 	}
 	node := obj.(*corev1.Node)
 	a.heedAccept(node)
-	if a.trust.serves() {
+	if a.trust.Serves() {
 		if err := a.handOverRange(ctx, node); err != nil {
 			a.cfg.Log.Warn("hand the pod range to the runtime", "range", rangesOf(node), "err", err)
 		}
@@ -225,10 +227,10 @@ func (a *agent) renewLease(ctx context.Context) {
 // the lease as it was left needs no judgement first; any other is told whether the node holds.
 func (a *agent) tryLease(ctx context.Context) error {
 	now := metav1.NewMicroTime(time.Now())
-	if a.lease != nil && (a.lease.Annotations[lineage.Held] == "" || !a.trust.doubted()) {
+	if a.lease != nil && (a.lease.Annotations[lineage.Held] == "" || !a.trust.Doubted()) {
 		next := a.lease.DeepCopy()
 		next.Spec.RenewTime = &now
-		a.trust.mark(next)
+		a.trust.Mark(next)
 		a.markRouted(next)
 		obj, err := a.cfg.Client.Update(ctx, next, "")
 		if err == nil {
@@ -240,14 +242,14 @@ func (a *agent) tryLease(ctx context.Context) error {
 		}
 	}
 	a.lease = nil
-	if _, err := a.trust.await(ctx, serving, holding); err != nil {
+	if _, err := a.trust.Await(ctx, trust.Serving, trust.Holding); err != nil {
 		return nil //nolint:nilerr // there is no server to tell, or none that answers: the follower of pods says so
 	}
 	obj, err := a.cfg.Client.Get(ctx, resource.Leases, corev1.NamespaceNodeLease, a.cfg.Name)
 	if err == nil {
 		lease := obj.(*coordinationv1.Lease).DeepCopy()
 		lease.Spec.RenewTime = &now
-		a.trust.mark(lease)
+		a.trust.Mark(lease)
 		a.markRouted(lease)
 		obj, err = a.cfg.Client.Update(ctx, lease, "")
 	} else if apierrors.IsNotFound(err) {
@@ -262,7 +264,7 @@ func (a *agent) tryLease(ctx context.Context) error {
 
 func (a *agent) renewedLease(obj client.Object) {
 	a.lease = obj.(*coordinationv1.Lease)
-	a.trust.saw(a.lease.ResourceVersion, false)
+	a.trust.Saw(a.lease.ResourceVersion, false)
 	if revision, ok := drain.Acknowledged(a.lease); ok {
 		a.acknowledged.Store(revision)
 	}
@@ -274,7 +276,7 @@ func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinatio
 		ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: a.cfg.Name},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &duration, RenewTime: &now},
 	}
-	a.trust.mark(lease)
+	a.trust.Mark(lease)
 	a.markRouted(lease)
 	// The lease goes with its node.
 	if node, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err == nil {

@@ -53,18 +53,18 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err := w.a.cfg.podLogs().Link(w.log(s.Name, s.Attempt, made.ContainerId)); err != nil {
 		w.a.cfg.Log.Warn("show a log", "pod", w.name, "namespace", w.namespace, "err", err) // the container is the better for it
 	}
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Created", "Container created")
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Created", "Container created")
 	if _, err := w.a.cri.Runtime.StartContainer(call, &runtimeapi.StartContainerRequest{ContainerId: made.ContainerId}); err != nil {
 		return w.startFailed(ctx, pod, spec, podsync.RunContainerError, err)
 	}
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Started", "Container started")
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Started", "Container started")
 	w.tell(func() { w.stale = true })
 	return w.postStart(ctx, pod, spec, made.ContainerId, facts)
 }
 
 func (w *worker) startFailed(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, reason string, err error) error {
 	if ctx.Err() == nil && !cri.IsUnavailable(err) {
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
+		w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
 	}
 	return failed{reason, err}
 }
@@ -78,8 +78,8 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
 	w.a.cfg.Log.Info("postStart hook failed", "pod", pod.Name, "namespace", pod.Namespace, "container", spec.Name, "err", err)
 	grace := 30 * time.Second
 	if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
@@ -116,7 +116,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 	}
 	return container.Container(ctx, pod, spec, container.Options{
 		Step: s, Environment: env, ImageUser: image.user, ImageRef: image.ref, Mounts: append(mounts, own...),
-		QOS: status.QOS(pod), Memory: w.a.machine.memory(), SeccompStore: w.a.cfg.seccompDir(), Users: users,
+		QOS: status.QOS(pod), Memory: w.a.machine.Memory(), SeccompStore: w.a.cfg.seccompDir(), Users: users,
 	})
 }
 
@@ -126,10 +126,10 @@ func (w *worker) environment(
 	ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts,
 ) (*container.Environment, error) {
 	env := &container.Environment{
-		Lookup: lookup{w}, Pod: facts, Allocatable: w.a.machine.allocatable,
+		Lookup: lookup{w}, Pod: facts, Allocatable: w.a.machine.Allocatable,
 		File: func(name, path string) ([]byte, error) { return w.a.volumes.EnvFile(pod, name, path) },
 	}
-	if !w.a.trust.serves() {
+	if !w.a.trust.Serves() {
 		told, err := w.toldAtLast(ctx, spec)
 		if err != nil {
 			return nil, err

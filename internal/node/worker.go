@@ -91,7 +91,7 @@ func (w *worker) refuseSysctls() {
 	}
 	if why := w.a.cfg.UnsafeSysctls.Refuses(w.pod); why != "" {
 		w.evicted = &podsync.Stop{Reason: sysctl.Forbidden, Message: "Pod was rejected: " + why}
-		w.a.events.pod(w.pod, "", corev1.EventTypeWarning, sysctl.Forbidden, why)
+		w.a.events.Pod(w.pod, "", corev1.EventTypeWarning, sysctl.Forbidden, why)
 	}
 }
 
@@ -242,11 +242,11 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 		w.begin(ctx, step)
 	}
 	again = earliest(d.Again, status.Again(&in), w.measureVolumes(ctx, now))
-	if w.a.trust.serves() { // a server that is not ours must not change what volumes show
+	if w.a.trust.Serves() { // a server that is not ours must not change what volumes show
 		w.refreshVolumes(ctx, now)
 		again = earliest(again, w.refresh)
 	}
-	if !told && !w.gone && w.a.toldPods() && w.a.trust.serves() {
+	if !told && !w.gone && w.a.toldPods() && w.a.trust.Serves() {
 		again = earliest(again, w.tellAPI(ctx, st, now))
 	}
 	return again, false
