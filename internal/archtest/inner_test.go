@@ -26,6 +26,9 @@ var innerWalls = map[string]map[string][]string{
 		"podfile": {"volume"}, "probe": {"pause"}, "server": {"logs"}, "snapshotfile": {}, "status": {"podsync"}, "sysctl": {}, "users": {},
 		"container": {"cri", "podsync"}, "cri": {"podsync"}, "volume": {"container", "objects", "podlogs"},
 		"trust": {"lineage", "locked"},
+		// What a node knows of its cluster beyond its own pods, and what it tells from it.
+		"snapshot": {"locked", "pause", "snapshotfile", "trust"}, "routed": {"locked", "pause"},
+		"names": {"container", "events", "locked", "pause", "snapshot"},
 	},
 }
 

@@ -20,7 +20,10 @@ import (
 	"coracle/internal/node/cri"
 	"coracle/internal/node/events"
 	"coracle/internal/node/machine"
+	"coracle/internal/node/names"
 	"coracle/internal/node/objects"
+	"coracle/internal/node/routed"
+	"coracle/internal/node/snapshot"
 	"coracle/internal/node/status"
 	"coracle/internal/node/trust"
 	"coracle/internal/node/users"
@@ -41,8 +44,9 @@ type agent struct {
 	volumes    *volume.Manager
 	events     *events.Recorder
 	host       status.Host   // its Scheme is known once the runtime has answered, before the first worker
-	names      *names        // nil: this node answers for none
-	cache      *clusterCache // nil without a snapshot
+	names      *names.Server // nil: this node answers for none
+	resolving  names.Resolving
+	cache      *snapshot.Cache // nil without a snapshot
 	machine    machine.Machine
 	// surveyed is when the runtime was last asked for its images, answered when it last answered
 	// at all (at first: when this agent began); only keepNode touches them.
@@ -64,9 +68,7 @@ type agent struct {
 	beat    chan struct{} // asks it to renew the lease
 	// stranger: a server that the node does not serve has not been told so.
 	stranger atomic.Bool
-	// routed is how far all nodes have come, acknowledged what this node's lease says of it.
-	routed       routedBy
-	acknowledged atomic.Uint64
+	routed   *routed.Follower
 }
 
 // Run is the node until ctx ends. Containers go on when it returns: a later Run finds them again.
@@ -115,15 +117,17 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	}
 	var loops sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		a.keepNode, a.followRuntime, a.followPods, a.followCluster, a.followPeers, a.acknowledge, a.followVolumes, a.standAlone, a.events.Run, face,
+		a.keepNode, a.followRuntime, a.followPods, a.followPeers, a.followVolumes, a.standAlone, a.events.Run, face,
 	} {
 		loops.Go(func() { loop(ctx) })
 	}
+	loops.Go(func() { a.routed.Follow(ctx, a.renewNow) })
 	if a.names != nil {
-		loops.Go(func() { a.names.run(ctx) })
+		loops.Go(func() { a.names.Run(ctx) })
 	}
 	if a.cache != nil {
-		loops.Go(func() { a.cache.run(ctx) })
+		loops.Go(func() { a.cache.Run(ctx) })
+		loops.Go(func() { snapshot.Follow(ctx, a.cfg.Client, a.trust, a.cfg.Name, a.cfg.Snapshot, a.cfg.SnapshotReady) })
 	}
 	over := make(chan struct{})
 	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
@@ -168,13 +172,19 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	}
 	a.machine = machine.Read(cfg.Dir, cfg.MaxPods, cfg.Version, cfg.Capacity)
 	if cfg.Snapshot != nil {
-		if a.cache, err = newClusterCache(&cfg); err != nil {
+		if a.cache, err = snapshot.OpenCache(cfg.snapshotDir(), cfg.Snapshot, cfg.Log); err != nil {
 			return nil, fmt.Errorf("node: %w", err)
 		}
 	}
+	a.routed = routed.New(routed.Config{Snapshot: cfg.Snapshot, Ready: cfg.SnapshotReady, Routed: cfg.Routed, Await: cfg.AwaitRouted})
 	if cfg.Names != nil {
-		a.names = newNames(a)
+		n := names.Node{Name: cfg.Name, Domain: cfg.ClusterDomain, Snapshot: cfg.Snapshot, Events: a.events, Log: cfg.Log}
+		if cfg.Isolation != nil {
+			n.At = cfg.Isolation.Names
+		}
+		a.names = names.New(*cfg.Names, n)
 	}
+	a.resolving = names.Resolving{Domain: cfg.ClusterDomain, Servers: cfg.ClusterDNS, Server: a.names, Log: cfg.Log}
 	a.volumes, err = volume.New(volume.Config{
 		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, SharedRoot: cfg.SharedVolumes, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
 		Allocatable: func() corev1.ResourceList { return a.machine.Allocatable },

@@ -22,17 +22,6 @@ import (
 	"coracle/internal/servicerange"
 )
 
-// rangesOf are the ranges of a node's pods, that of their first addresses first.
-func rangesOf(n *corev1.Node) []string {
-	switch {
-	case len(n.Spec.PodCIDRs) > 0:
-		return n.Spec.PodCIDRs
-	case n.Spec.PodCIDR != "":
-		return []string{n.Spec.PodCIDR}
-	}
-	return nil
-}
-
 func texts(addrs []netip.Addr) []string {
 	out := make([]string, len(addrs))
 	for i, a := range addrs {
@@ -43,12 +32,12 @@ func texts(addrs []netip.Addr) []string {
 
 // handOverRange tells the runtime the node's pod range, once for each life of the runtime.
 func (a *agent) handOverRange(ctx context.Context, node *corev1.Node) error {
-	cidr := strings.Join(rangesOf(node), ",") // as CRI has those of two families
+	cidr := strings.Join(nodestate.PodRanges(node), ",") // as CRI has those of two families
 	a.mu.Lock()
 	told := a.podCIDR == cidr
 	a.mu.Unlock()
 	if cidr != "" && a.names != nil {
-		a.names.serveIn(rangeOfNames(node))
+		a.names.ServeIn(node)
 	}
 	if told || cidr == "" {
 		return nil

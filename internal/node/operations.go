@@ -213,7 +213,7 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 		w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+fault)
 		return errors.New(fault)
 	}
-	resolv, complaints := w.a.resolving().Config(pod)
+	resolv, complaints := w.a.resolving.DNS().Config(pod)
 	for _, c := range complaints {
 		w.a.events.Pod(pod, "", corev1.EventTypeWarning, c.Reason, c.Message)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -231,7 +230,7 @@ func (a *agent) forget(w *worker) {
 	a.mu.Unlock()
 	a.podRecords.put(w.uid, nil)
 	if a.names != nil {
-		a.names.know(w.uid, netip.Addr{}, nil)
+		a.names.Forget(w.uid)
 	}
 	if err := a.users.Free(w.uid); err != nil {
 		a.cfg.Log.Warn("take back a pod's users", "pod", w.name, "namespace", w.namespace, "err", err)

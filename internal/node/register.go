@@ -16,11 +16,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
-	"coracle/internal/drain"
 	"coracle/internal/node/lineage"
 	"coracle/internal/node/objects"
 	"coracle/internal/node/pause"
 	"coracle/internal/node/trust"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 )
@@ -59,10 +59,10 @@ func (a *agent) keepNode(ctx context.Context) {
 		select {
 		case renewed <- struct{}{}:
 			a.wg.Go(func() {
-				before := a.led()
+				before := a.routed.Led()
 				a.renewLease(ctx)
 				<-renewed
-				if a.led() > before && a.unacknowledged() {
+				if a.routed.Led() > before && a.routed.Unacknowledged() {
 					a.renewNow() // it could not wait for what this one does not say
 				}
 			})
@@ -198,7 +198,7 @@ func (a *agent) reportStatus(ctx context.Context) error {
 	a.heedAccept(node)
 	if a.trust.Serves() {
 		if err := a.handOverRange(ctx, node); err != nil {
-			a.cfg.Log.Warn("hand the pod range to the runtime", "range", rangesOf(node), "err", err)
+			a.cfg.Log.Warn("hand the pod range to the runtime", "range", nodestate.PodRanges(node), "err", err)
 		}
 	}
 	now := time.Now()
@@ -231,7 +231,7 @@ func (a *agent) tryLease(ctx context.Context) error {
 		next := a.lease.DeepCopy()
 		next.Spec.RenewTime = &now
 		a.trust.Mark(next)
-		a.markRouted(next)
+		a.routed.Mark(next)
 		obj, err := a.cfg.Client.Update(ctx, next, "")
 		if err == nil {
 			a.renewedLease(obj)
@@ -250,7 +250,7 @@ func (a *agent) tryLease(ctx context.Context) error {
 		lease := obj.(*coordinationv1.Lease).DeepCopy()
 		lease.Spec.RenewTime = &now
 		a.trust.Mark(lease)
-		a.markRouted(lease)
+		a.routed.Mark(lease)
 		obj, err = a.cfg.Client.Update(ctx, lease, "")
 	} else if apierrors.IsNotFound(err) {
 		obj, err = a.cfg.Client.Create(ctx, a.newLease(ctx, now))
@@ -265,9 +265,7 @@ func (a *agent) tryLease(ctx context.Context) error {
 func (a *agent) renewedLease(obj client.Object) {
 	a.lease = obj.(*coordinationv1.Lease)
 	a.trust.Saw(a.lease.ResourceVersion, false)
-	if revision, ok := drain.Acknowledged(a.lease); ok {
-		a.acknowledged.Store(revision)
-	}
+	a.routed.Told(a.lease)
 }
 
 func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinationv1.Lease {
@@ -277,7 +275,7 @@ func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinatio
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &duration, RenewTime: &now},
 	}
 	a.trust.Mark(lease)
-	a.markRouted(lease)
+	a.routed.Mark(lease)
 	// The lease goes with its node.
 	if node, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err == nil {
 		lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: a.cfg.Name, UID: node.GetUID()}}

@@ -39,7 +39,7 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err := w.isolate(ctx, pod, s.Sandbox); err != nil {
 		return w.startFailed(ctx, pod, spec, notIsolated, err)
 	}
-	resolv, _ := w.a.resolving().Config(pod) // what is wrong with it was said of the sandbox
+	resolv, _ := w.a.resolving.DNS().Config(pod) // what is wrong with it was said of the sandbox
 	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	options := w.sandboxOptions(pod, resolv)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -333,4 +334,18 @@ func (w *worker) snapshot() (pod *corev1.Pod, facts container.Facts) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.pod, w.facts()
+}
+
+// meet tells the name server who asks from the pod's address. Call it with w.mu held.
+func (w *worker) meet() {
+	if w.a.names == nil || w.pod.Spec.HostNetwork {
+		return
+	}
+	var at netip.Addr
+	for _, ip := range w.facts().PodIPs {
+		if a, err := netip.ParseAddr(ip); err == nil && a.Is4() && !w.gone {
+			at = a // it asks at an IPv4 address, from its own
+		}
+	}
+	w.a.names.Meet(w.uid, at, func() []string { return w.a.resolving.DNS().Searches(w.pod) })
 }

@@ -1,9 +1,12 @@
-package node
+// Package names answers for the cluster's names on a node, by its snapshot, and says how the node's pods resolve names. It
+// owns where the server stands and which pod asks from which address; what names mean is package dns's. It refuses to look
+// anything up in the API.
+package names
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -16,15 +19,18 @@ import (
 	"coracle/internal/dns"
 	"coracle/internal/dns/serve"
 	"coracle/internal/dns/upstream"
-	"coracle/internal/node/container"
+	"coracle/internal/node/events"
+	"coracle/internal/node/locked"
 	"coracle/internal/node/pause"
+	"coracle/internal/node/snapshot"
+	"coracle/internal/nodestate"
 	"coracle/internal/resource"
 	"coracle/internal/servicerange"
 	"coracle/internal/view"
 )
 
-// NamesConfig says how the node answers for names.
-type NamesConfig struct {
+// Config says how the node answers for names.
+type Config struct {
 	// Ranges are the cluster's, of pods and of services.
 	Ranges []netip.Prefix
 	// Forward are the servers of single domains, or of all.
@@ -33,54 +39,75 @@ type NamesConfig struct {
 	Shelf serve.Shelf
 }
 
+// Node is the node that answers.
+type Node struct {
+	Name string
+	// Domain is the cluster's.
+	Domain string
+	// Snapshot is what the names are answered by.
+	Snapshot *view.View
+	// At, when set, is told where names are answered, whenever that changes.
+	At     func(netip.Addr)
+	Events *events.Recorder
+	Log    *slog.Logger
+}
+
 // hostResolvConf is how the machine resolves names.
 const hostResolvConf = "/etc/resolv.conf"
 
-// names is the node's name server: at the first address of its pod range, which its pods reach without any translation
-// of addresses. It answers from the agent's snapshot.
-type names struct {
-	a      *agent
+// Server is the node's name server: at the first address of its pod range, which its pods reach without any translation
+// of addresses. It answers from the snapshot.
+type Server struct {
+	cfg    Config
+	node   Node
 	server *serve.Server
 	up     *upstream.Resolver
+	state  locked.Value[state]
+	wg     sync.WaitGroup
+}
 
-	mu     sync.Mutex
+// state is where the server stands, and who asks it.
+type state struct {
 	ctx    context.Context // of the agent's run; nil until it has begun
 	at     netip.Addr
 	served netip.Addr         // the address at which sockets are open, or are tried to be
 	stop   context.CancelFunc // closes them
 	places map[types.UID]netip.Addr
-	wg     sync.WaitGroup
 }
 
-func newNames(a *agent) *names {
-	n := &names{a: a, places: map[types.UID]netip.Addr{}}
-	cfg := a.cfg.Names
-	zone := dns.New(dns.Config{Domain: a.cfg.ClusterDomain, Ranges: cfg.Ranges})
-	n.up = upstream.New(upstream.Config{
-		Routes: cfg.Forward, ResolvConf: hostResolvConf, Ours: n.ours, Log: a.cfg.Log,
-	})
-	n.server = serve.New(serve.Config{Zone: zone, Upstream: n.up, Log: a.cfg.Log})
-	a.cfg.Snapshot.Subscribe(n.changed)
+// New makes the name server of a node from what its snapshot shows. It serves once it runs, and the node has a pod range.
+func New(cfg Config, node Node) *Server {
+	n := &Server{cfg: cfg, node: node}
+	n.state.Do(func(s *state) { s.places = map[types.UID]netip.Addr{} })
+	zone := dns.New(dns.Config{Domain: node.Domain, Ranges: cfg.Ranges})
+	n.up = upstream.New(upstream.Config{Routes: cfg.Forward, ResolvConf: hostResolvConf, Ours: n.ours, Log: node.Log})
+	n.server = serve.New(serve.Config{Zone: zone, Upstream: n.up, Log: node.Log})
+	node.Snapshot.Subscribe(n.changed)
 	// What the snapshot shows already was recalled from the disk.
-	for _, res := range snapshotKinds {
-		for _, obj := range a.cfg.Snapshot.List(res, "") {
+	for _, res := range snapshot.Kinds {
+		for _, obj := range node.Snapshot.List(res, "") {
 			n.changed(view.Change{Resource: res, After: obj, Revision: view.RevisionOf(obj)})
 		}
 	}
-	n.serveIn(a.nodeRange())
+	if obj, ok := node.Snapshot.Get(resource.Nodes, "", node.Name); ok {
+		n.ServeIn(obj.(*corev1.Node))
+	}
 	return n
 }
 
-func (n *names) ours(a netip.Addr) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.at.IsValid() && a == n.at
+func (n *Server) ours(a netip.Addr) bool {
+	at := n.address()
+	return at.IsValid() && a == at
+}
+
+func (n *Server) address() netip.Addr {
+	return locked.Get(&n.state, func(s *state) netip.Addr { return s.at })
 }
 
 // ranges are the cluster's own, those of the ServiceCIDRs among them.
-func (n *names) ranges() []netip.Prefix {
-	out := slices.Clone(n.a.cfg.Names.Ranges)
-	for _, o := range n.a.cfg.Snapshot.List(resource.ServiceCIDRs, "") {
+func (n *Server) ranges() []netip.Prefix {
+	out := slices.Clone(n.cfg.Ranges)
+	for _, o := range n.node.Snapshot.List(resource.ServiceCIDRs, "") {
 		if c := o.(*networkingv1.ServiceCIDR); servicerange.Holds(c) {
 			out = append(out, servicerange.Of(c)...)
 		}
@@ -89,7 +116,7 @@ func (n *names) ranges() []netip.Prefix {
 }
 
 // changed brings the zone in line with the snapshot.
-func (n *names) changed(ch view.Change) {
+func (n *Server) changed(ch view.Change) {
 	if ch.Resource == resource.ServiceCIDRs {
 		ranges := n.ranges()
 		n.server.Change(func(z *dns.Zone) { z.Claim(ranges...) })
@@ -120,75 +147,72 @@ func (n *names) changed(ch view.Change) {
 	})
 }
 
-// run serves until ctx ends, and then answers what it has begun.
-func (n *names) run(ctx context.Context) {
-	n.mu.Lock()
-	n.ctx = ctx
-	n.mu.Unlock()
-	n.serve()
+// Run serves until ctx ends, and then answers what it has begun.
+func (n *Server) Run(ctx context.Context) {
+	n.state.Do(func(s *state) {
+		s.ctx = ctx
+		n.serve(s)
+	})
 	<-ctx.Done()
-	n.mu.Lock()
-	n.ctx = nil
-	n.mu.Unlock()
+	n.state.Do(func(s *state) { s.ctx = nil })
 	n.wg.Wait()
 	n.up.Wait()
 }
 
-// serveIn has the names served at the address that the node has in a pod range, once the agent runs.
-func (n *names) serveIn(cidr string) {
-	p, err := netip.ParsePrefix(cidr)
+// ServeIn has the names served at the address that a node has in its pod range, once the agent runs.
+func (n *Server) ServeIn(node *corev1.Node) {
+	p, err := netip.ParsePrefix(ipv4Range(node))
 	if err != nil {
 		return
 	}
 	at := p.Masked().Addr().Next()
-	n.mu.Lock()
-	same := n.at == at
-	n.at = at
-	n.mu.Unlock()
+	same := locked.Get(&n.state, func(s *state) bool {
+		same := s.at == at
+		s.at = at
+		return same
+	})
 	if same {
 		return
 	}
 	n.server.Change(func(z *dns.Zone) { z.Serve(at) })
-	if n.a.cfg.Isolation != nil {
-		n.a.cfg.Isolation.Names(at)
+	if n.node.At != nil {
+		n.node.At(at)
 	}
-	n.serve()
+	n.state.Do(n.serve)
 }
 
 // serve serves at the node's address, and no more at another.
-func (n *names) serve() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	at := n.at
-	if n.ctx == nil || !at.IsValid() || n.served == at {
+func (n *Server) serve(s *state) {
+	at := s.at
+	if s.ctx == nil || !at.IsValid() || s.served == at {
 		return
 	}
-	if n.stop != nil {
-		n.stop()
+	if s.stop != nil {
+		s.stop()
 	}
-	n.served = at
-	ctx, cancel := context.WithCancel(n.ctx)
-	n.stop = cancel
+	s.served = at
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.stop = cancel
 	n.wg.Go(func() { n.keepServing(ctx, netip.AddrPortFrom(at, dns.Port)) })
 }
 
 // keepServing serves at an address, and tries until it may.
-func (n *names) keepServing(ctx context.Context, at netip.AddrPort) {
+func (n *Server) keepServing(ctx context.Context, at netip.AddrPort) {
 	wait := time.Second
 	for told := false; ; {
-		udp, tcp, err := serve.Open(n.a.cfg.Names.Shelf, at)
+		udp, tcp, err := serve.Open(n.cfg.Shelf, at)
 		if udp != nil && tcp != nil {
 			if err != nil {
-				n.a.cfg.Log.Warn("questions will be lost while the agent restarts", "err", err)
+				n.node.Log.Warn("questions will be lost while the agent restarts", "err", err)
 			}
-			n.a.cfg.Log.Info("names are answered", "address", at)
+			n.node.Log.Info("names are answered", "address", at)
 			n.server.Serve(ctx, udp, tcp)
 			return
 		}
 		if !told {
 			told = true
-			n.a.cfg.Log.Error("the cluster's names are not answered on this node", "address", at, "err", err)
-			n.a.events.Node(corev1.EventTypeWarning, "DNSNotServed", "Cluster names are not answered on this node: "+err.Error())
+			n.node.Log.Error("the cluster's names are not answered on this node", "address", at, "err", err)
+			n.node.Events.Node(corev1.EventTypeWarning, "DNSNotServed", "Cluster names are not answered on this node: "+err.Error())
 		}
 		if !pause.For(ctx, wait) {
 			return
@@ -197,91 +221,55 @@ func (n *names) keepServing(ctx context.Context, at netip.AddrPort) {
 	}
 }
 
-// servers are what pods have in their resolv.conf.
-func (n *names) servers() []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.at.IsValid() {
-		return nil
+// Meet notes from which address a pod asks, and in which domains it looks for names; an address that is not valid is that of
+// a pod that has none. searches is called when that is new.
+func (n *Server) Meet(uid types.UID, at netip.Addr, searches func() []string) {
+	known := locked.Get(&n.state, func(s *state) bool {
+		was, known := s.places[uid]
+		return known && was == at || !known && !at.IsValid()
+	})
+	if !known {
+		n.know(uid, at, searches())
 	}
-	return []string{n.at.String()}
 }
 
-// resolving is how pods that are made now resolve names.
-func (a *agent) resolving() container.DNS {
-	d := container.DNS{Domain: a.cfg.ClusterDomain, Servers: a.cfg.ClusterDNS}
-	if len(d.Servers) == 0 && a.names != nil {
-		d.Servers = a.names.servers()
-	}
-	// The machine's file may change as it moves between networks; one that is missing says nothing.
-	raw, err := os.ReadFile(hostResolvConf)
-	if err != nil && !os.IsNotExist(err) {
-		a.cfg.Log.Warn("read how the machine resolves names", "err", err)
-	}
-	d.Host = container.ParseResolvConf(string(raw))
-	return d
-}
-
-// meet tells the name server who asks from a pod's address. Call it with w.mu held.
-func (w *worker) meet() {
-	n := w.a.names
-	if n == nil || w.pod.Spec.HostNetwork {
-		return
-	}
-	var at netip.Addr
-	for _, ip := range w.facts().PodIPs {
-		if a, err := netip.ParseAddr(ip); err == nil && a.Is4() && !w.gone {
-			at = a // it asks at an IPv4 address, from its own
-		}
-	}
-	n.mu.Lock()
-	was, known := n.places[w.uid]
-	n.mu.Unlock()
-	if known && was == at || !known && !at.IsValid() {
-		return
-	}
-	n.know(w.uid, at, w.a.resolving().Searches(w.pod))
-}
+// Forget forgets a pod.
+func (n *Server) Forget(uid types.UID) { n.know(uid, netip.Addr{}, nil) }
 
 // know notes which pod has an address; one that is not valid is that of a pod that has none.
-func (n *names) know(uid types.UID, at netip.Addr, searches []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if was, known := n.places[uid]; known {
-		delete(n.places, uid)
-		n.forget(was)
-	}
-	if !at.IsValid() {
-		return
-	}
-	n.places[uid] = at
-	if searches == nil {
-		n.server.Know(at, nil)
-		return
-	}
-	n.server.Know(at, &dns.Asker{Searches: searches})
-}
-
-// forget forgets an address, unless another pod has it by now. Call it with n.mu held.
-func (n *names) forget(at netip.Addr) {
-	for _, other := range n.places {
-		if other == at {
+func (n *Server) know(uid types.UID, at netip.Addr, searches []string) {
+	n.state.Do(func(s *state) {
+		if was, known := s.places[uid]; known {
+			delete(s.places, uid)
+			if !s.taken(was) {
+				n.server.Know(was, nil)
+			}
+		}
+		if !at.IsValid() {
 			return
 		}
-	}
-	n.server.Know(at, nil)
+		s.places[uid] = at
+		if searches == nil {
+			n.server.Know(at, nil)
+			return
+		}
+		n.server.Know(at, &dns.Asker{Searches: searches})
+	})
 }
 
-// nodeRange finds the node's pod range in the snapshot: the IPv4 one, which each pod has an address of.
-func (a *agent) nodeRange() string {
-	if obj, ok := a.cfg.Snapshot.Get(resource.Nodes, "", a.cfg.Name); ok {
-		return rangeOfNames(obj.(*corev1.Node))
+// taken says whether some pod has an address.
+func (s *state) taken(at netip.Addr) bool {
+	for _, other := range s.places {
+		if other == at {
+			return true
+		}
 	}
-	return ""
+	return false
 }
 
-func rangeOfNames(n *corev1.Node) string {
-	for _, text := range rangesOf(n) {
+// ipv4Range is the IPv4 range of a node's pods, which each pod has an address of; empty when there is none.
+func ipv4Range(n *corev1.Node) string {
+	for _, text := range nodestate.PodRanges(n) {
 		if p, err := netip.ParsePrefix(text); err == nil && p.Addr().Is4() {
 			return text
 		}

@@ -24,7 +24,7 @@ type guard struct {
 }
 
 var (
-	errUnsure  = errors.New("it is not known yet whether the API server is the one whose pods this node runs")
+	errUnsure = errors.New("it is not known yet whether the API server is the one whose pods this node runs")
 	// ErrHolding is the refusal of a guarded client while the node holds.
 	ErrHolding = errors.New("the API server is not the one whose pods this node runs")
 )
