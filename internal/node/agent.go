@@ -16,7 +16,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
-	"coracle/internal/fit"
+	"coracle/internal/node/admission"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/events"
 	"coracle/internal/node/machine"
@@ -57,9 +57,8 @@ type agent struct {
 
 	mu       sync.Mutex
 	workers  map[types.UID]*worker
-	taken    fit.Holdings // what the pods that were admitted hold of the node
-	listed   bool         // a server has told which pods are this node's
-	recalled bool         // they are known from the disk
+	listed   bool // a server has told which pods are this node's
+	recalled bool // they are known from the disk
 	wg       sync.WaitGroup
 	// taking is held while it is found out which pods there are.
 	taking  sync.Mutex
@@ -69,6 +68,7 @@ type agent struct {
 	// stranger: a server that the node does not serve has not been told so.
 	stranger atomic.Bool
 	routed   *routed.Follower
+	gate     *admission.Gate
 }
 
 // Run is the node until ctx ends. Containers go on when it returns: a later Run finds them again.
@@ -176,6 +176,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 			return nil, fmt.Errorf("node: %w", err)
 		}
 	}
+	a.gate = admission.New(admission.Config{Node: cfg.Name, API: api, Hub: a.hub, New: a.unregistered})
 	a.routed = routed.New(routed.Config{Snapshot: cfg.Snapshot, Ready: cfg.SnapshotReady, Routed: cfg.Routed, Await: cfg.AwaitRouted})
 	if cfg.Names != nil {
 		n := names.Node{Name: cfg.Name, Domain: cfg.ClusterDomain, Snapshot: cfg.Snapshot, Events: a.events, Log: cfg.Log}

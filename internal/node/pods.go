@@ -16,6 +16,7 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
+	"coracle/internal/node/admission"
 	"coracle/internal/node/cri"
 	"coracle/internal/node/pause"
 	"coracle/internal/node/trust"
@@ -91,7 +92,7 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 	for _, w := range a.allWorkers() {
 		if !present[w.uid] {
 			w.tell(func() { w.gone = true })
-			a.vacate(w.uid)
+			a.gate.Vacate(w.uid)
 		}
 	}
 	// Orphans first: a new pod of the same name must find them.
@@ -99,7 +100,7 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 	if err != nil {
 		return err
 	}
-	for _, pod := range admitted(items, here) {
+	for _, pod := range admission.Order(items, here) {
 		if err := a.podSeen(ctx, pod, here[pod.UID]); err != nil {
 			return err
 		}
@@ -163,18 +164,18 @@ func (a *agent) podSeen(ctx context.Context, pod *corev1.Pod, here bool) error {
 		w.tell(func() { w.adopt(pod) })
 		return nil
 	}
-	v, err := a.admit(ctx, pod, here)
+	v, err := a.gate.Admit(ctx, pod, here)
 	if err != nil {
 		return err
 	}
 	w := newWorker(a, pod, false)
-	if v.refusal != nil {
-		w.refuse(v.refusal)
+	if v.Refusal != nil {
+		w.refuse(v.Refusal)
 	} else {
-		a.take(pod)
+		a.gate.Take(pod)
 	}
-	a.launch(ctx, w, v.victims)
-	for _, uid := range v.victims {
+	a.launch(ctx, w, v.Victims)
+	for _, uid := range v.Victims {
 		if victim := a.worker(uid); victim != nil {
 			victim.giveWay()
 		}
@@ -188,14 +189,14 @@ func (a *agent) podGone(pod *corev1.Pod) {
 			w.adopt(pod)
 			w.gone = true
 		})
-		a.vacate(pod.UID)
+		a.gate.Vacate(pod.UID)
 	}
 }
 
 // begin starts the worker of a pod that is known to have been admitted, or that is gone.
 func (a *agent) begin(ctx context.Context, pod *corev1.Pod, gone bool) {
 	if !gone {
-		a.take(pod)
+		a.gate.Take(pod)
 	}
 	a.launch(ctx, newWorker(a, pod, gone), nil)
 }
@@ -248,9 +249,9 @@ func (a *agent) forget(w *worker) {
 // wakeSuccessors wakes the pods that waited for a pod to stop, whose part of the node is free now. It takes no worker's
 // lock: the caller may hold one.
 func (a *agent) wakeSuccessors(w *worker) {
+	a.gate.Vacate(w.uid)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.taken.Remove(w.uid)
 	for _, other := range w.after {
 		other.nudge()
 	}

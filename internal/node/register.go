@@ -170,6 +170,14 @@ func (a *agent) introduce(ctx context.Context) {
 	}
 }
 
+// unregistered is the node as it would be registered, with what pods can use of it.
+func (a *agent) unregistered() *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: a.cfg.Name, Labels: a.labels()}, Spec: corev1.NodeSpec{Taints: a.cfg.Taints},
+		Status: corev1.NodeStatus{Capacity: a.machine.Capacity, Allocatable: a.machine.Allocatable},
+	}
+}
+
 func (a *agent) labels() map[string]string {
 	out := map[string]string{
 		corev1.LabelHostname: a.cfg.Name, corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH,

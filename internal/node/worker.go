@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/fit"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
 	"coracle/internal/node/podsync"
@@ -225,7 +226,7 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	}
 	st := status.Of(&in, w.a.host)
 	if podsync.Terminal(st.Phase) {
-		w.a.vacate(w.uid) // before the API knows, and others are placed for it
+		w.a.gate.Vacate(w.uid) // before the API knows, and others are placed for it
 	}
 	told := status.Equal(&st, &w.pod.Status)
 	in.Published = told || w.publish.refused
@@ -348,4 +349,21 @@ func (w *worker) meet() {
 		}
 	}
 	w.a.names.Meet(w.uid, at, func() []string { return w.a.resolving.DNS().Searches(w.pod) })
+}
+
+// refuse ends a pod before it begins. Its worker has not run yet.
+func (w *worker) refuse(r *fit.Refusal) {
+	w.evicted = &podsync.Stop{Reason: r.Reason, Message: r.Status()}
+	w.a.events.Pod(w.pod, "", corev1.EventTypeWarning, r.Reason, r.Message)
+}
+
+// giveWay ends a pod whose room a critical one needs.
+func (w *worker) giveWay() {
+	w.tell(func() {
+		if w.evicted != nil {
+			return
+		}
+		w.evicted = &podsync.Stop{Reason: fit.Preempting, Message: fit.Preempted}
+		w.a.events.Pod(w.pod, "", corev1.EventTypeWarning, fit.Preempting, fit.Preempted)
+	})
 }
