@@ -22,6 +22,7 @@ import (
 	"coracle/internal/node/machine"
 	"coracle/internal/node/names"
 	"coracle/internal/node/objects"
+	"coracle/internal/node/podfile"
 	"coracle/internal/node/routed"
 	"coracle/internal/node/snapshot"
 	"coracle/internal/node/status"
@@ -37,7 +38,7 @@ type agent struct {
 	// the node's own signs of life go through.
 	api        client.Interface
 	trust      *trust.Trust
-	podRecords *podRecorder
+	podRecords *podfile.Recorder
 	users      *users.Book
 	cri        *cri.Client
 	hub        *objects.Hub
@@ -60,8 +61,10 @@ type agent struct {
 	listed   bool // a server has told which pods are this node's
 	recalled bool // they are known from the disk
 	wg       sync.WaitGroup
-	// taking is held while it is found out which pods there are.
+	// taking is held while it is found out which pods there are. found is what an earlier agent left on disk, until a server
+	// has told of the pods.
 	taking  sync.Mutex
+	found   []podfile.Entry
 	podCIDR string        // as last handed to the runtime
 	recheck chan struct{} // asks the registrar to look at the node's state again
 	beat    chan struct{} // asks it to renew the lease
@@ -131,7 +134,7 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	}
 	over := make(chan struct{})
 	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { defer close(over); a.podRecords.run(keeping) }()
+	go func() { defer close(over); a.podRecords.Run(keeping) }()
 	<-ctx.Done()
 	loops.Wait()
 	a.wg.Wait()
@@ -153,7 +156,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	if err != nil {
 		return nil, err
 	}
-	records, err := newPodRecorder(&cfg)
+	records, found, err := podfile.OpenRecorder(cfg.knownDir(), cfg.Log)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
@@ -164,7 +167,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 	api := cfg.Client
 	cfg.Client = trust.Guard(api, known)
 	a := &agent{
-		cfg: cfg, api: api, trust: known, podRecords: records, users: book, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
+		cfg: cfg, api: api, trust: known, podRecords: records, found: found, users: book, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
 		recheck: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
 		events: events.New(cfg.Client, cfg.Name, cfg.Log, known.Holding),

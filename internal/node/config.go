@@ -204,3 +204,4 @@ func (c *Config) logRoot() string     { return filepath.Join(c.Dir, "logs") }
 func (c *Config) linksDir() string    { return filepath.Join(c.Dir, "containers") }
 func (c *Config) seccompDir() string  { return filepath.Join(c.Dir, "seccomp") }
 func (c *Config) snapshotDir() string { return filepath.Join(c.Dir, "picture") }
+func (c *Config) knownDir() string    { return filepath.Join(c.Dir, "known") }

@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/container"
+	"coracle/internal/node/hook"
 	"coracle/internal/node/podsync"
 )
 
@@ -48,7 +49,7 @@ func (w *worker) kill(ctx context.Context, pod *corev1.Pod, facts container.Fact
 		limited, stop := context.WithDeadline(phase, deadline)
 		if time.Now().Before(deadline) {
 			hooked = true
-			if err := w.runHook(limited, pod, spec, spec.Lifecycle.PreStop, s.ID, facts); err != nil && ctx.Err() == nil {
+			if err := hook.Run(limited, w.a.cri, spec, spec.Lifecycle.PreStop, s.ID, facts); err != nil && ctx.Err() == nil {
 				w.a.events.Pod(pod, s.Name, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
 				w.a.cfg.Log.Info("preStop hook failed", "pod", pod.Name, "namespace", pod.Namespace, "container", s.Name, "err", err)
 			}

@@ -105,9 +105,9 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 			return err
 		}
 	}
-	a.podRecords.found = nil
+	a.found = nil
 	there := func(uid types.UID) bool { return present[uid] || a.worker(uid) != nil }
-	a.podRecords.forget(there)
+	a.podRecords.Forget(there)
 	if err := a.users.Keep(there); err != nil {
 		a.cfg.Log.Warn("take back users of pods that are gone", "err", err)
 	}
@@ -229,7 +229,7 @@ func (a *agent) forget(w *worker) {
 	a.mu.Lock()
 	delete(a.workers, w.uid)
 	a.mu.Unlock()
-	a.podRecords.put(w.uid, nil)
+	a.podRecords.Put(w.uid, nil)
 	if a.names != nil {
 		a.names.Forget(w.uid)
 	}

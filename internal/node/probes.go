@@ -230,7 +230,7 @@ func (w *worker) target(spec *corev1.Container, c *podsync.Container) probe.Targ
 	}
 	id := c.ID
 	t.Exec = func(ctx context.Context, command []string, timeout time.Duration) (string, int32, error) {
-		out, code, err := w.exec(ctx, id, command, timeout)
+		out, code, err := w.a.cri.Exec(ctx, id, command, timeout)
 		switch {
 		case err != nil && cri.IsTimeout(err):
 			return "command timed out", 1, nil

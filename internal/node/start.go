@@ -15,6 +15,7 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
+	"coracle/internal/node/hook"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/status"
 )
@@ -74,7 +75,7 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 	if spec.Lifecycle == nil || spec.Lifecycle.PostStart == nil {
 		return nil
 	}
-	err := w.runHook(ctx, pod, spec, spec.Lifecycle.PostStart, id, facts)
+	err := hook.Run(ctx, w.a.cri, spec, spec.Lifecycle.PostStart, id, facts)
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
