@@ -28,7 +28,7 @@ var innerWalls = map[string]map[string][]string{
 		"trust": {"lineage", "locked"},
 		// What a node knows of its cluster beyond its own pods, and what it tells from it.
 		"snapshot": {"locked", "pause", "snapshotfile", "trust"}, "routed": {"locked", "pause"},
-		"hook": {"container", "cri", "pause", "probe"}, "admission": {"locked", "objects", "podsync", "status"},
+		"pull": {"container", "cri", "events", "podsync"}, "hook": {"container", "cri", "pause", "probe"}, "admission": {"locked", "objects", "podsync", "status"},
 		"names": {"container", "events", "locked", "pause", "snapshot"},
 	},
 }

@@ -23,6 +23,7 @@ import (
 	"coracle/internal/node/names"
 	"coracle/internal/node/objects"
 	"coracle/internal/node/podfile"
+	"coracle/internal/node/pull"
 	"coracle/internal/node/routed"
 	"coracle/internal/node/snapshot"
 	"coracle/internal/node/status"
@@ -72,6 +73,7 @@ type agent struct {
 	stranger atomic.Bool
 	routed   *routed.Follower
 	gate     *admission.Gate
+	puller   *pull.Puller
 }
 
 // Run is the node until ctx ends. Containers go on when it returns: a later Run finds them again.
@@ -180,6 +182,7 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		}
 	}
 	a.gate = admission.New(admission.Config{Node: cfg.Name, API: api, Hub: a.hub, New: a.unregistered})
+	a.puller = &pull.Puller{Client: cfg.Client, Runtime: runtime, Events: a.events, Pulled: a.lookAgain}
 	a.routed = routed.New(routed.Config{Snapshot: cfg.Snapshot, Ready: cfg.SnapshotReady, Routed: cfg.Routed, Await: cfg.AwaitRouted})
 	if cfg.Names != nil {
 		n := names.Node{Name: cfg.Name, Domain: cfg.ClusterDomain, Snapshot: cfg.Snapshot, Events: a.events, Log: cfg.Log}

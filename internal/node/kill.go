@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/container"
+	"coracle/internal/node/cri"
 	"coracle/internal/node/hook"
 	"coracle/internal/node/podsync"
 )
@@ -76,7 +77,7 @@ func (w *worker) kill(ctx context.Context, pod *corev1.Pod, facts container.Fact
 // stopContainer signals and, after grace, kills. The runtime counts whole seconds.
 func (w *worker) stopContainer(ctx context.Context, id string, grace time.Duration) error {
 	whole := max(int64((grace+time.Second-1)/time.Second), 0)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(whole)*time.Second+callTime)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(whole)*time.Second+cri.CallTime)
 	defer cancel()
 	_, err := w.a.cri.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: whole})
 	if err := ignoreNotFound(err); err != nil {

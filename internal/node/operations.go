@@ -22,9 +22,6 @@ import (
 	"coracle/internal/resource"
 )
 
-// callTime bounds a call that has no reason to take long.
-const callTime = 2 * time.Minute
-
 // begin starts a step beside the worker. Call it with w.mu held.
 func (w *worker) begin(ctx context.Context, step podsync.Step) {
 	key := step.Key()
@@ -64,7 +61,7 @@ func (w *worker) ended(key string, err error, cancelled bool) {
 	case err == nil || cancelled:
 		delete(w.failures, key)
 	default:
-		f := podsync.Failure{Reason: reasonOf(err), Message: cri.Message(err), At: time.Now(), Times: w.failures[key].Times + 1}
+		f := podsync.Failure{Reason: cri.Reason(err), Message: cri.Message(err), At: time.Now(), Times: w.failures[key].Times + 1}
 		w.failures[key] = f
 		if f.Reason == podsync.CreateContainerConfigError {
 			w.await(strings.TrimPrefix(key, podsync.StartContainer{}.Key()))
@@ -75,25 +72,6 @@ func (w *worker) ended(key string, err error, cancelled bool) {
 		}
 		w.a.cfg.Log.Log(context.Background(), level, "a step failed", "pod", w.name, "namespace", w.namespace, "step", key, "err", err)
 	}
-}
-
-// failed is an error with the reason that a container status shows.
-type failed struct {
-	reason string
-	err    error
-}
-
-func (f failed) Error() string { return cri.Message(f.err) }
-func (f failed) Unwrap() error { return f.err }
-
-// reasonOf returns the word a container status shows; none while the runtime is away, which is no
-// fault of the container's.
-func reasonOf(err error) string {
-	var f failed
-	if errors.As(err, &f) && !cri.IsUnavailable(err) {
-		return f.reason
-	}
-	return ""
 }
 
 // do carries out one step.
@@ -110,12 +88,12 @@ func (w *worker) do(ctx context.Context, step podsync.Step, op *operation) error
 		return w.kill(ctx, pod, facts, s, op)
 	case podsync.StopSandbox:
 		w.release(ctx, pod)
-		ctx, cancel := context.WithTimeout(ctx, callTime)
+		ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 		defer cancel()
 		_, err := w.a.cri.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.ID})
 		return ignoreNotFound(err)
 	case podsync.RemoveContainer:
-		ctx, cancel := context.WithTimeout(ctx, callTime)
+		ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 		defer cancel()
 		log, known := w.logOf(s.ID)
 		_, err := w.a.cri.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: s.ID})
@@ -124,7 +102,7 @@ func (w *worker) do(ctx context.Context, step podsync.Step, op *operation) error
 		}
 		return w.a.cfg.podLogs().Forget(log)
 	case podsync.RemoveSandbox:
-		ctx, cancel := context.WithTimeout(ctx, callTime)
+		ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 		defer cancel()
 		_, err := w.a.cri.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.ID})
 		return ignoreNotFound(err)
@@ -207,7 +185,7 @@ func sameMap(a, b map[string]string) bool {
 }
 
 func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunSandbox) error {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 	defer cancel()
 	if fault := container.HostnameFault(pod, w.a.cfg.ClusterDomain); fault != "" {
 		w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+fault)

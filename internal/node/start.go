@@ -17,6 +17,7 @@ import (
 	"coracle/internal/node/cri"
 	"coracle/internal/node/hook"
 	"coracle/internal/node/podsync"
+	"coracle/internal/node/pull"
 	"coracle/internal/node/status"
 )
 
@@ -26,11 +27,11 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err != nil {
 		return err
 	}
-	image, err := w.ensureImage(ctx, pod, spec)
+	image, err := w.a.puller.Image(ctx, pod, spec)
 	if err != nil {
 		return err
 	}
-	if err := w.ensureVolumeImages(ctx, pod, spec); err != nil {
+	if err := w.a.puller.VolumeImages(ctx, pod, spec); err != nil {
 		return err
 	}
 	cfg, err := w.containerConfig(ctx, pod, spec, facts, s, image)
@@ -41,7 +42,7 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 		return w.startFailed(ctx, pod, spec, notIsolated, err)
 	}
 	resolv, _ := w.a.resolving.DNS().Config(pod) // what is wrong with it was said of the sandbox
-	call, cancel := context.WithTimeout(ctx, callTime)
+	call, cancel := context.WithTimeout(ctx, cri.CallTime)
 	defer cancel()
 	options := w.sandboxOptions(pod, resolv)
 	options.Users = cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions
@@ -67,7 +68,7 @@ func (w *worker) startFailed(ctx context.Context, pod *corev1.Pod, spec *corev1.
 	if ctx.Err() == nil && !cri.IsUnavailable(err) {
 		w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
 	}
-	return failed{reason, err}
+	return cri.Failed{Reason: reason, Err: err}
 }
 
 // postStart runs the hook; a container whose hook fails is killed, and its restart policy decides.
@@ -89,7 +90,7 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 	return w.stopContainer(ctx, id, grace)
 }
 
-func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image foundImage) (*runtimeapi.ContainerConfig, error) {
+func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image pull.Image) (*runtimeapi.ContainerConfig, error) {
 	if err := container.Lacks(pod, spec); err != nil {
 		return nil, err
 	}
@@ -116,7 +117,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 		return nil, err
 	}
 	return container.Container(ctx, pod, spec, container.Options{
-		Step: s, Environment: env, ImageUser: image.user, ImageRef: image.ref, Mounts: append(mounts, own...),
+		Step: s, Environment: env, ImageUser: image.User, ImageRef: image.Ref, Mounts: append(mounts, own...),
 		QOS: status.QOS(pod), Memory: w.a.machine.Memory(), SeccompStore: w.a.cfg.seccompDir(), Users: users,
 	})
 }
