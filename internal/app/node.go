@@ -29,6 +29,7 @@ import (
 	"coracle/internal/network/isolation"
 	"coracle/internal/network/services"
 	"coracle/internal/node"
+	nodenames "coracle/internal/node/names"
 	"coracle/internal/node/sysctl"
 	"coracle/internal/node/users"
 	"coracle/internal/object"
@@ -253,12 +254,12 @@ func runNode(ctx context.Context, r role, name string) error {
 }
 
 // nodeNames is how a node answers for names. Its sockets are kept by a process of their own, for the next agent.
-func nodeNames(r role, name string) (*node.NamesConfig, func(), error) {
+func nodeNames(r role, name string) (*nodenames.Config, func(), error) {
 	forward, err := dns.ParseRoutes(r.cfg.Forward)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--%s (in %s: dnsForward): %w", forwardFlag, r.dir.ConfigFile(), err)
 	}
-	names := &node.NamesConfig{Ranges: r.cfg.all(), Forward: forward}
+	names := &nodenames.Config{Ranges: r.cfg.all(), Forward: forward}
 	shelf, err := fdstore.Open(agentDir(r.dir, name))
 	if err != nil { // names are answered all the same, only not while the agent restarts
 		r.log.Warn("the sockets of names end with this agent", "err", err)

@@ -30,6 +30,17 @@ var innerWalls = map[string]map[string][]string{
 		// The ways in, which do not know one another.
 		"imageservice": {"container", "image"}, "stream": {}, "event": {},
 	},
+	"node": {
+		// What decides, what is only about itself, and what is kept on disk.
+		"events": {}, "lineage": {}, "locked": {}, "logs": {}, "machine": {}, "objects": {}, "pause": {}, "podlogs": {}, "podsync": {},
+		"podfile": {"locked", "pause", "volume"}, "probe": {"pause"}, "server": {"logs"}, "snapshotfile": {}, "status": {"podsync"}, "sysctl": {}, "users": {},
+		"container": {"cri", "podsync"}, "cri": {"podsync"}, "volume": {"container", "objects", "podlogs"},
+		"trust": {"lineage", "locked"},
+		// What a node knows of its cluster beyond its own pods, and what it tells from it.
+		"snapshot": {"locked", "pause", "snapshotfile", "trust"}, "routed": {"locked", "pause"},
+		"pull": {"container", "cri", "events", "podsync"}, "hook": {"container", "cri", "pause", "probe"}, "admission": {"locked", "objects", "podsync", "status"},
+		"names": {"container", "events", "locked", "pause", "snapshot"},
+	},
 }
 
 // TestInnerWalls: within a room, no inner room imports another that it has no business with.

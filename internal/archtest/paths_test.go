@@ -28,10 +28,10 @@ var byPath = map[string][]string{
 
 // byPathAllowed are the exceptions: calls of a file, with the reason why no pod and no image has a say in that path.
 var byPathAllowed = map[string]map[string]string{
-	"internal/node/names.go":   {"os.ReadFile": "the node's own /etc/resolv.conf"},
-	"internal/node/start.go":   {"os.ReadFile": "the node's own /etc/hosts"},
-	"internal/node/machine.go": {"os.ReadFile": "/proc, /sys and /etc/os-release describe the machine"},
-	"internal/node/trust.go": {
+	"internal/node/names/resolving.go": {"os.ReadFile": "the node's own /etc/resolv.conf"},
+	"internal/node/start.go":           {"os.ReadFile": "the node's own /etc/hosts"},
+	"internal/node/machine/machine.go": {"os.ReadFile": "/proc, /sys and /etc/os-release describe the machine"},
+	"internal/node/trust/trust.go": {
 		"os.ReadFile": "the agent's own directory, of which no pod sees more than its own below it",
 		"os.OpenFile": "the agent's own directory, of which no pod sees more than its own below it",
 		"os.Rename":   "the agent's own directory, of which no pod sees more than its own below it"},

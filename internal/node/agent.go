@@ -16,10 +16,18 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
-	"coracle/internal/fit"
+	"coracle/internal/node/admission"
 	"coracle/internal/node/cri"
+	"coracle/internal/node/events"
+	"coracle/internal/node/machine"
+	"coracle/internal/node/names"
 	"coracle/internal/node/objects"
+	"coracle/internal/node/podfile"
+	"coracle/internal/node/pull"
+	"coracle/internal/node/routed"
+	"coracle/internal/node/snapshot"
 	"coracle/internal/node/status"
+	"coracle/internal/node/trust"
 	"coracle/internal/node/users"
 	"coracle/internal/node/volume"
 )
@@ -30,17 +38,18 @@ type agent struct {
 	// api is the server, whoever it is; cfg.Client is the same behind a guard, and is what all but
 	// the node's own signs of life go through.
 	api        client.Interface
-	trust      *trust
-	podRecords *podRecorder
+	trust      *trust.Trust
+	podRecords *podfile.Recorder
 	users      *users.Book
 	cri        *cri.Client
 	hub        *objects.Hub
 	volumes    *volume.Manager
-	events     *recorder
+	events     *events.Recorder
 	host       status.Host   // its Scheme is known once the runtime has answered, before the first worker
-	names      *names        // nil: this node answers for none
-	cache      *clusterCache // nil without a snapshot
-	machine    machine
+	names      *names.Server // nil: this node answers for none
+	resolving  names.Resolving
+	cache      *snapshot.Cache // nil without a snapshot
+	machine    machine.Machine
 	// surveyed is when the runtime was last asked for its images, answered when it last answered
 	// at all (at first: when this agent began); only keepNode touches them.
 	surveyed, answered time.Time
@@ -50,20 +59,21 @@ type agent struct {
 
 	mu       sync.Mutex
 	workers  map[types.UID]*worker
-	taken    fit.Holdings // what the pods that were admitted hold of the node
-	listed   bool         // a server has told which pods are this node's
-	recalled bool         // they are known from the disk
+	listed   bool // a server has told which pods are this node's
+	recalled bool // they are known from the disk
 	wg       sync.WaitGroup
-	// taking is held while it is found out which pods there are.
+	// taking is held while it is found out which pods there are. found is what an earlier agent left on disk, until a server
+	// has told of the pods.
 	taking  sync.Mutex
+	found   []podfile.Entry
 	podCIDR string        // as last handed to the runtime
 	recheck chan struct{} // asks the registrar to look at the node's state again
 	beat    chan struct{} // asks it to renew the lease
 	// stranger: a server that the node does not serve has not been told so.
 	stranger atomic.Bool
-	// routed is how far all nodes have come, acknowledged what this node's lease says of it.
-	routed       routedBy
-	acknowledged atomic.Uint64
+	routed   *routed.Follower
+	gate     *admission.Gate
+	puller   *pull.Puller
 }
 
 // Run is the node until ctx ends. Containers go on when it returns: a later Run finds them again.
@@ -112,25 +122,27 @@ func run(ctx context.Context, cfg Config, runtime *cri.Client) error {
 	}
 	var loops sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		a.keepNode, a.followRuntime, a.followPods, a.followCluster, a.followPeers, a.acknowledge, a.followVolumes, a.standAlone, a.events.run, face,
+		a.keepNode, a.followRuntime, a.followPods, a.followPeers, a.followVolumes, a.standAlone, a.events.Run, face,
 	} {
 		loops.Go(func() { loop(ctx) })
 	}
+	loops.Go(func() { a.routed.Follow(ctx, a.renewNow) })
 	if a.names != nil {
-		loops.Go(func() { a.names.run(ctx) })
+		loops.Go(func() { a.names.Run(ctx) })
 	}
 	if a.cache != nil {
-		loops.Go(func() { a.cache.run(ctx) })
+		loops.Go(func() { a.cache.Run(ctx) })
+		loops.Go(func() { snapshot.Follow(ctx, a.cfg.Client, a.trust, a.cfg.Name, a.cfg.Snapshot, a.cfg.SnapshotReady) })
 	}
 	over := make(chan struct{})
 	keeping, kept := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { defer close(over); a.podRecords.run(keeping) }()
+	go func() { defer close(over); a.podRecords.Run(keeping) }()
 	<-ctx.Done()
 	loops.Wait()
 	a.wg.Wait()
 	kept()
 	<-over
-	a.trust.close()
+	a.trust.Close()
 	return nil
 }
 
@@ -142,11 +154,11 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		}
 		dir.Close()
 	}
-	known, err := newTrust(&cfg)
+	known, err := trust.Open(cfg.Name, cfg.Dir, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	records, err := newPodRecorder(&cfg)
+	records, found, err := podfile.OpenRecorder(cfg.knownDir(), cfg.Log)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
@@ -155,29 +167,36 @@ func newAgent(ctx context.Context, cfg Config, runtime *cri.Client) (*agent, err
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	api := cfg.Client
-	cfg.Client = guard{api, known}
+	cfg.Client = trust.Guard(api, known)
 	a := &agent{
-		cfg: cfg, api: api, trust: known, podRecords: records, users: book, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
+		cfg: cfg, api: api, trust: known, podRecords: records, found: found, users: book, cri: runtime, workers: map[types.UID]*worker{}, answered: time.Now(),
 		recheck: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		hub:    objects.NewHub(ctx, cfg.Client, cfg.Log),
-		events: newRecorder(cfg.Client, cfg.Name, cfg.Log),
+		events: events.New(cfg.Client, cfg.Name, cfg.Log, known.Holding),
 		host:   status.Host{IPs: texts(cfg.NodeIPs)},
 	}
-	a.events.mute = known.holding
-	a.machine = readMachine(&a.cfg)
+	a.machine = machine.Read(cfg.Dir, cfg.MaxPods, cfg.Version, cfg.Capacity)
 	if cfg.Snapshot != nil {
-		if a.cache, err = newClusterCache(&cfg); err != nil {
+		if a.cache, err = snapshot.OpenCache(cfg.snapshotDir(), cfg.Snapshot, cfg.Log); err != nil {
 			return nil, fmt.Errorf("node: %w", err)
 		}
 	}
+	a.gate = admission.New(admission.Config{Node: cfg.Name, API: api, Hub: a.hub, New: a.unregistered})
+	a.puller = &pull.Puller{Client: cfg.Client, Runtime: runtime, Events: a.events, Pulled: a.lookAgain}
+	a.routed = routed.New(routed.Config{Snapshot: cfg.Snapshot, Ready: cfg.SnapshotReady, Routed: cfg.Routed, Await: cfg.AwaitRouted})
 	if cfg.Names != nil {
-		a.names = newNames(a)
+		n := names.Node{Name: cfg.Name, Domain: cfg.ClusterDomain, Snapshot: cfg.Snapshot, Events: a.events, Log: cfg.Log}
+		if cfg.Isolation != nil {
+			n.At = cfg.Isolation.Names
+		}
+		a.names = names.New(*cfg.Names, n)
 	}
+	a.resolving = names.Resolving{Domain: cfg.ClusterDomain, Servers: cfg.ClusterDNS, Server: a.names, Log: cfg.Log}
 	a.volumes, err = volume.New(volume.Config{
 		Pods: cfg.podsDir(), Root: cfg.VolumeRoot, SharedRoot: cfg.SharedVolumes, Node: cfg.Name, Client: cfg.Client, Hub: a.hub,
-		Allocatable: func() corev1.ResourceList { return a.machine.allocatable },
+		Allocatable: func() corev1.ResourceList { return a.machine.Allocatable },
 		PodLogs:     cfg.podLogs(),
-		Changed:     a.volumesChanged, Log: cfg.Log, Offline: func() bool { return !known.serves() },
+		Changed:     a.volumesChanged, Log: cfg.Log, Offline: func() bool { return !known.Serves() },
 	})
 	return a, err
 }
@@ -230,16 +249,4 @@ func (a *agent) allWorkers() []*worker {
 		out = append(out, w)
 	}
 	return out
-}
-
-// pause waits, and says whether the time has passed rather than ctx.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -20,9 +20,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/behind"
 	"coracle/internal/client"
+	"coracle/internal/node/names"
 	"coracle/internal/node/podlogs"
+	"coracle/internal/node/routed"
 	"coracle/internal/node/sysctl"
 	"coracle/internal/node/users"
 	"coracle/internal/view"
@@ -63,7 +64,7 @@ type Config struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Taints      []corev1.Taint
-	// Snapshot, when set, is kept true to the cluster's Services and EndpointSlices and to this Node, as KeepOf leaves
+	// Snapshot, when set, is kept true to the cluster's Services and EndpointSlices and to this Node, as snapshot.KeepOf leaves
 	// them. While no server answers whose word counts it stays as it was. SnapshotReady is closed once it holds all there is.
 	Snapshot      *view.View
 	SnapshotReady chan struct{}
@@ -80,7 +81,7 @@ type Config struct {
 	Isolation   Isolation
 	FollowPeers func(context.Context) error
 	// Names, when set, has the node answer for the cluster's names, by the Snapshot; pods ask it unless ClusterDNS says otherwise.
-	Names *NamesConfig
+	Names *names.Config
 	// Capacity overrides what the machine is found to have.
 	Capacity corev1.ResourceList
 	// MaxPods defaults to MostPods.
@@ -123,7 +124,7 @@ func (c *Config) complete() error {
 		c.SnapshotReady = make(chan struct{})
 	}
 	if c.Snapshot != nil {
-		c.Snapshot.AddIndexes(behind.Index, slicesLeaving, slicesAwaited)
+		c.Snapshot.AddIndexes(routed.Indexes()...)
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = MostPods
@@ -198,7 +199,9 @@ func (c *Config) podLogs() podlogs.Place {
 	return podlogs.Place{Logs: c.logRoot(), Links: c.linksDir(), Home: c.DataDir}
 }
 
-func (c *Config) podsDir() string    { return filepath.Join(c.Dir, "pods") }
-func (c *Config) logRoot() string    { return filepath.Join(c.Dir, "logs") }
-func (c *Config) linksDir() string   { return filepath.Join(c.Dir, "containers") }
-func (c *Config) seccompDir() string { return filepath.Join(c.Dir, "seccomp") }
+func (c *Config) podsDir() string     { return filepath.Join(c.Dir, "pods") }
+func (c *Config) logRoot() string     { return filepath.Join(c.Dir, "logs") }
+func (c *Config) linksDir() string    { return filepath.Join(c.Dir, "containers") }
+func (c *Config) seccompDir() string  { return filepath.Join(c.Dir, "seccomp") }
+func (c *Config) snapshotDir() string { return filepath.Join(c.Dir, "picture") }
+func (c *Config) knownDir() string    { return filepath.Join(c.Dir, "known") }

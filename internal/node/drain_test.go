@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"coracle/internal/drain"
+	"coracle/internal/node/routed"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
@@ -151,7 +152,7 @@ func TestDrain(t *testing.T) {
 		if w.alive() {
 			t.Error("it runs though everybody has let go of it")
 		}
-		if events := w.events("a"); strings.Contains(events, drainTimedOut) {
+		if events := w.events("a"); strings.Contains(events, routed.TimedOut) {
 			t.Error(events)
 		}
 		w.clean()
@@ -224,7 +225,7 @@ func TestDrainIsBounded(t *testing.T) {
 					t.Error("it runs after its time")
 				}
 				w.settle(time.Second)
-				if events := w.events("a"); !strings.Contains(events, c.says) || c.says == "" && strings.Contains(events, drainTimedOut) {
+				if events := w.events("a"); !strings.Contains(events, c.says) || c.says == "" && strings.Contains(events, routed.TimedOut) {
 					t.Errorf("events:\n%s\nwant %q", events, c.says)
 				}
 				w.clean()

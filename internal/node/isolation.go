@@ -8,6 +8,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/node/pause"
+	"coracle/internal/node/trust"
 )
 
 // Isolation governs the node's pods by network policies. Its methods may be called at any time.
@@ -45,7 +48,7 @@ func (a *agent) followPeers(ctx context.Context) {
 	}
 	wait := 50 * time.Millisecond
 	for ctx.Err() == nil {
-		if _, err := a.trust.await(ctx, serving); err != nil {
+		if _, err := a.trust.Await(ctx, trust.Serving); err != nil {
 			return
 		}
 		begin := time.Now()
@@ -55,7 +58,7 @@ func (a *agent) followPeers(ctx context.Context) {
 		if time.Since(begin) > lastPeersPause {
 			wait = 50 * time.Millisecond
 		}
-		pause(ctx, wait)
+		pause.For(ctx, wait)
 		wait = min(2*wait, lastPeersPause)
 	}
 }
@@ -66,8 +69,8 @@ const lastPeersPause = time.Second
 func (a *agent) listenToPeers(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	now, _, changed := a.trust.now()
-	if now != serving {
+	now, _, changed := a.trust.Now()
+	if now != trust.Serving {
 		return nil
 	}
 	a.wg.Go(func() {
@@ -100,7 +103,7 @@ func (w *worker) isolate(ctx context.Context, pod *corev1.Pod, sandbox string) e
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	w.a.events.pod(pod, "", corev1.EventTypeWarning, notIsolated, "The pod's containers wait for its network policies: "+err.Error())
+	w.a.events.Pod(pod, "", corev1.EventTypeWarning, notIsolated, "The pod's containers wait for its network policies: "+err.Error())
 	late, cancel := context.WithTimeout(ctx, isolationTime-isolationSlow)
 	defer cancel()
 	if err := w.a.cfg.Isolation.Stand(late, pod, ips); err != nil {

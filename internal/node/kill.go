@@ -9,6 +9,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/container"
+	"coracle/internal/node/cri"
+	"coracle/internal/node/hook"
 	"coracle/internal/node/podsync"
 )
 
@@ -40,7 +42,7 @@ const afterHook = 2 * time.Second
 // kill runs the preStop hook within the grace period and stops the container in what is left of it.
 func (w *worker) kill(ctx context.Context, pod *corev1.Pod, facts container.Facts, s podsync.KillContainer, op *operation) error {
 	if s.Message != "" {
-		w.a.events.pod(pod, s.Name, corev1.EventTypeNormal, "Killing", s.Message)
+		w.a.events.Pod(pod, s.Name, corev1.EventTypeNormal, "Killing", s.Message)
 	}
 	hooked := false
 	if spec, err := container.Spec(pod, s.Name); err == nil && s.PreStop && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil {
@@ -48,8 +50,8 @@ func (w *worker) kill(ctx context.Context, pod *corev1.Pod, facts container.Fact
 		limited, stop := context.WithDeadline(phase, deadline)
 		if time.Now().Before(deadline) {
 			hooked = true
-			if err := w.runHook(limited, pod, spec, spec.Lifecycle.PreStop, s.ID, facts); err != nil && ctx.Err() == nil {
-				w.a.events.pod(pod, s.Name, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
+			if err := hook.Run(limited, w.a.cri, spec, spec.Lifecycle.PreStop, s.ID, facts); err != nil && ctx.Err() == nil {
+				w.a.events.Pod(pod, s.Name, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
 				w.a.cfg.Log.Info("preStop hook failed", "pod", pod.Name, "namespace", pod.Namespace, "container", s.Name, "err", err)
 			}
 		}
@@ -75,7 +77,7 @@ func (w *worker) kill(ctx context.Context, pod *corev1.Pod, facts container.Fact
 // stopContainer signals and, after grace, kills. The runtime counts whole seconds.
 func (w *worker) stopContainer(ctx context.Context, id string, grace time.Duration) error {
 	whole := max(int64((grace+time.Second-1)/time.Second), 0)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(whole)*time.Second+callTime)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(whole)*time.Second+cri.CallTime)
 	defer cancel()
 	_, err := w.a.cri.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: whole})
 	if err := ignoreNotFound(err); err != nil {

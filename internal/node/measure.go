@@ -36,7 +36,7 @@ func (w *worker) measureVolumes(ctx context.Context, now time.Time) time.Time {
 		case err != nil:
 			w.a.cfg.Log.Warn("measure volumes", "pod", pod.Name, "namespace", pod.Namespace, "err", err)
 		case message != "":
-			w.a.events.pod(pod, "", corev1.EventTypeWarning, "Evicted", message)
+			w.a.events.Pod(pod, "", corev1.EventTypeWarning, "Evicted", message)
 			w.tell(func() { w.evicted = &podsync.Stop{Reason: "Evicted", Message: message} })
 		}
 	})

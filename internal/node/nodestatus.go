@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,20 +17,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
+	"coracle/internal/node/machine"
 	"coracle/internal/nodestate"
 	"coracle/internal/servicerange"
 )
-
-// rangesOf are the ranges of a node's pods, that of their first addresses first.
-func rangesOf(n *corev1.Node) []string {
-	switch {
-	case len(n.Spec.PodCIDRs) > 0:
-		return n.Spec.PodCIDRs
-	case n.Spec.PodCIDR != "":
-		return []string{n.Spec.PodCIDR}
-	}
-	return nil
-}
 
 func texts(addrs []netip.Addr) []string {
 	out := make([]string, len(addrs))
@@ -43,12 +32,12 @@ func texts(addrs []netip.Addr) []string {
 
 // handOverRange tells the runtime the node's pod range, once for each life of the runtime.
 func (a *agent) handOverRange(ctx context.Context, node *corev1.Node) error {
-	cidr := strings.Join(rangesOf(node), ",") // as CRI has those of two families
+	cidr := strings.Join(nodestate.PodRanges(node), ",") // as CRI has those of two families
 	a.mu.Lock()
 	told := a.podCIDR == cidr
 	a.mu.Unlock()
 	if cidr != "" && a.names != nil {
-		a.names.serveIn(rangeOfNames(node))
+		a.names.ServeIn(node)
 	}
 	if told || cidr == "" {
 		return nil
@@ -69,8 +58,8 @@ func (a *agent) handOverRange(ctx context.Context, node *corev1.Node) error {
 // the transition times of conditions that stay.
 func (a *agent) status(ctx context.Context, node *corev1.Node, now time.Time) corev1.NodeStatus {
 	st := *node.Status.DeepCopy()
-	st.Capacity, st.Allocatable = resourcesOf(&st, a.machine.capacity, a.machine.allocatable)
-	st.NodeInfo = a.machine.info
+	st.Capacity, st.Allocatable = resourcesOf(&st, a.machine.Capacity, a.machine.Allocatable)
+	st.NodeInfo = a.machine.Info
 	own := make([]corev1.NodeAddress, 0, len(a.host.IPs)+1)
 	for _, ip := range a.host.IPs {
 		own = append(own, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
@@ -220,14 +209,14 @@ func (a *agent) conditions(ctx context.Context, node *corev1.Node) []corev1.Node
 			ready.Message = problems[0]
 		}
 	}
-	if reason, message := a.trust.holds(); reason != "" {
+	if reason, message := a.trust.Holds(); reason != "" {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, reason, message
 	}
 	return append(a.leftAlone(node), []corev1.NodeCondition{
-		pressure(corev1.NodeMemoryPressure, freeMemory() < evictionMemory.Value(),
+		pressure(corev1.NodeMemoryPressure, machine.FreeMemory() < machine.EvictionMemory.Value(),
 			"KubeletHasInsufficientMemory", "kubelet has insufficient memory available",
 			"KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-		pressure(corev1.NodeDiskPressure, diskShort(a.cfg.Dir),
+		pressure(corev1.NodeDiskPressure, machine.DiskShort(a.cfg.Dir),
 			"KubeletHasDiskPressure", "kubelet has disk pressure",
 			"KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
 		pressure(corev1.NodePIDPressure, false,
@@ -322,24 +311,4 @@ func worthTelling(before, after *corev1.NodeStatus, now time.Time) bool {
 		}
 	}
 	return !equality.Semantic.DeepEqual(b, a)
-}
-
-func freeMemory() int64 {
-	raw := meminfo("MemAvailable:")
-	if raw == 0 {
-		return 1 << 62 // not known: no pressure
-	}
-	return raw
-}
-
-// diskShort is the kubelet's default threshold nodefs.available<10%, on file systems that are not
-// much larger than pods could ever fill; the threshold is capped at 1 GiB so that a large, well
-// used disk of a developer's machine does not turn its node away.
-func diskShort(dir string) bool {
-	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) != nil || st.Blocks == 0 {
-		return false
-	}
-	free := int64(st.Bavail) * st.Bsize
-	return free < min(int64(st.Blocks)*st.Bsize/10, 1<<30)
 }

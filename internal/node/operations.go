@@ -17,12 +17,10 @@ import (
 	"coracle/internal/node/cri"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/status"
+	"coracle/internal/node/trust"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 )
-
-// callTime bounds a call that has no reason to take long.
-const callTime = 2 * time.Minute
 
 // begin starts a step beside the worker. Call it with w.mu held.
 func (w *worker) begin(ctx context.Context, step podsync.Step) {
@@ -63,7 +61,7 @@ func (w *worker) ended(key string, err error, cancelled bool) {
 	case err == nil || cancelled:
 		delete(w.failures, key)
 	default:
-		f := podsync.Failure{Reason: reasonOf(err), Message: cri.Message(err), At: time.Now(), Times: w.failures[key].Times + 1}
+		f := podsync.Failure{Reason: cri.Reason(err), Message: cri.Message(err), At: time.Now(), Times: w.failures[key].Times + 1}
 		w.failures[key] = f
 		if f.Reason == podsync.CreateContainerConfigError {
 			w.await(strings.TrimPrefix(key, podsync.StartContainer{}.Key()))
@@ -74,25 +72,6 @@ func (w *worker) ended(key string, err error, cancelled bool) {
 		}
 		w.a.cfg.Log.Log(context.Background(), level, "a step failed", "pod", w.name, "namespace", w.namespace, "step", key, "err", err)
 	}
-}
-
-// failed is an error with the reason that a container status shows.
-type failed struct {
-	reason string
-	err    error
-}
-
-func (f failed) Error() string { return cri.Message(f.err) }
-func (f failed) Unwrap() error { return f.err }
-
-// reasonOf returns the word a container status shows; none while the runtime is away, which is no
-// fault of the container's.
-func reasonOf(err error) string {
-	var f failed
-	if errors.As(err, &f) && !cri.IsUnavailable(err) {
-		return f.reason
-	}
-	return ""
 }
 
 // do carries out one step.
@@ -109,12 +88,12 @@ func (w *worker) do(ctx context.Context, step podsync.Step, op *operation) error
 		return w.kill(ctx, pod, facts, s, op)
 	case podsync.StopSandbox:
 		w.release(ctx, pod)
-		ctx, cancel := context.WithTimeout(ctx, callTime)
+		ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 		defer cancel()
 		_, err := w.a.cri.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.ID})
 		return ignoreNotFound(err)
 	case podsync.RemoveContainer:
-		ctx, cancel := context.WithTimeout(ctx, callTime)
+		ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 		defer cancel()
 		log, known := w.logOf(s.ID)
 		_, err := w.a.cri.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: s.ID})
@@ -123,7 +102,7 @@ func (w *worker) do(ctx context.Context, step podsync.Step, op *operation) error
 		}
 		return w.a.cfg.podLogs().Forget(log)
 	case podsync.RemoveSandbox:
-		ctx, cancel := context.WithTimeout(ctx, callTime)
+		ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 		defer cancel()
 		_, err := w.a.cri.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.ID})
 		return ignoreNotFound(err)
@@ -151,7 +130,7 @@ func (w *worker) mount(ctx context.Context, pod *corev1.Pod, facts container.Fac
 	refresh, err := w.a.volumes.Mount(ctx, pod, facts)
 	if err != nil {
 		if ctx.Err() == nil {
-			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedMount", err.Error())
+			w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedMount", err.Error())
 		}
 		return err
 	}
@@ -206,15 +185,15 @@ func sameMap(a, b map[string]string) bool {
 }
 
 func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunSandbox) error {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 	defer cancel()
 	if fault := container.HostnameFault(pod, w.a.cfg.ClusterDomain); fault != "" {
-		w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+fault)
+		w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+fault)
 		return errors.New(fault)
 	}
-	resolv, complaints := w.a.resolving().Config(pod)
+	resolv, complaints := w.a.resolving.DNS().Config(pod)
 	for _, c := range complaints {
-		w.a.events.pod(pod, "", corev1.EventTypeWarning, c.Reason, c.Message)
+		w.a.events.Pod(pod, "", corev1.EventTypeWarning, c.Reason, c.Message)
 	}
 	options := w.sandboxOptions(pod, resolv)
 	options.Attempt = s.Attempt
@@ -228,7 +207,7 @@ func (w *worker) runSandbox(ctx context.Context, pod *corev1.Pod, s podsync.RunS
 	}
 	if err != nil {
 		if ctx.Err() == nil && !cri.IsUnavailable(err) {
-			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Message(err))
+			w.a.events.Pod(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Message(err))
 		}
 		return fmt.Errorf("run sandbox: %w", err)
 	}
@@ -244,7 +223,7 @@ func (w *worker) sandboxOptions(pod *corev1.Pod, resolv *runtimeapi.DNSConfig) c
 
 // deleteObject deletes the API object of a pod that has stopped, on condition that it is still that pod.
 func (w *worker) deleteObject(ctx context.Context, pod *corev1.Pod) error {
-	if _, err := w.a.trust.await(ctx, serving); err != nil {
+	if _, err := w.a.trust.Await(ctx, trust.Serving); err != nil {
 		return err
 	}
 	now := int64(0)

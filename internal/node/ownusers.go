@@ -10,6 +10,7 @@ import (
 
 	"coracle/internal/cause"
 	"coracle/internal/node/container"
+	"coracle/internal/node/cri"
 	"coracle/internal/node/users"
 )
 
@@ -29,7 +30,7 @@ func (w *worker) takeUsers(ctx context.Context, handler string) (*runtimeapi.Use
 	}
 	first, err := w.a.users.Take(w.uid)
 	if errors.Is(err, users.ErrNone) {
-		err = failed{cause.NoUsersLeft, fmt.Errorf("%w: delete pods that have ended, or give the machine more with --%s", err, users.Flag)}
+		err = cri.Failed{Reason: cause.NoUsersLeft, Err: fmt.Errorf("%w: delete pods that have ended, or give the machine more with --%s", err, users.Flag)}
 	}
 	if err != nil {
 		return nil, err
@@ -52,7 +53,7 @@ func (w *worker) sandboxUsers(ctx context.Context, pod *corev1.Pod, sandbox stri
 	if !container.OwnUsers(pod) {
 		return nil, nil
 	}
-	call, cancel := context.WithTimeout(ctx, callTime)
+	call, cancel := context.WithTimeout(ctx, cri.CallTime)
 	defer cancel()
 	r, err := w.a.cri.Runtime.PodSandboxStatus(call, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: sandbox})
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -17,7 +16,10 @@ import (
 
 	"coracle/internal/client"
 	"coracle/internal/filetree"
+	"coracle/internal/node/admission"
 	"coracle/internal/node/cri"
+	"coracle/internal/node/pause"
+	"coracle/internal/node/trust"
 	"coracle/internal/resource"
 )
 
@@ -35,7 +37,7 @@ func (a *agent) followPods(ctx context.Context) {
 		} else {
 			a.cfg.Log.Info("watch of this node's pods broke", "err", err)
 		}
-		if !pause(ctx, wait+rand.N(wait)) {
+		if !pause.For(ctx, wait+rand.N(wait)) {
 			return
 		}
 		wait = min(2*wait, time.Second)
@@ -44,19 +46,19 @@ func (a *agent) followPods(ctx context.Context) {
 
 // watchPods follows the pods for as long as one connection lasts: what comes after it is judged anew.
 func (a *agent) watchPods(ctx context.Context) error {
-	a.trust.doubt()
+	a.trust.Doubt()
 	opts := client.ListOptions{FieldSelector: "spec.nodeName=" + a.cfg.Name}
 	items, revision, err := a.api.List(ctx, resource.Pods, opts)
 	if err != nil {
 		return fmt.Errorf("list pods: %w", err)
 	}
-	defer a.trust.doubt()
+	defer a.trust.Doubt()
 	to, err := a.meetServer(ctx, revision)
 	if err != nil {
 		return err
 	}
 	opts.Revision = revision
-	if to == holding {
+	if to == trust.Holding {
 		return a.holdOut(ctx, opts)
 	}
 	if err := a.takeOver(ctx, items); err != nil {
@@ -90,7 +92,7 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 	for _, w := range a.allWorkers() {
 		if !present[w.uid] {
 			w.tell(func() { w.gone = true })
-			a.vacate(w.uid)
+			a.gate.Vacate(w.uid)
 		}
 	}
 	// Orphans first: a new pod of the same name must find them.
@@ -98,14 +100,14 @@ func (a *agent) takeOver(ctx context.Context, items []client.Object) error {
 	if err != nil {
 		return err
 	}
-	for _, pod := range admitted(items, here) {
+	for _, pod := range admission.Order(items, here) {
 		if err := a.podSeen(ctx, pod, here[pod.UID]); err != nil {
 			return err
 		}
 	}
-	a.podRecords.found = nil
+	a.found = nil
 	there := func(uid types.UID) bool { return present[uid] || a.worker(uid) != nil }
-	a.podRecords.forget(there)
+	a.podRecords.Forget(there)
 	if err := a.users.Keep(there); err != nil {
 		a.cfg.Log.Warn("take back users of pods that are gone", "err", err)
 	}
@@ -122,8 +124,8 @@ func (a *agent) podChanged(ctx context.Context, ev watch.Event) error {
 	if !ok {
 		return nil
 	}
-	if a.trust.saw(pod.ResourceVersion, ev.Type != watch.Bookmark); ev.Type != watch.Bookmark {
-		a.trust.keep(time.Now())
+	if a.trust.Saw(pod.ResourceVersion, ev.Type != watch.Bookmark); ev.Type != watch.Bookmark {
+		a.trust.Keep(time.Now())
 	}
 	switch ev.Type {
 	case watch.Added, watch.Modified:
@@ -162,18 +164,18 @@ func (a *agent) podSeen(ctx context.Context, pod *corev1.Pod, here bool) error {
 		w.tell(func() { w.adopt(pod) })
 		return nil
 	}
-	v, err := a.admit(ctx, pod, here)
+	v, err := a.gate.Admit(ctx, pod, here)
 	if err != nil {
 		return err
 	}
 	w := newWorker(a, pod, false)
-	if v.refusal != nil {
-		w.refuse(v.refusal)
+	if v.Refusal != nil {
+		w.refuse(v.Refusal)
 	} else {
-		a.take(pod)
+		a.gate.Take(pod)
 	}
-	a.launch(ctx, w, v.victims)
-	for _, uid := range v.victims {
+	a.launch(ctx, w, v.Victims)
+	for _, uid := range v.Victims {
 		if victim := a.worker(uid); victim != nil {
 			victim.giveWay()
 		}
@@ -187,14 +189,14 @@ func (a *agent) podGone(pod *corev1.Pod) {
 			w.adopt(pod)
 			w.gone = true
 		})
-		a.vacate(pod.UID)
+		a.gate.Vacate(pod.UID)
 	}
 }
 
 // begin starts the worker of a pod that is known to have been admitted, or that is gone.
 func (a *agent) begin(ctx context.Context, pod *corev1.Pod, gone bool) {
 	if !gone {
-		a.take(pod)
+		a.gate.Take(pod)
 	}
 	a.launch(ctx, newWorker(a, pod, gone), nil)
 }
@@ -227,9 +229,9 @@ func (a *agent) forget(w *worker) {
 	a.mu.Lock()
 	delete(a.workers, w.uid)
 	a.mu.Unlock()
-	a.podRecords.put(w.uid, nil)
+	a.podRecords.Put(w.uid, nil)
 	if a.names != nil {
-		a.names.know(w.uid, netip.Addr{}, nil)
+		a.names.Forget(w.uid)
 	}
 	if err := a.users.Free(w.uid); err != nil {
 		a.cfg.Log.Warn("take back a pod's users", "pod", w.name, "namespace", w.namespace, "err", err)
@@ -247,9 +249,9 @@ func (a *agent) forget(w *worker) {
 // wakeSuccessors wakes the pods that waited for a pod to stop, whose part of the node is free now. It takes no worker's
 // lock: the caller may hold one.
 func (a *agent) wakeSuccessors(w *worker) {
+	a.gate.Vacate(w.uid)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.taken.Remove(w.uid)
 	for _, other := range w.after {
 		other.nudge()
 	}

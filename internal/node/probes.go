@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
+	"coracle/internal/node/pause"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/probe"
 )
@@ -100,7 +101,7 @@ func (w *worker) probe(ctx context.Context, spec *corev1.Container, c *podsync.C
 			return
 		}
 		w.a.wg.Go(func() {
-			if spread && !pause(ctx, probe.Jitter(q)) {
+			if spread && !pause.For(ctx, probe.Jitter(q)) {
 				return
 			}
 			probe.Follow(ctx, q, target, func(r probe.Report) bool { return w.report(ctx, asked, kind, r, set) })
@@ -171,7 +172,7 @@ func (w *worker) report(ctx context.Context, of asked, kind string, r probe.Repo
 		if r.Unknown {
 			how = "errored"
 		}
-		w.a.events.unhealthy(of.pod, of.name, kind+"Probe", fmt.Sprintf("%s probe %s: %s", kind, how, r.Message))
+		w.a.events.Unhealthy(of.pod, of.name, kind+"Probe", fmt.Sprintf("%s probe %s: %s", kind, how, r.Message))
 	}
 	before := w.verdicts()
 	if r.Decided {
@@ -200,7 +201,7 @@ func (w *worker) lives(ctx context.Context, id string, killed bool) bool {
 			return false
 		case last || err != nil:
 			return true
-		case !pause(ctx, lateExit):
+		case !pause.For(ctx, lateExit):
 			return false
 		}
 	}
@@ -229,7 +230,7 @@ func (w *worker) target(spec *corev1.Container, c *podsync.Container) probe.Targ
 	}
 	id := c.ID
 	t.Exec = func(ctx context.Context, command []string, timeout time.Duration) (string, int32, error) {
-		out, code, err := w.exec(ctx, id, command, timeout)
+		out, code, err := w.a.cri.Exec(ctx, id, command, timeout)
 		switch {
 		case err != nil && cri.IsTimeout(err):
 			return "command timed out", 1, nil

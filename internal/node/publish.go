@@ -132,11 +132,11 @@ func (w *worker) announce(before, after *corev1.PodStatus) {
 			}
 			switch cs.State.Waiting.Reason {
 			case podsync.CrashLoopBackOff:
-				w.a.events.pod(w.pod, cs.Name, corev1.EventTypeWarning, "BackOff", fmt.Sprintf(
+				w.a.events.Pod(w.pod, cs.Name, corev1.EventTypeWarning, "BackOff", fmt.Sprintf(
 					"Back-off restarting failed container %s in pod %s_%s(%s)", cs.Name, w.name, w.namespace, w.uid))
 			case podsync.ImagePullBackOff:
-				w.a.events.pod(w.pod, cs.Name, corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", imageOf(w.pod, cs.Name)))
-				w.a.events.pod(w.pod, cs.Name, corev1.EventTypeWarning, "Failed", "Error: ImagePullBackOff")
+				w.a.events.Pod(w.pod, cs.Name, corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", imageOf(w.pod, cs.Name)))
+				w.a.events.Pod(w.pod, cs.Name, corev1.EventTypeWarning, "Failed", "Error: ImagePullBackOff")
 			}
 		}
 	}

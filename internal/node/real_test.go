@@ -37,6 +37,7 @@ import (
 	"coracle/internal/filetree"
 	netpod "coracle/internal/network/pod"
 	"coracle/internal/node/cri"
+	"coracle/internal/node/pause"
 	"coracle/internal/runtime"
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/image"
@@ -231,7 +232,7 @@ func (m *machineUnderTest) removeSandboxes(ctx context.Context, t testing.TB) {
 			// An error is tried again: a sandbox may go by the agent's hand at this moment.
 			_, _ = m.cri.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.Id})
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !pause.For(ctx, 20*time.Millisecond) {
 			t.Error("clean up sandboxes: they do not go")
 			return
 		}

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
+	"coracle/internal/node/pause"
+	"coracle/internal/node/trust"
 	"coracle/internal/node/volume"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
@@ -25,7 +27,7 @@ func (a *agent) followVolumes(ctx context.Context) {
 		} else {
 			wait = time.Second
 		}
-		if !pause(ctx, wait+rand.N(wait)) {
+		if !pause.For(ctx, wait+rand.N(wait)) {
 			return
 		}
 		wait = min(2*wait, 30*time.Second)
@@ -33,7 +35,7 @@ func (a *agent) followVolumes(ctx context.Context) {
 }
 
 func (a *agent) watchVolumes(ctx context.Context) error {
-	if _, err := a.trust.await(ctx, serving); err != nil {
+	if _, err := a.trust.Await(ctx, trust.Serving); err != nil {
 		return err
 	}
 	mine := client.ListOptions{LabelSelector: reclaim.Selector(a.cfg.Name)}
@@ -73,8 +75,8 @@ func (a *agent) reclaim(ctx context.Context, obj client.Object) {
 	a.wg.Go(func() {
 		wait := 500 * time.Millisecond
 		for {
-			err := errHolding
-			if a.trust.serves() {
+			err := trust.ErrHolding
+			if a.trust.Serves() {
 				err = a.volumes.Reclaim(ctx, pv.Name)
 			}
 			if err == nil || ctx.Err() != nil || errors.Is(err, volume.ErrNotAsked) {
@@ -82,13 +84,13 @@ func (a *agent) reclaim(ctx context.Context, obj client.Object) {
 			}
 			if volume.Stays(err) {
 				a.cfg.Log.Warn("keep the data of a volume", "name", pv.Name, "err", err)
-				a.events.volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete", err.Error())
+				a.events.Volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete", err.Error())
 				return
 			}
 			if !apierrors.IsConflict(err) {
 				a.cfg.Log.Warn("reclaim a volume", "name", pv.Name, "err", err)
 			}
-			if !pause(ctx, wait) {
+			if !pause.For(ctx, wait) {
 				return
 			}
 			wait = min(2*wait, time.Minute)

@@ -16,9 +16,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/client"
-	"coracle/internal/drain"
 	"coracle/internal/node/lineage"
 	"coracle/internal/node/objects"
+	"coracle/internal/node/pause"
+	"coracle/internal/node/trust"
+	"coracle/internal/nodestate"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 )
@@ -43,7 +45,7 @@ func (a *agent) keepNode(ctx context.Context) {
 			return
 		}
 		a.cfg.Log.Info("register the node", "err", err)
-		if !pause(ctx, wait) {
+		if !pause.For(ctx, wait) {
 			return
 		}
 	}
@@ -57,10 +59,10 @@ func (a *agent) keepNode(ctx context.Context) {
 		select {
 		case renewed <- struct{}{}:
 			a.wg.Go(func() {
-				before := a.led()
+				before := a.routed.Led()
 				a.renewLease(ctx)
 				<-renewed
-				if a.led() > before && a.unacknowledged() {
+				if a.routed.Led() > before && a.routed.Unacknowledged() {
 					a.renewNow() // it could not wait for what this one does not say
 				}
 			})
@@ -77,7 +79,7 @@ func (a *agent) keepNode(ctx context.Context) {
 			return
 		case <-lease.C:
 			renew()
-			a.trust.keep(time.Now())
+			a.trust.Keep(time.Now())
 		case <-a.beat:
 			renew()
 		case <-a.recheck:
@@ -146,12 +148,12 @@ func (a *agent) register(ctx context.Context) error {
 func (a *agent) begun(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, leaseEvery)
 	defer cancel()
-	if to, _ := a.trust.await(bounded, serving, holding); to == holding {
+	if to, _ := a.trust.Await(bounded, trust.Serving, trust.Holding); to == trust.Holding {
 		if err := a.reportStatus(ctx); err != nil {
 			a.cfg.Log.Info("report the node's status", "err", err)
 		}
 	}
-	a.events.ofNode(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	a.events.Node(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
 	if a.cfg.Started != nil && a.cfg.TLS != nil {
 		a.cfg.Started(a.cfg.Listen)
 	}
@@ -165,6 +167,14 @@ func (a *agent) introduce(ctx context.Context) {
 	}
 	if err := a.register(ctx); err != nil {
 		a.cfg.Log.Info("register the node with a server that it does not serve", "err", err)
+	}
+}
+
+// unregistered is the node as it would be registered, with what pods can use of it.
+func (a *agent) unregistered() *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: a.cfg.Name, Labels: a.labels()}, Spec: corev1.NodeSpec{Taints: a.cfg.Taints},
+		Status: corev1.NodeStatus{Capacity: a.machine.Capacity, Allocatable: a.machine.Allocatable},
 	}
 }
 
@@ -194,9 +204,9 @@ func (a *agent) reportStatus(ctx context.Context) error {
 	}
 	node := obj.(*corev1.Node)
 	a.heedAccept(node)
-	if a.trust.serves() {
+	if a.trust.Serves() {
 		if err := a.handOverRange(ctx, node); err != nil {
-			a.cfg.Log.Warn("hand the pod range to the runtime", "range", rangesOf(node), "err", err)
+			a.cfg.Log.Warn("hand the pod range to the runtime", "range", nodestate.PodRanges(node), "err", err)
 		}
 	}
 	now := time.Now()
@@ -225,11 +235,11 @@ func (a *agent) renewLease(ctx context.Context) {
 // the lease as it was left needs no judgement first; any other is told whether the node holds.
 func (a *agent) tryLease(ctx context.Context) error {
 	now := metav1.NewMicroTime(time.Now())
-	if a.lease != nil && (a.lease.Annotations[lineage.Held] == "" || !a.trust.doubted()) {
+	if a.lease != nil && (a.lease.Annotations[lineage.Held] == "" || !a.trust.Doubted()) {
 		next := a.lease.DeepCopy()
 		next.Spec.RenewTime = &now
-		a.trust.mark(next)
-		a.markRouted(next)
+		a.trust.Mark(next)
+		a.routed.Mark(next)
 		obj, err := a.cfg.Client.Update(ctx, next, "")
 		if err == nil {
 			a.renewedLease(obj)
@@ -240,15 +250,15 @@ func (a *agent) tryLease(ctx context.Context) error {
 		}
 	}
 	a.lease = nil
-	if _, err := a.trust.await(ctx, serving, holding); err != nil {
+	if _, err := a.trust.Await(ctx, trust.Serving, trust.Holding); err != nil {
 		return nil //nolint:nilerr // there is no server to tell, or none that answers: the follower of pods says so
 	}
 	obj, err := a.cfg.Client.Get(ctx, resource.Leases, corev1.NamespaceNodeLease, a.cfg.Name)
 	if err == nil {
 		lease := obj.(*coordinationv1.Lease).DeepCopy()
 		lease.Spec.RenewTime = &now
-		a.trust.mark(lease)
-		a.markRouted(lease)
+		a.trust.Mark(lease)
+		a.routed.Mark(lease)
 		obj, err = a.cfg.Client.Update(ctx, lease, "")
 	} else if apierrors.IsNotFound(err) {
 		obj, err = a.cfg.Client.Create(ctx, a.newLease(ctx, now))
@@ -262,10 +272,8 @@ func (a *agent) tryLease(ctx context.Context) error {
 
 func (a *agent) renewedLease(obj client.Object) {
 	a.lease = obj.(*coordinationv1.Lease)
-	a.trust.saw(a.lease.ResourceVersion, false)
-	if revision, ok := drain.Acknowledged(a.lease); ok {
-		a.acknowledged.Store(revision)
-	}
+	a.trust.Saw(a.lease.ResourceVersion, false)
+	a.routed.Told(a.lease)
 }
 
 func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinationv1.Lease {
@@ -274,8 +282,8 @@ func (a *agent) newLease(ctx context.Context, now metav1.MicroTime) *coordinatio
 		ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: a.cfg.Name},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &duration, RenewTime: &now},
 	}
-	a.trust.mark(lease)
-	a.markRouted(lease)
+	a.trust.Mark(lease)
+	a.routed.Mark(lease)
 	// The lease goes with its node.
 	if node, err := a.cfg.Client.Get(ctx, resource.Nodes, "", a.cfg.Name); err == nil {
 		lease.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: a.cfg.Name, UID: node.GetUID()}}

@@ -9,6 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
+	"coracle/internal/node/pause"
 )
 
 // How often the agent looks again though the runtime said nothing: rarely where it sends events,
@@ -36,7 +37,7 @@ func (a *agent) followRuntime(ctx context.Context) {
 			return
 		}
 		a.cfg.Log.Info("runtime events broke off", "err", err)
-		if !pause(ctx, wait+rand.N(wait)) {
+		if !pause.For(ctx, wait+rand.N(wait)) {
 			return
 		}
 		wait = min(2*wait, 2*time.Second)
@@ -82,7 +83,7 @@ func (a *agent) runtimeEvents(ctx context.Context) (connected bool, err error) {
 
 // relistForever looks again now and then, while the second context lasts.
 func (a *agent) relistForever(ctx, while context.Context, every time.Duration) {
-	for pause(while, every+rand.N(every/4+1)) {
+	for pause.For(while, every+rand.N(every/4+1)) {
 		a.allStale()
 		a.takeOrphans(ctx)
 	}

@@ -15,7 +15,9 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
+	"coracle/internal/node/hook"
 	"coracle/internal/node/podsync"
+	"coracle/internal/node/pull"
 	"coracle/internal/node/status"
 )
 
@@ -25,11 +27,11 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err != nil {
 		return err
 	}
-	image, err := w.ensureImage(ctx, pod, spec)
+	image, err := w.a.puller.Image(ctx, pod, spec)
 	if err != nil {
 		return err
 	}
-	if err := w.ensureVolumeImages(ctx, pod, spec); err != nil {
+	if err := w.a.puller.VolumeImages(ctx, pod, spec); err != nil {
 		return err
 	}
 	cfg, err := w.containerConfig(ctx, pod, spec, facts, s, image)
@@ -39,8 +41,8 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err := w.isolate(ctx, pod, s.Sandbox); err != nil {
 		return w.startFailed(ctx, pod, spec, notIsolated, err)
 	}
-	resolv, _ := w.a.resolving().Config(pod) // what is wrong with it was said of the sandbox
-	call, cancel := context.WithTimeout(ctx, callTime)
+	resolv, _ := w.a.resolving.DNS().Config(pod) // what is wrong with it was said of the sandbox
+	call, cancel := context.WithTimeout(ctx, cri.CallTime)
 	defer cancel()
 	options := w.sandboxOptions(pod, resolv)
 	options.Users = cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions
@@ -53,20 +55,20 @@ func (w *worker) startContainer(ctx context.Context, pod *corev1.Pod, facts cont
 	if err := w.a.cfg.podLogs().Link(w.log(s.Name, s.Attempt, made.ContainerId)); err != nil {
 		w.a.cfg.Log.Warn("show a log", "pod", w.name, "namespace", w.namespace, "err", err) // the container is the better for it
 	}
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Created", "Container created")
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Created", "Container created")
 	if _, err := w.a.cri.Runtime.StartContainer(call, &runtimeapi.StartContainerRequest{ContainerId: made.ContainerId}); err != nil {
 		return w.startFailed(ctx, pod, spec, podsync.RunContainerError, err)
 	}
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Started", "Container started")
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Started", "Container started")
 	w.tell(func() { w.stale = true })
 	return w.postStart(ctx, pod, spec, made.ContainerId, facts)
 }
 
 func (w *worker) startFailed(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, reason string, err error) error {
 	if ctx.Err() == nil && !cri.IsUnavailable(err) {
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
+		w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+cri.Message(err))
 	}
-	return failed{reason, err}
+	return cri.Failed{Reason: reason, Err: err}
 }
 
 // postStart runs the hook; a container whose hook fails is killed, and its restart policy decides.
@@ -74,12 +76,12 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 	if spec.Lifecycle == nil || spec.Lifecycle.PostStart == nil {
 		return nil
 	}
-	err := w.runHook(ctx, pod, spec, spec.Lifecycle.PostStart, id, facts)
+	err := hook.Run(ctx, w.a.cri, spec, spec.Lifecycle.PostStart, id, facts)
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
+	w.a.events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
 	w.a.cfg.Log.Info("postStart hook failed", "pod", pod.Name, "namespace", pod.Namespace, "container", spec.Name, "err", err)
 	grace := 30 * time.Second
 	if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
@@ -88,7 +90,7 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, spec *corev1.Co
 	return w.stopContainer(ctx, id, grace)
 }
 
-func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image foundImage) (*runtimeapi.ContainerConfig, error) {
+func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts, s podsync.StartContainer, image pull.Image) (*runtimeapi.ContainerConfig, error) {
 	if err := container.Lacks(pod, spec); err != nil {
 		return nil, err
 	}
@@ -115,8 +117,8 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, spec *cor
 		return nil, err
 	}
 	return container.Container(ctx, pod, spec, container.Options{
-		Step: s, Environment: env, ImageUser: image.user, ImageRef: image.ref, Mounts: append(mounts, own...),
-		QOS: status.QOS(pod), Memory: w.a.machine.memory(), SeccompStore: w.a.cfg.seccompDir(), Users: users,
+		Step: s, Environment: env, ImageUser: image.User, ImageRef: image.Ref, Mounts: append(mounts, own...),
+		QOS: status.QOS(pod), Memory: w.a.machine.Memory(), SeccompStore: w.a.cfg.seccompDir(), Users: users,
 	})
 }
 
@@ -126,10 +128,10 @@ func (w *worker) environment(
 	ctx context.Context, pod *corev1.Pod, spec *corev1.Container, facts container.Facts,
 ) (*container.Environment, error) {
 	env := &container.Environment{
-		Lookup: lookup{w}, Pod: facts, Allocatable: w.a.machine.allocatable,
+		Lookup: lookup{w}, Pod: facts, Allocatable: w.a.machine.Allocatable,
 		File: func(name, path string) ([]byte, error) { return w.a.volumes.EnvFile(pod, name, path) },
 	}
-	if !w.a.trust.serves() {
+	if !w.a.trust.Serves() {
 		told, err := w.toldAtLast(ctx, spec)
 		if err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"coracle/internal/fit"
 	"coracle/internal/node/container"
 	"coracle/internal/node/objects"
 	"coracle/internal/node/podsync"
@@ -91,7 +93,7 @@ func (w *worker) refuseSysctls() {
 	}
 	if why := w.a.cfg.UnsafeSysctls.Refuses(w.pod); why != "" {
 		w.evicted = &podsync.Stop{Reason: sysctl.Forbidden, Message: "Pod was rejected: " + why}
-		w.a.events.pod(w.pod, "", corev1.EventTypeWarning, sysctl.Forbidden, why)
+		w.a.events.Pod(w.pod, "", corev1.EventTypeWarning, sysctl.Forbidden, why)
 	}
 }
 
@@ -224,7 +226,7 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 	}
 	st := status.Of(&in, w.a.host)
 	if podsync.Terminal(st.Phase) {
-		w.a.vacate(w.uid) // before the API knows, and others are placed for it
+		w.a.gate.Vacate(w.uid) // before the API knows, and others are placed for it
 	}
 	told := status.Equal(&st, &w.pod.Status)
 	in.Published = told || w.publish.refused
@@ -242,11 +244,11 @@ func (w *worker) step(ctx context.Context) (again time.Time, finished bool) {
 		w.begin(ctx, step)
 	}
 	again = earliest(d.Again, status.Again(&in), w.measureVolumes(ctx, now))
-	if w.a.trust.serves() { // a server that is not ours must not change what volumes show
+	if w.a.trust.Serves() { // a server that is not ours must not change what volumes show
 		w.refreshVolumes(ctx, now)
 		again = earliest(again, w.refresh)
 	}
-	if !told && !w.gone && w.a.toldPods() && w.a.trust.serves() {
+	if !told && !w.gone && w.a.toldPods() && w.a.trust.Serves() {
 		again = earliest(again, w.tellAPI(ctx, st, now))
 	}
 	return again, false
@@ -333,4 +335,35 @@ func (w *worker) snapshot() (pod *corev1.Pod, facts container.Facts) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.pod, w.facts()
+}
+
+// meet tells the name server who asks from the pod's address. Call it with w.mu held.
+func (w *worker) meet() {
+	if w.a.names == nil || w.pod.Spec.HostNetwork {
+		return
+	}
+	var at netip.Addr
+	for _, ip := range w.facts().PodIPs {
+		if a, err := netip.ParseAddr(ip); err == nil && a.Is4() && !w.gone {
+			at = a // it asks at an IPv4 address, from its own
+		}
+	}
+	w.a.names.Meet(w.uid, at, func() []string { return w.a.resolving.DNS().Searches(w.pod) })
+}
+
+// refuse ends a pod before it begins. Its worker has not run yet.
+func (w *worker) refuse(r *fit.Refusal) {
+	w.evicted = &podsync.Stop{Reason: r.Reason, Message: r.Status()}
+	w.a.events.Pod(w.pod, "", corev1.EventTypeWarning, r.Reason, r.Message)
+}
+
+// giveWay ends a pod whose room a critical one needs.
+func (w *worker) giveWay() {
+	w.tell(func() {
+		if w.evicted != nil {
+			return
+		}
+		w.evicted = &podsync.Stop{Reason: fit.Preempting, Message: fit.Preempted}
+		w.a.events.Pod(w.pod, "", corev1.EventTypeWarning, fit.Preempting, fit.Preempted)
+	})
 }

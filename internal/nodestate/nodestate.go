@@ -28,3 +28,14 @@ func Ready(n *corev1.Node) bool {
 	c := Condition(n, corev1.NodeReady)
 	return c != nil && c.Status == corev1.ConditionTrue
 }
+
+// PodRanges are the ranges of a node's pods, that of their first addresses first.
+func PodRanges(n *corev1.Node) []string {
+	switch {
+	case len(n.Spec.PodCIDRs) > 0:
+		return n.Spec.PodCIDRs
+	case n.Spec.PodCIDR != "":
+		return []string{n.Spec.PodCIDR}
+	}
+	return nil
+}

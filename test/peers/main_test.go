@@ -24,7 +24,7 @@ import (
 	"coracle/internal/client/remote"
 	"coracle/internal/librarylog"
 	"coracle/internal/network/services"
-	"coracle/internal/node"
+	"coracle/internal/node/snapshot"
 	"coracle/internal/pki"
 	"coracle/internal/resource"
 	"coracle/internal/store"
@@ -113,20 +113,20 @@ func lead(kubeconfig string) (err error) {
 		return err
 	}
 	defer c.Close()
-	ctx, snapshot := untilInputEnds(), view.New()
+	ctx, seen := untilInputEnds(), view.New()
 	ready := make(chan struct{})
 	router, err := services.Open(services.Config{
-		Node: nodeName, Table: "services-peers", Bridge: "cor-peers", Siblings: "cor-", Pods: ofPods, Services: ofServices, Snapshot: snapshot, Ready: ready,
+		Node: nodeName, Table: "services-peers", Bridge: "cor-peers", Siblings: "cor-", Pods: ofPods, Services: ofServices, Snapshot: seen, Ready: ready,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, router.Close()) }()
-	following := view.FollowSources(ctx, c, snapshot,
-		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + nodeName, Keep: node.KeepOf},
-		view.Source{Resource: resource.Services, Keep: node.KeepOf},
-		view.Source{Resource: resource.EndpointSlices, Keep: node.KeepOf},
+	following := view.FollowSources(ctx, c, seen,
+		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + nodeName, Keep: snapshot.KeepOf},
+		view.Source{Resource: resource.Services, Keep: snapshot.KeepOf},
+		view.Source{Resource: resource.EndpointSlices, Keep: snapshot.KeepOf},
 		view.Source{Resource: resource.ServiceCIDRs},
 	)
 	go func() {

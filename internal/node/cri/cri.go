@@ -242,3 +242,13 @@ func at(nanos int64) time.Time {
 	}
 	return time.Unix(0, nanos)
 }
+
+// Exec runs a command in a container to its end. A zero timeout leaves it to ctx.
+func (c *Client) Exec(ctx context.Context, id string, command []string, timeout time.Duration) (output string, code int32, err error) {
+	whole := int64((timeout + time.Second - 1) / time.Second)
+	res, err := c.Runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: whole})
+	if err != nil {
+		return "", 0, err
+	}
+	return string(res.Stdout) + string(res.Stderr), res.ExitCode, nil
+}

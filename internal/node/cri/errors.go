@@ -12,6 +12,9 @@ import (
 	"coracle/internal/cause"
 )
 
+// CallTime bounds a call that has no reason to take long.
+const CallTime = 2 * time.Minute
+
 // reconnect bounds how long a runtime that came back goes unnoticed.
 var reconnect = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
 
@@ -49,3 +52,23 @@ func IsTimeout(err error) bool { return status.Code(err) == codes.DeadlineExceed
 
 // IsUnimplemented says whether the runtime does not offer the call.
 func IsUnimplemented(err error) bool { return status.Code(err) == codes.Unimplemented }
+
+// Failed is an error with the reason that a container's status shows.
+type Failed struct {
+	Reason string
+	Err    error
+}
+
+func (f Failed) Error() string { return Message(f.Err) }
+
+func (f Failed) Unwrap() error { return f.Err }
+
+// Reason returns the word a container status shows; none while the runtime is away, which is no
+// fault of the container's.
+func Reason(err error) string {
+	var f Failed
+	if errors.As(err, &f) && !IsUnavailable(err) {
+		return f.Reason
+	}
+	return ""
+}

@@ -229,7 +229,27 @@ func (in *Input) Starting(name string) bool {
 	return ok
 }
 
-// Decide returns the next steps for a pod.
+// Decide returns the next steps for a pod. Nobody keeps which state a pod is in: it follows from Input, so that an agent that
+// starts finds each pod where the last one left it.
+//
+//	waiting ──► mounting ──► opening ──► running     a sandbox that dies leads from running back to opening
+//	   │            │           │           │
+//	   │            │           │           ├─────────► draining   nodes may still lead connections to it
+//	   │            │           │           ▼               │
+//	   │            │           │        killing ◄──────────┘
+//	   │            │           │           ▼
+//	   │            │           └──────► closing                   its sandboxes are stopped
+//	   │            │                       ▼
+//	   └────────────┴──────────────────► releasing                 its volumes are given back
+//	                                        │
+//	               ┌────────────────────────┼──────────────────┐
+//	               ▼                        ▼                  ▼
+//	             ended ─── is deleted ─► deleting ─────────► clearing ──► finished
+//	             its object stays        its object goes     there is none: what the runtime still has is removed
+//
+// What leads down from the upper row: the pod is deleted or gone, it is to be stopped (Stop, its deadline), or it has come to
+// its end; what is being started then is given up. Nothing leads up again. An opening that is given up before there is a
+// sandbox goes on at releasing.
 func Decide(in Input) Decision {
 	s := &decision{Input: in}
 	if s.ending() {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"coracle/internal/node/pause"
 )
 
 // Target is the container that is probed.
@@ -109,18 +111,12 @@ func seconds(n, fallback int32) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
+// sleep waits, also for no time at all: then it says whether ctx goes on.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return pause.For(ctx, d)
 }
 
 // killed is the exit code of a command that was ended by SIGKILL.

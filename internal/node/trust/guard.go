@@ -1,4 +1,4 @@
-package node
+package trust
 
 import (
 	"context"
@@ -13,19 +13,20 @@ import (
 	"coracle/internal/resource"
 )
 
-// guard lets the API's word pass only while the server is trusted: all that bears on pods and volumes goes through it,
-// so that an object which a wrong server does not know is not taken for deleted. Its refusals are no answers of the
-// API (see away).
+// Guard returns a client that lets the API's word pass only while the server is trusted: all that bears on pods and volumes
+// goes through it, so that an object which a wrong server does not know is not taken for deleted. Its refusals are no
+// answers of the API's: none of them is an APIStatus.
+func Guard(api client.Interface, t *Trust) client.Interface { return guard{api, t} }
+
 type guard struct {
 	api   client.Interface
-	trust *trust
+	trust *Trust
 }
 
-var _ client.Interface = guard{}
-
 var (
-	errUnsure  = errors.New("it is not known yet whether the API server is the one whose pods this node runs")
-	errHolding = errors.New("the API server is not the one whose pods this node runs")
+	errUnsure = errors.New("it is not known yet whether the API server is the one whose pods this node runs")
+	// ErrHolding is the refusal of a guarded client while the node holds.
+	ErrHolding = errors.New("the API server is not the one whose pods this node runs")
 )
 
 // ownSigns are the kinds in which the node tells of itself, to whoever listens.
@@ -36,16 +37,16 @@ func (g guard) pass(res resource.Resource, call func() error) error {
 	if ownSigns[res] {
 		return call()
 	}
-	before, epoch, _ := g.trust.now()
+	before, epoch, _ := g.trust.Now()
 	switch before {
-	case unsure:
+	case Unsure:
 		return errUnsure
-	case holding:
-		return errHolding
-	case serving:
+	case Holding:
+		return ErrHolding
+	case Serving:
 	}
 	err := call()
-	if _, now, _ := g.trust.now(); now != epoch {
+	if _, now, _ := g.trust.Now(); now != epoch {
 		return errUnsure
 	}
 	return err
@@ -100,4 +101,29 @@ func (g guard) Patch(ctx context.Context, ref object.Ref, kind types.PatchType, 
 func (g guard) Delete(ctx context.Context, ref object.Ref, opts metav1.DeleteOptions) (out client.Object, err error) {
 	err = g.pass(ref.Resource, func() error { out, err = g.api.Delete(ctx, ref, opts); return err })
 	return out, err
+}
+
+// Patient returns a client, that of a guard, which waits instead of being refused a word that does not count: it lists and
+// watches once one counts.
+func Patient(guarded client.Interface, t *Trust) client.Interface { return patient{guarded, t} }
+
+type patient struct {
+	client.Interface
+	trust *Trust
+}
+
+// List implements client.Interface.
+func (l patient) List(ctx context.Context, res resource.Resource, opts client.ListOptions) ([]client.Object, string, error) {
+	if _, err := l.trust.Await(ctx, Serving); err != nil {
+		return nil, "", err
+	}
+	return l.Interface.List(ctx, res, opts)
+}
+
+// Watch implements client.Interface.
+func (l patient) Watch(ctx context.Context, res resource.Resource, opts client.ListOptions) (watch.Interface, error) {
+	if _, err := l.trust.Await(ctx, Serving); err != nil {
+		return nil, err
+	}
+	return l.Interface.Watch(ctx, res, opts)
 }

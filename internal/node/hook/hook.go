@@ -1,4 +1,6 @@
-package node
+// Package hook runs the lifecycle handlers of containers to their end. When one runs, and what follows from how it ends, is for
+// the worker of its pod.
+package hook
 
 import (
 	"context"
@@ -8,18 +10,21 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/container"
+	"coracle/internal/node/cri"
+	"coracle/internal/node/pause"
 	"coracle/internal/node/probe"
 )
 
-// runHook runs a lifecycle handler and waits for it
+// Run runs a lifecycle handler and waits for it
 // (https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/).
-func (w *worker) runHook(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, h *corev1.LifecycleHandler, id string, facts container.Facts) error {
+func Run(
+	ctx context.Context, runtime *cri.Client, spec *corev1.Container, h *corev1.LifecycleHandler, id string, facts container.Facts,
+) error {
 	switch {
 	case h.Exec != nil:
-		out, code, err := w.exec(ctx, id, h.Exec.Command, 0)
+		out, code, err := runtime.Exec(ctx, id, h.Exec.Command, 0)
 		if err != nil {
 			return err
 		}
@@ -45,19 +50,9 @@ func (w *worker) runHook(ctx context.Context, pod *corev1.Pod, spec *corev1.Cont
 		}
 		return conn.Close()
 	case h.Sleep != nil:
-		if !pause(ctx, time.Duration(h.Sleep.Seconds)*time.Second) {
+		if !pause.For(ctx, time.Duration(h.Sleep.Seconds)*time.Second) {
 			return ctx.Err()
 		}
 	}
 	return nil
-}
-
-// exec runs a command in a container to its end. A zero timeout leaves it to ctx.
-func (w *worker) exec(ctx context.Context, id string, command []string, timeout time.Duration) (output string, code int32, err error) {
-	whole := int64((timeout + time.Second - 1) / time.Second)
-	res, err := w.a.cri.Runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: whole})
-	if err != nil {
-		return "", 0, err
-	}
-	return string(res.Stdout) + string(res.Stderr), res.ExitCode, nil
 }

@@ -1,4 +1,6 @@
-package node
+// Package events tells what happens to the node, its pods and its volumes as Events of the kubelet's. It owns who they are
+// about and from; what is told, and how often, is for others to say (event, event/writer). It keeps nothing.
+package events
 
 import (
 	"context"
@@ -16,39 +18,41 @@ import (
 	"coracle/internal/resource"
 )
 
-// recorder tells the node's events.
-type recorder struct {
+// Recorder tells the node's events.
+type Recorder struct {
 	node   string
 	writer *writer.Writer
 	// mute, when set, says that nobody there knows this node's pods.
 	mute func() bool
 }
 
-func newRecorder(c client.Interface, node string, log *slog.Logger) *recorder {
-	return &recorder{node: node, writer: writer.New(c, writer.Options{Log: log, Lost: slog.LevelDebug})}
+// New tells events of a node. While mute, which may be nil, says so, none of its pods.
+func New(c client.Interface, node string, log *slog.Logger, mute func() bool) *Recorder {
+	return &Recorder{node: node, writer: writer.New(c, writer.Options{Log: log, Lost: slog.LevelDebug}), mute: mute}
 }
 
-func (r *recorder) run(ctx context.Context) { r.writer.Run(ctx) }
+// Run writes what was told until ctx ends.
+func (r *Recorder) Run(ctx context.Context) { r.writer.Run(ctx) }
 
-func (r *recorder) tell(about object.Ref, field, kind, reason, message string) {
+func (r *Recorder) tell(about object.Ref, field, kind, reason, message string) {
 	r.write(plan.Event{Regarding: about, Field: field, Type: kind, Reason: reason, Message: message})
 }
 
-func (r *recorder) write(e plan.Event) {
+func (r *Recorder) write(e plan.Event) {
 	r.writer.Tell(event.Source{Component: "kubelet", Host: r.node}, e)
 }
 
-// pod records an event about a pod, or one of its containers.
-func (r *recorder) pod(pod *corev1.Pod, ctr, kind, reason, message string) {
+// Pod records an event about a pod, or one of its containers.
+func (r *Recorder) Pod(pod *corev1.Pod, ctr, kind, reason, message string) {
 	r.action(pod, ctr, kind, reason, "", message)
 }
 
-// unhealthy records that a probe did not pass.
-func (r *recorder) unhealthy(pod *corev1.Pod, ctr, probe, message string) {
+// Unhealthy records that a probe did not pass.
+func (r *Recorder) Unhealthy(pod *corev1.Pod, ctr, probe, message string) {
 	r.action(pod, ctr, corev1.EventTypeWarning, cause.Unhealthy, probe, message)
 }
 
-func (r *recorder) action(pod *corev1.Pod, ctr, kind, reason, action, message string) {
+func (r *Recorder) action(pod *corev1.Pod, ctr, kind, reason, action, message string) {
 	if pod.Name == "" || r.mute != nil && r.mute() {
 		return // an orphan that only the disk knew, or a server that knows none
 	}
@@ -65,12 +69,12 @@ func (r *recorder) action(pod *corev1.Pod, ctr, kind, reason, action, message st
 		Field: field, Type: kind, Reason: reason, Action: action, Message: message})
 }
 
-// ofNode records an event about the node itself.
-func (r *recorder) ofNode(kind, reason, message string) {
+// Node records an event about the node itself.
+func (r *Recorder) Node(kind, reason, message string) {
 	r.tell(object.Ref{Resource: resource.Nodes, Key: object.Key{Name: r.node}}, "", kind, reason, message)
 }
 
-// volume records an event about a persistent volume.
-func (r *recorder) volume(pv *corev1.PersistentVolume, kind, reason, message string) {
+// Volume records an event about a persistent volume.
+func (r *Recorder) Volume(pv *corev1.PersistentVolume, kind, reason, message string) {
 	r.tell(object.Ref{Resource: resource.PersistentVolumes, Key: object.KeyOf(pv), UID: pv.UID}, "", kind, reason, message)
 }

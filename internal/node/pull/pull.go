@@ -1,4 +1,7 @@
-package node
+// Package pull finds the images that a pod's containers and volumes are made from, and has the runtime pull those that are not
+// there, with the secrets that the pod names. It tells what it does as events of the pod. It keeps nothing, and refuses to say
+// when to try again (podsync).
+package pull
 
 import (
 	"context"
@@ -14,16 +17,28 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"coracle/internal/client"
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
+	"coracle/internal/node/events"
 	"coracle/internal/node/podsync"
 	"coracle/internal/resource"
 )
 
-// foundImage is an image that is on the node.
-type foundImage struct {
-	ref  string
-	user container.ImageUser
+// Image is an image that is on the node.
+type Image struct {
+	Ref  string
+	User container.ImageUser
+}
+
+// Puller pulls for the pods of a node. Its errors are cri.Failed.
+type Puller struct {
+	// Client reads the pull secrets.
+	Client  client.Interface
+	Runtime *cri.Client
+	Events  *events.Recorder
+	// Pulled, when set, is told that the node has an image more.
+	Pulled func()
 }
 
 // imageName is the grammar of image references (distribution/reference): a repository in lower
@@ -31,34 +46,34 @@ type foundImage struct {
 var imageName = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` +
 	`[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,})?$`)
 
-// ensureImage finds a container's image, pulled first where its policy says so
+// Image finds a container's image, pulled first where its policy says so
 // (https://kubernetes.io/docs/concepts/containers/images/).
-func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) (foundImage, error) {
+func (p *Puller) Image(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) (Image, error) {
 	if !imageName.MatchString(spec.Image) {
 		message := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: invalid reference format", spec.Image, spec.Image)
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "InspectFailed", message)
-		return foundImage{}, failed{podsync.InvalidImageName, fmt.Errorf("%s", message)}
+		p.Events.Pod(pod, spec.Name, corev1.EventTypeWarning, "InspectFailed", message)
+		return Image{}, cri.Failed{Reason: podsync.InvalidImageName, Err: fmt.Errorf("%s", message)}
 	}
 	policy := spec.ImagePullPolicy
-	image, err := w.inspect(ctx, spec.Image)
+	image, err := p.inspect(ctx, spec.Image)
 	if err != nil {
-		return foundImage{}, failed{"ImageInspectError", fmt.Errorf("Failed to inspect image %q: %w", spec.Image, err)} //nolint:staticcheck // upstream's words
+		return Image{}, cri.Failed{Reason: "ImageInspectError", Err: fmt.Errorf("Failed to inspect image %q: %w", spec.Image, err)} //nolint:staticcheck // upstream's words
 	}
 	switch {
 	case image != nil && policy != corev1.PullAlways:
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
+		p.Events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
 			fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", spec.Image))
 		return found(image, ""), nil
 	case policy == corev1.PullNever:
 		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", spec.Image)
-		w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "ErrImageNeverPull", message)
-		return foundImage{}, failed{podsync.ErrImageNeverPull, fmt.Errorf("%s", message)}
+		p.Events.Pod(pod, spec.Name, corev1.EventTypeWarning, "ErrImageNeverPull", message)
+		return Image{}, cri.Failed{Reason: podsync.ErrImageNeverPull, Err: fmt.Errorf("%s", message)}
 	}
-	return w.pull(ctx, pod, spec)
+	return p.pull(ctx, pod, spec)
 }
 
-// ensureVolumeImages finds the images that a container mounts as volumes, pulled first where their policies say so.
-func (w *worker) ensureVolumeImages(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) error {
+// VolumeImages finds the images that a container mounts as volumes, pulled first where their policies say so.
+func (p *Puller) VolumeImages(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) error {
 	done := map[string]bool{}
 	for _, m := range spec.VolumeMounts {
 		at := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name && v.Image != nil })
@@ -68,7 +83,7 @@ func (w *worker) ensureVolumeImages(ctx context.Context, pod *corev1.Pod, spec *
 		done[m.Name] = true
 		image := pod.Spec.Volumes[at].Image
 		asked := &corev1.Container{Name: spec.Name, Image: image.Reference, ImagePullPolicy: image.PullPolicy}
-		if _, err := w.ensureImage(ctx, pod, asked); err != nil {
+		if _, err := p.Image(ctx, pod, asked); err != nil {
 			return aboutVolume(m.Name, err)
 		}
 	}
@@ -77,65 +92,67 @@ func (w *worker) ensureVolumeImages(ctx context.Context, pod *corev1.Pod, spec *
 
 // aboutVolume says for which volume an image was wanted.
 func aboutVolume(name string, err error) error {
-	var f failed
+	var f cri.Failed
 	if !errors.As(err, &f) || cri.IsUnavailable(err) {
 		return err
 	}
-	return failed{f.reason, fmt.Errorf("volume %q: %s", name, cri.Message(f.err))}
+	return cri.Failed{Reason: f.Reason, Err: fmt.Errorf("volume %q: %s", name, cri.Message(f.Err))}
 }
 
-func (w *worker) inspect(ctx context.Context, name string) (*runtimeapi.Image, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+func (p *Puller) inspect(ctx context.Context, name string) (*runtimeapi.Image, error) {
+	ctx, cancel := context.WithTimeout(ctx, cri.CallTime)
 	defer cancel()
-	res, err := w.a.cri.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
+	res, err := p.Runtime.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
 	if err != nil {
 		return nil, err
 	}
 	return res.Image, nil
 }
 
-func found(image *runtimeapi.Image, ref string) foundImage {
-	out := foundImage{ref: ref, user: container.ImageUser{Name: image.Username}}
-	if out.ref == "" {
-		out.ref = image.Id
+func found(image *runtimeapi.Image, ref string) Image {
+	out := Image{Ref: ref, User: container.ImageUser{Name: image.Username}}
+	if out.Ref == "" {
+		out.Ref = image.Id
 	}
 	if image.Uid != nil {
-		out.user.UID = &image.Uid.Value
+		out.User.UID = &image.Uid.Value
 	}
 	return out
 }
 
-func (w *worker) pull(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) (foundImage, error) {
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", spec.Image))
+func (p *Puller) pull(ctx context.Context, pod *corev1.Pod, spec *corev1.Container) (Image, error) {
+	p.Events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", spec.Image))
 	began := time.Now()
-	ref, err := w.pullWith(ctx, pod, spec.Image)
+	ref, err := p.pullWith(ctx, pod, spec.Image)
 	if err != nil {
 		if ctx.Err() == nil && !cri.IsUnavailable(err) {
-			w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", spec.Image, cri.Message(err)))
-			w.a.events.pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: ErrImagePull")
+			p.Events.Pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", spec.Image, cri.Message(err)))
+			p.Events.Pod(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: ErrImagePull")
 		}
-		return foundImage{}, failed{podsync.ErrImagePull, err}
+		return Image{}, cri.Failed{Reason: podsync.ErrImagePull, Err: err}
 	}
 	took := time.Since(began).Truncate(time.Millisecond)
-	image, err := w.inspect(ctx, ref)
+	image, err := p.inspect(ctx, ref)
 	if err != nil || image == nil {
-		return foundImage{}, failed{"ImageInspectError", fmt.Errorf("image %q was pulled and is not there: %w", spec.Image, err)}
+		return Image{}, cri.Failed{Reason: "ImageInspectError", Err: fmt.Errorf("image %q was pulled and is not there: %w", spec.Image, err)}
 	}
-	w.a.events.pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
+	p.Events.Pod(pod, spec.Name, corev1.EventTypeNormal, "Pulled",
 		fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.", spec.Image, took, took, image.Size))
-	w.a.lookAgain()
+	if p.Pulled != nil {
+		p.Pulled()
+	}
 	return found(image, ref), nil
 }
 
 // pullWith tries each pull secret that speaks of the image's registry, then none.
-func (w *worker) pullWith(ctx context.Context, pod *corev1.Pod, name string) (string, error) {
-	auths, err := w.pullAuths(ctx, pod, name)
+func (p *Puller) pullWith(ctx context.Context, pod *corev1.Pod, name string) (string, error) {
+	auths, err := p.pullAuths(ctx, pod, name)
 	if err != nil {
 		return "", err
 	}
 	var last error
 	for _, auth := range append(auths, nil) {
-		res, err := w.a.cri.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: name}, Auth: auth})
+		res, err := p.Runtime.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: name}, Auth: auth})
 		if err == nil {
 			return res.ImageRef, nil
 		}
@@ -156,13 +173,13 @@ type dockerConfig struct {
 	} `json:"auths"`
 }
 
-func (w *worker) pullAuths(ctx context.Context, pod *corev1.Pod, image string) ([]*runtimeapi.AuthConfig, error) {
+func (p *Puller) pullAuths(ctx context.Context, pod *corev1.Pod, image string) ([]*runtimeapi.AuthConfig, error) {
 	var out []*runtimeapi.AuthConfig
 	for _, ref := range pod.Spec.ImagePullSecrets {
-		obj, err := w.a.cfg.Client.Get(ctx, resource.Secrets, pod.Namespace, ref.Name)
+		obj, err := p.Client.Get(ctx, resource.Secrets, pod.Namespace, ref.Name)
 		if err != nil {
 			// A secret that is not there does not stop the pull, which may need none.
-			w.a.events.pod(pod, "", corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
+			p.Events.Pod(pod, "", corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
 				fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", ref.Name))
 			continue
 		}

@@ -1,30 +1,29 @@
-package node
+package snapshot
 
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
-	"sync"
 	"time"
 
+	"coracle/internal/node/locked"
+	"coracle/internal/node/pause"
 	"coracle/internal/node/snapshotfile"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
 
-// snapshotKinds are the kinds of the snapshot.
-var snapshotKinds = []resource.Resource{resource.Nodes, resource.Services, resource.EndpointSlices, resource.ServiceCIDRs}
+// Kinds are the kinds of the snapshot.
+var Kinds = []resource.Resource{resource.Nodes, resource.Services, resource.EndpointSlices, resource.ServiceCIDRs}
 
-// clusterCache keeps the snapshot on disk, beside those who read it. At rest it writes nothing.
-type clusterCache struct {
+// Cache keeps the snapshot on disk, beside those who read it. At rest it writes nothing.
+type Cache struct {
 	file     *snapshotfile.File
 	snapshot *view.View
 	log      *slog.Logger
 	wake     chan struct{}
 
-	mu  sync.Mutex
-	due map[subject]object.Object // nil: it has gone
+	due *locked.Value[map[subject]object.Object] // nil: it has gone
 }
 
 type subject struct {
@@ -39,21 +38,19 @@ const (
 	manyDelay = 5 * time.Second
 )
 
-func (c *Config) snapshotDir() string { return filepath.Join(c.Dir, "picture") }
-
-// newAlbum fills the snapshot with what an earlier agent kept.
-func newClusterCache(cfg *Config) (*clusterCache, error) {
-	file, err := snapshotfile.Open(cfg.snapshotDir())
+// OpenCache fills the snapshot with what an earlier agent kept in a directory, and keeps what it becomes there.
+func OpenCache(dir string, snapshot *view.View, log *slog.Logger) (*Cache, error) {
+	file, err := snapshotfile.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	b := &clusterCache{file: file, snapshot: cfg.Snapshot, log: cfg.Log, wake: make(chan struct{}, 1), due: map[subject]object.Object{}}
+	b := &Cache{file: file, snapshot: snapshot, log: log, wake: make(chan struct{}, 1), due: locked.New(map[subject]object.Object{})}
 	b.recall()
-	cfg.Snapshot.Subscribe(b.changed)
+	snapshot.Subscribe(b.changed)
 	return b, nil
 }
 
-func (b *clusterCache) recall() {
+func (b *Cache) recall() {
 	changes, err := b.file.Load()
 	if err != nil {
 		b.log.Warn("what is known of the cluster's services cannot be read whole: without an API server some names do not resolve",
@@ -72,7 +69,7 @@ func (b *clusterCache) recall() {
 	}
 }
 
-func (b *clusterCache) changed(ch view.Change) {
+func (b *Cache) changed(ch view.Change) {
 	obj := ch.After
 	if obj == nil {
 		obj = ch.Before
@@ -80,17 +77,15 @@ func (b *clusterCache) changed(ch view.Change) {
 	if obj == nil {
 		return
 	}
-	b.mu.Lock()
-	b.due[subject{ch.Resource, object.KeyOf(obj)}] = ch.After
-	b.mu.Unlock()
+	b.due.Do(func(due *map[subject]object.Object) { (*due)[subject{ch.Resource, object.KeyOf(obj)}] = ch.After })
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run writes until ctx ends, and then what is left.
-func (b *clusterCache) run(ctx context.Context) {
+// Run writes until ctx ends, and then what is left.
+func (b *Cache) Run(ctx context.Context) {
 	defer b.file.Close()
 	for {
 		select {
@@ -99,21 +94,19 @@ func (b *clusterCache) run(ctx context.Context) {
 			return
 		case <-b.wake:
 		}
-		b.mu.Lock()
-		many := len(b.due) > aFew
-		b.mu.Unlock()
-		if many {
-			pause(ctx, manyDelay)
+		if locked.Get(b.due, func(due *map[subject]object.Object) bool { return len(*due) > aFew }) {
+			pause.For(ctx, manyDelay)
 		}
 		b.write()
 	}
 }
 
-func (b *clusterCache) write() {
-	b.mu.Lock()
-	due := b.due
-	b.due = map[subject]object.Object{}
-	b.mu.Unlock()
+func (b *Cache) write() {
+	due := locked.Get(b.due, func(due *map[subject]object.Object) map[subject]object.Object {
+		out := *due
+		*due = map[subject]object.Object{}
+		return out
+	})
 	if len(due) == 0 {
 		return
 	}
@@ -134,9 +127,9 @@ func (b *clusterCache) write() {
 	}
 }
 
-func (b *clusterCache) whole() []snapshotfile.Change {
+func (b *Cache) whole() []snapshotfile.Change {
 	var out []snapshotfile.Change
-	for _, res := range snapshotKinds {
+	for _, res := range Kinds {
 		for _, obj := range b.snapshot.List(res, "") {
 			out = append(out, snapshotfile.Change{Resource: res, Key: object.KeyOf(obj), Object: obj})
 		}

@@ -1,4 +1,8 @@
-package node
+// Package snapshot keeps what a node knows of the cluster beyond its own pods: services, what stands behind them, and the
+// node itself, followed by watches and kept on disk (snapshotfile) for the agent that comes next. It owns which kinds these
+// are, and what is kept of their objects. It hears no server whose word does not count, and refuses to say what follows
+// from a snapshot.
+package snapshot
 
 import (
 	"context"
@@ -8,58 +12,32 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
+	"coracle/internal/node/trust"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
 
-// followCluster keeps the snapshot of what lies beyond this node's pods: services, what stands behind them, and the node
-// itself. It begins with the first server whose word counts. One that does not is not heard (guard), so that what it
-// does not know stays in the snapshot.
-func (a *agent) followCluster(ctx context.Context) {
-	if a.cfg.Snapshot == nil {
+// Follow keeps a snapshot of what lies beyond a node's pods: services, what stands behind them, and the node itself. It
+// begins with the first server whose word counts, closes ready once the snapshot holds all there is, and returns when ctx
+// ends. A server whose word does not count is not heard (trust.Guard), so that what it does not know stays.
+func Follow(ctx context.Context, guarded client.Interface, t *trust.Trust, node string, snapshot *view.View, ready chan<- struct{}) {
+	if _, err := t.Await(ctx, trust.Serving); err != nil {
 		return
 	}
-	if _, err := a.trust.await(ctx, serving); err != nil {
-		return
-	}
-	following := view.FollowSources(ctx, listening{a.cfg.Client, a.trust}, a.cfg.Snapshot,
-		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + a.cfg.Name, Keep: KeepOf},
+	following := view.FollowSources(ctx, trust.Patient(guarded, t), snapshot,
+		view.Source{Resource: resource.Nodes, FieldSelector: "metadata.name=" + node, Keep: KeepOf},
 		view.Source{Resource: resource.Services, Keep: KeepOf},
 		view.Source{Resource: resource.EndpointSlices, Keep: KeepOf},
 		view.Source{Resource: resource.ServiceCIDRs},
 	)
 	<-following.Synced()
 	if ctx.Err() == nil {
-		close(a.cfg.SnapshotReady)
+		close(ready)
 	}
 	<-following.Done()
-}
-
-// listening is the server as one hears it who has time: instead of being refused a word that does not count, he waits for
-// one that does.
-type listening struct {
-	client.Interface
-	trust *trust
-}
-
-// List implements client.Interface.
-func (l listening) List(ctx context.Context, res resource.Resource, opts client.ListOptions) ([]client.Object, string, error) {
-	if _, err := l.trust.await(ctx, serving); err != nil {
-		return nil, "", err
-	}
-	return l.Interface.List(ctx, res, opts)
-}
-
-// Watch implements client.Interface.
-func (l listening) Watch(ctx context.Context, res resource.Resource, opts client.ListOptions) (watch.Interface, error) {
-	if _, err := l.trust.await(ctx, serving); err != nil {
-		return nil, err
-	}
-	return l.Interface.Watch(ctx, res, opts)
 }
 
 // KeepOf returns what the snapshot keeps of an object: not what no reader of it needs, and the words that many of them

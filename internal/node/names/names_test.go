@@ -1,4 +1,4 @@
-package node
+package names
 
 import (
 	"context"
@@ -18,6 +18,8 @@ import (
 
 	clientfake "coracle/internal/client/fake"
 	"coracle/internal/filetree/scratch"
+	"coracle/internal/node/events"
+	"coracle/internal/node/snapshot"
 	"coracle/internal/object"
 	"coracle/internal/resource"
 	"coracle/internal/view"
@@ -28,27 +30,27 @@ func loopRange() string {
 	return fmt.Sprintf("127.%d.%d.0/24", 2+os.Getpid()>>8%200, os.Getpid()&0xff)
 }
 
-// answering runs the name server and the cache of an agent that has no pods, until the function returned is called.
-func answering(t *testing.T, dir string, snapshot *view.View) (*agent, func()) {
+// answering runs the name server of a node whose snapshot is kept in a directory, until the function returned is called.
+func answering(t *testing.T, dir string, seen *view.View) (*Server, func()) {
 	t.Helper()
-	cfg := Config{
-		Name: "one", Client: clientfake.New(), RuntimeSocket: "-", Dir: dir, VolumeRoot: dir + "/volumes", Snapshot: snapshot,
-		Names: &NamesConfig{}, Log: slog.New(slog.DiscardHandler),
-	}
-	if err := cfg.complete(); err != nil {
+	log := slog.New(slog.DiscardHandler)
+	cache, err := snapshot.OpenCache(dir, seen, log)
+	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: cfg, events: newRecorder(cfg.Client, cfg.Name, cfg.Log)}
-	var err error
-	if a.cache, err = newClusterCache(&a.cfg); err != nil {
-		t.Fatal(err)
-	}
-	a.names = newNames(a)
+	n := New(Config{}, Node{
+		Name: "one", Domain: "cluster.local", Snapshot: seen, Events: events.New(clientfake.New(), "one", log, nil), Log: log,
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)
-	go func() { a.names.run(ctx); done <- struct{}{} }()
-	go func() { a.cache.run(ctx); done <- struct{}{} }()
-	return a, func() { cancel(); <-done; <-done }
+	go func() { n.Run(ctx); done <- struct{}{} }()
+	go func() { cache.Run(ctx); done <- struct{}{} }()
+	return n, func() { cancel(); <-done; <-done }
+}
+
+// withRange is the node with a pod range.
+func withRange(cidr string) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one"}, Spec: corev1.NodeSpec{PodCIDR: cidr}}
 }
 
 // resolve asks a server until it answers, and returns the answer's code and addresses.
@@ -81,18 +83,17 @@ func TestNamesOutliveServerAndAgent(t *testing.T) {
 	}
 	cidr := loopRange()
 	at := netip.MustParsePrefix(cidr).Addr().Next().String()
-	snapshot := view.New()
-	a, stop := answering(t, dir, snapshot)
+	seen := view.New()
+	n, stop := answering(t, dir, seen)
 	revision := uint64(0)
 	put := func(obj object.Object) {
 		revision++
 		obj.SetResourceVersion(fmt.Sprint(revision))
-		snapshot.Apply(view.Event{Type: watch.Added, Object: obj})
+		seen.Apply(view.Event{Type: watch.Added, Object: obj})
 	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one"}, Spec: corev1.NodeSpec{PodCIDR: cidr}}
-	put(node)
-	a.names.serveIn(cidr)
-	if got := a.resolving().Servers; len(got) != 1 || got[0] != at {
+	put(withRange(cidr))
+	n.ServeIn(withRange(cidr))
+	if got := (Resolving{Server: n}).DNS().Servers; len(got) != 1 || got[0] != at {
 		t.Errorf("pods ask %q, want %s", got, at)
 	}
 	put(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9"}})
@@ -104,10 +105,10 @@ func TestNamesOutliveServerAndAgent(t *testing.T) {
 	}
 	put(slice)
 	put(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "gone"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.10"}})
-	gone, _ := snapshot.Get(resource.Services, "shop", "gone")
+	gone, _ := seen.Get(resource.Services, "shop", "gone")
 	gone = gone.(*corev1.Service).DeepCopy()
 	gone.SetResourceVersion(fmt.Sprint(revision + 1))
-	snapshot.Apply(view.Event{Type: watch.Deleted, Object: gone})
+	seen.Apply(view.Event{Type: watch.Deleted, Object: gone})
 	want := map[string]string{
 		"web.shop.svc.cluster.local.": "NOERROR 10.96.0.9", "db-0.db.shop.svc.cluster.local.": "NOERROR 10.244.0.5",
 		"gone.shop.svc.cluster.local.": "NXDOMAIN", "nobody.shop.svc.cluster.local.": "NXDOMAIN",
@@ -135,10 +136,11 @@ func TestWhoAsks(t *testing.T) {
 	}
 	cidr := loopRange()
 	at := netip.MustParsePrefix(cidr).Addr().Next().String()
-	a, stop := answering(t, dir, view.New())
+	seen := view.New()
+	n, stop := answering(t, dir, seen)
 	defer stop()
-	a.names.serveIn(cidr)
-	a.cfg.Snapshot.Apply(view.Event{Type: watch.Added, Object: &corev1.Service{
+	n.ServeIn(withRange(cidr))
+	seen.Apply(view.Event{Type: watch.Added, Object: &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", ResourceVersion: "1"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.9"},
 	}})
 	// A search list by which a name resolves that would not without.
@@ -151,11 +153,11 @@ func TestWhoAsks(t *testing.T) {
 		want string
 	}{
 		{"nobody", func() {}, "NXDOMAIN"},
-		{"a pod", func() { a.names.know("one", me, searches) }, "NOERROR 10.96.0.9"},
-		{"its successor", func() { a.names.know("two", me, searches) }, "NOERROR 10.96.0.9"},
-		{"after the first is gone", func() { a.names.know("one", netip.Addr{}, nil) }, "NOERROR 10.96.0.9"},
-		{"one that wants none", func() { a.names.know("two", me, nil) }, "NXDOMAIN"},
-		{"that is gone", func() { a.names.know("two", netip.Addr{}, nil) }, "NXDOMAIN"},
+		{"a pod", func() { n.know("one", me, searches) }, "NOERROR 10.96.0.9"},
+		{"its successor", func() { n.know("two", me, searches) }, "NOERROR 10.96.0.9"},
+		{"after the first is gone", func() { n.know("one", netip.Addr{}, nil) }, "NOERROR 10.96.0.9"},
+		{"one that wants none", func() { n.know("two", me, nil) }, "NXDOMAIN"},
+		{"that is gone", func() { n.know("two", netip.Addr{}, nil) }, "NXDOMAIN"},
 	}
 	for _, s := range steps {
 		s.do()
@@ -163,7 +165,9 @@ func TestWhoAsks(t *testing.T) {
 			t.Errorf("%s: %s, want %s", s.what, got, s.want)
 		}
 	}
-	if len(a.names.places) != 0 {
-		t.Error(a.names.places)
-	}
+	n.state.Do(func(s *state) {
+		if len(s.places) != 0 {
+			t.Error(s.places)
+		}
+	})
 }
