@@ -55,7 +55,7 @@ type Loop struct {
 	ticker  *time.Timer
 }
 
-// New returns a loop over the view, in which it declares the controllers' indexes and summaries.
+// New returns a loop over the view, in which it declares the controllers' indexes, summaries and digests.
 func New(c client.Interface, v *view.View, controllers []plan.Controller, opts Options) *Loop {
 	if opts.Workers == 0 {
 		opts.Workers = defaultWorkers
@@ -66,6 +66,7 @@ func New(c client.Interface, v *view.View, controllers []plan.Controller, opts O
 	for _, ctl := range controllers {
 		v.AddIndexes(ctl.Indexes...)
 		v.AddSummaries(ctl.Summaries...)
+		v.AddDigests(ctl.Digests...)
 	}
 	l := &Loop{client: c, view: v, log: opts.Log, core: NewCore(controllers, opts.Workers)}
 	l.core.onPanic = func(controller string, cause any) {

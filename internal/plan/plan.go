@@ -35,6 +35,8 @@ type Controller struct {
 	Indexes []object.Index
 	// Summaries are what the planner asks the Reader for by object.Tallied.
 	Summaries []object.Summary
+	// Digests are what the planner asks the Reader for by object.Digested.
+	Digests []object.Digest
 	// Signs are heartbeats whose last sight the planner is told of (Input.Witness). They ask for no
 	// decision.
 	Signs []Sign

@@ -17,6 +17,9 @@ type table struct {
 	spaces   map[string]*set
 	indexes  []*index
 	revision uint64
+	// digests are of this kind's objects; followed are those that depend on them.
+	digests  []*digest
+	followed []followed
 	// bulk is set while many objects come at once: sets then merge once, in settle.
 	bulk bool
 
@@ -103,7 +106,16 @@ func unique(values []string) []string {
 	return slices.Compact(values)
 }
 
-// set stores after (nil removes) under k and returns what was there.
+// set stores after (nil removes) under k, tells the digests, and returns what was there.
+func (v *View) set(t *table, k object.Key, after object.Object) (before object.Object) {
+	before = t.set(k, after)
+	if len(t.digests)+len(t.followed) > 0 && (before != nil || after != nil) {
+		t.note(still{v}, k, before, after)
+	}
+	return before
+}
+
+// set is View.set, but for the digests.
 func (t *table) set(k object.Key, after object.Object) (before object.Object) {
 	before, had := t.objects[k]
 	if !had && after == nil {

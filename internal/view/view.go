@@ -122,9 +122,9 @@ func (v *View) Apply(e Event) Change {
 	}
 	switch e.Type {
 	case watch.Deleted:
-		ch.Before = t.set(object.KeyOf(e.Object), nil)
+		ch.Before = v.set(t, object.KeyOf(e.Object), nil)
 	case watch.Added, watch.Modified:
-		ch.Before, ch.After = t.set(object.KeyOf(e.Object), e.Object), e.Object
+		ch.Before, ch.After = v.set(t, object.KeyOf(e.Object), e.Object), e.Object
 	}
 	t.revision = max(t.revision, e.Revision)
 	ch.Revision = t.revision
@@ -152,7 +152,7 @@ func (v *View) Replace(res resource.Resource, objects []object.Object, revision 
 		if old, ok := t.objects[k]; ok && old.GetResourceVersion() == o.GetResourceVersion() && old.GetUID() == o.GetUID() {
 			continue
 		}
-		before := t.set(k, o)
+		before := v.set(t, k, o)
 		if before != nil && before.GetUID() != o.GetUID() {
 			// One object went and another of its name came: tell both.
 			changes = append(changes, Change{res, before, nil, revision})
@@ -164,7 +164,7 @@ func (v *View) Replace(res resource.Resource, objects []object.Object, revision 
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
 	for _, k := range left {
-		changes = append(changes, Change{res, t.set(k, nil), nil, revision})
+		changes = append(changes, Change{res, v.set(t, k, nil), nil, revision})
 	}
 	t.settle()
 	changes = append(changes, Change{Resource: res, Revision: revision})

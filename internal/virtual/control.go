@@ -43,6 +43,7 @@ func (c *Cluster) restartControl(revision uint64) {
 	for _, ctl := range c.cfg.Controllers {
 		v.AddIndexes(ctl.Indexes...)
 		v.AddSummaries(ctl.Summaries...)
+		v.AddDigests(ctl.Digests...)
 	}
 	c.core = core
 	c.control = c.follow("loop", v, core.Resources(), revision, func(ch view.Change) { core.Changed(v, ch, c.now) })

@@ -66,6 +66,8 @@ func Controller() plan.Controller {
 			{Resource: resource.Nodes, Keys: nodeKeys},
 		}, append(refusal.Watches(resource.DaemonSets, lacks), routed.Watches("DaemonSet")...)...),
 		Indexes:     append(diagnose.Indexes(), routed.Indexes()...),
+		Summaries:   []object.Summary{claim.Orphans(resource.Pods)},
+		Digests:     []object.Digest{digest},
 		Successions: []plan.Succession{{Resource: resource.ControllerRevisions, Of: succession.Of("DaemonSet")}},
 		Plan:        Plan,
 	}

@@ -15,7 +15,7 @@ import (
 
 // readHistory finds the revisions, and returns false when the history must be brought up to date
 // before anything else.
-func (d *decision) readHistory(selector labels.Selector, pods []*corev1.Pod) bool {
+func (d *decision) readHistory(selector labels.Selector, pods func() []*corev1.Pod) bool {
 	var err error
 	d.history, err = revision.Read(d.in.Reader, revision.Owner{
 		Object: d.set, Selector: selector, Template: &d.set.Spec.Template, Now: d.in.Now,
@@ -63,13 +63,13 @@ func (d *decision) label() {
 
 // deduplicate leaves one revision for the present template: pods of the others are relabelled, then
 // the others go.
-func (d *decision) deduplicate(pods []*corev1.Pod) {
+func (d *decision) deduplicate(pods func() []*corev1.Pod) {
 	keep := hashOf(d.history.Present)
 	for _, rev := range d.history.Duplicates {
 		if rev.DeletionTimestamp != nil {
 			continue
 		}
-		for _, pod := range pods {
+		for _, pod := range pods() {
 			if hashOf(pod) != hashOf(rev) || pod.DeletionTimestamp != nil {
 				continue
 			}
@@ -82,7 +82,7 @@ func (d *decision) deduplicate(pods []*corev1.Pod) {
 }
 
 // forget truncates the history. Live are the revisions of pods.
-func (d *decision) forget(pods []*corev1.Pod) {
+func (d *decision) forget(pods func() []*corev1.Pod) {
 	limit := 10
 	if d.set.Spec.RevisionHistoryLimit != nil {
 		limit = int(*d.set.Spec.RevisionHistoryLimit)
@@ -94,7 +94,7 @@ func (d *decision) forget(pods []*corev1.Pod) {
 		return
 	}
 	live := make(map[string]bool)
-	for _, pod := range pods {
+	for _, pod := range pods() {
 		live[hashOf(pod)] = true
 	}
 	d.out.Actions = append(d.out.Actions, d.history.Forget(limit, true, func(r *appsv1.ControllerRevision) bool {

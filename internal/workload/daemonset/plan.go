@@ -51,8 +51,12 @@ type decision struct {
 	// heldAt is the revision that held nodes run; the present one when they run no other.
 	heldAt *appsv1.ControllerRevision
 
-	spots   []spot
-	desired int
+	// spots are the nodes to look at, in order of their names. All others are in rest.
+	spots []spot
+	rest  rest
+	// nodes is how many there are, desired how many shall have a pod.
+	nodes, desired int
+	rules          *placement.Rules
 	// strays are the pods of nodes that do not exist.
 	strays []*corev1.Pod
 
@@ -89,11 +93,18 @@ func (d *decision) run() {
 		d.refuse("SelectingAll", fmt.Errorf("This daemon set is selecting all pods. A non-empty selector is required.")) //nolint:staticcheck // upstream's sentence
 		return
 	}
-	pods, settled := d.claimPods(selector)
+	spec := &d.set.Spec.Template.Spec
+	d.rules = placement.Compile(spec, tolerations(spec)...)
+	atlas := d.atlas(selector)
+	pods, settled := d.lister(selector, atlas == nil)
 	if !settled || !d.readHistory(selector, pods) {
 		return
 	}
-	d.survey(pods)
+	if atlas != nil {
+		d.read(atlas)
+	} else {
+		d.survey(pods())
+	}
 	d.hold()
 	var w plan.Wait
 	if w, d.ending = diagnose.Ending(d.in.Reader, d.set.Namespace); d.ending {
@@ -109,14 +120,26 @@ func (d *decision) run() {
 	d.status()
 }
 
+// lister returns what lists the set's pods, which is done at once, or when somebody asks and nothing is to be adopted
+// or released; false when something is.
+func (d *decision) lister(selector labels.Selector, now bool) (list func() []*corev1.Pod, settled bool) {
+	if now {
+		pods, settled := d.claimPods(selector)
+		return func() []*corev1.Pod { return pods }, settled
+	}
+	return func() []*corev1.Pod {
+		pods, _ := d.claimPods(selector)
+		return pods
+	}, true
+}
+
 // claimPods lists the set's pods; false when some must first be adopted or released.
 func (d *decision) claimPods(selector labels.Selector) ([]*corev1.Pod, bool) {
 	mine, edits := claim.Objects(d.in.Reader, resource.Pods, claim.Owner{Object: d.set, Selector: selector}, nil)
-	d.out.Actions = edits
+	d.out.Actions = append(d.out.Actions, edits...)
 	pods := make([]*corev1.Pod, 0, len(mine))
 	for _, o := range mine {
-		// What has ended and is being deleted only waits for its finalizers: it is in nobody's way.
-		if pod, ok := o.(*corev1.Pod); ok && !(podstate.Ended(pod) && pod.DeletionTimestamp != nil) {
+		if pod, ok := o.(*corev1.Pod); ok && !gone(pod) {
 			pods = append(pods, pod)
 		}
 	}
@@ -128,21 +151,15 @@ func (d *decision) survey(pods []*corev1.Pod) {
 	nodes := d.in.Reader.List(resource.Nodes, "")
 	d.spots = make([]spot, 0, len(nodes))
 	place := make(map[string]int, len(nodes))
-	spec := &d.set.Spec.Template.Spec
-	rules := placement.Compile(spec, tolerations(spec)...)
-	since := revision.Since(d.history.Present)
 	for _, o := range nodes {
 		node, ok := o.(*corev1.Node)
 		if !ok {
 			continue
 		}
-		s := spot{node: node, verdict: rules.Ask(node)}
+		s := d.spotOf(node)
+		d.nodes++
 		if s.wanted() {
 			d.desired++
-		}
-		if !nodestate.Ready(node) {
-			c := nodestate.Condition(node, corev1.NodeReady)
-			s.lost = c == nil || c.LastTransitionTime.Time.Before(since)
 		}
 		place[node.Name] = len(d.spots)
 		d.spots = append(d.spots, s)
@@ -166,9 +183,19 @@ func (d *decision) survey(pods []*corev1.Pod) {
 	}
 	for i := range d.spots {
 		if s := &d.spots[i]; len(s.pods) > 0 {
-			s.fresh = d.present(s.pods[0])
+			s.fresh = d.present(s.pods[0].Labels)
 		}
 	}
+}
+
+// spotOf is a node as the set sees it, without pods.
+func (d *decision) spotOf(node *corev1.Node) spot {
+	s := spot{node: node, verdict: d.rules.Ask(node)}
+	if !nodestate.Ready(node) {
+		c := nodestate.Condition(node, corev1.NodeReady)
+		s.lost = c == nil || c.LastTransitionTime.Time.Before(revision.Since(d.history.Present))
+	}
+	return s
 }
 
 // fresh is present for a pod of a node. The answer for the best pod, nearly always the only one, is
@@ -177,7 +204,7 @@ func (d *decision) fresh(s *spot, pod *corev1.Pod) bool {
 	if pod == s.pods[0] {
 		return s.fresh
 	}
-	return d.present(pod)
+	return d.present(pod.Labels)
 }
 
 // better orders pods of one node: bound first, then older, then by name.
@@ -191,14 +218,14 @@ func better(a, b *corev1.Pod) int {
 	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 }
 
-// present says whether a pod is of the present template: by its revision hash, or, for pods from
+// present says whether a pod of these labels is of the present template: by its revision hash, or, for pods from
 // before revisions, by the template generation.
-func (d *decision) present(pod *corev1.Pod) bool {
-	if hash := hashOf(pod); hash != "" {
+func (d *decision) present(of map[string]string) bool {
+	if hash := of[appsv1.DefaultDaemonSetUniqueLabelKey]; hash != "" {
 		return hash == d.hash
 	}
 	generation := d.set.Annotations[generationAnnotation]
-	return generation != "" && pod.Labels[generationLabel] == generation
+	return generation != "" && of[generationLabel] == generation
 }
 
 func (d *decision) available(pod *corev1.Pod) bool {

@@ -107,11 +107,11 @@ func (d *decision) rollStopping(most int) {
 	for _, s := range fledgling[:first] {
 		d.outdate(s)
 	}
-	then := min(len(grown), max(most-out-unsure, 0))
-	for _, s := range grown[:then] {
+	then := min(len(grown)+d.rest.stale, max(most-out-unsure, 0))
+	for _, s := range d.foremost(then, grown) {
 		d.outdate(s)
 	}
-	if left := len(fledgling) + len(grown) - first - then; left > 0 {
+	if left := len(fledgling) + len(grown) + d.rest.stale - first - then; left > 0 {
 		d.noteBudget(left, out+first+then, most)
 	}
 }
@@ -150,14 +150,13 @@ func (d *decision) rollSurging(most int) {
 			surging++
 		}
 	}
-	room := max(most-surging, 0)
-	for i, s := range candidates {
-		if i == room {
-			d.noteBudget(len(candidates)-i, surging+room, most)
-			return
-		}
+	all, room := len(candidates)+d.rest.stale, max(most-surging, 0)
+	for _, s := range d.foremost(min(all, room), candidates) {
 		_, older, _ := d.pair(s)
 		d.createPod(s, 0, d.becauseOutdated(older)+", by surge")
+	}
+	if all > room {
+		d.noteBudget(all-room, surging+room, most)
 	}
 }
 
@@ -171,7 +170,7 @@ func (d *decision) noteBudget(left, used, most int) {
 }
 
 func (d *decision) noteOnDelete() {
-	old := 0
+	old := d.rest.stale
 	for i := range d.spots {
 		if s := &d.spots[i]; len(s.pods) > 0 && !d.runsPresent(s) {
 			old++

@@ -86,6 +86,11 @@ func (d *decision) count(s *appsv1.DaemonSetStatus) (complete bool) {
 			}
 		}
 	}
+	for _, well := range []*int32{&s.DesiredNumberScheduled, &s.CurrentNumberScheduled, &s.NumberReady, &s.NumberAvailable} {
+		*well += int32(d.rest.fresh + d.rest.stale)
+	}
+	s.UpdatedNumberScheduled += int32(d.rest.fresh)
+	complete = complete && (d.rest.stale == 0 || onDelete)
 	s.NumberUnavailable = s.DesiredNumberScheduled - s.NumberAvailable
 	return complete
 }
@@ -107,6 +112,9 @@ func (d *decision) progressing(have []appsv1.DaemonSetCondition, complete bool) 
 		before = &progress.Condition{Status: prev.Status, Since: prev.LastTransitionTime.Time, Reason: prev.Reason, Message: prev.Message}
 	}
 	r := progress.Rollout{Revision: d.history.Present.Name, Complete: complete, Last: revision.Since(d.history.Present)}
+	if d.rest.last.After(r.Last) {
+		r.Last = d.rest.last
+	}
 	for i := range d.spots {
 		for _, pod := range d.spots[i].pods {
 			r.Last = progress.Latest(r.Last, pod)

@@ -1,6 +1,7 @@
 package daemonset
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -22,8 +23,11 @@ type absence struct {
 	// text follows the count, as in "3 by taint a=b:NoSchedule".
 	text  string
 	hint  string
-	nodes []*corev1.Node
+	nodes []*corev1.Node // the first of them by name, if there are more
+	more  int            // those that are not among nodes
 }
+
+func (a *absence) count() int { return len(a.nodes) + a.more }
 
 // few is how many names an explanation lists.
 const few = 5
@@ -33,38 +37,45 @@ const few = 5
 // runs one.
 func (d *decision) absences() (reason, message string) {
 	var list []*absence
-	add := func(reason, text, hint string, node *corev1.Node) {
+	add := func(reason, text, hint string, node *corev1.Node) *absence {
 		for _, a := range list {
 			if a.reason == reason && a.text == text {
 				a.nodes = append(a.nodes, node)
-				return
+				return a
 			}
 		}
-		list = append(list, &absence{reason, text, hint, []*corev1.Node{node}})
+		list = append(list, &absence{reason: reason, text: text, hint: hint, nodes: []*corev1.Node{node}})
+		return list[len(list)-1]
 	}
 	for i := range d.spots {
 		d.absence(&d.spots[i], add)
 	}
+	d.rest.absent(d, add)
 	if len(list) == 0 {
 		return "", ""
 	}
-	slices.SortStableFunc(list, func(a, b *absence) int { return len(b.nodes) - len(a.nodes) })
+	for _, a := range list {
+		slices.SortFunc(a.nodes, func(x, y *corev1.Node) int { return cmp.Compare(x.Name, y.Name) })
+	}
+	slices.SortFunc(list, func(a, b *absence) int {
+		return cmp.Or(b.count()-a.count(), cmp.Compare(a.nodes[0].Name, b.nodes[0].Name))
+	})
 	var parts []string
 	total := 0
 	for _, a := range list {
-		total += len(a.nodes)
-		parts = append(parts, fmt.Sprintf("%d %s", len(a.nodes), a.text))
+		total += a.count()
+		parts = append(parts, fmt.Sprintf("%d %s", a.count(), a.text))
 		d.notes = append(d.notes, plan.Wait{
 			Reason:  a.reason,
-			Message: fmt.Sprintf("%s no pod %s: %s", nodesRun(len(a.nodes)), a.text, nodeNames(a.nodes)),
+			Message: fmt.Sprintf("%s no pod %s: %s", nodesRun(a.count()), a.text, nodeNames(a)),
 			On:      object.RefOf(a.nodes[0]),
 			Hint:    a.hint,
 		})
 	}
-	return list[0].reason, fmt.Sprintf("%d of %d nodes run no pod: %s", total, len(d.spots), strings.Join(parts, ", "))
+	return list[0].reason, fmt.Sprintf("%d of %d nodes run no pod: %s", total, d.nodes, strings.Join(parts, ", "))
 }
 
-func (d *decision) absence(s *spot, add func(reason, text, hint string, node *corev1.Node)) {
+func (d *decision) absence(s *spot, add func(reason, text, hint string, node *corev1.Node) *absence) {
 	switch {
 	case s.verdict.Cause == placement.NodeName, s.verdict.Cause == placement.Selector:
 		add("NodeSelector", "by node selector or affinity", "label the node, or change the template's nodeSelector", s.node)
@@ -99,13 +110,13 @@ func nodesRun(n int) string {
 	return strconv.Itoa(n) + " nodes run"
 }
 
-func nodeNames(nodes []*corev1.Node) string {
+func nodeNames(a *absence) string {
 	names := make([]string, 0, few)
-	for _, n := range nodes[:min(few, len(nodes))] {
+	for _, n := range a.nodes[:min(few, len(a.nodes))] {
 		names = append(names, n.Name)
 	}
 	text := strings.Join(names, ", ")
-	if more := len(nodes) - few; more > 0 {
+	if more := a.count() - few; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text

@@ -149,6 +149,15 @@ func (n *node[T]) walk(skip, yield func(T) bool) bool {
 	return n.left.walk(skip, yield) && yield(n.item) && n.right.walk(nil, yield)
 }
 
+// Back returns the items in the opposite order.
+func (s *Set[T]) Back() iter.Seq[T] {
+	return func(yield func(T) bool) { s.root.back(yield) }
+}
+
+func (n *node[T]) back(yield func(T) bool) bool {
+	return n == nil || n.right.back(yield) && yield(n.item) && n.left.back(yield)
+}
+
 // First returns the first item for which skip is not true, as All does; false when there is none.
 func (s *Set[T]) First(skip func(T) bool) (first T, found bool) {
 	for item := range s.All(skip) {

@@ -25,8 +25,8 @@ import (
 	"coracle/internal/workload/ordered"
 )
 
-// Summary keeps a tally of the pods of each ReplicaSet and ReplicationController, under the controller's UID. The other
-// kinds look at each of their pods anyway.
+// Summary keeps a tally of the pods of each ReplicaSet and ReplicationController, under the controller's UID. StatefulSets
+// look at each of their pods, and DaemonSets have an account of their own.
 var Summary = object.Summary{Resource: resource.Pods, Index: object.ByController, Name: "tally",
 	Of: func(o object.Object) bool {
 		ref := metav1.GetControllerOfNoCopy(o)
