@@ -39,10 +39,10 @@ type Account interface {
 // Digested returns the Account of an object. It belongs to the Reader, holds for as long as the snapshot stands still,
 // and must not be changed. It is false with a Reader that keeps none: whoever asks then looks at each object.
 func Digested(r Reader, d *Digest, of Object) (Account, bool) {
-	if keeper, ok := r.(interface {
+	if accounts, ok := r.(interface {
 		Account(d *Digest, of Object) (Account, bool)
 	}); ok {
-		return keeper.Account(d, of)
+		return accounts.Account(d, of)
 	}
 	return nil, false
 }
