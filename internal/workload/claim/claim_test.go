@@ -111,6 +111,28 @@ func TestEmptySelectorAdoptsNothing(t *testing.T) {
 	}
 }
 
+// TestUnlabelled: a selector that asks for the absence of a label takes what has no labels at all.
+func TestUnlabelled(t *testing.T) {
+	w := world()
+	bare := pod("bare", "")
+	bare.Labels = nil
+	w.Put(bare)
+	absent := func(rs *appsv1.ReplicaSet) {
+		rs.Spec.Selector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "app", Operator: metav1.LabelSelectorOpDoesNotExist}}}
+	}
+	if _, adopted, _ := claimAll(w, absent); !slices.Equal(adopted, []string{"bare"}) {
+		t.Errorf("adopted %v", adopted)
+	}
+	rs := set("absent", "absent")
+	absent(rs)
+	w.Put(rs)
+	watch := claim.Watch(resource.Pods, resource.ReplicaSets, selector, nil)
+	if keys := watch.Keys(w, nil, bare); len(keys) != 1 || keys[0].Name != "absent" {
+		t.Errorf("the pod bears on %v", keys)
+	}
+}
+
 func TestEditsLeaveTheWorldAlone(t *testing.T) {
 	w := world()
 	before, _ := w.Get(resource.Pods, "default", "orphan")

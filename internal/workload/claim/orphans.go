@@ -19,7 +19,7 @@ type alike struct {
 // Orphans is the summary that AnyOrphan asks for.
 func Orphans(res resource.Resource) object.Summary {
 	return object.Summary{Resource: res, Index: object.ByOrphan, Name: "orphans",
-		Of:    func(o object.Object) bool { return o.GetDeletionTimestamp() == nil && len(o.GetLabels()) > 0 },
+		Of:    func(o object.Object) bool { return o.GetDeletionTimestamp() == nil },
 		Empty: func() object.Tally { return orphans{} },
 	}
 }

@@ -40,9 +40,6 @@ func Watch(owned, owners resource.Resource, selector Selector, alike func(a, b o
 
 func matching(r object.Reader, owners resource.Resource, orphan object.Object, selector Selector) []object.Key {
 	set := labels.Set(orphan.GetLabels())
-	if len(set) == 0 {
-		return nil
-	}
 	var keys []object.Key
 	for _, owner := range r.List(owners, orphan.GetNamespace()) {
 		if s, err := selector(owner); err == nil && !s.Empty() && s.Matches(set) {
