@@ -28,6 +28,9 @@ const (
 // TestBinaryBudgets: the binary grows, starts and is made of what it is by decision alone.
 func TestBinaryBudgets(t *testing.T) {
 	t.Parallel()
+	if err := sources(); err != nil {
+		t.Fatal(err)
+	}
 	st, err := os.Stat(built.binary)
 	if err != nil {
 		t.Fatal(err)

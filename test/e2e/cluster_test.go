@@ -43,6 +43,9 @@ func newCluster(t *testing.T, n int) *cluster {
 // emptyCluster is a place for a cluster that is yet to be started.
 func emptyCluster(t *testing.T) *cluster {
 	t.Helper()
+	if err := sources(); err != nil {
+		t.Fatal(err)
+	}
 	root, err := os.MkdirTemp("/tmp", "e2e")
 	if err != nil {
 		t.Fatal(err)

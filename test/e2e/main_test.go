@@ -10,9 +10,11 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"coracle/internal/filetree"
@@ -62,6 +64,24 @@ func runAll(m *testing.M) (code int, err error) {
 	}
 	return m.Run(), nil
 }
+
+// sources looks at each file that the binary is built from. The go command remembers which files a test has looked at, and
+// repeats no old result when one of them is another (go help test): it knows nothing of what a test builds, nor of what
+// TestMain looks at. It is for each test that uses the binary.
+var sources = sync.OnceValue(func() error {
+	top := filepath.Join("..", "..")
+	for _, part := range []string{"go.mod", "go.sum", "cmd", "internal", "examples"} {
+		if err := filepath.WalkDir(filepath.Join(top, part), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+})
 
 // builtEnv names the folder in which another run of these tests has built what they need.
 const builtEnv = "CORACLE_E2E_BUILT"
