@@ -97,15 +97,27 @@ func sealed(name string, content []byte) (*os.File, error) {
 	return f, nil
 }
 
-// execute starts a program in a child, and returns its number. The child finds the program by a descriptor, which is
-// therefore above those that the child is given: each of these replaces what had its number before.
+// execute starts a program in a child, and returns its number. The child finds the program by a descriptor, which has
+// therefore a number that nothing else gets before.
 func execute(program *os.File, attr *syscall.ProcAttr) (pid int, err error) {
-	fd, err := unix.FcntlInt(program.Fd(), unix.F_DUPFD_CLOEXEC, len(attr.Files))
+	fd, err := unix.FcntlInt(program.Fd(), unix.F_DUPFD_CLOEXEC, aboveAll(attr.Files))
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
 	return syscall.ForkExec(fdPath(fd), []string{"coracle-init"}, attr)
+}
+
+// aboveAll is a number above all that a child has descriptors under while it puts files in their places, in which each
+// replaces what had its number before. Those that are in the way of others, and the pipe over which a failure is told, are
+// first moved to numbers from the one after the highest (package syscall, forkAndExecInChild).
+func aboveAll(files []uintptr) int {
+	highest := len(files)
+	for _, fd := range files {
+		highest = max(highest, int(fd))
+	}
+	const pipe, skipped = 1, 1
+	return highest + 1 + len(files) + pipe + skipped
 }
 
 // header is struct list of init.h.

@@ -185,6 +185,33 @@ func TestDescriptors(t *testing.T) {
 		files[i] = dir.Fd()
 	}
 	copy(files, []uintptr{null.Fd(), null.Fd(), null.Fd()})
+	end(t, files)
+}
+
+// TestDescriptorsThatMove: files are moved out of the way to the numbers after the highest, and the program is at none of these.
+func TestDescriptorsThatMove(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for range 60 { // no number is free below those that come next
+		fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	files := make([]uintptr, 40)
+	for i := range files {
+		files[i] = null.Fd() // below most of its places: moved
+	}
+	end(t, files)
+}
+
+// end starts a process with files that ends at once, and waits for it.
+func end(t *testing.T, files []uintptr) {
+	t.Helper()
 	b := &builder{}
 	b.add("end", unix.SYS_EXIT_GROUP, num(7))
 	c, err := spawn(b, files, 0)
