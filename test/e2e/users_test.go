@@ -38,7 +38,7 @@ func TestUsersOfPods(t *testing.T) {
 		c.apply(fmt.Sprintf(ownUsersPods, name, host))
 	}
 	c.pods("default", 3)
-	const look = "stat -c '%n %u:%g %a' /data /data/file /told/key /etc/hosts /etc/hostname; tail -n 1 /etc/hosts; id -u"
+	const look = "exec 2>&1; stat -c '%n %u:%g %a' /data /data/file /told/key /etc/hosts /etc/hostname; tail -n 1 /etc/hosts; id -u"
 	want := c.k("exec", "plain", "--", "sh", "-c", look)
 	ids := map[string]bool{}
 	for _, name := range []string{"one", "two"} {
