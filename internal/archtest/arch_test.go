@@ -21,8 +21,8 @@ var walls = map[string][]string{
 	"podstate": {}, "nodestate": {},
 	// How the house speaks of API objects, and of decisions about them.
 	"object": {"resource"}, "plan": {"object", "resource"},
-	// Files that others change meanwhile, files that must be as they were written, and what libraries log.
-	"filetree": {}, "sealed": {}, "librarylog": {}, "heap": {},
+	// Files that others change meanwhile, files that must be as they were written, what libraries log, and waiting.
+	"filetree": {}, "sealed": {}, "librarylog": {}, "heap": {}, "pause": {},
 	// The waist to the cluster, and the snapshot made from it. remote decodes by the scheme.
 	"client": {"eviction", "object", "podstate", "resource", "scheme"},
 	"view":   {"client", "object", "resource"},
@@ -56,11 +56,11 @@ var walls = map[string][]string{
 	"store":     {"heap"},
 	"apiserver": {"client", "drain", "eviction", "kind", "nodestate", "object", "peers", "pki", "podclaim", "quota", "reclaim", "resource", "scheme", "servicerange", "store", "version"},
 	// What names of the cluster lead to, and its sockets.
-	"dns": {},
+	"dns": {"pause"},
 	// The node side reaches the cluster through client alone, and the runtime through CRI alone.
-	"node":    {"behind", "cause", "client", "dns", "drain", "event", "filetree", "fit", "nodestate", "object", "plan", "podclaim", "podstate", "reclaim", "resource", "sealed", "servicerange", "view"},
+	"node":    {"behind", "cause", "client", "dns", "drain", "event", "filetree", "fit", "nodestate", "object", "pause", "plan", "podclaim", "podstate", "reclaim", "resource", "sealed", "servicerange", "view"},
 	"runtime": {"cause", "filetree", "network", "version"},
-	"network": {"behind", "filetree", "object", "peers", "podstate", "resource", "sealed", "servicerange", "view"},
+	"network": {"behind", "filetree", "object", "pause", "peers", "podstate", "resource", "sealed", "servicerange", "view"},
 	// The explanation follows what decisions said, and reads pods as they do.
 	// Its server is a shell, which asks the loop and reads the view.
 	"why": {"behind", "client", "loop", "view", "dns", "fit", "network", "nodestate", "object", "plan", "podstate", "quota", "resource", "scheduler", "workload"},

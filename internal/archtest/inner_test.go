@@ -32,14 +32,14 @@ var innerWalls = map[string]map[string][]string{
 	},
 	"node": {
 		// What decides, what is only about itself, and what is kept on disk.
-		"events": {}, "lineage": {}, "locked": {}, "logs": {}, "machine": {}, "objects": {}, "pause": {}, "podlogs": {}, "podsync": {},
-		"podfile": {"locked", "pause", "volume"}, "probe": {"pause"}, "server": {"logs"}, "snapshotfile": {}, "status": {"podsync"}, "sysctl": {}, "users": {},
+		"events": {}, "lineage": {}, "locked": {}, "logs": {}, "machine": {}, "objects": {}, "podlogs": {}, "podsync": {},
+		"podfile": {"locked", "volume"}, "probe": {}, "server": {"logs"}, "snapshotfile": {}, "status": {"podsync"}, "sysctl": {}, "users": {},
 		"container": {"cri", "podsync"}, "cri": {"podsync"}, "volume": {"container", "objects", "podlogs"},
 		"trust": {"lineage", "locked"},
 		// What a node knows of its cluster beyond its own pods, and what it tells from it.
-		"snapshot": {"locked", "pause", "snapshotfile", "trust"}, "routed": {"locked", "pause"},
-		"pull": {"container", "cri", "events", "podsync"}, "hook": {"container", "cri", "pause", "probe"}, "admission": {"locked", "objects", "podsync", "status"},
-		"names": {"container", "events", "locked", "pause", "snapshot"},
+		"snapshot": {"locked", "snapshotfile", "trust"}, "routed": {"locked"},
+		"pull": {"container", "cri", "events", "podsync"}, "hook": {"container", "cri", "probe"}, "admission": {"locked", "objects", "podsync", "status"},
+		"names": {"container", "events", "locked", "snapshot"},
 	},
 }
 

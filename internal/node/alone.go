@@ -6,10 +6,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/node/pause"
 	"coracle/internal/node/podfile"
 	"coracle/internal/node/status"
 	"coracle/internal/node/trust"
+	"coracle/internal/pause"
 )
 
 // kept is what a worker has had written down last.

@@ -9,8 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/node/pause"
 	"coracle/internal/node/trust"
+	"coracle/internal/pause"
 )
 
 // Isolation governs the node's pods by network policies. Its methods may be called at any time.

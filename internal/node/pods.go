@@ -18,8 +18,8 @@ import (
 	"coracle/internal/filetree"
 	"coracle/internal/node/admission"
 	"coracle/internal/node/cri"
-	"coracle/internal/node/pause"
 	"coracle/internal/node/trust"
+	"coracle/internal/pause"
 	"coracle/internal/resource"
 )
 

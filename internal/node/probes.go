@@ -9,9 +9,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
-	"coracle/internal/node/pause"
 	"coracle/internal/node/podsync"
 	"coracle/internal/node/probe"
+	"coracle/internal/pause"
 )
 
 // probed is the probing of one running container.

@@ -37,7 +37,7 @@ import (
 	"coracle/internal/filetree"
 	netpod "coracle/internal/network/pod"
 	"coracle/internal/node/cri"
-	"coracle/internal/node/pause"
+	"coracle/internal/pause"
 	"coracle/internal/runtime"
 	"coracle/internal/runtime/cgroup"
 	"coracle/internal/runtime/image"

@@ -11,9 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"coracle/internal/client"
-	"coracle/internal/node/pause"
 	"coracle/internal/node/trust"
 	"coracle/internal/node/volume"
+	"coracle/internal/pause"
 	"coracle/internal/reclaim"
 	"coracle/internal/resource"
 )

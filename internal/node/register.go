@@ -18,10 +18,10 @@ import (
 	"coracle/internal/client"
 	"coracle/internal/node/lineage"
 	"coracle/internal/node/objects"
-	"coracle/internal/node/pause"
 	"coracle/internal/node/trust"
 	"coracle/internal/nodestate"
 	"coracle/internal/object"
+	"coracle/internal/pause"
 	"coracle/internal/resource"
 )
 

@@ -9,7 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"coracle/internal/node/cri"
-	"coracle/internal/node/pause"
+	"coracle/internal/pause"
 )
 
 // How often the agent looks again though the runtime said nothing: rarely where it sends events,

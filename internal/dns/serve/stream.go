@@ -9,6 +9,7 @@ import (
 	"time"
 
 	zone "coracle/internal/dns"
+	"coracle/internal/pause"
 )
 
 // accept serves connections, as many at a time as are allowed.
@@ -19,7 +20,7 @@ func (s *Server) accept(ctx context.Context, l *net.TCPListener) {
 			if s.over(ctx, err) {
 				return
 			}
-			if !wait(ctx, 100*time.Millisecond) { // out of descriptors, perhaps
+			if !pause.For(ctx, 100*time.Millisecond) { // out of descriptors, perhaps
 				return
 			}
 			continue
@@ -34,17 +35,6 @@ func (s *Server) accept(ctx context.Context, l *net.TCPListener) {
 			defer s.connections.give(from)
 			s.stream(ctx, conn, from)
 		})
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"time"
+
+	"coracle/internal/pause"
 )
 
 // Owned is a table that this process alone is to write: the line by which it does, and the watch for others who do.
@@ -93,12 +95,5 @@ func (p *Pause) Reset() { p.next = 0 }
 func (p *Pause) Wait(ctx context.Context) bool {
 	now := p.Next()
 	p.next = min(2*now, lastPause)
-	timer := time.NewTimer(now)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
+	return pause.For(ctx, now)
 }

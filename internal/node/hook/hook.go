@@ -13,8 +13,8 @@ import (
 
 	"coracle/internal/node/container"
 	"coracle/internal/node/cri"
-	"coracle/internal/node/pause"
 	"coracle/internal/node/probe"
+	"coracle/internal/pause"
 )
 
 // Run runs a lifecycle handler and waits for it

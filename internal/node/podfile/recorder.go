@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"coracle/internal/node/locked"
-	"coracle/internal/node/pause"
+	"coracle/internal/pause"
 )
 
 // Recorder writes down what the agent knows of its pods, beside the workers: they never wait for the disk. What changes

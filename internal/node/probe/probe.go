@@ -15,7 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"coracle/internal/node/pause"
+	"coracle/internal/pause"
 )
 
 // Target is the container that is probed.

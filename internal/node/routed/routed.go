@@ -22,8 +22,8 @@ import (
 	"coracle/internal/behind"
 	"coracle/internal/drain"
 	"coracle/internal/node/locked"
-	"coracle/internal/node/pause"
 	"coracle/internal/object"
+	"coracle/internal/pause"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"coracle/internal/node/locked"
-	"coracle/internal/node/pause"
 	"coracle/internal/node/snapshotfile"
 	"coracle/internal/object"
+	"coracle/internal/pause"
 	"coracle/internal/resource"
 	"coracle/internal/view"
 )
